@@ -1,0 +1,1 @@
+"""The steps of the pipeline and the pure functions that they call."""

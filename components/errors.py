@@ -1,0 +1,35 @@
+"""The errors that a user of bitsum can meet, and the exit code of each.
+
+BitsumError                  exit 1   something failed: a server, a disk, a file
+├── ConfigError              exit 2   a knob or an argument is unknown or impossible
+├── Refusal                  exit 3   a gate looked at data or a model and said no; trying again changes nothing
+└── serving.client has a branch of its own, drawn there
+
+Every message is one line that names the value, the limit and the offender, and says what to do.
+"""
+
+
+class BitsumError(Exception):
+    """Something failed. `str(error)` is one line for the user; `exit_code` is what a command line program returns."""
+
+    exit_code = 1
+
+
+class ConfigError(BitsumError):
+    """A knob or an argument is unknown, or its value is impossible."""
+
+    exit_code = 2
+
+
+class Refusal(BitsumError):
+    """A gate refused: bad data or a bad model, never a bad machine, so the same run would be refused again.
+
+    `gate` names the step that refused.
+    """
+
+    exit_code = 3
+
+    def __init__(self, gate: str, reason: str):
+        super().__init__(f"{gate} refused: {reason}")
+        self.gate = gate
+        self.reason = reason

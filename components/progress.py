@@ -1,0 +1,14 @@
+"""How a step tells whoever watches what it is doing: one logger, real numbers, no printing.
+
+A step calls `report("train", step=300, of=1000, loss=0.01)`. The command line draws these records on the terminal;
+without a listener they cost a function call and go nowhere.
+"""
+
+import logging
+
+LOGGER = "bitsum.progress"
+
+
+def report(stage: str, **numbers) -> None:
+    """Tell the listener of `LOGGER` where `stage` stands. `step` and `of`, where given, say how far it is."""
+    logging.getLogger(LOGGER).info("%s", stage, extra={"stage": stage, "numbers": numbers})

@@ -1,0 +1,169 @@
+"""Every knob of every step: its default, its unit, its limits and why it is there.
+
+Each section is a frozen dataclass; `pipeline.config` puts the sections into one tree and reads it from files and the
+command line. A section that exists is valid: an impossible value is refused, by name, when it is made.
+"""
+
+import dataclasses
+from typing import Any
+
+from components.errors import ConfigError
+
+
+def knob(default: Any, why: str, *, unit: str = "", at_least=None, at_most=None, choices: tuple = ()) -> Any:
+    """A dataclass field with its documentation and its limits in the metadata."""
+    return dataclasses.field(
+        default=default,
+        metadata={"why": why, "unit": unit, "at_least": at_least, "at_most": at_most, "choices": choices},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A section of the configuration; checks the types and limits of its knobs when it is made.
+
+    Raises:
+        ConfigError: naming the knob, the value and the limit.
+    """
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, self._checked(field, getattr(self, field.name)))
+        self.check()
+
+    def check(self) -> None:
+        """What limits on single knobs cannot say; sections override it."""
+
+    @classmethod
+    def title(cls) -> str:
+        return cls.__name__.lower()
+
+    def refuse(self, name: str, problem: str) -> None:
+        """Raise the ConfigError for knob `name`."""
+        raise ConfigError(f"{self.title()}.{name} = {getattr(self, name)!r}: {problem}")
+
+    def _checked(self, field: dataclasses.Field, value: Any) -> Any:
+        kind = type(field.default)
+        if kind is tuple and isinstance(value, list):
+            value = tuple(value)
+        if kind is float and type(value) is int:
+            value = float(value)
+        object.__setattr__(self, field.name, value)
+        if type(value) is not kind:
+            self.refuse(field.name, f"must be of type {kind.__name__}, not {type(value).__name__}")
+        if kind is tuple and field.default:
+            element = type(field.default[0])
+            for item in value:
+                if type(item) is not element:
+                    self.refuse(field.name, f"must hold values of type {element.__name__}, found {item!r}")
+        limits = field.metadata
+        for item in value if kind is tuple else (value,):
+            if limits["at_least"] is not None and not item >= limits["at_least"]:
+                self.refuse(field.name, f"must be at least {limits['at_least']} {limits['unit']}".rstrip())
+            if limits["at_most"] is not None and not item <= limits["at_most"]:
+                self.refuse(field.name, f"must be at most {limits['at_most']} {limits['unit']}".rstrip())
+        if limits["choices"] and value not in limits["choices"]:
+            self.refuse(field.name, f"must be one of {', '.join(map(repr, limits['choices']))}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Section):
+    """Which pairs of numbers are generated, and how they are split."""
+
+    seed: int = knob(1, "The same seed gives the same records, byte for byte.", at_least=0, at_most=2**63 - 1)
+    span: int = knob(0, "Which portion of the data this run sees; a pair's split never depends on it.", at_least=0)
+    max_length: int = knob(
+        8, "Longest numbers of the train and eval splits. Short on purpose: what is longer must be generalized to.",
+        unit="bits", at_least=1, at_most=31,
+    )
+    train_examples: int = knob(8000, "Pairs in the train split.", unit="pairs", at_least=1)
+    eval_examples: int = knob(2000, "Pairs in the eval split.", unit="pairs", at_least=1)
+    eval_share: float = knob(
+        0.25, "Share of all pairs that can only ever be in eval, so that no span leaks into another's training.",
+        at_least=0.01, at_most=0.9,
+    )
+    long_lengths: tuple = knob(
+        (16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+        "Lengths of the long split, which no training sees; each has its structured cases besides random ones.",
+        unit="bits", at_least=2, at_most=1_000_000,
+    )
+    long_examples: int = knob(64, "Pairs of each length of the long split.", unit="pairs", at_least=1)
+    shards: int = knob(2, "Files per split: as many workers can write one at the same time.", unit="files", at_least=1, at_most=10_000)
+
+    def check(self) -> None:
+        if list(self.long_lengths) != sorted(set(self.long_lengths)):
+            self.refuse("long_lengths", "must increase strictly")
+        if self.long_lengths and self.long_lengths[0] <= self.max_length:
+            self.refuse("long_lengths", f"must all be longer than data.max_length = {self.max_length} bits")
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Section):
+    """How the GRU is trained."""
+
+    seed: int = knob(1, "Initial weights, order of the batches and noise all derive from it.", at_least=0, at_most=2**31 - 1)
+    units: int = knob(16, "Size of the hidden state.", unit="units", at_least=1, at_most=4096)
+    steps: int = knob(1000, "Batches that the optimizer sees.", unit="steps", at_least=1)
+    batch_size: int = knob(100, "Examples in a batch, of mixed lengths.", unit="examples", at_least=1)
+    loss: str = knob(
+        "cross_entropy", "Cross entropy of the bits, or the article's squared error of sigmoid outputs.",
+        choices=("cross_entropy", "quadratic"),
+    )
+    optimizer: str = knob("adam", "Adam (Kingma & Ba 2015), or plain stochastic gradient descent.", choices=("adam", "sgd"))
+    learning_rate: float = knob(0.01, "Step size of the optimizer.", at_least=1e-9, at_most=10.0)
+    clip_norm: float = knob(1.0, "Gradients are scaled down to this global norm; 0 leaves them alone.", at_least=0.0)
+    state_noise: float = knob(
+        0.5, "Half width of the uniform noise that is added to the hidden state at each training step. Plain training (0) "
+        "often looks right and fails on structured numbers.", at_least=0.0, at_most=10.0,
+    )
+    update_bias: float = knob(0.0, "Initial bias of the update gate z; the other biases start at 0.", at_least=-20.0, at_most=20.0)
+    report_every: int = knob(50, "Interval of the progress reports and TensorBoard scalars.", unit="steps", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate(Section):
+    """What a model must reach before it is blessed."""
+
+    exact_match: float = knob(1.0, "Least share of sums with every bit right, at every evaluated length.", at_least=0.0, at_most=1.0)
+    bit_accuracy: float = knob(1.0, "Least share of right bits, at every evaluated length.", at_least=0.0, at_most=1.0)
+    max_regression: float = knob(
+        0.0, "How much lower than the last blessed model's its exact match may be, over all examples.", at_least=0.0, at_most=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Infra(Section):
+    """The model server that the candidate has to run in before it is pushed, and the programs that start and ask it."""
+
+    serve_command: tuple = knob(("bitsum", "serve"), "Program that serves the candidate, as `bitsum serve` does.")
+    probe_command: tuple = knob(("bitsum", "probe"), "Program that asks the server and checks every bit, as `bitsum probe` does.")
+    examples: int = knob(500, "Requests made from the data; each split is asked.", unit="examples", at_least=1)
+    start_timeout: float = knob(120.0, "The server must serve the model within this time.", unit="seconds", at_least=0.1)
+    probe_timeout: float = knob(300.0, "The requests must be answered within this time.", unit="seconds", at_least=0.1)
+    warmup_examples: int = knob(
+        8, "Requests stored with the model, which a server replays while loading so that no user waits for the first run.",
+        unit="examples", at_least=1, at_most=1000,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve(Section):
+    """The model server after the push."""
+
+    model_name: str = knob("bitsum", "Name under which clients ask for the model.")
+    server: str = knob(
+        "auto", "auto takes tensorflow_model_server where it is on the PATH and the embedded server elsewhere; docker takes "
+        "the image, which is never pulled silently.", choices=("auto", "embedded", "tensorflow_model_server", "docker"),
+    )
+    image: str = knob("tensorflow/serving:2.16.1", "Image for server = docker.")
+    host: str = knob("127.0.0.1", "Address to listen on; loopback unless told otherwise.")
+    port: int = knob(8500, "gRPC port; 0 takes a free one.", at_least=0, at_most=65535)
+    start_timeout: float = knob(120.0, "The server must have a version available within this time.", unit="seconds", at_least=0.1)
+    deadline: float = knob(10.0, "Each request of ours is given up after this time.", unit="seconds", at_least=0.001)
+    poll_interval: float = knob(1.0, "How often the server looks for new versions.", unit="seconds", at_least=0.01)
+    max_workers: int = knob(8, "Requests that the embedded server works on at the same time.", unit="threads", at_least=1)
+
+    def check(self) -> None:
+        if not self.model_name or "/" in self.model_name:
+            self.refuse("model_name", "must be a name without slashes")

@@ -1,0 +1,1 @@
+"""Wiring and configuration: which steps run, in which order, with which knobs, where."""

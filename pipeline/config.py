@@ -1,0 +1,171 @@
+"""The configuration: one frozen tree of sections, read from a TOML file and the command line.
+
+    config = load("bitsum.toml", ["train.steps=300", "data.long_lengths=[16, 100]"])
+    config.train.steps                                       # 300
+
+`to_toml` prints the whole tree with the unit and the reason of every knob: that print is the manual of the knobs.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Any
+
+from components import settings
+from components.errors import ConfigError
+from components.settings import Section, knob
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline(Section):
+    """Where the pipeline keeps its things, and how it runs."""
+
+    name: str = knob("bitsum", "Name of the pipeline in the metadata store.")
+    root: str = knob("var", "Folder for everything that a run writes: artifacts, metadata, logs, served models.")
+    push_to: str = knob("", "Folder of the served versions; empty for <root>/serving/<serve.model_name>.")
+    cache: bool = knob(True, "A step whose inputs, knobs and code are those of an earlier run reuses its outputs.")
+    progress_interval: float = knob(1.0, "Least time between two lines of progress where there is no terminal.", unit="seconds", at_least=0.0)
+
+    def check(self) -> None:
+        if not self.name or not self.root:
+            self.refuse("name" if not self.name else "root", "must not be empty")
+
+
+@dataclasses.dataclass(frozen=True)
+class Beam(Section):
+    """The engine for the steps that run on Apache Beam."""
+
+    args: tuple = knob(
+        ("--runner=FnApiRunner", "--direct_running_mode=in_memory"),
+        "Beam's own options. The default runs in this process; a cluster is e.g. --runner=PortableRunner --job_endpoint=HOST:PORT.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata(Section):
+    """The ML Metadata store."""
+
+    backend: str = knob("sqlite", "Where the metadata lives.", choices=("sqlite", "mysql", "postgresql"))
+    path: str = knob("", "SQLite file; empty for <pipeline.root>/metadata.sqlite.")
+    host: str = knob("127.0.0.1", "Database server (mysql, postgresql).")
+    port: int = knob(0, "Its port; 0 for the database's usual one.", at_least=0, at_most=65535)
+    database: str = knob("bitsum", "Database name (mysql, postgresql).")
+    user: str = knob("bitsum", "Database user (mysql, postgresql).")
+    password_file: str = knob("", "File whose first line is the password: no secret stands in a configuration.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The whole tree."""
+
+    pipeline: Pipeline = Pipeline()
+    data: settings.Data = settings.Data()
+    train: settings.Train = settings.Train()
+    evaluate: settings.Evaluate = settings.Evaluate()
+    infra: settings.Infra = settings.Infra()
+    serve: settings.Serve = settings.Serve()
+    beam: Beam = Beam()
+    metadata: Metadata = Metadata()
+
+    @property
+    def root(self) -> pathlib.Path:
+        """Folder for everything that a run writes, absolute."""
+        return pathlib.Path(self.pipeline.root).expanduser().resolve()
+
+    @property
+    def push_to(self) -> pathlib.Path:
+        """Folder of the served versions, absolute."""
+        if self.pipeline.push_to:
+            return pathlib.Path(self.pipeline.push_to).expanduser().resolve()
+        return self.root / "serving" / self.serve.model_name
+
+
+def load(path: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The configuration of TOML file `path` (defaults without one), with `section.knob=value` overrides applied.
+
+    Values of overrides are TOML (`300`, `0.5`, `true`, `[16, 32]`, `"text"`); anything else is taken as text.
+
+    Raises:
+        ConfigError: unreadable file, unknown section or knob, impossible value; the text names it.
+    """
+    tree: dict[str, dict[str, Any]] = _read(path) if path else {}
+    for override in overrides:
+        section, name, value = _parse(override)
+        tree.setdefault(section, {})[name] = value
+    return from_dict(tree)
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+    """The configuration that holds `tree`'s values, {section: {knob: value}}, and the defaults elsewhere."""
+    sections = {field.name: type(field.default) for field in dataclasses.fields(Config)}
+    values = {}
+    for section, knobs in tree.items():
+        if section not in sections:
+            raise ConfigError(f"unknown section {section!r}: there are {', '.join(sections)}")
+        if not isinstance(knobs, dict):
+            raise ConfigError(f"{section} = {knobs!r}: must be a section of knobs, as in {section}.NAME=VALUE")
+        known = [field.name for field in dataclasses.fields(sections[section])]
+        for name in knobs:
+            if name not in known:
+                raise ConfigError(f"unknown knob {section}.{name}: {section} has {', '.join(known)}")
+        values[section] = sections[section](**knobs)
+    return Config(**values)
+
+
+def to_toml(config: Config) -> str:
+    """The tree as a TOML file that says of every knob what it is for, in which unit and within which limits."""
+    lines = []
+    for section in dataclasses.fields(config):
+        value = getattr(config, section.name)
+        lines += [f"# {(type(value).__doc__ or '').splitlines()[0]}", f"[{section.name}]"]
+        for field in dataclasses.fields(value):
+            lines += [f"# {_manual(field)}", f"{field.name} = {_toml(getattr(value, field.name))}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+
+
+def _parse(override: str) -> tuple[str, str, Any]:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and section and name):
+        raise ConfigError(f"{override!r} is no override: write section.knob=value, as in train.steps=300")
+    try:
+        return section, name, tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, name, text
+
+
+def _manual(field: dataclasses.Field) -> str:
+    limits = field.metadata
+    parts = [limits["why"]]
+    if limits["choices"]:
+        parts.append("One of " + ", ".join(limits["choices"]) + ".")
+    bounds = [f"{word} {limits[key]}" for word, key in (("from", "at_least"), ("to", "at_most")) if limits[key] is not None]
+    if limits["unit"] or bounds:
+        parts.append("[" + " ".join(filter(None, [limits["unit"], *bounds])) + "]")
+    return " ".join(parts)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)

@@ -1,0 +1,1 @@
+"""Everything after the push: the model server, its client and the prober."""
