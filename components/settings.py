@@ -5,6 +5,7 @@ command line. A section that exists is valid: an impossible value is refused, by
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from components.errors import ConfigError
@@ -58,6 +59,8 @@ class Section:
                     self.refuse(field.name, f"must hold values of type {element.__name__}, found {item!r}")
         limits = field.metadata
         for item in value if kind is tuple else (value,):
+            if isinstance(item, float) and not math.isfinite(item):
+                self.refuse(field.name, "must be a finite number")
             if limits["at_least"] is not None and not item >= limits["at_least"]:
                 self.refuse(field.name, f"must be at least {limits['at_least']} {limits['unit']}".rstrip())
             if limits["at_most"] is not None and not item <= limits["at_most"]:

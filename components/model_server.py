@@ -1,0 +1,130 @@
+"""Run a model server and its prober as the programs that the configuration names, the way a deployment does.
+
+Nothing of them is imported: a step that needs a server starts one, waits until it says that it is ready, asks, and ends it.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from components.errors import BitsumError
+
+_STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.05
+
+
+class ServerFailed(BitsumError):
+    """The server did not come to serve the model; the text ends with the last line that it said."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """A server that serves: where, which kind, and the version that was available first."""
+
+    target: str
+    kind: str
+    version: int
+    process: subprocess.Popen
+
+
+def program(command: Sequence[str]) -> list[str]:
+    """`command` with its program resolved: beside this Python first, as an environment that is not activated needs it.
+
+    Raises:
+        BitsumError: there is no such program.
+    """
+    found = shutil.which(command[0], path=str(pathlib.Path(sys.executable).parent)) or shutil.which(command[0])
+    if not found:
+        raise BitsumError(f"there is no program {command[0]!r}, neither beside {sys.executable} nor on the PATH")
+    return [found, *command[1:]]
+
+
+@contextlib.contextmanager
+def serving(command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float) -> Iterator[Running]:
+    """Serve the versions in `base_path` on a free port while the context lasts; arguments and errors as in `start`."""
+    server = start(command, model_name, base_path, log, timeout, port=0)
+    try:
+        yield server
+    finally:
+        stop(server.process)
+
+
+def start(command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float, port: int) -> Running:
+    """Serve the versions in `base_path`; the server outlives this process unless it is stopped.
+
+    Args:
+        command: program and arguments; flags as `bitsum serve` has them are added.
+        model_name: name of the model.
+        base_path: folder of versions.
+        log: file that takes what the server says.
+        timeout: seconds within which a version must be available.
+        port: port to listen on, 0 for a free one.
+
+    Raises:
+        ServerFailed: it ended, or served nothing in time.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ready_file = log.with_suffix(".ready.json")
+    ready_file.unlink(missing_ok=True)
+    flags = [f"--port={port}", f"--model_name={model_name}", f"--model_base_path={base_path}", f"--ready_file={ready_file}"]
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [*program(command), *flags], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        ready = _wait(process, ready_file, log, timeout)
+    except BaseException:
+        stop(process)
+        raise
+    return Running(f"{ready['host']}:{ready['port']}", ready["server"], ready["version"], process)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a server: asked first, so that it finishes the calls under way."""
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout: float) -> dict[str, Any]:
+    """What the prober reports of the server at `target` (the JSON of `bitsum probe --json`).
+
+    Raises:
+        BitsumError: it gave no report within `timeout` seconds.
+    """
+    line = [*program(command), target, "--json", *arguments]
+    try:
+        done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise BitsumError(f"the prober did not finish within {timeout:g} s: infra.probe_timeout bounds it") from error
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise BitsumError(f"the prober {command[0]} ended with exit code {done.returncode}: {_last_line(done.stderr)}") from error
+
+
+def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path, timeout: float) -> dict[str, Any]:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if ready_file.exists():
+            return json.loads(ready_file.read_text())
+        if process.poll() is not None:
+            said = _last_line(log.read_text(errors="replace"))
+            raise ServerFailed(f"the model server ended with exit code {process.returncode}: {said}")
+        time.sleep(_POLL_SECONDS)
+    raise ServerFailed(f"the model server had no version available within {timeout:g} s: {_last_line(log.read_text(errors='replace'))}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"

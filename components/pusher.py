@@ -1,0 +1,94 @@
+"""The push: a model with every blessing becomes the next version in the folder that the model server watches.
+
+Takes the place of TFX's own Pusher, which names versions by the second, drops the second push in one second but records
+it, and leaves a half-written version behind when it is killed.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
+from tfx.utils import path_utils
+
+from components import infra_validator, model_identity, version_folder
+from components.progress import report
+
+BLESSED = "blessed"
+VERSION = "pushed_version"
+DESTINATION = "pushed_destination"
+PUSHED = "pushed"
+IS_NEW = "is_new"
+
+
+class PusherSpec(component_spec.ComponentSpec):
+    """Inputs, outputs and parameters of the push."""
+
+    PARAMETERS = {
+        "destination": component_spec.ExecutionParameter(type=str),
+        "config_hash": component_spec.ExecutionParameter(type=str),
+        "code": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
+    }
+    OUTPUTS = {"pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)}
+
+
+class Executor(base_executor.BaseExecutor):
+    """Pushes what infra validation served, if both blessings are there."""
+
+    def Do(self, input_dict: dict[str, list], output_dict: dict[str, list], exec_properties: dict[str, Any]) -> None:
+        pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        blessings = [artifact_utils.get_single_instance(input_dict[key]) for key in ("model_blessing", "infra_blessing")]
+        if not all(blessing.get_int_custom_property(BLESSED) for blessing in blessings):
+            pushed_model.set_int_custom_property(PUSHED, 0)
+            return
+        model = pathlib.Path(path_utils.stamped_model_path(blessings[1].uri))
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        origin = {
+            "run": self._context.pipeline_run_id if self._context else "",
+            "data_sha256": version_folder.sha256_of_files(pathlib.Path(examples.uri)),
+            "config_sha256": exec_properties["config_hash"],
+            "code_sha256": exec_properties["code"],
+        }
+        done = version_folder.push(model, pathlib.Path(exec_properties["destination"]), model_identity.fingerprint(model), origin)
+        report("push", version=done.version, new=done.is_new)
+        record(pushed_model, done)
+
+
+def record(pushed_model: standard_artifacts.PushedModel, done: version_folder.Pushed) -> None:
+    """Write into the artifact what was pushed, in TFX's names, and beside it the manifest."""
+    pushed_model.set_int_custom_property(PUSHED, 1)
+    pushed_model.set_int_custom_property(IS_NEW, int(done.is_new))
+    pushed_model.set_string_custom_property(DESTINATION, str(done.path))
+    pushed_model.set_string_custom_property(VERSION, str(done.version))
+    folder = pathlib.Path(pushed_model.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / version_folder.MANIFEST.name).write_text(json.dumps(version_folder.manifest(done.path), indent=2) + "\n")
+
+
+class Pusher(base_component.BaseComponent):
+    """Pushes the model to `destination`, a folder of versions, unless its newest version is the same model."""
+
+    SPEC_CLASS = PusherSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(self, model, examples, model_blessing, infra_blessing, *, destination: str, config_hash: str, code: str):
+        """Channels in; parameters: folder of versions, and the hashes that the manifest names."""
+        super().__init__(
+            PusherSpec(
+                model=model,
+                examples=examples,
+                model_blessing=model_blessing,
+                infra_blessing=infra_blessing,
+                destination=destination,
+                config_hash=config_hash,
+                code=code,
+                pushed_model=channel.Channel(type=standard_artifacts.PushedModel)
+            )
+        )

@@ -1,0 +1,55 @@
+"""Warmup requests: what a model server replays while it loads a version, so that no user waits for the first run.
+
+Format: TFRecords of PredictionLog in `assets.extra/tf_serving_warmup_requests`, at most 1000. A record that fails makes
+TensorFlow Serving refuse the version, so infra validation loads the model with them.
+https://www.tensorflow.org/tfx/serving/saved_model_warmup
+"""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.tools import saved_model_utils as loader
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from components import addition, signatures
+
+WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
+
+
+def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
+    """Write warmup requests made of `examples` (serialized tf.Examples) for each signature of `model`; returns how many."""
+    units = _state_size(model)
+    requests = [_request(model_name, signatures.SERVING_DEFAULT, {signatures.EXAMPLES: np.array(examples, dtype=object)})]
+    for serialized in examples:
+        a, b = _operands(serialized)
+        requests.append(_request(model_name, signatures.ADD_BITS, {signatures.A: a, signatures.B: b}))
+        state = np.zeros((1, units), np.float32)
+        requests.append(_request(model_name, signatures.STEP, {signatures.A: a, signatures.B: b, signatures.STATE: state}))
+    file = model / WARMUP_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for request in requests:
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            writer.write(log.SerializeToString(deterministic=True))
+    return len(requests)
+
+
+def _state_size(model: pathlib.Path) -> int:
+    signature = loader.get_meta_graph_def(str(model), tf.saved_model.SERVING).signature_def[signatures.STEP]
+    return signature.inputs[signatures.STATE].tensor_shape.dim[1].size
+
+
+def _operands(serialized: bytes) -> tuple[np.ndarray, np.ndarray]:
+    features = tf.train.Example.FromString(serialized).features.feature
+    a, b = (np.array([features[name].int64_list.value], np.int64) for name in (addition.FEATURE_A, addition.FEATURE_B))
+    return a, b
+
+
+def _request(model_name: str, signature: str, inputs: dict[str, np.ndarray]) -> predict_pb2.PredictRequest:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model_name
+    request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request

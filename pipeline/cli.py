@@ -1,0 +1,55 @@
+"""The command line: one program, `bitsum`, whose commands import what they need when they run."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from components.errors import BitsumError
+
+# name -> (module with add_arguments and run, help, whether it takes --config and --set).
+_COMMANDS = {
+    "run": ("pipeline.run", "run the pipeline: generate, validate, train, evaluate, push, serve, ask", True),
+    "status": ("pipeline.status", "show what is pushed, served and blessed", True),
+    "config": ("pipeline.show_config", "print every knob with its value, unit and reason, as TOML", True),
+    "serve": ("serving.serve", "serve a folder of versions over gRPC, as tensorflow_model_server does", False),
+    "add": ("serving.add", "add two numbers with the served model", False),
+    "probe": ("serving.probe", "ask a model server sums whose truth is known, and check every bit", False),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (components.errors has the table; 130 when interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(arguments)
+    args = parser.parse_args(arguments)
+    if not args.command:
+        parser.print_help()
+        return 2
+    try:
+        return importlib.import_module(_COMMANDS[args.command][0]).run(args)
+    except BitsumError as error:
+        print(f"bitsum: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain about it once more at exit.
+        sys.stdout = None
+        return 1
+    except KeyboardInterrupt:
+        print("bitsum: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; only the module of the command that is asked for is imported."""
+    parser = argparse.ArgumentParser(prog="bitsum", description="A GRU that adds numbers of any length: train it, prove it, serve it.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (module, text, configurable) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if configurable:
+            command.add_argument("--config", metavar="FILE", help="TOML file with knobs")
+            command.add_argument("--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated")
+        if name == asked:
+            importlib.import_module(module).add_arguments(command)
+    return parser

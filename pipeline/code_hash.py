@@ -1,0 +1,18 @@
+"""A hash of the code, so that a step's cached outputs are not reused when the code that made them has changed."""
+
+import hashlib
+import pathlib
+
+_FOLDERS = ("components", "serving")
+
+
+def code_sha256() -> str:
+    """The sha256 of all Python modules and schemas of the steps and of what they start."""
+    top = pathlib.Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for folder in _FOLDERS:
+        for path in sorted((top / folder).rglob("*")):
+            if path.suffix in (".py", ".pbtxt"):
+                digest.update(f"{path.relative_to(top).as_posix()}\n".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,102 @@
+"""The graph: every component, top to bottom, as the data flows."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+from tfx.components import Evaluator, ExampleValidator, ImportSchemaGen, StatisticsGen, Trainer
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.orchestration import pipeline
+from tfx.proto import trainer_pb2
+from tfx.types import Channel, standard_artifacts
+
+import components
+from components import evaluator, trainer
+from components.arithmetic_validator import ArithmeticValidator
+from components.data_gate import DataGate
+from components.examples import BitstringExampleGen
+from components.infra_validator import InfraValidator
+from components.pusher import Pusher
+from pipeline.code_hash import code_sha256
+from pipeline.config import Config, to_toml
+
+EVALUATED_SPLITS = ["eval", "long"]
+
+def create_pipeline(config: Config) -> pipeline.Pipeline:
+    """The pipeline that `config` describes; nothing is run and no folder made.
+
+    It names no metadata store: whoever runs it says where that is, so that no password gets into a compiled pipeline.
+    """
+    code = code_sha256()
+    schema_file = pathlib.Path(components.__file__).parent / "schema" / "schema.pbtxt"
+
+    generator = BitstringExampleGen(data=_json(config.data), code=code)
+    statistics = StatisticsGen(examples=generator.outputs["examples"])
+    schema = ImportSchemaGen(schema_file=str(schema_file))
+    example_validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+    arithmetic_validator = ArithmeticValidator(examples=generator.outputs["examples"], code=code)
+    gate = DataGate(
+        example_anomalies=example_validator.outputs["anomalies"],
+        arithmetic_anomalies=arithmetic_validator.outputs["anomalies"],
+        code=code,
+    )
+    train = Trainer(
+        run_fn=f"{trainer.run_fn.__module__}.{trainer.run_fn.__qualname__}",
+        examples=generator.outputs["examples"],
+        schema=schema.outputs["schema"],
+        train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.train.steps),
+        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        custom_config={"train": dataclasses.asdict(config.train), "code": code},
+    )
+    train.add_upstream_node(gate)
+    last_blessed = Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=standard_artifacts.Model, producer_component_id=train.id),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing, producer_component_id=Evaluator.__name__),
+    ).with_id("LastBlessedModel")
+    evaluate = Evaluator(
+        examples=generator.outputs["examples"],
+        model=train.outputs["model"],
+        baseline_model=last_blessed.outputs["model"],
+        schema=schema.outputs["schema"],
+        eval_config=evaluator.eval_config(config.evaluate, evaluated_lengths(config)),
+        example_splits=EVALUATED_SPLITS,
+    )
+    infra_validate = InfraValidator(
+        model=train.outputs["model"],
+        examples=generator.outputs["examples"],
+        infra=_json(config.infra),
+        model_name=config.serve.model_name,
+        code=code,
+    )
+    push = Pusher(
+        model=train.outputs["model"],
+        examples=generator.outputs["examples"],
+        model_blessing=evaluate.outputs["blessing"],
+        infra_blessing=infra_validate.outputs["blessing"],
+        destination=str(config.push_to),
+        config_hash=hashlib.sha256(to_toml(config).encode()).hexdigest(),
+        code=code,
+    )
+    return pipeline.Pipeline(
+        pipeline_name=config.pipeline.name,
+        pipeline_root=str(config.root / "artifacts"),
+        components=[
+            generator, statistics, schema, example_validator, arithmetic_validator, gate, train, last_blessed, evaluate,
+            infra_validate, push,
+        ],
+        enable_cache=config.pipeline.cache,
+        # TFX builds a source distribution of itself for Beam's workers unless they have an image of their own.
+        beam_pipeline_args=[*config.beam.args, "--sdk_container_image=unused"],
+    )
+
+
+def evaluated_lengths(config: Config) -> list[int]:
+    """Every length at which a model has to be right."""
+    return [*range(1, config.data.max_length + 1), *config.data.long_lengths]
+
+
+def _json(knobs) -> str:
+    return json.dumps(dataclasses.asdict(knobs), sort_keys=True)

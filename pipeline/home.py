@@ -1,0 +1,49 @@
+"""The folder in which a run keeps everything: made on first use, recognised by a marker, held by one run at a time."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+from components.errors import BitsumError
+
+_MARKER = ".bitsum"
+_MARKER_TEXT = "This folder belongs to bitsum: artifacts, metadata, logs and served models.\n"
+
+
+def prepare(root: pathlib.Path) -> pathlib.Path:
+    """Make the folder `root`, or look that it is one of ours.
+
+    Raises:
+        BitsumError: it holds somebody else's files, or cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if not (root / _MARKER).exists():
+            strangers = sorted(entry.name for entry in root.iterdir())
+            if strangers:
+                raise BitsumError(
+                    f"pipeline.root = {root} holds {len(strangers)} files that are not bitsum's, the first being {strangers[0]!r}: "
+                    "choose an empty folder"
+                )
+            (root / _MARKER).write_text(_MARKER_TEXT)
+        for name in ("logs", "tmp"):
+            (root / name).mkdir(exist_ok=True)
+        if not os.access(root, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise BitsumError(f"cannot use pipeline.root = {root}: {error.strerror or error}") from error
+    return root
+
+
+@contextlib.contextmanager
+def held(root: pathlib.Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold the folder: a second run waits until the first is done, and `waiting` is told so once."""
+    with open(root / _MARKER, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting(f"another run works in {root}: waiting until it is done")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

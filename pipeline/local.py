@@ -1,0 +1,65 @@
+"""Run the pipeline here, node after node in this process."""
+
+import datetime
+import tempfile
+from collections.abc import Callable
+
+from components.errors import BitsumError
+from pipeline import metadata_store, node
+from pipeline.config import Config
+
+# What a person calls the nodes.
+STAGES = {
+    "BitstringExampleGen": "generate",
+    "StatisticsGen": "statistics",
+    "ImportSchemaGen": "schema",
+    "ExampleValidator": "validate schema",
+    "ArithmeticValidator": "validate sums",
+    "DataGate": "data gate",
+    "Trainer": "train",
+    "LastBlessedModel": "last blessed",
+    "Evaluator": "evaluate",
+    "InfraValidator": "infra-validate",
+    "Pusher": "push",
+}
+
+
+def new_run_id() -> str:
+    """The id of a run: the moment at which it starts, which sorts as the runs do."""
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+
+
+def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
+    """Run every node in topological order; `begin` is told the stage, `end` what came of it.
+
+    Raises:
+        BitsumError: a gate refused, or a step failed; the text names the step.
+    """
+    graph = node.compile_pipeline(config)
+    node.set_run_id(graph, run_id)
+    connection = metadata_store.connection(config)
+    metadata_store.open_store(config)
+    # Beam and AutoGraph leave files behind in the temporary folder: give them one of ours.
+    tempfile.tempdir = str(config.root / "tmp")
+    for node_id in node.node_ids(graph):
+        stage = STAGES.get(node_id, node_id)
+        begin(stage)
+        try:
+            cached = node.run_node(graph, node_id, connection)
+        except Exception as error:
+            raise _ours(error) or BitsumError(f"step {stage!r} failed: {_first_line(error)}") from error
+        end("cached" if cached else "done")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _ours(error: BaseException | None) -> BitsumError | None:
+    """The error of ours among the causes, if any: Beam and TFX put their own around it."""
+    while error is not None:
+        if isinstance(error, BitsumError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,74 @@
+"""Run one node of the compiled graph: what the local runner does for each, and what any scheduler can do with a command."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.proto.orchestration import pipeline_pb2
+
+from pipeline.config import Config
+from pipeline.graph import create_pipeline
+
+# Whether the newest version is the candidate has to be looked at in each run: somebody may have removed it since.
+_NEVER_CACHED = ("Pusher",)
+
+
+def compile_pipeline(config: Config) -> pipeline_pb2.Pipeline:
+    """The intermediate representation of the pipeline, in which the run's id is still open."""
+    graph = compiler.Compiler().compile(create_pipeline(config))
+    for node in graph.nodes:
+        if node.pipeline_node.node_info.id in _NEVER_CACHED:
+            node.pipeline_node.execution_options.caching_options.enable_cache = False
+    return graph
+
+
+def set_run_id(graph: pipeline_pb2.Pipeline, run_id: str) -> None:
+    """Fill in the run's id, the one runtime parameter of the graph."""
+    runtime_parameter_utils.substitute_runtime_parameter(graph, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+
+
+def node_ids(graph: pipeline_pb2.Pipeline) -> list[str]:
+    """The ids of the nodes in topological order."""
+    return [node.pipeline_node.node_info.id for node in graph.nodes]
+
+
+def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> bool:
+    """Run one node of a graph whose run id is set; says whether its outputs came from the cache.
+
+    Raises:
+        Exception: whatever the component raised.
+    """
+    node = next(node.pipeline_node for node in graph.nodes if node.pipeline_node.node_info.id == node_id)
+    deployment = runner_utils.extract_local_deployment_config(graph)
+    with _no_arguments():
+        done = launcher.Launcher(
+            pipeline_node=node,
+            mlmd_connection=metadata.Metadata(connection),
+            pipeline_info=graph.pipeline_info,
+            pipeline_runtime_spec=graph.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+        ).launch()
+    return _is_cached(connection, done.execution_id) if done and done.execution_id else False
+
+
+def _is_cached(connection: mlmd.ConnectionConfig, execution_id: int) -> bool:
+    with metadata.Metadata(connection) as handle:
+        [execution] = handle.store.get_executions_by_id([execution_id])
+    return execution.last_known_state == mlmd.Execution.CACHED
+
+
+@contextlib.contextmanager
+def _no_arguments() -> Iterator[None]:
+    """Hide this program's command line: TFX hands sys.argv to Beam, which would read our options as its own."""
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        sys.argv = arguments

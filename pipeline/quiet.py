@@ -1,0 +1,43 @@
+"""Keep the libraries' noise off the terminal: everything that this process writes goes into a log file for a while."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def into(log: pathlib.Path) -> Iterator[TextIO]:
+    """Send file descriptors 1 and 2, the root logger and warnings to `log`; gives a stream to the terminal of before.
+
+    The descriptors themselves are redirected, since TensorFlow's and gRPC's C++ code knows nothing of sys.stderr.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with open(log, "a", buffering=1) as file, open(os.dup(1), "w", encoding="utf-8", errors="replace") as terminal:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger()
+        level = root.level
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        try:
+            with warnings.catch_warnings():
+                logging.captureWarnings(True)
+                yield terminal
+        finally:
+            logging.captureWarnings(False)
+            root.removeHandler(handler)
+            root.setLevel(level)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, target in zip(kept, (1, 2)):
+                os.dup2(descriptor, target)
+                os.close(descriptor)

@@ -1,0 +1,104 @@
+"""`bitsum run`: the whole job, from nothing to an answer over gRPC, with the verdicts in words."""
+
+import argparse
+import pathlib
+import random
+import sys
+import time
+import traceback
+
+from components.errors import BitsumError, Refusal
+from pipeline import config as configuration
+from pipeline import home, quiet
+from pipeline.config import Config
+from pipeline.progress import Progress
+
+# Sums that the served model is asked at the end: (a, b). Long chains of carries are what a model gets wrong first.
+_SHOWN = ((13, 29), (0, 0), (2**64 - 1, 1), (2**1000 - 1, 2**1000 - 1))
+_RANDOM_BITS = 4096
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bitsum run`."""
+    parser.add_argument("--keep-serving", action="store_true", help="leave the model server running at the end, on serve.port")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the pipeline, serve what it pushed, ask it; 0 only if a blessed model answered right."""
+    config = configuration.load(args.config, args.set)
+    run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 10**9 // 1000:06d}"
+    root = home.prepare(config.root)
+    log = root / "logs" / f"{run_id}.log"
+    with quiet.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+        progress.line(f"bitsum run {run_id}, log {log}")
+        try:
+            with home.held(root, progress.line):
+                _pipeline(config, run_id, progress)
+                _summary(config, run_id, log, progress, args.keep_serving)
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+            raise
+    return 0
+
+
+def _pipeline(config: Config, run_id: str, progress: Progress) -> None:
+    progress.begin("load libraries")
+    from pipeline import local
+
+    progress.end("done")
+    local.run(config, run_id, progress.begin, progress.end)
+
+
+def _summary(config: Config, run_id: str, log: pathlib.Path, progress: Progress, keep_serving: bool) -> None:
+    from pipeline import metadata_store, verdicts
+
+    outputs = metadata_store.outputs_of_run(metadata_store.open_store(config), run_id)
+    found = verdicts.of_run(outputs)
+    for verdict in found:
+        progress.line(f"  {verdict.gate}: {'blessed' if verdict.passed else 'REFUSED'}, {verdict.reason}")
+    refused = [verdict for verdict in found if not verdict.passed]
+    if refused:
+        raise Refusal(refused[0].gate, f"{refused[0].reason}; nothing was pushed")
+    push = verdicts.push_of_run(outputs)
+    progress.line(f"  version {push.version} {'pushed' if push.is_new else 'is this very model, not pushed again'}: {push.path}")
+    _serve(config, push.version, log.with_suffix(".server.log"), progress, keep_serving)
+    progress.line(f"artifacts {config.root / 'artifacts'}, log {log}")
+
+
+def _serve(config: Config, version: int, log: pathlib.Path, progress: Progress, keep: bool) -> None:
+    from components import model_server
+
+    port = config.serve.port if keep else 0
+    command = [*config.infra.serve_command, f"--server={config.serve.server}", f"--host={config.serve.host}"]
+    progress.begin("serve")
+    server = model_server.start(command, config.serve.model_name, config.push_to, log, config.serve.start_timeout, port)
+    try:
+        progress.end(f"{server.kind} server at {server.target}, version {server.version}")
+        if server.version != version:
+            raise BitsumError(f"the server serves version {server.version}, not the pushed {version}")
+        _query(config, server.target, version, progress)
+    except BaseException:
+        model_server.stop(server.process)
+        raise
+    if keep:
+        progress.line(f"serving on at {server.target}, stop it with: kill {server.process.pid}")
+    else:
+        model_server.stop(server.process)
+        progress.line("server stopped; start it again with:")
+        progress.line(f"  bitsum serve --port={config.serve.port} --model_name={config.serve.model_name} --model_base_path={config.push_to}")
+
+
+def _query(config: Config, target: str, version: int, progress: Progress) -> None:
+    from components.addition import abbreviated
+    from serving.client import AdderClient
+
+    generator = random.Random(version)
+    pairs = [*_SHOWN, (generator.getrandbits(_RANDOM_BITS), generator.getrandbits(_RANDOM_BITS))]
+    progress.begin("query")
+    with AdderClient(target, model_name=config.serve.model_name, version=version, deadline=config.serve.deadline) as client:
+        sums = client.add_many(pairs)
+    progress.end(f"{len(sums)} sums over gRPC")
+    for (a, b), total in zip(pairs, sums):
+        if total != a + b:
+            raise BitsumError(f"the served model answered {abbreviated(a)} + {abbreviated(b)} = {abbreviated(total)}, which is wrong")
+        progress.line(f"    {abbreviated(a)} + {abbreviated(b)} = {abbreviated(total)}")
