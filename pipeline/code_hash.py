@@ -3,14 +3,15 @@
 import hashlib
 import pathlib
 
-_FOLDERS = ("components", "serving")
+STEPS = ("components",)
+STEPS_AND_SERVER = ("components", "serving")
 
 
-def code_sha256() -> str:
-    """The sha256 of all Python modules and schemas of the steps and of what they start."""
+def code_sha256(folders: tuple[str, ...]) -> str:
+    """The sha256 of all Python modules and schemas in `folders`: those of the steps, or of what they start as well."""
     top = pathlib.Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for folder in _FOLDERS:
+    for folder in folders:
         for path in sorted((top / folder).rglob("*")):
             if path.suffix in (".py", ".pbtxt"):
                 digest.update(f"{path.relative_to(top).as_posix()}\n".encode())

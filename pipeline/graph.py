@@ -5,7 +5,8 @@ import hashlib
 import json
 import pathlib
 
-from tfx.components import Evaluator, ExampleValidator, ImportSchemaGen, StatisticsGen, Trainer
+from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration import pipeline
@@ -19,7 +20,7 @@ from components.data_gate import DataGate
 from components.examples import BitstringExampleGen
 from components.infra_validator import InfraValidator
 from components.pusher import Pusher
-from pipeline.code_hash import code_sha256
+from pipeline.code_hash import STEPS, STEPS_AND_SERVER, code_sha256
 from pipeline.config import Config, to_toml
 
 EVALUATED_SPLITS = ["eval", "long"]
@@ -29,7 +30,7 @@ def create_pipeline(config: Config) -> pipeline.Pipeline:
 
     It names no metadata store: whoever runs it says where that is, so that no password gets into a compiled pipeline.
     """
-    code = code_sha256()
+    code = code_sha256(STEPS)
     schema_file = pathlib.Path(components.__file__).parent / "schema" / "schema.pbtxt"
 
     generator = BitstringExampleGen(data=_json(config.data), code=code)
@@ -69,7 +70,7 @@ def create_pipeline(config: Config) -> pipeline.Pipeline:
         examples=generator.outputs["examples"],
         infra=_json(config.infra),
         model_name=config.serve.model_name,
-        code=code,
+        code=code_sha256(STEPS_AND_SERVER),
     )
     push = Pusher(
         model=train.outputs["model"],

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow_model_analysis as tfma
 
-from components import infra_validator, pusher
+from components import evaluator, infra_validator, pusher
 from pipeline.metadata_store import Output
 
 _BLESSED = "blessed"
@@ -56,10 +56,8 @@ def _find(outputs: list[Output], key: str, node: str = "") -> Output | None:
 
 
 def _exact_match(uri: str) -> str:
-    """Exact match over all lengths, e.g. 'exact match 1 at 17 lengths, up to 4096 bits'."""
-    result = tfma.load_eval_result(uri, model_name="candidate") or tfma.load_eval_result(uri)
-    lengths = [dict(key)["length"] for key, _ in result.slicing_metrics if key]
-    return f"every threshold reached at {len(lengths)} lengths from {min(lengths)} to {max(lengths)} bits"
+    found = evaluator.exact_match_by_length(uri)
+    return f"exact match at least {min(found.values()):.6g} at {len(found)} lengths from {min(found)} to {max(found)} bits"
 
 
 def _failures(uri: str) -> str:

@@ -1,0 +1,37 @@
+"""Exact match by length for several seeds, each a whole run of the pipeline with data and training of its own.
+
+python -m benchmarks.seeds [SEED...]     (1 to 5 without arguments)
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from components import evaluator
+
+
+def main(seeds: list[str]) -> int:
+    """Print the table, and the wall seconds that the stages of each run took; 1 if a run did not end with right answers."""
+    rows, failed = {}, False
+    for seed in seeds or map(str, range(1, 6)):
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder) / "var"
+            settings = [f"pipeline.root={root}", f"data.seed={seed}", f"train.seed={seed}"]
+            words = [word for setting in settings for word in ("--set", setting)]
+            done = subprocess.run([sys.executable, "-m", "pipeline", "run", *words], capture_output=True, text=True)
+            failed |= done.returncode != 0
+            [evaluation] = (root / "artifacts" / "Evaluator" / "evaluation").iterdir()
+            rows[seed] = evaluator.exact_match_by_length(str(evaluation))
+            seconds = re.findall(r"^  (\S[\w -]*?) +([\d.]+) s", done.stdout, re.MULTILINE)
+            print(f"seed {seed}: exit {done.returncode}; " + ", ".join(f"{stage} {time} s" for stage, time in seconds), flush=True)
+    lengths = sorted(next(iter(rows.values())))
+    print("\n| seed | " + " | ".join(map(str, lengths)) + " |\n|" + "---|" * (len(lengths) + 1))
+    for seed, row in rows.items():
+        print(f"| {seed} | " + " | ".join(f"{row[length]:.4g}" for length in lengths) + " |")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

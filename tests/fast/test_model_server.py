@@ -1,0 +1,87 @@
+"""Starting and asking a model server as programs: those that behave, that end, that hang, that are not there."""
+
+import os
+import pathlib
+import signal
+import sys
+
+import pytest
+
+from components import model_server
+from components.errors import BitsumError
+
+_READY = """
+import json, os, signal, sys, time
+flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda *unused: sys.exit(0))
+print("loading", flags["model_name"], flush=True)
+beside = flags["ready_file"] + ".tmp"
+with open(beside, "w") as file:
+    json.dump({"host": "127.0.0.1", "port": 4321, "server": "fake", "version": 7}, file)
+os.rename(beside, flags["ready_file"])
+time.sleep(60)
+"""
+
+
+def _command(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+def test_a_server_that_gets_ready_is_used_and_then_stopped(tmp_path):
+    log = tmp_path / "server.log"
+    with model_server.serving(_command(_READY), "adder", tmp_path, log, timeout=30) as server:
+        assert (server.target, server.kind, server.version) == ("127.0.0.1:4321", "fake", 7)
+        assert server.process.poll() is None
+    assert server.process.returncode == 0
+    assert log.read_text() == "loading adder\n"
+
+
+def test_a_server_that_ends_is_reported_with_its_last_words(tmp_path):
+    program = "import sys; print('reading'); print('no such model'); sys.exit(3)"
+    with pytest.raises(model_server.ServerFailed, match="exit code 3: no such model"):
+        model_server.start(_command(program), "adder", tmp_path, tmp_path / "log", 30, port=0)
+
+
+def test_a_server_that_serves_nothing_in_time_is_stopped(tmp_path):
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    log = tmp_path / "log"
+    with pytest.raises(model_server.ServerFailed, match="no version available within 1 s"):
+        model_server.start(_command(program), "adder", tmp_path, log, 1, port=0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)
+
+
+def test_a_server_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_server, "_STOP_SECONDS", 0.2)
+    stubborn = _READY.replace("lambda *unused: sys.exit(0)", "signal.SIG_IGN")
+    with model_server.serving(_command(stubborn), "adder", tmp_path, tmp_path / "log", timeout=30) as server:
+        pass
+    assert server.process.returncode == -signal.SIGKILL
+
+
+def test_a_program_beside_this_python_is_found_without_a_path(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    name = pathlib.Path(sys.executable).name
+    assert model_server.program([name, "-V"]) == [sys.executable, "-V"]
+
+
+def test_a_program_that_is_not_there_is_named():
+    with pytest.raises(BitsumError, match="'no-such-program'"):
+        model_server.program(["no-such-program"])
+
+
+def test_the_probers_report_is_read_whatever_its_exit_code():
+    program = 'import sys; print(\'{"asked": 2, "right": 1}\'); sys.exit(1)'
+    assert model_server.probe(_command(program), "127.0.0.1:1", [], 30) == {"asked": 2, "right": 1}
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("import sys; sys.exit('bitsum: no server at 127.0.0.1:1')", "exit code 1: bitsum: no server"),
+        ("import time; time.sleep(60)", "did not finish within 0.5 s"),
+    ],
+)
+def test_a_prober_without_a_report_is_an_error(program, words):
+    with pytest.raises(BitsumError, match=words):
+        model_server.probe(_command(program), "127.0.0.1:1", [], 0.5)
