@@ -1,0 +1,99 @@
+"""DataGate: lets the run go on only if the data passed both checks, TFDV's and the one that knows arithmetic."""
+
+import json
+import os
+
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import artifact_utils, standard_artifacts
+
+from components.arithmetic import CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE
+from components.arithmetic_validator import ANOMALIES_FILE, QUARANTINE_FILE
+from components.artifacts import ArithmeticAnomalies, DataBlessing
+from components.errors import Refusal
+
+GATE = "data gate"
+BLESSING_FILE = "blessing.json"
+
+# How many offenders of each check the refusal names; the anomalies' artifacts have more.
+NAMED = 3
+
+# Kinds of anomalies that TFDV's statistics do not survive.
+UNREADABLE = {CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE}
+
+_SCHEMA_DIFF = "SchemaDiff.pb"
+
+
+@component
+def DataGate(
+    arithmetic_anomalies: InputArtifact[ArithmeticAnomalies],
+    blessing: OutputArtifact[DataBlessing],
+    code: Parameter[str],
+    example_anomalies: InputArtifact[standard_artifacts.ExampleAnomalies] = None,
+) -> None:
+    """Bless the data or refuse it; `code` is a hash of the code that decides, for TFX's cache.
+
+    Without `example_anomalies` only unreadable data is refused: put such a gate before the statistics, which would crash on it.
+
+    Raises:
+        Refusal: names the first offenders and says where the offending records were set aside.
+    """
+    path = os.path.join(arithmetic_anomalies.uri, ANOMALIES_FILE)
+    with tf.io.gfile.GFile(path) as file:
+        content = json.load(file)
+    if example_anomalies is None:
+        reasons = arithmetic_reasons(content, arithmetic_anomalies.uri) if content["anomalies"].keys() & UNREADABLE else []
+    else:
+        splits = artifact_utils.decode_split_names(example_anomalies.split_names)
+        reasons = schema_reasons(example_anomalies.uri, splits) + arithmetic_reasons(content, arithmetic_anomalies.uri)
+    if reasons:
+        raise Refusal(GATE, "; ".join(reasons))
+    _write_blessing(blessing.uri, content["records"])
+    blessing.span = arithmetic_anomalies.span
+
+
+def schema_reasons(uri: str, splits: list[str]) -> list[str]:
+    """What TFDV's anomalies below `uri` say, one line for all splits that have some."""
+    found = [line for split in splits for line in _split_anomalies(uri, split)]
+    if not found:
+        return []
+    return [f"the schema is violated: {_listed(found)} (all in {uri})"]
+
+
+def arithmetic_reasons(content: dict, uri: str) -> list[str]:
+    """What the anomalies file of the artifact at `uri` says, one line."""
+    if not content["anomalies"]:
+        return []
+    kinds = ", ".join(f"{count} x {kind}" for kind, count in content["anomalies"].items())
+    offenders = [f"{file} record {record}: {what}" for file, record, what in content["offenders"]]
+    quarantine = os.path.join(uri, QUARANTINE_FILE)
+    listed = _listed(offenders, sum(content["anomalies"].values()))
+    return [f"arithmetic is violated ({kinds}): {listed}; the records are set aside in {quarantine}"]
+
+
+def _write_blessing(uri: str, records: dict[str, int]) -> None:
+    tf.io.gfile.makedirs(uri)
+    path = os.path.join(uri, BLESSING_FILE)
+    with tf.io.gfile.GFile(path + ".writing", "w") as file:
+        file.write(json.dumps({"records": records}, indent=1) + "\n")
+    tf.io.gfile.rename(path + ".writing", path, overwrite=True)
+
+
+def _split_anomalies(uri: str, split: str) -> list[str]:
+    with tf.io.gfile.GFile(os.path.join(uri, f"Split-{split}", _SCHEMA_DIFF), "rb") as file:
+        anomalies = anomalies_pb2.Anomalies.FromString(file.read())
+    found = {name: info.description for name, info in anomalies.anomaly_info.items()}
+    if anomalies.HasField("dataset_anomaly_info"):
+        found["the whole split"] = anomalies.dataset_anomaly_info.description
+    # TFX leaves the splits without any example unmentioned.
+    if anomalies.data_missing:
+        found["the whole split"] = "no examples"
+    return [f"split {split!r}, {name}: {' '.join(text.split())}" for name, text in sorted(found.items())]
+
+
+def _listed(lines: list[str], count: int | None = None) -> str:
+    count = len(lines) if count is None else count
+    more = f" and {count - NAMED} more" if count > NAMED else ""
+    return " | ".join(lines[:NAMED]) + more

@@ -1,0 +1,66 @@
+"""The check of one example against addition."""
+
+import pytest
+
+from components import arithmetic
+from components.addition import sum_bits, to_bits
+from components.arithmetic import described, problem_of
+
+# 13 + 29 = 42
+GOOD = {"a": [1, 0, 1, 1, 0], "b": [1, 0, 1, 1, 1], "sum": [0, 1, 0, 1, 0, 1], "length": [5]}
+
+
+def test_right_sums_have_no_problem():
+    assert problem_of(GOOD) is None
+    for a in range(8):
+        for b in range(8):
+            assert problem_of({"a": to_bits(a, 3), "b": to_bits(b, 3), "sum": to_bits(a + b, 4), "length": [3]}) is None
+
+
+@pytest.mark.parametrize(
+    "change, kind, words",
+    [
+        ({"sum": [0, 1, 0, 1, 0, 0]}, arithmetic.WRONG_SUM, "sum[5] is 0, must be 1 (the sum of 13 and 29)"),
+        ({"sum": [1, 1, 0, 0, 0, 1]}, arithmetic.WRONG_SUM, "sum[0] is 1, must be 0 (the sum of 13 and 29), and 1 other bits are wrong"),
+        ({"sum": [0, 1, 0, 1, 0]}, arithmetic.WRONG_LENGTH, "sum has 5 bits, not 6 as length = 5 asks for"),
+        ({"a": [1, 0, 1, 1]}, arithmetic.WRONG_LENGTH, "a has 4 bits, not 5"),
+        ({"b": []}, arithmetic.WRONG_LENGTH, "b has 0 bits, not 5"),
+        ({"length": [4]}, arithmetic.WRONG_LENGTH, "a has 5 bits, not 4"),
+        ({"length": [0]}, arithmetic.WRONG_LENGTH, "length is 0"),
+        ({"length": [5, 5]}, arithmetic.WRONG_LENGTH, "length has 2 values"),
+        ({"length": []}, arithmetic.WRONG_LENGTH, "length has 0 values"),
+        ({"a": [1, 0, 2, 1, 0]}, arithmetic.NOT_A_BIT, "a[2] is 2"),
+        ({"b": [1, 0, 1, 1, -1]}, arithmetic.NOT_A_BIT, "b[4] is -1"),
+        ({"sum": [0, 1, 0, 1, 0, 3]}, arithmetic.NOT_A_BIT, "sum[5] is 3"),
+        ({"a": [1.0, 0.0, 1.0, 1.0, 0.0]}, arithmetic.WRONG_TYPE, "a[0] is a float"),
+        ({"b": [b"10111"]}, arithmetic.WRONG_TYPE, "b[0] is a bytes"),
+        ({"weight": [1]}, arithmetic.UNKNOWN_FEATURE, "'weight'"),
+        ({"sum": None}, arithmetic.MISSING_FEATURE, "'sum'"),
+    ],
+)
+def test_each_problem_is_named(change, kind, words):
+    features = {name: value for name, value in {**GOOD, **change}.items() if value is not None}
+    problem = problem_of(features)
+    assert problem.kind == kind
+    assert words in problem.what
+    assert "\n" not in problem.what
+
+
+def test_every_single_wrong_bit_is_found():
+    for position in range(6):
+        total = list(GOOD["sum"])
+        total[position] ^= 1
+        assert problem_of({**GOOD, "sum": total}).what.startswith(f"sum[{position}] is {total[position]}, must be {1 - total[position]} ")
+
+
+def test_a_wrong_sum_of_long_numbers_is_still_one_short_line():
+    ones, one = [1] * 4096, [1] + [0] * 4095
+    wrong = sum_bits(ones, one)
+    wrong[4096] = 0
+    problem = problem_of({"a": ones, "b": one, "sum": wrong, "length": [4096]})
+    assert problem.what.startswith("sum[4096] is 0, must be 1 (the sum of 0xffff")
+    assert len(problem.what) < 200
+
+
+def test_a_pair_is_described_in_decimal():
+    assert described([1, 0, 1, 1], [1]) == "13 and 1"
