@@ -11,10 +11,11 @@ from pipeline.config import Config
 # What a person calls the nodes.
 STAGES = {
     "BitstringExampleGen": "generate",
+    "ArithmeticValidator": "validate sums",
+    "ReadableGate": "readable gate",
     "StatisticsGen": "statistics",
     "ImportSchemaGen": "schema",
     "ExampleValidator": "validate schema",
-    "ArithmeticValidator": "validate sums",
     "DataGate": "data gate",
     "Trainer": "train",
     "LastBlessedModel": "last blessed",
@@ -60,6 +61,8 @@ def _ours(error: BaseException | None) -> BitsumError | None:
     """The error of ours among the causes, if any: Beam and TFX put their own around it."""
     while error is not None:
         if isinstance(error, BitsumError):
+            # Beam adds the names of its transforms to the text of what it passes on.
+            error.args = (str(error).partition(" [while running ")[0],)
             return error
         error = error.__cause__ or error.__context__
     return None

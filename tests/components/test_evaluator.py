@@ -53,7 +53,8 @@ def examples(folder):
         records = []
         for length in lengths:
             # All ones plus one: every carry matters.
-            for a, b in [(2**length - 1, 1), *(tuple(int.from_bytes(generator.bytes(13), "big") % 2**length for _ in "ab") for _ in range(5))]:
+            drawn = [tuple(int.from_bytes(generator.bytes(13), "big") % 2**length for _ in "ab") for _ in range(5)]
+            for a, b in [(2**length - 1, 1), *drawn]:
                 bits = addition.to_bits(a, length), addition.to_bits(b, length)
                 records.append(
                     tf_examples.serialize({"a": bits[0], "b": bits[1], "sum": addition.to_bits(a + b, length + 1), "length": [length]})
@@ -85,7 +86,8 @@ def _evaluate(folder, examples, candidate, baseline, lengths, knobs=settings.Eva
     config = json_format.MessageToJson(evaluator.eval_config(knobs, lengths), preserving_proto_field_name=True)
     arguments = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
     context = base_beam_executor.BaseBeamExecutor.Context(beam_pipeline_args=arguments, tmp_dir=str(folder), unique_id="1")
-    Executor(context).Do(inputs, outputs, {"eval_config": config, "example_splits": json.dumps(list(LENGTHS)), "fairness_indicator_thresholds": "null"})
+    properties = {"eval_config": config, "example_splits": json.dumps(list(LENGTHS)), "fairness_indicator_thresholds": "null"}
+    Executor(context).Do(inputs, outputs, properties)
     return bool(outputs["blessing"][0].get_int_custom_property("blessed")), outputs["evaluation"][0].uri
 
 

@@ -42,7 +42,8 @@ def _validate(tmp_path, examples, broken=False, spoil=lambda folder: None, **kno
     infra = json.dumps(dataclasses.asdict(settings.Infra(**{"examples": 20, "warmup_examples": 4, **knobs})))
     (tmp_path / "blessing").mkdir()
     executor = infra_validator.InfraValidator.EXECUTOR_SPEC.executor_class()
-    executor.Do({"model": [model], "examples": [examples]}, {"blessing": [blessing]}, {"infra": infra, "model_name": "adder", "code": "hash"})
+    properties = {"infra": infra, "model_name": "adder", "code": "hash"}
+    executor.Do({"model": [model], "examples": [examples]}, {"blessing": [blessing]}, properties)
     return blessing, blessing.get_string_custom_property("reason")
 
 
