@@ -10,7 +10,7 @@ import tensorflow as tf
 from components import addition
 from components.errors import Refusal
 from pipeline import config as configuration
-from pipeline import home, local, metadata_store, node
+from pipeline import home, local
 from tests.pipeline.conftest import SMALL
 
 def _run_with_defect(tmp_path, damage) -> tuple[list[str], Refusal]:
@@ -91,7 +91,7 @@ def test_the_articles_recipe_is_stopped_by_the_evaluation_at_100_bits(bitsum_run
     )
     assert code == 3
     assert "evaluation refused" in errors and "length 100: exact_match" in errors
-    assert "infra validation: blessed" in terminal
+    assert "evaluation: REFUSED" in terminal
     assert not (tmp_path / "var" / "serving").exists()
 
 

@@ -1,0 +1,251 @@
+#!/usr/bin/env bash
+# Makes the project's own Python environment, .venv/, out of requirements/lock.txt, and touches nothing outside of the
+# checkout but uv's download cache.
+#
+#   requirements/install.sh            set up, or repair, or do nothing where .venv/ is what the lock says
+#   requirements/install.sh lock ...   resolve requirements/lock.txt again; options go to `uv pip compile`
+#
+# .uv/ holds what that needs: uv itself (tool/), the log (setup.log), a downloaded Python where the machine has none (python/).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+LOCK=requirements/lock.txt
+LOG=.uv/setup.log
+UV=.uv/tool/bin/uv
+STATE=.venv/.setup
+PYTHON_VERSION=$(<.python-version)
+
+say() { printf '[setup] %s\n' "$*"; }
+
+die() {
+    printf '[setup] %s\n' "$@" >&2
+    exit 1
+}
+
+seconds_since() {
+    local tenths=$(((${EPOCHREALTIME//[!0-9]/} - $1) / 100000))
+    printf '%d.%d s' $((tenths / 10)) $((tenths % 10))
+}
+
+# stage LABEL COMMAND...: one line with the seconds it took; on failure the end of its log.
+stage() {
+    local label=$1 start=${EPOCHREALTIME//[!0-9]/} status=0
+    shift
+    if [[ -t 1 ]]; then printf '[setup] %s ...\r' "$label"; fi
+    printf '\n== %s\n' "$label" >>"$LOG"
+    "$@" >>"$LOG" 2>&1 </dev/null || status=$?
+    if ((status)); then
+        printf '[setup] failed after %s: %s (exit code %d). %s ends with:\n' "$(seconds_since "$start")" "$label" "$status" "$LOG" >&2
+        tail -n 20 "$LOG" | sed 's/^/    /' >&2
+        die "Once that is put right, the same command goes on from here: what is downloaded is kept."
+    fi
+    printf '[setup] %-66s %8s\n' "$label" "$(seconds_since "$start")"
+}
+
+# What .venv/ must have been made from to be used as it is. The folder is part of it: an environment cannot be moved.
+wanted_state() {
+    { pwd && cat "$LOCK" pyproject.toml .python-version requirements/install.sh; } | sha256sum | cut -d ' ' -f 1
+}
+
+is_set_up() { [[ -x .venv/bin/python && -f $STATE && $(<"$STATE") == "$(wanted_state)" ]]; }
+
+check_platform() {
+    local platform
+    platform="$(uname -s) $(uname -m)"
+    if [[ $platform != "Linux x86_64" ]] || ! getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
+        die "TFX 1.16 has no wheels for this machine ($platform): it needs Linux on x86-64 with glibc."
+    fi
+}
+
+# Two set-ups at once wait for one another. The lock lasts as long as the last program that this one started.
+take_turn() {
+    mkdir -p .uv
+    command -v flock >/dev/null || return 0
+    exec 9>.uv/lock
+    if ! flock --nonblock 9; then
+        say "another set-up is at work in this checkout: waiting for it"
+        flock 9
+    fi
+}
+
+# A python3 that starts: pyenv's refuses to in a folder whose .python-version it has not got.
+starting_python() {
+    local candidate
+    for candidate in python3 /usr/bin/python3; do
+        if "$candidate" -c "" 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+}
+
+install_uv() {
+    local version python
+    version=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements/uv.txt)
+    if [[ "$("$UV" --version 2>/dev/null || true) " == "uv $version "* ]]; then return; fi
+    python=$(starting_python)
+    [[ $python ]] || die "python3 is missing. On Debian and Ubuntu: sudo apt-get install python3 python3-venv"
+    "$python" -c "import ensurepip, venv" 2>/dev/null ||
+        die "python3 cannot make environments. On Debian and Ubuntu: sudo apt-get install python3-venv"
+    stage "installer: uv $version" pip_environment "$python" .uv/tool requirements/uv.txt
+}
+
+# pip_environment PYTHON FOLDER REQUIREMENTS
+pip_environment() {
+    "$1" -m venv --clear "$2" &&
+        PIP_USER=0 "$2/bin/python" -m pip install --require-hashes --only-binary=:all: --no-deps --disable-pip-version-check -r "$3"
+}
+
+pip_setting() { .uv/tool/bin/python -m pip config get "global.$1" 2>/dev/null || true; }
+
+# uv does not read pip's configuration: whoever has pip pointed at an index of their own means uv, too.
+adopt_pip_settings() {
+    local index extra links certificates
+    if ! grep -qs index "${XDG_CONFIG_HOME:-$HOME/.config}/uv/uv.toml" /etc/uv/uv.toml &&
+        [[ -z ${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-} ]]; then
+        index=${PIP_INDEX_URL:-$(pip_setting index-url)}
+        extra=${PIP_EXTRA_INDEX_URL:-$(pip_setting extra-index-url)}
+        if [[ $index ]]; then export UV_DEFAULT_INDEX=$index; fi
+        # As pip looks at all indexes alike; the hashes in the lock decide what is taken.
+        if [[ $extra ]]; then export UV_INDEX=${UV_INDEX:-${extra//$'\n'/ }} UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match}; fi
+    fi
+    links=${PIP_FIND_LINKS:-$(pip_setting find-links)}
+    if [[ $links && -z ${UV_FIND_LINKS:-} ]]; then export UV_FIND_LINKS=${links//[[:space:]]/,}; fi
+    certificates=${PIP_CERT:-$(pip_setting cert)}
+    if [[ $certificates && -z ${SSL_CERT_FILE:-} ]]; then export SSL_CERT_FILE=$certificates; fi
+}
+
+has_headers() { [[ -e $("$1" -c "import sysconfig; print(sysconfig.get_path('include'))")/Python.h ]]; }
+
+# Prints the interpreter to build on: the machine's own where it has headers to compile against, else one that uv brings.
+find_python() {
+    local found folder="$PWD/.uv/python"
+    found=$("$UV" python find --system --no-python-downloads "cpython@$PYTHON_VERSION" 2>>"$LOG" || true)
+    if [[ $found ]] && has_headers "$found"; then
+        echo "$found"
+        return
+    fi
+    if "$UV" python install --no-bin --install-dir "$folder" "$PYTHON_VERSION" >>"$LOG" 2>&1; then
+        UV_PYTHON_INSTALL_DIR=$folder "$UV" python find --system --managed-python "cpython@$PYTHON_VERSION"
+        return
+    fi
+    tail -n 3 "$LOG" | sed 's/^/    /' >&2
+    if [[ $found ]]; then
+        die "$found has no Python.h, and uv could not download another Python $PYTHON_VERSION ($LOG says why)." \
+            "On Debian and Ubuntu: sudo apt-get install python$PYTHON_VERSION-dev"
+    fi
+    die "Python $PYTHON_VERSION is not on this machine, and uv could not download it ($LOG says why)." \
+        "Let uv reach the network or a mirror (UV_PYTHON_INSTALL_MIRROR), or put python$PYTHON_VERSION on the PATH; then run this again."
+}
+
+# Only an environment that was complete once is built on; the others may hold halves of packages that look installed.
+make_venv() {
+    local python state
+    state=$(cat "$STATE" 2>/dev/null || echo unfinished)
+    if [[ -x .venv/bin/python && $state != unfinished ]] && grep -qs "^version_info = $PYTHON_VERSION\." .venv/pyvenv.cfg; then
+        return
+    fi
+    python=$(find_python)
+    discard .venv
+    stage "environment: .venv with $("$python" -V)" "$UV" venv --quiet --no-project --prompt bitsum --python "$python" .venv
+}
+
+# Renamed first: what is half removed must not be taken for an environment.
+discard() {
+    rm -rf .uv/discarded
+    if [[ -e $1 || -L $1 ]]; then mv "$1" .uv/discarded; fi
+    rm -rf .uv/discarded
+}
+
+compiles() {
+    local include probe=.uv/probe.so
+    include=$(.venv/bin/python -c "import sysconfig; print(sysconfig.get_path('include'))")
+    # CC and CXX may carry options of their own, so they are split into words.
+    # shellcheck disable=SC2086
+    printf '#include <Python.h>\n' | $1 -x c -shared -fPIC -I "$include" -o "$probe" - 2>>"$LOG" &&
+        printf '#include <Python.h>\n#include <string>\n' | $2 -x c++ -shared -fPIC -I "$include" -o "$probe" - 2>>"$LOG"
+}
+
+find_compiler() {
+    local pair wanted
+    wanted=$(.venv/bin/python -c "import sysconfig; print(*map(sysconfig.get_config_var, ('CC', 'CXX')), sep='|')")
+    for pair in "${CC:-}|${CXX:-}" "$wanted" "gcc|g++" "cc|c++" "clang|clang++"; do
+        if [[ ${pair%|*} && ${pair#*|} ]] && compiles "${pair%|*}" "${pair#*|}"; then
+            export CC=${pair%|*} CXX=${pair#*|}
+            return
+        fi
+    done
+    return 1
+}
+
+built_before() {
+    "$UV" pip install --offline --no-deps --no-build-isolation --python .venv/bin/python --require-hashes -r .uv/pyfarmhash.txt
+}
+
+# pyfarmhash is the one package with compiled code and no wheel. uv keeps what it built, so this is needed once per machine.
+provide_compiler() {
+    if find_compiler; then return; fi
+    awk '/^[^ ]/ { inside = /^pyfarmhash==/ } inside' "$LOCK" >.uv/pyfarmhash.txt
+    if built_before >>"$LOG" 2>&1; then return; fi
+    stage "compiler: the machine has none for C++, one from a wheel" \
+        pip_environment .uv/tool/bin/python .uv/compiler requirements/compiler.txt
+    wrap_compiler cc
+    wrap_compiler c++
+    export PATH="$PWD/.uv/compiler/wrapped:$PATH" CC=cc CXX=c++
+    export ZIG_GLOBAL_CACHE_DIR="$PWD/.uv/compiler/cache" ZIG_LOCAL_CACHE_DIR="$PWD/.uv/compiler/cache"
+}
+
+# A named target keeps this machine's special instructions and its newest glibc out of what is built.
+wrap_compiler() {
+    local folder="$PWD/.uv/compiler"
+    mkdir -p "$folder/wrapped"
+    printf '#!/bin/sh\nexec "%s" -m ziglang %s -target x86_64-linux-gnu.2.28 "$@"\n' "$folder/bin/python" "$1" >"$folder/wrapped/$1"
+    chmod +x "$folder/wrapped/$1"
+}
+
+install_lock() {
+    UV_COMPILE_BYTECODE=1 "$UV" pip sync --python .venv/bin/python --require-hashes --build-constraints "$LOCK" "$LOCK"
+}
+
+install_project() {
+    "$UV" pip install --python .venv/bin/python --no-deps --no-build-isolation --editable .
+}
+
+set_up() {
+    check_platform
+    take_turn
+    if is_set_up; then return; fi
+    say "$(date '+%F %T')  $PWD" >"$LOG"
+    install_uv
+    adopt_pip_settings
+    make_venv
+    echo unfinished >"$STATE"
+    provide_compiler
+    stage "packages: $(grep -c '==' "$LOCK") of $LOCK, compiled to bytecode" install_lock
+    stage "project: bitsum, as it stands in this folder" install_project
+    if [[ -d .uv/compiler ]]; then stage "compiler: removed again" rm -rf .uv/compiler; fi
+    rm -f .uv/probe.so .uv/pyfarmhash.txt
+    wanted_state >"$STATE.new"
+    mv "$STATE.new" "$STATE"
+}
+
+resolve_lock() {
+    take_turn
+    : >"$LOG"
+    install_uv
+    adopt_pip_settings
+    "$UV" pip compile pyproject.toml requirements/lock.in --quiet --extra test --python-version "$PYTHON_VERSION" \
+        --python-platform x86_64-manylinux_2_28 --override requirements/overrides.txt --constraint requirements/constraints.txt \
+        --generate-hashes --no-emit-index-url --no-header --output-file "$LOCK" "$@"
+}
+
+main() {
+    case ${1:-} in
+        "") is_set_up || set_up ;;
+        lock) resolve_lock "${@:2}" ;;
+        *) die "unknown argument '$1': there is 'lock', or none" ;;
+    esac
+}
+
+# Sourced, it only defines its functions.
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then main "$@"; fi
