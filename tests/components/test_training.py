@@ -1,0 +1,256 @@
+"""Training: the batches, the loss, the loop, and that a seed decides everything."""
+
+import dataclasses
+import gzip
+import itertools
+import json
+import logging
+import subprocess
+import sys
+import types
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components import dataset, model_identity, progress, trainer, training
+from components.addition import sum_bits, to_bits
+from components.errors import BitsumError
+from components.settings import Train
+
+SMALL = Train(units=8, steps=60, batch_size=32, report_every=20, state_noise=0.2)
+
+
+def example(a, b, length):
+    a, b = to_bits(a, length), to_bits(b, length)
+    made = tf.train.Example()
+    for name, values in (("a", a), ("b", b), ("sum", sum_bits(a, b)), ("length", [length])):
+        made.features.feature[name].int64_list.value.extend(values)
+    return made.SerializeToString(deterministic=True)
+
+
+def write(path, records):
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+        for record in records:
+            writer.write(record)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """All pairs of up to 3 bits in two training files, and some of 4 bits in the eval split."""
+    root = tmp_path_factory.mktemp("data")
+    pairs = [example(a, b, t) for t in (1, 2, 3) for a, b in itertools.product(range(2**t), repeat=2)]
+    write(root / "Split-train" / "data_tfrecord-00000-of-00002.gz", pairs[::2])
+    write(root / "Split-train" / "data_tfrecord-00001-of-00002.gz", pairs[1::2])
+    write(root / "Split-eval" / "data_tfrecord-00000-of-00001.gz", [example(a, b, 4) for a in (0, 5, 10, 15) for b in (1, 9, 15)])
+    return root
+
+
+def files(data, split):
+    return [str(data / f"Split-{split}" / "*")]
+
+
+def run_fn(data, out, settings):
+    fn_args = types.SimpleNamespace(
+        custom_config={"train": dataclasses.asdict(settings), "code": "hash"},
+        train_files=files(data, "train"), eval_files=files(data, "eval"),
+        serving_model_dir=str(out / "Format-Serving"), model_run_dir=str(out / "logs"),
+    )  # fmt: skip
+    trainer.run_fn(fn_args)
+    return out
+
+
+@pytest.fixture
+def reports():
+    """What `components.progress` told its listener."""
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger(progress.LOGGER)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield records
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def test_a_batch_pads_shorter_numbers_and_masks_the_padding():
+    batch = dataset.to_batch(tf.constant([example(1, 1, 1), example(5, 3, 3)]))
+    assert batch.a.numpy().tolist() == [[1, 0, 0, 0], [1, 0, 1, 0]]
+    assert batch.b.numpy().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0]]
+    assert batch.sum.numpy().tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
+    assert batch.mask.numpy().tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+
+
+def test_batches_go_through_all_records_in_an_order_that_is_the_seed_s(data):
+    def order(seed, batches):
+        taken = dataset.batches(files(data, "train"), 12, seed).take(batches)
+        return [tuple(row) for batch in taken for row in np.concatenate([batch.a, batch.b, batch.mask], axis=1).astype(int).tolist()]
+
+    # 4 + 16 + 64 pairs make 7 batches of 12.
+    first = dataset.batches(files(data, "train"), 12, 1).take(7)
+    assert sorted(int(tf.reduce_sum(row)) - 1 for batch in first for row in batch.mask) == [1] * 4 + [2] * 16 + [3] * 64
+    assert order(1, 9) == order(1, 9)
+    assert order(1, 7) != order(2, 7)
+    assert order(1, 14)[:84] != order(1, 14)[84:]
+
+
+def test_an_example_whose_bitstrings_do_not_fit_is_refused(data, tmp_path):
+    broken = tf.train.Example.FromString(example(1, 2, 2))
+    broken.features.feature["b"].int64_list.value.append(0)
+    write(tmp_path / "Split-train" / "x.gz", [broken.SerializeToString()])
+    with pytest.raises(BitsumError, match="sum is not one bit longer than both"):
+        dataset.first_batch(files(tmp_path, "train"), 10)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def cut_between_records(path):
+    content = gzip.decompress(path.read_bytes())
+    first_record = content[: 16 + int.from_bytes(content[:8], "little")]
+    compressor = zlib.compressobj(wbits=31)
+    path.write_bytes(compressor.compress(first_record) + compressor.flush(zlib.Z_SYNC_FLUSH))
+
+
+def flipped(path):
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[len(content) // 2] ^= 1
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+def uncompressed(path):
+    path.write_bytes(gzip.decompress(path.read_bytes()))
+
+
+def emptied(path):
+    write(path, [])
+
+
+def no_examples(path):
+    write(path, [b"no tf.Example"] * 3)
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+@pytest.mark.parametrize("damage", [truncated, cut_between_records, flipped, uncompressed, emptied, no_examples])
+def test_damaged_or_empty_files_are_one_line(data, tmp_path, damage, split):
+    for name in ("train", "eval"):
+        write(tmp_path / f"Split-{name}" / "data_tfrecord-00000-of-00001.gz", [example(a, 1, 5) for a in range(32)])
+    damage(tmp_path / f"Split-{split}" / "data_tfrecord-00000-of-00001.gz")
+    with pytest.raises(BitsumError) as refusal:
+        training.train(dataclasses.replace(SMALL, steps=3), files(tmp_path, "train"), files(tmp_path, "eval"), str(tmp_path / "logs"))
+    assert "\n" not in str(refusal.value) and f"Split-{split}" in str(refusal.value)
+    assert ("no examples in" if damage is emptied else "cannot read the examples in") in str(refusal.value)
+
+
+def test_missing_files_are_one_line(tmp_path):
+    with pytest.raises(BitsumError, match="no files match .*Split-train"):
+        dataset.batches(files(tmp_path, "train"), 10, 1)
+
+
+def test_padding_does_not_count_in_the_loss():
+    batch = dataset.to_batch(tf.constant([example(1, 1, 1), example(5, 3, 3)]))
+    # Sums 0 1 and 0 0 0 1. Right bits cost log(1 + e**-2) each at a margin of 2, the padding's would cost more.
+    logits = tf.constant([[-2.0, 2.0, 50.0, 50.0], [-2.0, -2.0, -2.0, 2.0]])
+    assert float(training.data_loss(logits, batch, "cross_entropy")) == pytest.approx(np.log1p(np.exp(-2)), rel=1e-5)
+    assert float(training.data_loss(logits, batch, "quadratic")) == pytest.approx((1 / (1 + np.exp(2))) ** 2, rel=1e-5)
+
+
+def test_measures_count_wrong_bits_and_sums_without_the_padding():
+    batch = dataset.to_batch(tf.constant([example(1, 1, 1), example(5, 3, 3)]))
+    logits = tf.constant([[-2.0, 2.0, 50.0, 50.0], [-2.0, 2.0, -2.0, 2.0]])
+    cell = types.SimpleNamespace(start=lambda batch: None, run=lambda a, b, state: (logits, None))
+    found = training.measures(cell, batch, "cross_entropy")
+    assert float(found["accuracy"]) == pytest.approx(5 / 6)
+    assert float(found["exact"]) == 0.5
+
+
+def test_noise_is_uniform_and_decided_by_seed_and_step():
+    batch = dataset.to_batch(tf.constant([example(5, 3, 3)] * 100))
+    settings = Train(seed=3, state_noise=0.5)
+    noise = training.state_noise(batch, 16, settings, tf.constant(7))
+    assert noise.shape == (4, 100, 16)
+    assert -0.5 <= np.min(noise) < -0.49 and 0.49 < np.max(noise) < 0.5
+    assert abs(np.mean(noise)) < 0.02
+    np.testing.assert_array_equal(noise, training.state_noise(batch, 16, settings, tf.constant(7)))
+    assert not np.array_equal(noise, training.state_noise(batch, 16, settings, tf.constant(8)))
+    assert not np.array_equal(noise, training.state_noise(batch, 16, Train(seed=4), tf.constant(7)))
+    assert training.state_noise(batch, 16, Train(state_noise=0.0), tf.constant(7)) is None
+
+
+VARIANTS = [
+    {},
+    {"state_noise": 0.0},
+    {"loss": "quadratic"},
+    {"optimizer": "sgd", "learning_rate": 1.0},
+    {"clip_norm": 0.0},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_the_loss_decreases(data, tmp_path, reports, changes):
+    settings = dataclasses.replace(SMALL, **changes)
+    training.train(settings, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"))
+    held_out = dataset.first_batch(files(data, "eval"), 100)
+    before = training.measures(training.GRU(8, settings.seed), held_out, settings.loss)
+    after = reports[-1].numbers
+    assert [report.numbers["step"] for report in reports] == [20, 40, 60]
+    assert after["loss"] < 0.96 * float(before["loss"])
+    assert after["accuracy"] > float(before["accuracy"])
+
+
+def test_gradients_are_clipped_to_the_global_norm(data):
+    """Plain gradient descent with rate 1 moves the weights by the clipped gradient itself."""
+    batch = dataset.first_batch(files(data, "train"), 32)
+    settings = dataclasses.replace(SMALL, optimizer="sgd", learning_rate=1.0, clip_norm=0.01)
+    cell = training.GRU(8, seed=1)
+    before = [variable.numpy() for variable in cell.trainable_variables]
+    training.make_update(cell, settings)(batch, tf.constant(1))
+    moved = np.concatenate([(new.numpy() - old).ravel() for new, old in zip(cell.trainable_variables, before)])
+    assert np.linalg.norm(moved) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_the_training(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "data_loss", lambda logits, batch, loss: tf.reduce_sum(logits) * np.nan)
+    with pytest.raises(BitsumError, match=r"^the training loss is nan after step 20: lower train.learning_rate \(0.01\)"):
+        training.train(SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"))
+
+
+def test_run_fn_exports_a_model_and_logs_for_tensorboard(data, tmp_path, reports):
+    out = run_fn(data, tmp_path, dataclasses.replace(SMALL, steps=400, units=16, learning_rate=0.02))
+    assert reports[-1].stage == "train"
+    assert {"step": 400, "of": 400, "exact": 1.0}.items() <= reports[-1].numbers.items()
+    add = tf.saved_model.load(str(out / "Format-Serving")).signatures["add_bits"]
+    assert add(a=tf.constant([[1, 0, 1]], tf.int64), b=tf.constant([[1, 1, 0]], tf.int64))["sum"].numpy().tolist() == [[0, 0, 0, 1]]
+    [events] = (out / "logs").glob("events.out.tfevents.*")
+    tags = {value.tag for record in tf.compat.v1.train.summary_iterator(str(events)) for value in record.summary.value}
+    assert tags == {"train/loss", "eval/loss", "eval/accuracy", "eval/exact"}
+
+
+IN_ANOTHER_PROCESS = """
+import json, sys, types
+import tensorflow as tf
+from components import model_identity, trainer
+tf.random.set_seed(99)
+fn_args = types.SimpleNamespace(**json.loads(sys.argv[1]))
+trainer.run_fn(fn_args)
+print(model_identity.fingerprint(fn_args.serving_model_dir))
+"""
+
+
+def test_another_process_trains_the_same_model_and_another_seed_another(data, tmp_path):
+    settings = dataclasses.replace(SMALL, units=16, batch_size=100)
+    run_fn(data, tmp_path / "here", settings)
+    run_fn(data, tmp_path / "other", dataclasses.replace(settings, seed=2))
+    there = {
+        "custom_config": {"train": dataclasses.asdict(settings)}, "train_files": files(data, "train"), "eval_files": files(data, "eval"),
+        "serving_model_dir": str(tmp_path / "there"), "model_run_dir": str(tmp_path / "logs"),
+    }  # fmt: skip
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(there)]
+    fingerprint = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    assert fingerprint == model_identity.fingerprint(str(tmp_path / "here" / "Format-Serving"))
+    assert fingerprint != model_identity.fingerprint(str(tmp_path / "other" / "Format-Serving"))
