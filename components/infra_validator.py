@@ -72,7 +72,8 @@ def validate(
     """
     base = log.parent / "serving" / model_name
     base.mkdir(parents=True)
-    (base / "1").symlink_to(model)
+    # A copy: a link would lead nowhere inside a container.
+    shutil.copytree(model, base / "1")
     reports = {}
     with model_server.serving(knobs.serve_command, model_name, base, log, knobs.start_timeout) as server:
         for done, (split, names) in enumerate(files.items(), start=1):

@@ -1,0 +1,150 @@
+"""Runs TensorFlow Serving itself, as an installed program or as a container: a child process that ends with this one.
+
+Readiness is what GetModelStatus says. The child gets SIGTERM when this process is asked to stop or dies, and is killed where it
+does not heed that.
+"""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+from components.errors import BitsumError
+from serving.client import ServingError, served
+from serving.options import Options, Ready, address, free_port
+
+PROGRAM = "tensorflow_model_server"
+DOCKER = "docker"
+_CONTAINER_PORT = 8500
+_POLL_SECONDS = 0.1
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def serve(options: Options, server: str, stop: threading.Event, announce: Callable[[Ready], None]) -> int:
+    """Run `server` until `stop` is set or it ends by itself; the exit code, that of the child in the latter case.
+
+    Raises:
+        BitsumError: it could not be started, or served no version in time.
+    """
+    knobs = options.knobs
+    port = knobs.port or free_port(knobs.host)
+    command = {PROGRAM: _program, DOCKER: _container}[server](options, port)
+    target = address(_WILDCARDS.get(knobs.host, knobs.host), port)
+    with _log(options.log_file) as log, _child(command, log, options.drain_timeout) as child:
+        version = _wait(child, target, options, stop)
+        if child.poll() is not None and not stop.is_set():
+            raise BitsumError(f"{server} ended with exit code {_exit_code(child)}: {_last_line(log)}")
+        if version is None and not stop.is_set():
+            raise BitsumError(
+                f"{server} had no version of {options.base_path} available within --ready_timeout {options.ready_timeout:g} s: "
+                f"{_last_line(log)}"
+            )
+        if version is not None:
+            announce(Ready(knobs.host, port, os.getpid(), server, knobs.model_name, version))
+        while child.poll() is None and not stop.wait(_POLL_SECONDS):
+            pass
+        return 0 if stop.is_set() else _exit_code(child)
+
+
+def _program(options: Options, port: int) -> list[str]:
+    if options.knobs.host not in _WILDCARDS:
+        print(f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.knobs.host}", file=sys.stderr)
+    return [shutil.which(PROGRAM) or PROGRAM, *_flags(options, port, str(options.base_path))]
+
+
+def _container(options: Options, port: int) -> list[str]:
+    knobs = options.knobs
+    inspected = subprocess.run([DOCKER, "image", "inspect", knobs.image], capture_output=True, text=True)
+    if inspected.returncode:
+        said = (inspected.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BitsumError(f"the image {knobs.image} is not here ({said}); it is not pulled silently: docker pull {knobs.image}")
+    inside = f"/models/{knobs.model_name}"
+    return [
+        DOCKER, "run", "--rm", "--init", "--pull=never", f"--publish={address(knobs.host, port)}:{_CONTAINER_PORT}",
+        f"--volume={options.base_path}:{inside}:ro", f"--entrypoint={PROGRAM}", knobs.image,
+        *_flags(options, _CONTAINER_PORT, inside),
+    ]  # fmt: skip
+
+
+def _flags(options: Options, port: int, base_path: str) -> list[str]:
+    # TensorFlow Serving takes whole seconds, and 0 for a single look.
+    poll = max(1, round(options.knobs.poll_interval))
+    return [
+        f"--port={port}",
+        f"--model_name={options.knobs.model_name}",
+        f"--model_base_path={base_path}",
+        f"--file_system_poll_wait_seconds={poll}",
+        f"--grpc_max_threads={options.knobs.max_workers}",
+    ]
+
+
+def _wait(child: subprocess.Popen, target: str, options: Options, stop: threading.Event) -> int | None:
+    """The newest version available, once there is one; None when the child ended, the time is over or `stop` is set."""
+    end = time.monotonic() + (options.ready_timeout or float("inf"))
+    while child.poll() is None and time.monotonic() < end and not stop.wait(_POLL_SECONDS):
+        # Not yet listening, or nothing loaded yet.
+        with contextlib.suppress(ServingError):
+            states = served(target, options.knobs.model_name, deadline=1.0)
+            available = [state.version for state in states if state.state == "AVAILABLE"]
+            if available:
+                return max(available)
+    return None
+
+
+@contextlib.contextmanager
+def _child(command: Sequence[str], log: BinaryIO, drain_timeout: float) -> Iterator[subprocess.Popen]:
+    """`command` as a process in a group of its own, which is gone after the context."""
+    try:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent
+        )
+    except OSError as error:
+        raise BitsumError(f"cannot start {command[0]}: {error.strerror}") from error
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(drain_timeout)
+        except subprocess.TimeoutExpired:
+            pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _end_with_parent() -> None:
+    """Runs in the child before the program: ask the kernel for SIGTERM when the parent dies, however it dies."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _log(path: pathlib.Path | None) -> Iterator[BinaryIO]:
+    """Where the child's lines go; a temporary file without `path`, for the last line that explains a failure."""
+    try:
+        log = open(path, "a+b") if path else tempfile.TemporaryFile()
+    except OSError as error:
+        raise BitsumError(f"cannot write --log_file {path}: {error.strerror}") from error
+    with log:
+        yield log
+
+
+def _last_line(log: BinaryIO) -> str:
+    log.seek(max(0, log.seek(0, os.SEEK_END) - 10_000))
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _exit_code(child: subprocess.Popen) -> int:
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode

@@ -1,0 +1,139 @@
+"""Predict on one loaded version: the checks, their order and their texts are those of TensorFlow Serving 2.16.
+
+signature -> number of inputs -> each input by name and its parsing -> output filter -> run. Dtypes and shapes are not compared
+with the signature: the session and the graph judge them.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import predict_pb2
+
+from serving.loaded_model import LoadedModel
+from serving.status import Code, StatusError
+
+# A few bytes can ask for a tensor of any size (one value repeated); the real server would allocate it.
+TENSOR_BYTES = 512 * 1024 * 1024
+
+_FIELDS = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.int64: "int64_val",
+    tf.uint64: "uint64_val",
+    tf.uint32: "uint32_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+    **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint16, tf.uint8), "int_val"),
+}
+_HALVES = (tf.float16, tf.bfloat16)
+_COMPLEX = {tf.complex64: "scomplex_val", tf.complex128: "dcomplex_val"}
+
+
+def predict(model: LoadedModel, request: predict_pb2.PredictRequest, timeout: float | None) -> predict_pb2.PredictResponse:
+    """The outputs of `request` in typed fields; the caller fills in name and version.
+
+    Args:
+        timeout: seconds until the caller's deadline; None without one.
+
+    Raises:
+        StatusError: with the code and text that the client gets.
+    """
+    name = request.model_spec.signature_name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+    signature = model.signatures.get(name)
+    if signature is None:
+        raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    feeds = _feeds(signature, request.inputs)
+    aliases = _aliases(signature, list(request.output_filter))
+    values = model.run(feeds, [signature.outputs[alias].name for alias in aliases], timeout)
+    response = predict_pb2.PredictResponse()
+    response.model_spec.signature_name = name
+    for alias, value in zip(aliases, values):
+        _encode(np.asarray(value), response.outputs[alias])
+    return response
+
+
+def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
+    """The tensor that TensorFlow makes of `proto`.
+
+    Raises:
+        StatusError: it makes none of it, or it would take more than TENSOR_BYTES.
+    """
+    try:
+        dtype = tf.as_dtype(proto.dtype)
+        shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+        _check_size(dtype, shape, alias)
+        content = proto.tensor_content
+        if content and dtype in _FIELDS and dtype != tf.string and min(shape, default=0) >= 0 and not proto.tensor_shape.unknown_rank:
+            # The common case without a copy; everything else goes through TensorFlow's own parser.
+            return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
+        return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+    except (tf.errors.OpError, TypeError, ValueError) as error:
+        raise StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
+
+
+def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndarray]:
+    if len(inputs) != len(signature.inputs):
+        expected, sent = sorted(signature.inputs), sorted(inputs)
+        extra, missing = sorted({*sent} - {*expected}), sorted({*expected} - {*sent})
+        raise StatusError(
+            Code.INVALID_ARGUMENT,
+            f"input size does not match signature: {len(sent)}!={len(expected)} len({{{','.join(sent)}}}) != "
+            f"len({{{','.join(expected)}}}). Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
+        )
+    feeds = {}
+    for alias in sorted(signature.inputs):
+        feed = signature.inputs[alias].name
+        if alias not in inputs:
+            raise StatusError(
+                Code.INVALID_ARGUMENT,
+                f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value provided. Inputs "
+                f"expected to be in the request {{{','.join(sorted(inputs))}}}, or default input alias set: ",
+            )
+        feeds[feed] = decode(inputs[alias], alias)
+    return feeds
+
+
+def _aliases(signature: Any, wanted: list[str]) -> list[str]:
+    seen = set()
+    for alias in wanted:
+        if alias not in signature.outputs:
+            raise StatusError(
+                Code.INVALID_ARGUMENT,
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{{{','.join(sorted(signature.outputs))}}}.",
+            )
+        if alias in seen:
+            raise StatusError(Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
+        seen.add(alias)
+    return wanted or sorted(signature.outputs)
+
+
+def _check_size(dtype: tf.DType, shape: tuple[int, ...], alias: str) -> None:
+    elements = math.prod(shape) if all(size >= 0 for size in shape) else 0
+    # Beyond 2**63 elements TensorFlow's own check of the shape answers.
+    if TENSOR_BYTES < elements * dtype.size and elements < 2**63:
+        raise StatusError(
+            Code.RESOURCE_EXHAUSTED, f"tensor {alias} of shape {list(shape)} takes more than {TENSOR_BYTES} bytes, the limit here"
+        )
+
+
+def _encode(value: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
+    """Fill in `proto` as Tensor::AsProtoField does: typed fields, never tensor_content."""
+    dtype = tf.string if value.dtype == object else tf.as_dtype(value.dtype)
+    proto.dtype = dtype.as_datatype_enum
+    proto.tensor_shape.SetInParent()
+    for size in value.shape:
+        proto.tensor_shape.dim.add(size=size)
+    flat = value.ravel()
+    if dtype in _COMPLEX:
+        getattr(proto, _COMPLEX[dtype]).extend(flat.view(flat.real.dtype).tolist())
+    elif dtype in _HALVES:
+        proto.half_val.extend(flat.view(np.uint16).tolist())
+    elif dtype in _FIELDS:
+        getattr(proto, _FIELDS[dtype]).extend(flat.tolist())
+    else:
+        raise StatusError(Code.UNIMPLEMENTED, f"outputs of dtype {dtype.name} cannot be sent")

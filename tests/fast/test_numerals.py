@@ -1,0 +1,40 @@
+"""serving.numerals: what people write, and numbers longer than Python converts by itself."""
+
+import pytest
+
+from serving import numerals
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("13", 13), ("0013", 13), ("0xff", 255), ("0XFf", 255), ("0b101", 5), ("0B0", 0)])
+def test_decimal_hexadecimal_and_binary(text, value):
+    assert numerals.parse(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "abc", "1.5", "1e3", " 1", "1_000", "0x", "0xg", "0b2", "0o7", "+1", "٣"])
+def test_text_that_is_no_number_is_refused(text):
+    with pytest.raises(ValueError, match="is no "):
+        numerals.parse(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "-0x5", "-abc"])
+def test_negative_numbers_are_refused(text):
+    with pytest.raises(ValueError, match="is negative"):
+        numerals.parse(text)
+
+
+@pytest.mark.parametrize("digits", [1, 2000, 2001, 4301, 20_000])
+def test_numbers_of_any_length_go_both_ways(digits):
+    # 10^n - 1 is n nines, 10^n a one and n zeros.
+    assert numerals.parse("9" * digits) == 10**digits - 1
+    assert numerals.decimal(10**digits - 1) == "9" * digits
+    assert numerals.decimal(10**digits) == "1" + "0" * digits
+
+
+def test_zero_has_one_digit():
+    assert numerals.decimal(0) == "0"
+
+
+def test_a_long_refused_text_is_abbreviated():
+    with pytest.raises(ValueError) as failure:
+        numerals.parse("x" * 10_000)
+    assert len(str(failure.value)) < 200 and "10000 characters" in str(failure.value)

@@ -1,0 +1,155 @@
+"""serving.prober and serving.questions over a channel in memory."""
+
+import random
+
+import grpc
+import pytest
+import tensorflow as tf
+
+from components import addition
+from serving import questions, tensors, tfrecords
+from serving.prober import TimedClient, probe
+from tests.fast.in_memory import Channel, Failure
+
+_ALL = ("serving_default", "add_bits", "step")
+
+
+def example(a, b, length):
+    """A serialized tf.Example without its sum, which the prober does not believe anyway."""
+    bits = {"a": addition.to_bits(a, length), "b": addition.to_bits(b, length)}
+    return raw_example(**bits)
+
+
+def raw_example(**lists):
+    features = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=values)) for name, values in lists.items()}
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function: name, records -> path of a gzip TFRecord file."""
+
+    def file(name, records):
+        path = str(tmp_path / name)
+        with tf.io.TFRecordWriter(path, "GZIP") as writer:
+            for record in records:
+                writer.write(record)
+        return path
+
+    return file
+
+
+@pytest.fixture
+def asked(write):
+    draw = random.Random(1)
+    lengths = [1, 5, 8, 16, 100] * 4
+    return questions.spread([write("data", [example(draw.getrandbits(n), draw.getrandbits(n), n) for n in lengths])], 100)
+
+
+def ask(channel, asked, wanted=_ALL):
+    return probe(TimedClient("memory", "bitsum", channel=channel), asked, wanted)
+
+
+def test_a_server_that_adds_is_right_through_every_signature(asked):
+    channel = Channel()
+    report = ask(channel, asked)
+    assert (report.asked, report.right, report.wrong_count, dict(report.errors)) == (60, 60, 0, {})
+    assert report.all_right and report.version == 1 and len(report.latencies_ms) > 3
+    assert {request.model_spec.signature_name for request in channel.requests if hasattr(request, "inputs")} == set(_ALL)
+
+
+def test_the_step_signature_is_asked_in_more_than_one_chunk(asked):
+    channel = Channel()
+    ask(channel, asked[:1], ["step"])
+    assert len(channel.requests) == 3
+
+
+def test_one_flipped_bit_is_found_and_told_with_the_numbers(write):
+    def flip(signature, outputs):
+        if signature == "add_bits":
+            outputs["sum"] = tensors.bits_tensor([43, 300], 9)
+
+    report = ask(Channel(flip), questions.spread([write("data", [example(13, 29, 8), example(200, 100, 8)])], 10))
+    assert (report.asked, report.right, report.wrong_count) == (6, 5, 1)
+    assert report.wrong == [{"a": "13", "b": "29", "got": "43", "expected": "42", "signature": "add_bits", "bits": 8}]
+    assert not report.all_right and "13 + 29 = 43" in report.line("memory")
+
+
+def test_only_the_first_ten_wrong_answers_are_listed_and_long_numbers_in_hexadecimal(write):
+    def zero(signature, outputs):
+        outputs["sum"] = tensors.bits_tensor([0] * outputs["sum"].tensor_shape.dim[0].size, outputs["sum"].tensor_shape.dim[1].size)
+
+    report = ask(Channel(zero), questions.spread([write("data", [example(2**99, 1, 100)] * 20)], 20), ["add_bits"])
+    assert report.wrong_count == 20 and len(report.wrong) == 10
+    assert int(report.wrong[0]["expected"], 0) == 2**99 + 1 and report.wrong[0]["got"] == "0"
+
+
+@pytest.mark.parametrize("signature", _ALL)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda rows, length: tensors.float_tensor([float("nan")] * rows * length, (rows, length)),
+        lambda rows, length: tensors.bits_tensor([0] * rows, length + 1),
+        lambda rows, length: tensors.string_tensor([b"0"] * rows),
+    ],
+)
+def test_an_answer_of_another_form_is_a_wrong_answer(asked, signature, damage):
+    def spoil(_, outputs):
+        outputs["sum"] = damage(*(dim.size for dim in outputs["sum"].tensor_shape.dim))
+
+    report = ask(Channel(spoil), asked, [signature])
+    assert report.asked == report.wrong_count == 20 and not report.errors
+    assert isinstance(report.wrong[0]["got"], str)
+
+
+def test_wrong_lengths_of_serving_default_are_wrong_answers(asked):
+    def spoil(_, outputs):
+        outputs["length"].int64_val[0] += 1
+
+    assert ask(Channel(spoil), asked, ["serving_default"]).wrong_count == 20
+
+
+def test_errors_are_counted_by_code_and_every_sum_is_accounted_for(asked):
+    def refuse(signature, outputs):
+        if signature == "step":
+            raise Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "too slow")
+
+    report = ask(Channel(refuse), asked)
+    assert report.errors == {"DEADLINE_EXCEEDED": 20} and report.right == 40 and not report.all_right
+    assert report.asked == report.right + report.wrong_count + sum(report.errors.values())
+
+
+def test_a_server_that_only_fails_is_given_up(asked):
+    def refuse(signature, outputs):
+        raise Failure(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    channel = Channel(refuse)
+    report = ask(channel, asked)
+    assert report.gave_up and not report.all_right
+    assert len([request for request in channel.requests if hasattr(request, "inputs")]) == 5
+
+
+def test_questions_come_from_every_file_and_from_all_over_each(write):
+    files = [write("first", [example(n, 0, 10) for n in range(1000)]), write("second", [example(n, 1, 10) for n in range(3)])]
+    taken = questions.spread(files, 103)
+    assert len(taken) == 103
+    assert sorted(question.a for question in taken if question.b) == [0, 1, 2]
+    first = sorted(question.a for question in taken if not question.b)
+    assert len(set(first)) == 100 and first[0] < 100 and first[-1] > 900
+    assert taken == questions.spread(files, 103)
+    assert len(questions.spread(files, 10**6)) == 1003
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (b"\xff\xff\xff", "is no example"),
+        (raw_example(a=[1]), "no feature b"),
+        (raw_example(a=[1], b=[1, 0]), "1 and 2 bits"),
+        (raw_example(a=[], b=[]), "0 and 0 bits"),
+        (raw_example(a=[2], b=[1]), "bit 0 is 2"),
+    ],
+)
+def test_a_record_that_is_no_example_is_named(write, record, words):
+    with pytest.raises(tfrecords.CorruptRecords, match=f"data, record 1, .*{words}"):
+        questions.spread([write("data", [example(1, 1, 1), record])], 5)

@@ -1,0 +1,218 @@
+"""`bitsum serve`: the ready file, which server it takes, and what it refuses, each in one line."""
+
+import ast
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from serving.client import AdderClient
+from tests.serving.conftest import BITSUM, bitsum, put, serving, wait_for
+
+# Called and logging like tensorflow_model_server. FAKE_MODE says what becomes of it: the embedded server, on the flags that
+# it was given; one that only ever answers that version 3 is available; or none.
+_FAKE = f"""#!{sys.executable}
+import os, sys
+print("a line of log", file=sys.stderr, flush=True)
+open(os.environ["FAKE_RECORD"], "w").write(repr(sys.argv[1:]) + "\\n" + str(os.getpid()))
+mode = os.environ["FAKE_MODE"]
+if mode == "serve":
+    os.execv(sys.executable, [sys.executable, "-m", "pipeline", "serve", "--server=embedded", *sys.argv[1:]])
+if mode == "fail":
+    sys.exit("Failed to start server. Error: Unknown: 1 servable(s) did not become available")
+from concurrent import futures
+import grpc
+from serving import protos
+apis = protos.load()
+status = apis.status.GetModelStatusResponse()
+status.model_version_status.add(version=3, state=apis.status.ModelVersionStatus.AVAILABLE)
+class Service(apis.model_service.ModelServiceServicer):
+    def GetModelStatus(self, request, context):
+        return status
+server = grpc.server(futures.ThreadPoolExecutor(1))
+apis.model_service.add_ModelServiceServicer_to_server(Service(), server)
+server.add_insecure_port("127.0.0.1:" + sys.argv[1].partition("=")[2])
+server.start()
+server.wait_for_termination()
+"""
+
+
+@pytest.fixture
+def base_path(models, tmp_path):
+    base_path = tmp_path / "served"
+    base_path.mkdir()
+    put(models / "right", base_path, 3)
+    return base_path
+
+
+@pytest.fixture
+def with_program(tmp_path):
+    """(environment, record): a tensorflow_model_server is on the PATH; it notes its arguments and its process in the record."""
+    program = tmp_path / "bin" / "tensorflow_model_server"
+    program.parent.mkdir()
+    program.write_text(_FAKE)
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    record = tmp_path / "record"
+    return {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "FAKE_RECORD": str(record), "FAKE_MODE": "status"}, record
+
+
+def test_the_ready_file_tells_where_what_and_who(base_path):
+    with serving(base_path, "--server=embedded", "--model_name=sum") as server:
+        assert server.ready.__dict__ == {
+            "host": "127.0.0.1", "port": server.ready.port, "pid": server.process.pid, "server": "embedded",
+            "model_name": "sum", "version": 3,
+        }  # fmt: skip
+        with AdderClient(server.target, "sum") as client:
+            assert client.add(13, 29) == 42
+        # Loopback only: the machine's other addresses refuse.
+        code, _, err = bitsum("serve", f"--port={server.ready.port}", f"--model_base_path={base_path}", "--server=embedded")
+        assert code == 1 and err.count("\n") == 1 and f"cannot listen on 127.0.0.1:{server.ready.port}: Address already in use" in err
+        server.process.send_signal(signal.SIGINT)
+        out, err = server.process.communicate(timeout=60)
+        assert (server.process.returncode, err) == (0, "")
+        assert f"serving sum version 3 at {server.target} (embedded server, process {server.process.pid})" in out
+        assert not server.ready_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path / "absent", "is no folder"),
+        (lambda path: path, "holds no version"),
+        (lambda path: (path / "saved_model.pb").touch() or path, "is a model itself"),
+        (lambda path: (path / "x").touch() or path / "x", "is no folder"),
+    ],
+)
+def test_a_folder_without_versions_is_refused(tmp_path, make, words):
+    code, out, err = bitsum("serve", "--port=0", "--server=embedded", f"--model_base_path={make(tmp_path)}")
+    assert (code, out, err.count("\n")) == (1, "", 1) and words in err
+
+
+def test_a_version_that_is_no_model_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "1").mkdir()
+    log = tmp_path / "log"
+    code, _, err = bitsum("serve", "--port=0", "--server=embedded", f"--model_base_path={tmp_path}", f"--log_file={log}")
+    assert (code, err.count("\n")) == (1, 1) and "should have a file called `saved_model.pb`" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--port=70000"], 2, "serve.port = 70000: must be at most 65535"),
+        (["--host=256.1.1.1"], 1, "cannot listen on 256.1.1.1"),
+        (["--ready_timeout=-1"], 2, "must not be negative"),
+        (["--model_name=a/b"], 2, "without slashes"),
+        (["--server=tensorflow_model_server"], 1, "no program tensorflow_model_server on the PATH"),
+    ],
+)
+def test_impossible_flags_are_refused(base_path, flags, code, words):
+    done, out, err = bitsum("serve", f"--model_base_path={base_path}", *flags)
+    assert (done, out, err.count("\n")) == (code, "", 1) and words in err
+
+
+def test_an_image_that_is_not_there_is_not_pulled(base_path, tmp_path):
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@" >> "$0.calls"\necho "Error: No such image: $3" >&2\nexit 1\n')
+    docker.chmod(0o755)
+    done = subprocess.run(
+        [*BITSUM, "serve", "--server=docker", "--port=0", f"--model_base_path={base_path}", "--image=some/image:1"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "No such image: some/image:1" in done.stderr and "docker pull some/image:1" in done.stderr
+    assert (tmp_path / "docker.calls").read_text() == "image inspect some/image:1\n"
+
+
+def test_with_ready_timeout_zero_it_waits_for_a_first_version(models, tmp_path):
+    base_path, ready = tmp_path / "later", tmp_path / "ready.json"
+    process = subprocess.Popen(
+        [*BITSUM, "serve", "--server=embedded", "--port=0", f"--model_base_path={base_path}", f"--ready_file={ready}", "--ready_timeout=0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        time.sleep(0.5)
+        assert process.poll() is None and not ready.exists()
+        base_path.mkdir()
+        put(models / "right", base_path, 7)
+        wait_for(ready.exists)
+        assert json.loads(ready.read_text())["version"] == 7
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_tensorflow_model_server_is_taken_where_it_is_on_the_path(base_path, with_program, tmp_path):
+    environment, record = with_program
+    log = tmp_path / "log"
+    with serving(base_path, f"--log_file={log}", env={**environment, "FAKE_MODE": "serve"}) as server:
+        assert server.ready.server == "tensorflow_model_server" and server.ready.pid == server.process.pid
+        arguments, child = record.read_text().splitlines()
+        assert ast.literal_eval(arguments) == [
+            f"--port={server.ready.port}", "--model_name=bitsum", f"--model_base_path={base_path}",
+            "--file_system_poll_wait_seconds=1", "--grpc_max_threads=8",
+        ]  # fmt: skip
+        with AdderClient(server.target) as client:
+            assert client.add(13, 29) == 42
+        server.process.terminate()
+        out, err = server.process.communicate(timeout=60)
+        assert server.process.returncode == 0 and "(tensorflow_model_server server" in out
+        assert err.startswith("note: tensorflow_model_server listens on all addresses")
+        assert not running(int(child))
+    assert "a line of log" in log.read_text()
+
+
+def test_the_external_server_dies_with_ours(base_path, with_program):
+    environment, record = with_program
+    with serving(base_path, env=environment) as server:
+        child = int(record.read_text().splitlines()[1])
+        assert running(child)
+        server.process.kill()
+        server.process.communicate()
+        wait_for(lambda: not running(child))
+
+
+def test_when_the_external_server_ends_its_exit_code_is_passed_on(base_path, with_program):
+    environment, record = with_program
+    with serving(base_path, env=environment) as server:
+        os.kill(int(record.read_text().splitlines()[1]), signal.SIGKILL)
+        server.process.communicate(timeout=60)
+        assert server.process.returncode == 128 + 9
+
+
+def test_an_external_server_that_fails_to_start_is_quoted(base_path, with_program):
+    environment, _ = with_program
+    done = subprocess.run(
+        [*BITSUM, "serve", "--port=0", f"--model_base_path={base_path}"],
+        env={**environment, "FAKE_MODE": "fail"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "tensorflow_model_server ended with exit code 1: Failed to start server. Error:" in done.stderr
+
+
+def test_for_an_external_server_too_a_port_in_use_is_refused(base_path, with_program):
+    environment, record = with_program
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*BITSUM, "serve", f"--port={port}", f"--model_base_path={base_path}"],
+            env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert not record.exists()
+
+
+def running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,148 @@
+"""Versions that come, go, fail and warm up, under a real server with calls running."""
+
+import re
+import shutil
+import threading
+import time
+
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving import tensors
+from serving.client import AdderClient
+from tests.serving.conftest import put, serving, wait_for
+
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+
+
+@pytest.fixture
+def base_path(models, tmp_path):
+    base_path = tmp_path / "served"
+    base_path.mkdir()
+    put(models / "right", base_path, 1)
+    return base_path
+
+
+def states(client):
+    return {state.version: state.state for state in client.status()}
+
+
+def log(signature, **inputs):
+    """A warmup record."""
+    record = prediction_log_pb2.PredictionLog()
+    record.predict_log.request.model_spec.name = "any"
+    record.predict_log.request.model_spec.signature_name = signature
+    for name, tensor in inputs.items():
+        record.predict_log.request.inputs[name].CopyFrom(tensor)
+    return record.SerializeToString()
+
+
+def with_warmup(model, path, records):
+    """A copy of `model` at `path` with warmup records."""
+    shutil.copytree(model, path)
+    (path / WARMUP).parent.mkdir()
+    with tf.io.TFRecordWriter(str(path / WARMUP)) as writer:
+        for record in records:
+            writer.write(record)
+    return path
+
+
+class Traffic:
+    """Clients that add for as long as the context lasts; `failures`, and how many sums each version made."""
+
+    def __init__(self, target, clients=3):
+        self.failures = []
+        self.sums = 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(target,)) for _ in range(clients)]
+
+    def _ask(self, target):
+        with AdderClient(target) as client:
+            while not self._stop.is_set():
+                try:
+                    assert client.add(2**200 - 1, 2**150) == 2**200 - 1 + 2**150
+                    self.sums += 1
+                except Exception as error:
+                    self.failures.append(error)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_versions_change_under_load_without_a_failed_call(models, base_path):
+    with serving(base_path, "--server=embedded") as server, AdderClient(server.target) as client:
+        with Traffic(server.target) as traffic:
+            for version in (2, 3, 4):
+                put(models / "right", base_path, version)
+                wait_for(lambda: states(client) == {version: "AVAILABLE", **dict.fromkeys(range(1, version), "END")})
+        assert traffic.failures == [] and traffic.sums > 10
+        assert client.predict("add_bits", {name: tensors.bits_tensor([1], 1) for name in "ab"}).version == 4
+
+
+def test_half_written_and_bad_versions_are_held_back_one_by_one(models, base_path):
+    """One server, since each start takes seconds: every kind of bad version in turn, each told with its code, none served."""
+    with serving(base_path, "--server=embedded") as server, AdderClient(server.target) as client:
+        for name in ("foo", "7.tmp", ".9"):
+            shutil.copytree(models / "broken", base_path / name)
+        shutil.copytree(models / "right" / "variables", base_path / "2" / "variables")
+        expect(client, 2, "should have a file called `saved_model.pb`")
+        shutil.copytree(models / "right", base_path / "3.tmp")
+        (base_path / "3.tmp" / "saved_model.pb").write_bytes(b"garbage" * 10)
+        (base_path / "3.tmp").rename(base_path / "3")
+        expect(client, 3, "Can't parse .*saved_model.pb as binary proto")
+        shutil.copytree(models / "right", base_path / "4.tmp")
+        next((base_path / "4.tmp" / "variables").glob("*.data-*")).write_bytes(b"")
+        (base_path / "4.tmp").rename(base_path / "4")
+        expect(client, 4, "Read less bytes than requested")
+        bad = with_warmup(models / "right", base_path / "5.tmp", [log("nope")])
+        bad.rename(base_path / "5")
+        expect(client, 5, 'Serving signature key "nope" not found.')
+        one = tensors.bits_tensor([1], 1)
+        bad = with_warmup(models / "right", base_path / "6.tmp", [log("add_bits", a=one, b=one)])
+        (bad / WARMUP).write_bytes((bad / WARMUP).read_bytes()[:-7])
+        bad.rename(base_path / "6")
+        expect(client, 6, "Please verify your warmup data is in TFRecord format.")
+        # A half-written version that is completed is served, and so is a good one above a half-written one.
+        (base_path / "8").mkdir()
+        with_warmup(models / "right", base_path / "7.good", [log("add_bits", a=one, b=one), b""]).rename(base_path / "7")
+        wait_for(lambda: states(client).get(7) == "AVAILABLE" and states(client)[1] == "END")
+        shutil.copytree(models / "right", base_path / "8", dirs_exist_ok=True)
+        wait_for(lambda: states(client).get(8) == "AVAILABLE" and states(client)[7] == "END")
+        assert set(states(client)) == set(range(1, 9))
+        assert client.add(13, 29) == 42
+
+
+def expect(client, version, words):
+    """`version` fails with `words` while version 1 goes on."""
+    found = {}
+    wait_for(lambda: found.update({state.version: state for state in client.status()}) or found.get(version) and found[version].error)
+    assert found[version].state == "END" and found[1].state == "AVAILABLE"
+    assert re.search(words, found[version].error), found[version].error
+    assert client.add(13, 29) == 42
+
+
+def test_sigterm_lets_calls_under_way_finish_and_refuses_new_ones(base_path):
+    with serving(base_path, "--server=embedded") as server:
+        answers = []
+
+        def long_sum():
+            with AdderClient(server.target, deadline=60) as client:
+                answers.append(client.add_at_once([(2**90_000 - 1, 1)], 90_000))
+
+        caller = threading.Thread(target=long_sum)
+        caller.start()
+        time.sleep(0.3)
+        server.process.terminate()
+        out, err = server.process.communicate(timeout=60)
+        caller.join()
+        assert answers == [[2**90_000]]
+        assert (server.process.returncode, err) == (0, "") and "stopping" in out
+        assert not server.ready_file.exists()
