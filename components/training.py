@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import keras
 import tensorflow as tf
 
 from components.dataset import Batch, batches, first_batch, one_line_errors
@@ -88,11 +89,12 @@ def state_noise(batch: Batch, units: int, settings: Train, step: tf.Tensor) -> t
     return tf.random.stateless_uniform([columns, rows, units], [settings.seed, step], -width, width, alg="philox")
 
 
-def _optimizer(settings: Train) -> tf.keras.optimizers.Optimizer:
+# Not `tf.keras`: that is Keras 2 wherever TensorFlow Transform was imported before, in this process or the one that started it.
+def _optimizer(settings: Train) -> keras.optimizers.Optimizer:
     clip = settings.clip_norm or None
     if settings.optimizer == "sgd":
-        return tf.keras.optimizers.SGD(settings.learning_rate, global_clipnorm=clip)
-    return tf.keras.optimizers.Adam(settings.learning_rate, global_clipnorm=clip)
+        return keras.optimizers.SGD(settings.learning_rate, global_clipnorm=clip)
+    return keras.optimizers.Adam(settings.learning_rate, global_clipnorm=clip)
 
 
 def _report(settings: Train, step: int, loss: float, held_out: dict[str, float]) -> None:

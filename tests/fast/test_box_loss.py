@@ -3,6 +3,7 @@
 import certified
 import numpy as np
 import pytest
+import keras
 import tensorflow as tf
 
 from components import checker, finder
@@ -70,7 +71,7 @@ def test_the_loss_can_be_trained_down(task):
     cell = GRU(8, seed=2)
     bound = BoxLoss(cell, task, steps=2)
     boxes, losses = bound.start(), []
-    optimizer = tf.keras.optimizers.Adam(0.01)
+    optimizer = keras.optimizers.Adam(0.01)
     for _ in range(4):
         with tf.GradientTape() as tape:
             result = bound(boxes)
