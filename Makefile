@@ -20,7 +20,7 @@ test: setup  ## all tests
 	@$(PYTHON) -m pytest tests $(ARGS)
 
 test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under a minute
-	@$(PYTHON) -m pytest tests/fast $(ARGS)
+	@$(PYTHON) -m pytest tests/fast --numprocesses=2 $(ARGS)
 
 campaign: setup  ## the measurements at full size, with their tables
 	@$(PYTHON) -m benchmarks.campaign
