@@ -1,9 +1,10 @@
-"""What can be wrong with a record, seen with arithmetic: the check of one example against the full adder's table."""
+"""What can be wrong with a record, seen with arithmetic: the check of one example against the table of its task."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from components.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, FEATURES, abbreviated, from_bits, sum_bits
+from components.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, FEATURES, abbreviated, from_bits
+from components.transducer import Transducer
 
 
 class Problem(NamedTuple):
@@ -26,9 +27,9 @@ CORRUPT_FILE = "corrupt file"
 EMPTY_SPLIT = "empty split"
 
 
-def problem_of(features: Mapping[str, Sequence]) -> Problem | None:
-    """The first thing that is wrong with an example's features, None if they are a right sum."""
-    return _names(features) or _types(features) or _lengths(features) or _bits(features) or _sum(features)
+def problem_of(features: Mapping[str, Sequence], task: Transducer) -> Problem | None:
+    """The first thing that is wrong with an example's features, None if `sum` is what `task` makes of `a` and `b`."""
+    return _names(features) or _types(features) or _lengths(features) or _bits(features) or _sum(features, task)
 
 
 def described(a: Sequence[int], b: Sequence[int]) -> str:
@@ -78,13 +79,14 @@ def _bits(features: Mapping[str, Sequence]) -> Problem | None:
     return None
 
 
-def _sum(features: Mapping[str, Sequence]) -> Problem | None:
-    right = sum_bits(features[FEATURE_A], features[FEATURE_B])
+def _sum(features: Mapping[str, Sequence], task: Transducer) -> Problem | None:
+    right = task.outputs([*zip(features[FEATURE_A], features[FEATURE_B]), *task.flush])
     wrong = [position for position, bit in enumerate(right) if features[FEATURE_SUM][position] != bit]
     if not wrong:
         return None
     position = wrong[0]
     others = f", and {len(wrong) - 1} other bits are wrong" if len(wrong) > 1 else ""
-    pair = described(features[FEATURE_A], features[FEATURE_B])
+    values = from_bits(features[FEATURE_A]), from_bits(features[FEATURE_B]), task.value(right)
+    said = task.statement(*map(abbreviated, values))
     found = features[FEATURE_SUM][position]
-    return Problem(WRONG_SUM, f"sum[{position}] is {found}, must be {right[position]} (the sum of {pair}){others}")
+    return Problem(WRONG_SUM, f"sum[{position}] is {found}, must be {right[position]} ({said}){others}")

@@ -1,4 +1,4 @@
-"""ArithmeticValidator: checks every record of an Examples artifact against addition, on Beam.
+"""ArithmeticValidator: checks every record of an Examples artifact against its task, addition or another, on Beam.
 
 It never fails because of the data: it writes down what is wrong and sets the offending records aside, and the gate
 after it decides. Records are named by file and place, so it reads the files itself.
@@ -23,6 +23,7 @@ from components.arithmetic import Problem
 from components.artifacts import ArithmeticAnomalies
 from components.progress import report
 from components.tf_examples import CorruptFile, parse, read_records, write_records
+from components.transducer import TASKS, Transducer
 
 ANOMALIES_FILE = "anomalies.json"
 QUARANTINE_FILE = "quarantine.tfrecord.gz"
@@ -53,24 +54,25 @@ class Anomaly(NamedTuple):
 def ArithmeticValidator(
     examples: InputArtifact[standard_artifacts.Examples],
     anomalies: OutputArtifact[ArithmeticAnomalies],
+    task: Parameter[str],
     code: Parameter[str],
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Write what is wrong with `examples`; `code` is a hash of the code that looks, for TFX's cache."""
+    """Write what is wrong with `examples` of `task`; `code` is a hash of the code that looks, for TFX's cache."""
     splits = artifact_utils.decode_split_names(examples.split_names)
     report("check sums", splits=len(splits))
     tf.io.gfile.makedirs(anomalies.uri)
     with beam_pipeline as pipeline:
-        _ = pipeline | "ValidateArithmetic" >> ValidateArithmetic(examples.uri, splits, anomalies.uri)
+        _ = pipeline | "ValidateArithmetic" >> ValidateArithmetic(examples.uri, splits, anomalies.uri, TASKS[task])
     anomalies.span = examples.span
 
 
 class ValidateArithmetic(beam.PTransform):
-    """Pipeline -> the path of the anomalies file for the records of the `splits` of `uri`."""
+    """Pipeline -> the path of the anomalies file for the records of `task` in the `splits` of `uri`."""
 
-    def __init__(self, uri: str, splits: Sequence[str], output: str):
+    def __init__(self, uri: str, splits: Sequence[str], output: str, task: Transducer):
         super().__init__()
-        self._uri, self._splits, self._output = uri, list(splits), output
+        self._uri, self._splits, self._output, self._task = uri, list(splits), output, task
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         read = (
@@ -79,7 +81,7 @@ class ValidateArithmetic(beam.PTransform):
             | "SpreadFiles" >> beam.Reshuffle()
             | "ReadFile" >> beam.ParDo(_ReadFile(self._uri)).with_outputs(_ANOMALIES, main="records")
         )
-        checked = read.records | "CheckSum" >> beam.ParDo(_CheckSum()).with_outputs(_ANOMALIES, main="pairs")
+        checked = read.records | "CheckSum" >> beam.ParDo(_CheckSum(self._task)).with_outputs(_ANOMALIES, main="pairs")
         repeated = (
             checked.pairs
             | "GroupByPair" >> beam.GroupByKey()
@@ -101,13 +103,13 @@ def split_files(uri: str, split: str) -> list[str]:
     return sorted(os.path.relpath(path, uri) for path in paths if not tf.io.gfile.isdir(path))
 
 
-def problem_of_record(raw: bytes) -> tuple[Problem | None, dict[str, list]]:
+def problem_of_record(raw: bytes, task: Transducer) -> tuple[Problem | None, dict[str, list]]:
     """What is wrong with one serialized example, and its features."""
     try:
         features = parse(raw)
     except ValueError as error:
         return Problem(arithmetic.NOT_PARSABLE, str(error)), {}
-    return arithmetic.problem_of(features), features
+    return arithmetic.problem_of(features, task), features
 
 
 def pair_key(a: Sequence[int], b: Sequence[int]) -> bytes:
@@ -171,9 +173,12 @@ class _ReadFile(beam.DoFn):
 class _CheckSum(beam.DoFn):
     """A record -> (digest of its pair, the record); an offending record gives an anomaly instead."""
 
+    def __init__(self, task: Transducer):
+        self._task = task
+
     def process(self, element: Record) -> Iterator[tuple[bytes, Record]]:
         _, place, raw = element
-        problem, features = problem_of_record(raw)
+        problem, features = problem_of_record(raw, self._task)
         if problem:
             yield beam.pvalue.TaggedOutput(_ANOMALIES, Anomaly(place, problem, raw))
         else:

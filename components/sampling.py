@@ -17,8 +17,10 @@ import numpy as np
 
 from components import patterns
 from components.errors import ConfigError
-from components.permutation import MAX_RANGE, class_of, class_size, from_words, pairs_at, permuted, ranks_of, round_keys, to_words
+from components.permutation import MAX_RANGE, class_of, class_size, pairs_at, permuted, ranks_of, round_keys, to_words
 from components.settings import Data
+from components.transducer import TASKS, Transducer
+from components.transduction import outputs_of_rows
 
 SPLITS = ("train", "eval", "long")
 
@@ -32,7 +34,7 @@ class Batch(NamedTuple):
     positions: np.ndarray  # int64 [n]: which records of the split these are
     a: np.ndarray  # uint8 [n, T]
     b: np.ndarray  # uint8 [n, T]
-    total: np.ndarray  # uint8 [n, T + 1]
+    total: np.ndarray  # uint8 [n, T + 1]: the outputs of the task, for addition the bits of the sum
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +91,8 @@ def records(data: Data, split: str, start: int, stop: int) -> list[Batch]:
         for width in np.unique(widths):
             rows = widths == width
             by_width.setdefault(int(width), []).append((start + chosen[rows], a[rows], b[rows]))
-    return [_batch(width, *map(np.concatenate, zip(*parts))) for width, parts in sorted(by_width.items())]
+    task = TASKS[data.task]
+    return [_batch(task, width, *map(np.concatenate, zip(*parts))) for width, parts in sorted(by_width.items())]
 
 
 def split_of(data: Data, a: int, b: int) -> str | None:
@@ -209,11 +212,17 @@ def _widths(group: _Group, offsets: np.ndarray) -> np.ndarray:
     return group.bits + np.where(padded, 1 + offsets // _PAD_EVERY % room, 0)
 
 
-def _batch(width: int, positions: np.ndarray, a: np.ndarray, b: np.ndarray) -> Batch:
+def _batch(task: Transducer, width: int, positions: np.ndarray, a: np.ndarray, b: np.ndarray) -> Batch:
     size = width // 8 + 1
-    sums = b"".join((x + y).to_bytes(size, "little") for x, y in zip(from_words(a), from_words(b)))
-    total = np.frombuffer(sums, dtype=np.uint8).reshape(len(a), size)
-    return Batch(positions, *(_bits(words.astype("<u8").view(np.uint8), width) for words in (a, b)), _bits(total, width + 1))
+    rows = [_sized(words.astype("<u8").view(np.uint8), size) for words in (a, b)]
+    written = outputs_of_rows(task, *(operand.tobytes() for operand in rows), size)
+    total = np.frombuffer(written, dtype=np.uint8).reshape(len(a), size)
+    return Batch(positions, *(_bits(operand, width) for operand in rows), _bits(total, width + 1))
+
+
+def _sized(data: np.ndarray, size: int) -> np.ndarray:
+    """Rows of `size` bytes; what is cut off or added are zeros."""
+    return np.pad(data, ((0, 0), (0, max(0, size - data.shape[1]))))[:, :size]
 
 
 def _bits(data: np.ndarray, width: int) -> np.ndarray:

@@ -8,6 +8,9 @@ add_bits         a, b: int64 [B, T] -> sum: int64 [B, T + 1]
 step             a, b: int64 [B, T]; state: float32 [B, H], zeros before the first bit
                  -> sum: int64 [B, T]; logits: float32 [B, T]; state: float32 [B, H]
                  A number of any length is added chunk by chunk; one more (0, 0) pair of bits brings the final carry out.
+
+The names are those of addition whatever the task is that the model was trained for; `sum` then holds the task's outputs, as
+`components.addition` says of the feature of that name. The model does not say which task it computes.
 """
 
 SERVING_DEFAULT = "serving_default"

@@ -1,6 +1,7 @@
-"""Sums as tf.Examples: serialize and parse them, write and read TFRecord files.
+"""Pairs and their sums as tf.Examples: serialize and parse them, write and read TFRecord files.
 
-A record holds int64 lists `a` (T bits), `b` (T), `sum` (T + 1) and `length` (1 value, T); components.addition names them.
+A record holds int64 lists `a` (T bits), `b` (T), `sum` (T + 1) and `length` (1 value, T); components.addition names
+them and says what `sum` holds for other tasks than addition.
 """
 
 import functools

@@ -13,6 +13,8 @@ that a right cell need remember; for addition it is n = a_t + b_t + carry in 0..
 
 import dataclasses
 import functools
+import operator
+from collections.abc import Callable
 
 from components.addition import FULL_ADDER, from_bits
 
@@ -26,8 +28,9 @@ PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))
 class Transducer:
     """A deterministic, complete transducer with one output bit per step.
 
-    `table` has the rows (state, symbol, output, next state), one for each state and symbol. `reading` says which integer
-    the outputs stand for: "unsigned", "signed" (two's complement) or "last" (the last output alone).
+    `table` has the rows (state, symbol, output, next state), one for each state and symbol. `reading` says what the outputs
+    stand for: an integer, "unsigned" or "signed" (two's complement), or, for "last", what the last output alone says, a bool.
+    `symbol` and `meaning` are the task as Python writes it and computes it, on integers from 0 up.
 
     Raises:
         ValueError: the table lacks a row, has one twice, or holds something that is no state, symbol or bit.
@@ -40,6 +43,8 @@ class Transducer:
     table: tuple[tuple[int, Symbol, int, int], ...]
     flush: tuple[Symbol, ...]
     reading: str
+    symbol: str
+    meaning: Callable[[int, int], int]
 
     def __post_init__(self):
         wanted = [(state, symbol) for state in self.states for symbol in self.inputs]
@@ -80,17 +85,35 @@ class Transducer:
         """The output of each symbol of `word`, from `state` or the initial state, without flushing."""
         state = self.initial if state is None else state
         written = []
+        rows = self._rows
         for symbol in word:
-            output, state = self.step(state, tuple(symbol))
+            output, state = rows[state, tuple(symbol)]
             written.append(output)
         return written
 
     def value(self, outputs) -> int:
-        """The integer that the outputs of a whole word and its flush stand for (see `reading`)."""
+        """What the outputs of a whole word and its flush stand for (see `reading`)."""
         outputs = list(outputs)
+        return self.read(from_bits(outputs), len(outputs))
+
+    def read(self, bits: int, count: int) -> int:
+        """As `value`, for `count` outputs that are the bits of an integer.
+
+        >>> SUBTRACTION.read(0b110000, 6)
+        -16
+        """
+        last = bits >> (count - 1)
         if self.reading == "last":
-            return outputs[-1]
-        return from_bits(outputs) - (outputs[-1] << len(outputs) if self.reading == "signed" else 0)
+            return bool(last)
+        return bits - (last << count) if self.reading == "signed" else bits
+
+    def statement(self, a: object, b: object, value: object) -> str:
+        """`value`, right or wrong, as that of the task for `a` and `b`; each may be text already.
+
+        >>> SUBTRACTION.statement(13, 29, -16), COMPARISON.statement(13, 29, False)
+        ('13 - 29 = -16', '13 > 29: False')
+        """
+        return f"{a} {self.symbol} {b}{':' if self.reading == 'last' else ' ='} {value}"
 
     def description(self) -> dict:
         """The transducer as JSON has it, for the certificate."""
@@ -98,9 +121,11 @@ class Transducer:
         return {"initial": self.initial, "table": table, "flush": [list(symbol) for symbol in self.flush], "reading": self.reading}
 
 
-def _over_pairs(name: str, reading: str, step) -> Transducer:
+def _over_pairs(name: str, reading: str, symbol: str, meaning: Callable[[int, int], int], step) -> Transducer:
     rows = tuple((state, pair, *step(*pair, state)) for state in (0, 1) for pair in PAIRS)
-    return Transducer(name, inputs=PAIRS, states=(0, 1), initial=0, table=rows, flush=((0, 0),), reading=reading)
+    return Transducer(
+        name, inputs=PAIRS, states=(0, 1), initial=0, table=rows, flush=((0, 0),), reading=reading, symbol=symbol, meaning=meaning
+    )
 
 
 def _subtract(a: int, b: int, borrow: int) -> tuple[int, int]:
@@ -113,7 +138,7 @@ def _compare(a: int, b: int, verdict: int) -> tuple[int, int]:
     return verdict, verdict
 
 
-ADDITION = _over_pairs("addition", "unsigned", lambda a, b, carry: FULL_ADDER[a, b, carry])
-SUBTRACTION = _over_pairs("subtraction", "signed", _subtract)
-COMPARISON = _over_pairs("comparison", "last", _compare)
+ADDITION = _over_pairs("addition", "unsigned", "+", operator.add, lambda a, b, carry: FULL_ADDER[a, b, carry])
+SUBTRACTION = _over_pairs("subtraction", "signed", "-", operator.sub, _subtract)
+COMPARISON = _over_pairs("comparison", "last", ">", operator.gt, _compare)
 TASKS = {task.name: task for task in (ADDITION, SUBTRACTION, COMPARISON)}

@@ -4,6 +4,13 @@
         client.add(13, 29)                                   # 42
         client.add_many([(1, 2), (2**4096, 5)])
 
+A model that was trained for another task (components.transducer) is asked in the same way, but for how its outputs are read;
+the model does not say which task it computes, the caller has to know.
+
+        client.subtract(13, 29)                              # -16
+        client.is_greater(13, 29)                            # False
+        client.apply(SUBTRACTION, [(1, 2), (2**4096, 5)])
+
 Every call has a deadline. What can go wrong:
 
 BitsumError
@@ -16,7 +23,7 @@ BitsumError
     ├── BadResponse         an answer of the wrong dtype or shape, or with bits other than 0 and 1
     └── InvalidNumber       refused before anything is sent: negative, or no integer
 
-A sum is whatever the model computed: the client checks the form of an answer, `bitsum probe` the arithmetic.
+An answer is whatever the model computed: the client checks the form of an answer, `bitsum probe` the arithmetic.
 """
 
 import math
@@ -24,6 +31,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from components import signatures
+from components.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
 from serving import tensors
 from serving.connection import Connection, VersionStatus
 from serving.errors import (
@@ -42,7 +50,7 @@ __all__ = [
     "ServerUnavailable", "ServingError", "VersionStatus", "groups", "served",
 ]  # fmt: skip
 
-# Numbers longer than this are added piece by piece: a call then stays far from any deadline.
+# Numbers longer than this are sent piece by piece: a call then stays far from any deadline.
 CHUNK_BITS = 4096
 # Bits of an operand in one call. A bit takes 8 bytes, so two operands fill half of a message of 4 MiB.
 CALL_BITS = 131_072
@@ -51,7 +59,7 @@ _RESTARTS = 3
 
 
 class AdderClient(Connection):
-    """Adds through the model at `target`; arguments as of Connection. A context manager that closes the channel."""
+    """Computes through the model at `target`; arguments as of Connection. A context manager that closes the channel."""
 
     def __init__(self, target: str, model_name: str = "bitsum", **options):
         super().__init__(target, model_name, **options)
@@ -67,27 +75,52 @@ class AdderClient(Connection):
         return self.add_many([(a, b)])[0]
 
     def add_many(self, pairs: Iterable[tuple[int, int]]) -> list[int]:
-        """The sum of every pair, in the order of the pairs, with as few calls as padding and message size allow.
+        """The sum of every pair; as `apply`."""
+        return self.apply(ADDITION, pairs)
+
+    def subtract(self, a: int, b: int) -> int:
+        """a - b, negative where a < b, by a model for subtraction; else as `add`."""
+        return self.apply(SUBTRACTION, [(a, b)])[0]
+
+    def is_greater(self, a: int, b: int) -> bool:
+        """Whether a > b, by a model for comparison; else as `add`."""
+        return self.apply(COMPARISON, [(a, b)])[0]
+
+    def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> list[int]:
+        """What the outputs say for every pair, in the order of the pairs, with as few calls as padding and message size allow.
+
+        Args:
+            task: what the model was trained for, which says how its outputs are read: an int, or a bool for a verdict.
+            pairs: integers from 0 up of any size.
 
         Raises:
             InvalidNumber: before anything is sent.
             ServingError: as the module says.
         """
         pairs = [(_checked(a), _checked(b)) for a, b in pairs]
-        sums = [0] * len(pairs)
+        values = [0] * len(pairs)
         for indices in groups([_length(pair) for pair in pairs]):
-            for index, total in zip(indices, self._sums([pairs[index] for index in indices])):
-                sums[index] = total
-        return sums
+            batch = [pairs[index] for index in indices]
+            length = max(map(_length, batch))
+            ask = self.outputs_at_once if length <= CHUNK_BITS else self.outputs_streamed
+            for index, outputs in zip(indices, ask(batch, length)):
+                values[index] = task.read(outputs, length + 1)
+        return values
 
-    def add_at_once(self, pairs: Sequence[tuple[int, int]], length: int) -> list[int]:
-        """Sums of pairs of at most `length` bits by one call of `add_bits`. Raises: ServingError."""
+    def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int) -> list[int]:
+        """The length + 1 outputs for each pair of at most `length` bits, as the bits of an integer, by one call of `add_bits`.
+
+        For a model that adds these integers are the sums.
+
+        Raises:
+            ServingError: as the module says.
+        """
         a, b = (tensors.bits_tensor(numbers, length) for numbers in zip(*pairs))
         answer = self.predict(signatures.ADD_BITS, {signatures.A: a, signatures.B: b}, [signatures.SUM])
         return [int(row[::-1], 2) for row in self._digits(answer.outputs[signatures.SUM], (len(pairs), length + 1))]
 
-    def add_streamed(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS) -> list[int]:
-        """Sums of pairs of at most `length` bits by calls of `step`, each for `chunk_bits` bits of every pair.
+    def outputs_streamed(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS) -> list[int]:
+        """As `outputs_at_once`, by calls of `step`, each for `chunk_bits` bits of every pair.
 
         A state means something to the version that made it only, so that a stream keeps to the version it began with, and
         begins again where that one is unloaded meanwhile.
@@ -103,24 +136,20 @@ class AdderClient(Connection):
                     raise
         return self._stream(pairs, length + 1, chunk_bits)
 
-    def _sums(self, pairs: Sequence[tuple[int, int]]) -> list[int]:
-        length = max(map(_length, pairs))
-        return self.add_at_once(pairs, length) if length <= CHUNK_BITS else self.add_streamed(pairs, length)
-
     def _stream(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int) -> list[int]:
         version, units = self._state_size()
         state = tensors.float_tensor([0.0] * (len(pairs) * units), (len(pairs), units))
         operands = [[f"{number:0{length}b}"[::-1] for number in numbers] for numbers in zip(*pairs)]
-        sums = [bytearray() for _ in pairs]
+        written = [bytearray() for _ in pairs]
         for start in range(0, length, chunk_bits):
             shape = len(pairs), min(chunk_bits, length - start)
             a, b = (_chunk(numbers, start, shape) for numbers in operands)
             inputs = {signatures.A: a, signatures.B: b, signatures.STATE: state}
             answer = self.predict(signatures.STEP, inputs, [signatures.SUM, signatures.STATE], version)
-            for row, piece in zip(sums, self._digits(answer.outputs[signatures.SUM], shape)):
+            for row, piece in zip(written, self._digits(answer.outputs[signatures.SUM], shape)):
                 row += piece
             state = self._state(answer.outputs[signatures.STATE], (len(pairs), units))
-        return [int(row[::-1], 2) for row in sums]
+        return [int(row[::-1], 2) for row in written]
 
     def _state_size(self) -> tuple[int, int]:
         """The version that answers now, and the number of units of its state."""
@@ -176,9 +205,9 @@ def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 def _checked(number: int) -> int:
     if not isinstance(number, int) or isinstance(number, bool):
-        raise InvalidNumber(f"{number!r} is no integer: only integers from 0 up can be added")
+        raise InvalidNumber(f"{number!r} is no integer: an operand has to be an integer from 0 up")
     if number < 0:
-        raise InvalidNumber(f"{number} is negative: only integers from 0 up can be added")
+        raise InvalidNumber(f"{number} is negative: an operand has to be an integer from 0 up")
     return number
 
 

@@ -36,7 +36,7 @@ class BadResponse(ServingError):
 
 
 class InvalidNumber(ServingError):
-    """Refused before anything is sent: only integers from 0 up can be added."""
+    """Refused before anything is sent: operands are integers from 0 up."""
 
     exit_code = 2
 

@@ -16,7 +16,7 @@ def parse(text: str) -> int:
     """
     shown = text if len(text) <= 40 else f"{text[:20]}...{text[-10:]} ({len(text)} characters)"
     if text.startswith("-"):
-        raise ValueError(f"{shown} is negative: only integers from 0 up can be added")
+        raise ValueError(f"{shown} is negative: a number has to be an integer from 0 up")
     base = _BASES.get(text[:2].lower(), 10)
     digits = text if base == 10 else text[2:]
     if not digits.isascii() or not digits.isalnum() or (base == 10 and not digits.isdigit()):
@@ -28,9 +28,15 @@ def parse(text: str) -> int:
 
 
 def decimal(value: int) -> str:
-    """`value`, from 0 up, in decimal digits."""
+    """`value` in decimal digits, after a minus where it is negative."""
     # One decimal digit is more than 3.32 bits.
-    return _digits(value, int(value.bit_length() / 3.32) + 1).lstrip("0") or "0"
+    digits = _digits(abs(value), int(value.bit_length() / 3.32) + 1).lstrip("0") or "0"
+    return f"-{digits}" if value < 0 else digits
+
+
+def written(value: int) -> str:
+    """An answer as text: True or False for a verdict, decimal digits for a number."""
+    return str(value) if isinstance(value, bool) else decimal(value)
 
 
 def _decimal(digits: str) -> int:

@@ -1,12 +1,13 @@
-"""Asks questions through the signatures of a model server and compares every bit of every answer with arithmetic."""
+"""Asks questions through the signatures of a model server and compares every bit of every answer with its task's table."""
 
 import dataclasses
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from components import signatures
+from components.transducer import ADDITION, Transducer
 from serving import tensors
 from serving.client import CHUNK_BITS, AdderClient, BadResponse, groups
 from serving.connection import Prediction
@@ -22,6 +23,7 @@ _GIVE_UP_AFTER = 5
 class Report:
     """What was asked and what came of it."""
 
+    task: Transducer = ADDITION
     asked: int = 0
     right: int = 0
     wrong: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -34,12 +36,13 @@ class Report:
 
     @property
     def all_right(self) -> bool:
-        """Every sum asked for was right, and all were asked for."""
+        """Every answer asked for was right, and all were asked for."""
         return 0 < self.asked == self.right and not self.gave_up
 
     def as_dict(self) -> dict[str, Any]:
         """The report as serving.probe documents it."""
         return {
+            "task": self.task.name,
             "asked": self.asked,
             "right": self.right,
             "wrong": self.wrong,
@@ -55,14 +58,24 @@ class Report:
         """The report for people."""
         failed = ", ".join(f"{count} {code}" for code, count in self.errors.items()) or "no errors"
         p50, p99 = _quantile(self.latencies_ms, 0.50), _quantile(self.latencies_ms, 0.99)
-        text = f"{target} version {self.version}: {self.right} of {self.asked} sums right, {self.wrong_count} wrong, {failed}"
+        text = f"{target} version {self.version}: {self.right} of {self.asked} answers right, {self.wrong_count} wrong, {failed}"
         text += f"; a call took {p50} ms (p50), {p99} ms (p99)" if self.latencies_ms else ""
         if self.wrong:
             first = self.wrong[0]
-            text += f"; first wrong: {first['a']} + {first['b']} = {first['got']} by {first['signature']}, not {first['expected']}"
+            said = self.task.statement(first["a"], first["b"], first["got"])
+            text += f"; first wrong: {said} by {first['signature']}, not {first['expected']}"
+            text += "" if first["place"] is None else f", output {first['place']} being wrong"
         if self.first_error:
             text += f"; first error: {self.first_error}"
         return text
+
+
+class Answer(NamedTuple):
+    """What a server made of a question."""
+
+    count: int  # outputs that were asked for
+    outputs: int  # they are its bits; -1 where there are none
+    problem: str = ""  # why there are none
 
 
 class TimedClient(AdderClient):
@@ -79,9 +92,9 @@ class TimedClient(AdderClient):
         return answer
 
 
-def probe(client: TimedClient, questions: Sequence[Question], wanted: Sequence[str]) -> Report:
+def probe(client: TimedClient, task: Transducer, questions: Sequence[Question], wanted: Sequence[str]) -> Report:
     """Ask each question through each signature in `wanted`; gives up when the server fails again and again."""
-    report = client.report = Report()
+    report = client.report = Report(task)
     failures = 0
     for signature in wanted:
         for indices in groups([question.length for question in questions]):
@@ -90,7 +103,7 @@ def probe(client: TimedClient, questions: Sequence[Question], wanted: Sequence[s
             try:
                 _compare(report, signature, batch, _ASK[signature](client, batch))
             except BadResponse as error:
-                _compare(report, signature, batch, [str(error)] * len(batch))
+                _compare(report, signature, batch, [Answer(question.length + 1, -1, str(error)) for question in batch])
             except ServingError as error:
                 failures += 1
                 report.errors[error.code or type(error).__name__] += len(batch)
@@ -103,28 +116,27 @@ def probe(client: TimedClient, questions: Sequence[Question], wanted: Sequence[s
     return report
 
 
-def _compare(report: Report, signature: str, batch: Sequence[Question], answers: Sequence[int | str]) -> None:
-    """Count the answers: sums, or texts that say why there is none."""
+def _compare(report: Report, signature: str, batch: Sequence[Question], answers: Sequence[Answer]) -> None:
+    """Count the answers."""
     for question, answer in zip(batch, answers):
-        if answer == question.total:
+        expected = question.outputs(report.task, answer.count)
+        if answer.outputs == expected:
             report.right += 1
             continue
         report.wrong_count += 1
         if len(report.wrong) < _LISTED:
-            got = answer if isinstance(answer, str) else _numeral(answer)
-            report.wrong.append(
-                {
-                    "a": _numeral(question.a),
-                    "b": _numeral(question.b),
-                    "got": got,
-                    "expected": _numeral(question.total),
-                    "signature": signature,
-                    "bits": question.length,
-                }
-            )
+            report.wrong.append({
+                "a": _numeral(question.a),
+                "b": _numeral(question.b),
+                "got": answer.problem or _numeral(report.task.read(answer.outputs, answer.count)),
+                "expected": _numeral(report.task.read(expected, answer.count)),
+                "signature": signature,
+                "bits": question.length,
+                "place": None if answer.problem else _lowest_bit(answer.outputs ^ expected),
+            })  # fmt: skip
 
 
-def _ask_serving_default(client: TimedClient, batch: Sequence[Question]) -> list[int]:
+def _ask_serving_default(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
     inputs = {signatures.EXAMPLES: tensors.string_tensor([question.serialized for question in batch])}
     outputs = client.predict(signatures.SERVING_DEFAULT, inputs, [signatures.SUM, signatures.LENGTH]).outputs
     lengths = [question.length for question in batch]
@@ -134,19 +146,22 @@ def _ask_serving_default(client: TimedClient, batch: Sequence[Question]) -> list
     if total.shape != (len(batch), max(lengths) + 1):
         raise BadResponse(f"a sum of shape {list(total.shape)}, not {[len(batch), max(lengths) + 1]}")
     try:
-        return tensors.integers(total)
+        # Behind a shorter answer have to be zeros, whatever outputs more zeros of the operands would give.
+        return [Answer(length + 1, row) for length, row in zip(lengths, tensors.integers(total))]
     except ValueError as error:
         raise BadResponse(str(error)) from error
 
 
-def _ask_add_bits(client: TimedClient, batch: Sequence[Question]) -> list[int]:
-    return client.add_at_once(_pairs(batch), _longest(batch))
+def _ask_add_bits(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
+    length = _longest(batch)
+    return [Answer(length + 1, row) for row in client.outputs_at_once(_pairs(batch), length)]
 
 
-def _ask_step(client: TimedClient, batch: Sequence[Question]) -> list[int]:
+def _ask_step(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
     # At least two chunks, so that a state is carried over a border.
     length = _longest(batch)
-    return client.add_streamed(_pairs(batch), length, min(CHUNK_BITS, length // 2 + 1))
+    rows = client.outputs_streamed(_pairs(batch), length, min(CHUNK_BITS, length // 2 + 1))
+    return [Answer(length + 1, row) for row in rows]
 
 
 _ASK = {signatures.SERVING_DEFAULT: _ask_serving_default, signatures.ADD_BITS: _ask_add_bits, signatures.STEP: _ask_step}
@@ -160,8 +175,13 @@ def _longest(batch: Sequence[Question]) -> int:
     return max(question.length for question in batch)
 
 
+def _lowest_bit(value: int) -> int:
+    """The place of the lowest bit that is 1."""
+    return (value & -value).bit_length() - 1
+
+
 def _numeral(value: int) -> str:
-    """`value` whole, so that it can be asked again: decimal where that is readable, else hexadecimal."""
+    """`value` whole, so that it can be asked again: decimal where that is readable, else hexadecimal; or True or False."""
     return str(value) if value.bit_length() <= 64 else hex(value)
 
 

@@ -1,4 +1,4 @@
-"""What the prober asks: pairs of numbers from the data, each with the sum that arithmetic gives."""
+"""What the prober asks: pairs of numbers from the data, each with the outputs that a right model gives."""
 
 import dataclasses
 import random
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
-from components import addition
+from components import addition, transduction
+from components.transducer import Transducer
 from serving import protos, tfrecords
 
 
@@ -19,10 +20,9 @@ class Question:
     length: int
     serialized: bytes
 
-    @property
-    def total(self) -> int:
-        """What the answer has to be."""
-        return self.a + self.b
+    def outputs(self, task: Transducer, count: int) -> int:
+        """What the first `count` outputs have to be, as the bits of an integer; those after the numbers answer zeros."""
+        return transduction.outputs(task, self.a, self.b, count)
 
 
 def spread(paths: Sequence[str], count: int, seed: int = 0) -> list[Question]:
@@ -60,7 +60,7 @@ def _question(path: str, number: int, record: bytes) -> Question:
             raise ValueError(f"operands of {len(a)} and {len(b)} bits")
         return Question(addition.from_bits(a), addition.from_bits(b), len(a), record)
     except (DecodeError, ValueError) as error:
-        raise tfrecords.CorruptRecords(f"{path}, record {number}, is no example of an addition: {error}") from error
+        raise tfrecords.CorruptRecords(f"{path}, record {number}, is no example of a pair: {error}") from error
 
 
 def _bits(features, name: str) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """ArithmeticValidator on real Beam: one planted defect of each kind, each found at its place and set aside."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -19,9 +20,9 @@ DATA = Data(train_examples=200, eval_examples=60, long_lengths=(16,), long_examp
 SPLITS = ("train", "eval", "long")
 
 
-def splits() -> dict[str, list[list[bytes]]]:
+def splits(data: Data = DATA) -> dict[str, list[list[bytes]]]:
     """Split -> shard -> records, all good."""
-    return {split: [list(shard_records(DATA, split, shard)) for shard in range(2)] for split in SPLITS}
+    return {split: [list(shard_records(data, split, shard)) for shard in range(2)] for split in SPLITS}
 
 
 def write(uri: str, content: dict[str, list[list[bytes]]]) -> None:
@@ -32,14 +33,15 @@ def write(uri: str, content: dict[str, list[list[bytes]]]) -> None:
             write_records(path, records)
 
 
-def validate(uri: str, output: str) -> tuple[dict, list[bytes], ArithmeticAnomalies]:
+def validate(uri: str, output: str, task: str = "addition") -> tuple[dict, list[bytes], ArithmeticAnomalies]:
     """What the component's executor, run as TFX runs it, says: the anomalies file, the quarantine, the artifact."""
     examples, anomalies = standard_artifacts.Examples(), ArithmeticAnomalies()
     examples.uri, examples.split_names, examples.span = uri, json.dumps(SPLITS), 4
     anomalies.uri = output
     executor = ArithmeticValidator.EXECUTOR_SPEC.executor_class
     beam_args = ["--runner=FnApiRunner", "--direct_running_mode=in_memory", "--sdk_container_image=unused"]
-    executor(executor.Context(beam_pipeline_args=beam_args)).Do({"examples": [examples]}, {"anomalies": [anomalies]}, {"code": "hash"})
+    properties = {"task": task, "code": "hash"}
+    executor(executor.Context(beam_pipeline_args=beam_args)).Do({"examples": [examples]}, {"anomalies": [anomalies]}, properties)
     assert sorted(os.listdir(output)) == ["anomalies.json", "quarantine.tfrecord.gz"]
     content = json.loads(pathlib.Path(output, "anomalies.json").read_text())
     return content, list(read_records(os.path.join(output, "quarantine.tfrecord.gz"))), anomalies
@@ -61,6 +63,16 @@ def test_good_data_has_no_anomaly(tmp_path):
     assert content == {"records": {"train": 200, "eval": 60, "long": 10}, "anomalies": {}, "offenders": []}
     assert quarantine == []
     assert artifact.span == 4
+
+
+@pytest.mark.parametrize("task", ["subtraction", "comparison"])
+def test_records_are_checked_for_their_own_task(tmp_path, task):
+    write(str(tmp_path / "examples"), splits(dataclasses.replace(DATA, task=task)))
+    content, quarantine, _ = validate(str(tmp_path / "examples"), str(tmp_path / "out"), task)
+    assert (content["anomalies"], quarantine) == ({}, [])
+    content, _, _ = validate(str(tmp_path / "examples"), str(tmp_path / "other"))
+    # Where b is 0, a - b has the bits of a + b; nearly everywhere else they differ.
+    assert content["anomalies"].keys() == {"wrong sum"} and content["anomalies"]["wrong sum"] > 200
 
 
 def test_each_defect_is_found_at_its_place_and_set_aside(tmp_path):

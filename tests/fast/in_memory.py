@@ -1,8 +1,9 @@
-"""A model server without a network: stands in for the gRPC channel of a client and adds by components.addition."""
+"""A model server without a network: stands in for the gRPC channel of a client and computes by the table of a task."""
 
 import grpc
 
-from components import addition, signatures
+from components import signatures
+from components.transducer import ADDITION
 from serving import protos, tensors
 
 UNITS = 3
@@ -23,9 +24,13 @@ class Failure(grpc.RpcError):
 
 
 class Channel:
-    """Serves `version`; `requests` holds what was asked. `spoil`, given (signature, outputs), may change an answer or raise."""
+    """Serves `version`, which computes `task`; `requests` holds what was asked.
 
-    def __init__(self, spoil=lambda signature, outputs: None):
+    `spoil`, given (signature, outputs), may change an answer or raise.
+    """
+
+    def __init__(self, spoil=lambda signature, outputs: None, task=ADDITION):
+        self.task = task
         self.version = 1
         self.requests = []
         self.timeouts = []
@@ -59,13 +64,13 @@ class Channel:
 
     def _add_bits(self, inputs):
         a, b = _rows(inputs[signatures.A]), _rows(inputs[signatures.B])
-        return {signatures.SUM: _bits([addition.sum_bits(x, y) for x, y in zip(a, b)])}
+        return {signatures.SUM: _bits([self._flushed(x, y) for x, y in zip(a, b)])}
 
     def _serving_default(self, inputs):
         examples = [protos.load().example.Example.FromString(value).features.feature for value in inputs[signatures.EXAMPLES].values]
         pairs = [(list(example["a"].int64_list.value), list(example["b"].int64_list.value)) for example in examples]
         longest = max(len(a) for a, _ in pairs) + 1
-        rows = [addition.sum_bits(a, b) for a, b in pairs]
+        rows = [self._flushed(a, b) for a, b in pairs]
         lengths = tensors.bits_tensor([0], len(pairs))
         del lengths.tensor_shape.dim[0]
         lengths.ClearField("tensor_content")
@@ -79,7 +84,7 @@ class Channel:
         for row, (a, b) in enumerate(zip(_rows(inputs[signatures.A]), _rows(inputs[signatures.B]))):
             carry, bits = int(state.values[row * UNITS]), []
             for pair in zip(a, b):
-                bit, carry = addition.FULL_ADDER[(*pair, carry)]
+                bit, carry = self.task.step(carry, pair)
                 bits.append(bit)
             sums.append(bits)
             states += [float(carry)] + [0.5] * (UNITS - 1)
@@ -87,6 +92,9 @@ class Channel:
             signatures.SUM: _bits(sums),
             signatures.STATE: tensors.float_tensor(states, state.shape),
         }
+
+    def _flushed(self, a, b):
+        return self.task.outputs([*zip(a, b), (0, 0)])
 
     def _metadata(self, request):
         self._check(request.model_spec)

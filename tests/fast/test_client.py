@@ -5,6 +5,7 @@ import random
 import grpc
 import pytest
 
+from components.transducer import COMPARISON, SUBTRACTION
 from serving import client as module
 from serving import tensors
 from serving.client import AdderClient, BadResponse, InvalidNumber, InvalidRequest, ModelNotFound, groups
@@ -43,11 +44,44 @@ def test_numbers_beyond_a_chunk_are_streamed_with_their_state(monkeypatch):
     monkeypatch.setattr(module, "CHUNK_BITS", 16)
     channel = Channel()
     # Every carry goes through every border between chunks.
-    assert make(channel).add_streamed([(2**100 - 1, 1), (2**100 - 1, 0)], 100, 16) == [2**100, 2**100 - 1]
+    assert make(channel).outputs_streamed([(2**100 - 1, 1), (2**100 - 1, 0)], 100, 16) == [2**100, 2**100 - 1]
     metadata, *steps = channel.requests
     assert len(steps) == 7 and {request.model_spec.signature_name for request in steps} == {"step"}
     assert {request.model_spec.version.value for request in steps} == {1}
     assert make(channel).add(2**40, 2**40) == 2**41
+
+
+def sized_pairs(bits):
+    """Pairs of numbers of about so many bits, equal and neighbouring ones among them."""
+    draw = random.Random(bits)
+    a, b = draw.getrandbits(bits), draw.getrandbits(bits)
+    return [(a, b), (b, a), (a, a), (a, a + 1), (a + 1, a), (0, a), (a, 0), (2**bits - 1, 1), (1, 2**bits - 1), (2**bits, 2**bits - 1)]
+
+
+# The longest are sent in chunks: a borrow or a verdict then goes over their borders.
+@pytest.mark.parametrize("bits", [1, 8, 64, 1000, 3 * module.CHUNK_BITS])
+def test_differences_have_their_sign_and_verdicts_are_bools(bits):
+    pairs = sized_pairs(bits)
+    with make(Channel(task=SUBTRACTION)) as client:
+        assert client.apply(SUBTRACTION, pairs) == [a - b for a, b in pairs]
+        assert [client.subtract(a, b) for a, b in pairs[:2]] == [a - b for a, b in pairs[:2]]
+    with make(Channel(task=COMPARISON)) as client:
+        assert client.apply(COMPARISON, pairs) == [a > b for a, b in pairs]
+        assert [client.is_greater(a, b) for a, b in pairs] == [a > b for a, b in pairs]
+        assert client.is_greater(1, 2) is False and client.is_greater(2, 1) is True
+
+
+def test_numbers_of_any_size_share_a_batch():
+    pairs = [pair for bits in (1, 5, 16, 17, 100, 5000) for pair in sized_pairs(bits)]
+    assert make(Channel(task=SUBTRACTION)).apply(SUBTRACTION, pairs) == [a - b for a, b in pairs]
+    assert make(Channel(task=COMPARISON)).apply(COMPARISON, pairs) == [a > b for a, b in pairs]
+
+
+def test_the_verdict_is_the_last_output_alone():
+    def spoil(signature, outputs):
+        outputs["sum"] = tensors.bits_tensor([0b011111], 6)
+
+    assert make(Channel(spoil)).is_greater(29, 13) is False
 
 
 def test_every_message_stays_below_the_limit_of_grpc():
@@ -62,7 +96,7 @@ def test_a_stream_begins_again_when_its_version_goes():
             channel.version = 2
 
     channel = Channel(swap)
-    assert make(channel).add_streamed([(2**50 - 1, 1)], 50, 10) == [2**50]
+    assert make(channel).outputs_streamed([(2**50 - 1, 1)], 50, 10) == [2**50]
     assert [request.model_spec.version.value for request in channel.requests[-6:]] == [2] * 6
 
 
@@ -70,7 +104,7 @@ def test_a_client_that_asks_for_a_version_does_not_change_over():
     channel = Channel()
     channel.version = 2
     with pytest.raises(ModelNotFound, match="Specific"):
-        make(channel, version=1).add_streamed([(1, 1)], 50)
+        make(channel, version=1).outputs_streamed([(1, 1)], 50)
 
 
 @pytest.mark.parametrize("number", [-1, -(2**200), 1.0, "5", None, True])
@@ -106,7 +140,7 @@ def test_a_damaged_state_ends_the_stream(state, words):
         outputs["state"] = tensors.float_tensor(*state)
 
     with pytest.raises(BadResponse, match=words):
-        make(Channel(spoil)).add_streamed([(1, 1)], 50)
+        make(Channel(spoil)).outputs_streamed([(1, 1)], 50)
 
 
 @pytest.mark.parametrize(

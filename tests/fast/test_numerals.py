@@ -38,3 +38,12 @@ def test_a_long_refused_text_is_abbreviated():
     with pytest.raises(ValueError) as failure:
         numerals.parse("x" * 10_000)
     assert len(str(failure.value)) < 200 and "10000 characters" in str(failure.value)
+
+
+@pytest.mark.parametrize(("value", "text"), [(-16, "-16"), (0, "0"), (42, "42"), (True, "True"), (False, "False")])
+def test_answers_as_text(value, text):
+    assert numerals.written(value) == text
+
+
+def test_a_long_difference_has_its_sign():
+    assert numerals.written(-(10**5000)) == "-1" + "0" * 5000

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from components import addition
+from components.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from serving import questions, tensors, tfrecords
 from serving.prober import TimedClient, probe
 from tests.fast.in_memory import Channel, Failure
@@ -46,8 +47,8 @@ def asked(write):
     return questions.spread([write("data", [example(draw.getrandbits(n), draw.getrandbits(n), n) for n in lengths])], 100)
 
 
-def ask(channel, asked, wanted=_ALL):
-    return probe(TimedClient("memory", "bitsum", channel=channel), asked, wanted)
+def ask(channel, asked, wanted=_ALL, task=ADDITION):
+    return probe(TimedClient("memory", "bitsum", channel=channel), task, asked, wanted)
 
 
 def test_a_server_that_adds_is_right_through_every_signature(asked):
@@ -56,6 +57,50 @@ def test_a_server_that_adds_is_right_through_every_signature(asked):
     assert (report.asked, report.right, report.wrong_count, dict(report.errors)) == (60, 60, 0, {})
     assert report.all_right and report.version == 1 and len(report.latencies_ms) > 3
     assert {request.model_spec.signature_name for request in channel.requests if hasattr(request, "inputs")} == set(_ALL)
+
+
+@pytest.mark.parametrize("task", [SUBTRACTION, COMPARISON])
+def test_other_tasks_are_asked_and_told_from_each_other(asked, task):
+    report = ask(Channel(task=task), asked, task=task)
+    assert (report.asked, report.right, report.as_dict()["task"]) == (60, 60, task.name)
+    for other in TASKS.values():
+        if other != task:
+            assert not ask(Channel(task=other), asked, task=task).all_right
+
+
+def test_a_negative_difference_is_told_with_its_sign(write):
+    def flip(signature, outputs):
+        outputs["sum"] = tensors.bits_tensor([0b110001], 6)
+
+    file = write("data", [example(13, 29, 5)])
+    report = ask(Channel(flip, SUBTRACTION), questions.spread([file], 1), ["add_bits"], SUBTRACTION)
+    assert report.wrong == [{"a": "13", "b": "29", "got": "-15", "expected": "-16", "signature": "add_bits", "bits": 5, "place": 0}]
+    assert "first wrong: 13 - 29 = -15 by add_bits, not -16, output 0 being wrong" in report.line("memory")
+
+
+def test_an_output_before_the_verdict_is_checked_too(write):
+    def flip(signature, outputs):
+        # Up to each place: 1 > 1, 1 > 1, 5 > 5, 13 > 13, 13 > 29, all false.
+        outputs["sum"] = tensors.bits_tensor([0b000100], 6)
+
+    file = write("data", [example(13, 29, 5)])
+    [wrong] = ask(Channel(flip, COMPARISON), questions.spread([file], 1), ["add_bits"], COMPARISON).wrong
+    assert (wrong["got"], wrong["expected"], wrong["place"]) == ("False", "False", 2)
+
+
+@pytest.mark.parametrize("task", TASKS.values())
+def test_behind_a_shorter_answer_of_serving_default_are_zeros(write, task):
+    # The outputs of 0 - 1 and of 1 > 0 would go on with ones.
+    file = write("data", [example(0, 1, 1), example(1, 0, 1), example(5, 5, 8)])
+    asked = questions.spread([file], 3)
+    assert ask(Channel(task=task), asked, ["serving_default"], task).all_right
+
+    def spoil(signature, outputs):
+        rows = tensors.integers(tensors.decode(outputs["sum"]))
+        outputs["sum"] = tensors.bits_tensor([row | (4 if index == short else 0) for index, row in enumerate(rows)], 9)
+
+    short = min(index for index, question in enumerate(asked) if question.length == 1)
+    assert ask(Channel(spoil, task), asked, ["serving_default"], task).wrong_count == 1
 
 
 def test_the_step_signature_is_asked_in_more_than_one_chunk(asked):
@@ -71,7 +116,7 @@ def test_one_flipped_bit_is_found_and_told_with_the_numbers(write):
 
     report = ask(Channel(flip), questions.spread([write("data", [example(13, 29, 8), example(200, 100, 8)])], 10))
     assert (report.asked, report.right, report.wrong_count) == (6, 5, 1)
-    assert report.wrong == [{"a": "13", "b": "29", "got": "43", "expected": "42", "signature": "add_bits", "bits": 8}]
+    assert report.wrong == [{"a": "13", "b": "29", "got": "43", "expected": "42", "signature": "add_bits", "bits": 8, "place": 0}]
     assert not report.all_right and "13 + 29 = 43" in report.line("memory")
 
 

@@ -1,6 +1,7 @@
 """Which record stands where, and in which split."""
 
 import collections
+import dataclasses
 import itertools
 
 import numpy as np
@@ -115,6 +116,27 @@ def test_sums_are_those_of_the_full_adder():
             assert batch.a.dtype == batch.b.dtype == batch.total.dtype == np.uint8
             for a, b, total in zip(batch.a[:10], batch.b[:10], batch.total[:10]):
                 assert total.tolist() == sum_bits(a.tolist(), b.tolist())
+
+
+def wanted(task: str, a: int, b: int, length: int) -> list[int]:
+    """The target bits by Python's integers alone."""
+    if task == "comparison":
+        return [int(a % 2**place > b % 2**place) for place in range(1, length + 2)]
+    return [(a - b) >> place & 1 for place in range(length + 1)]
+
+
+@pytest.mark.parametrize("task", ["subtraction", "comparison"])
+def test_other_tasks_have_the_same_pairs_and_other_targets(task):
+    # Widths around whole bytes and words.
+    addition = Data(long_lengths=(15, 16, 63, 64, 65, 300))
+    data = dataclasses.replace(addition, task=task)
+    for split in sampling.SPLITS:
+        assert pairs(data, split) == pairs(addition, split)
+        for batch in records(data, split, 0, split_size(data, split)):
+            length = batch.a.shape[1]
+            assert batch.total.dtype == np.uint8
+            for a, b, total in zip(batch.a[:40], batch.b[:40], batch.total[:40]):
+                assert total.tolist() == wanted(task, from_bits(a.tolist()), from_bits(b.tolist()), length)
 
 
 def test_every_operand_value_and_every_length_occurs():

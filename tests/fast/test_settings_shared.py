@@ -13,6 +13,8 @@ SHARED = {"server": f"{SERVE.host}:{SERVE.port}", "model_name": SERVE.model_name
 
 @pytest.mark.parametrize(("arguments", "names"), [
     (["add", "1", "2"], ["server", "model_name", "deadline"]),
+    (["subtract", "1", "2"], ["server", "model_name", "deadline"]),
+    (["compare", "1", "2"], ["server", "model_name", "deadline"]),
     (["probe", "127.0.0.1:1", "--examples", "file"], ["model_name", "deadline"]),
     (["serve", "--model_base_path=folder"], ["model_name"]),
 ])

@@ -69,5 +69,23 @@ def test_impossible_transducers_are_refused(change):
         dataclasses.replace(ADDITION, **change)
 
 
+def test_the_meaning_is_that_of_the_table():
+    for task in TASKS.values():
+        for a in range(8):
+            for b in range(8):
+                assert value(task, a, b, length=3) == task.meaning(a, b)
+
+
+def test_outputs_are_read_as_python_values():
+    # 1, 1, 0: 3 unsigned, 3 in two's complement of three bits; 0, 1, 1: 6 and -2.
+    assert [task.read(3, 3) for task in (ADDITION, SUBTRACTION, COMPARISON)] == [3, 3, False]
+    assert [task.value([0, 1, 1]) for task in (ADDITION, SUBTRACTION, COMPARISON)] == [6, -2, True]
+    assert type(COMPARISON.read(1, 1)) is bool
+
+
+def test_statements_are_those_of_people():
+    assert [task.statement(13, 29, task.meaning(13, 29)) for task in TASKS.values()] == ["13 + 29 = 42", "13 - 29 = -16", "13 > 29: False"]
+
+
 def test_tasks_are_values():
     assert TASKS["addition"] == dataclasses.replace(ADDITION) and len({*TASKS.values(), ADDITION}) == 3

@@ -73,7 +73,7 @@ def test_the_deadline_ends_a_long_call_and_the_server_goes_on(server):
     with AdderClient(server.target, deadline=0.2) as client:
         start = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=f"{server.target} did not answer within 0.2 s"):
-            client.add_at_once([(1, 1)], 120_000)
+            client.outputs_at_once([(1, 1)], 120_000)
         assert time.monotonic() - start < 5
         assert client.add(13, 29) == 42
 

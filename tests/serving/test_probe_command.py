@@ -34,7 +34,7 @@ def test_a_server_that_adds(server, examples):
 
 def test_the_report_for_people_is_a_line(server, examples):
     code, out, _ = bitsum("probe", server.target, "--examples", *examples, "--count", 10, "--signature", "add_bits")
-    assert code == 0 and out.count("\n") == 1 and "10 of 10 sums right" in out
+    assert code == 0 and out.count("\n") == 1 and "10 of 10 answers right" in out
 
 
 def test_a_server_that_adds_wrongly_is_found_and_the_numbers_told(models, examples, tmp_path):

@@ -135,7 +135,7 @@ def test_sigterm_lets_calls_under_way_finish_and_refuses_new_ones(base_path):
 
         def long_sum():
             with AdderClient(server.target, deadline=60) as client:
-                answers.append(client.add_at_once([(2**90_000 - 1, 1)], 90_000))
+                answers.append(client.outputs_at_once([(2**90_000 - 1, 1)], 90_000))
 
         caller = threading.Thread(target=long_sum)
         caller.start()

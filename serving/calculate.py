@@ -1,18 +1,25 @@
-"""`bitsum add A B`: the sum of two numbers, computed by the served model."""
+"""`bitsum add A B`, `subtract A B`, `compare A B`: what the served model makes of two numbers.
+
+The model does not say which task it computes. Its outputs are read as those of the command's task, so a model that adds,
+asked to subtract, gives a wrong answer and no error.
+"""
 
 import argparse
 import re
 
 from components.errors import ConfigError
+from components.transducer import ADDITION, COMPARISON, SUBTRACTION
 
-# As settings.Serve; not imported, since this command has to start fast.
+COMMANDS = {"add": ADDITION, "subtract": SUBTRACTION, "compare": COMPARISON}
+
+# As settings.Serve; not imported, since these commands have to start fast.
 _SERVER = "127.0.0.1:8500"
 _MODEL_NAME = "bitsum"
 _DEADLINE = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `bitsum add`."""
+    """The arguments of each of the commands."""
     # argparse takes -5 for a number and -0x5 for an option; all of them are numbers here, which `run` refuses in words.
     parser._negative_number_matcher = re.compile(r"-\.?[0-9]")
     parser.add_argument("a", metavar="A", help="an integer from 0 up: decimal, 0x... or 0b...")
@@ -23,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the sum; the exit code.
+    """Print the answer; the exit code, 0 for each answer.
 
     Raises:
         BitsumError: the arguments are no numbers from 0 up, or the server did not answer.
@@ -37,5 +44,6 @@ def run(args: argparse.Namespace) -> int:
     from serving.client import AdderClient
 
     with AdderClient(args.server, args.model_name, deadline=args.deadline) as client:
-        print(numerals.decimal(client.add(a, b)))
+        [value] = client.apply(COMMANDS[args.command], [(a, b)])
+    print(numerals.written(value))
     return 0
