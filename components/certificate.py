@@ -22,10 +22,14 @@ have the lengths that `units` says; whether they mean anything is for the checke
 import dataclasses
 import json
 import math
+import pathlib
 import re
 from typing import Any
 
 from components.transducer import Transducer
+
+# Where a certificate lies in the SavedModel that it speaks of.
+FILE = pathlib.PurePosixPath("assets.extra/certificate.json")
 
 FORMAT = "bitsum-certificate"
 VERSION = 1
