@@ -58,6 +58,8 @@ class BoxLoss:
         leads = [[task.label(state, symbol) for symbol in task.inputs] for state in origins]
         self.into = np.array([[task.labels.index(label) for label in row] for row in leads], np.int32)
         self.signs = np.array([[2.0 * output - 1.0 for _, output in row] for row in leads], np.float32)
+        # A function of its own is traced once, not once for each abstract step: tracing takes longer than all of the training.
+        self._advance = tf.function(self._advanced)
         self.symbols = np.array(task.inputs, np.float32)
 
     def __call__(self, boxes: Boxes) -> Bound:
@@ -65,14 +67,18 @@ class BoxLoss:
         kernels = self._kernels()
         margins = []
         for _ in range(self.steps):
-            wide = Boxes(tf.maximum(boxes.lower - self.widening, -1.0), tf.minimum(boxes.upper + self.widening, 1.0))
-            images, margin = self._step(kernels, wide)
-            boxes = self._hulls(images, self.into)
+            boxes, margin = self._advance(kernels, boxes)
             margins.append(margin)
         margins = tf.stack(margins)
         worst = tf.reduce_min(margins)
         kept = [tf.where(worst > 0, now, fresh) for now, fresh in zip(boxes, self._restarted(kernels))]
         return Bound(tf.reduce_mean(tf.nn.softplus(self.target - margins)), worst, Boxes(*map(tf.stop_gradient, kept)))
+
+    def _advanced(self, kernels: list, boxes: Boxes) -> tuple[Boxes, tf.Tensor]:
+        """The boxes of the images of widened boxes, and the margins of their outputs [N + 1, S]."""
+        wide = Boxes(tf.maximum(boxes.lower - self.widening, -1.0), tf.minimum(boxes.upper + self.widening, 1.0))
+        images, margins = self._step(kernels, wide)
+        return self._hulls(images, self.into), margins
 
     def start(self) -> Boxes:
         """The boxes of the images of h_0, and, for labels that take more than one step, of the images of those."""

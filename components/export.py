@@ -11,13 +11,16 @@ import uuid
 import tensorflow as tf
 
 from components import signatures
+from components.carry_select import CarrySelect
 from components.dataset import parse
 from components.errors import BitsumError
 from components.gru import GRU
 
 
-def save(cell: GRU, directory: str) -> None:
+def save(cell: GRU, directory: str, parallel: CarrySelect | None = None) -> None:
     """Writes the SavedModel of `cell` to `directory`, which appears whole or not at all.
+
+    With `parallel`, which only a proven cell may have, long numbers are added chunk beside chunk.
 
     Raises:
         BitsumError: `directory` is there already and not empty, or cannot be written.
@@ -26,7 +29,7 @@ def save(cell: GRU, directory: str) -> None:
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        tf.saved_model.save(cell, str(partial), signatures=functions(cell))
+        tf.saved_model.save(cell, str(partial), signatures=functions(cell, parallel))
         partial.rename(target)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
@@ -35,7 +38,7 @@ def save(cell: GRU, directory: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def functions(cell: GRU) -> dict[str, tf.types.experimental.GenericFunction]:
+def functions(cell: GRU, parallel: CarrySelect | None = None) -> dict[str, tf.types.experimental.GenericFunction]:
     """The functions of the exported model by signature name; shapes and dtypes stand in `components.signatures`."""
     bits = tf.TensorSpec([None, None], tf.int64)
     states = tf.TensorSpec([None, cell.units], tf.float32)
@@ -43,33 +46,36 @@ def functions(cell: GRU) -> dict[str, tf.types.experimental.GenericFunction]:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         a, b, length = _parsed(examples)
-        total = _sum(cell, *_checked_operands(a, b))
+        total = _sum(cell, *_checked_operands(a, b), parallel)
         # What follows a shorter number's final carry is the padding's, not the sum's.
         own = tf.sequence_mask(length + 1, tf.shape(total)[1], dtype=tf.int64)
         return {signatures.SUM: total * own, signatures.LENGTH: length}
 
     @tf.function(input_signature=[bits, bits])
     def add_bits(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {signatures.SUM: _sum(cell, *_checked_operands(a, b))}
+        return {signatures.SUM: _sum(cell, *_checked_operands(a, b), parallel)}
 
     @tf.function(input_signature=[bits, bits, states])
     def step(a: tf.Tensor, b: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
         a, b = _checked_operands(a, b)
         logits, state = cell.run(a, b, _checked_state(state, tf.shape(a)[0], cell.units))
-        return {signatures.SUM: _decided(logits), signatures.LOGITS: logits, signatures.STATE: state}
+        return {signatures.SUM: tf.cast(logits > 0, tf.int64), signatures.LOGITS: logits, signatures.STATE: state}
 
     return {signatures.SERVING_DEFAULT: serving_default, signatures.ADD_BITS: add_bits, signatures.STEP: step}
 
 
-def _sum(cell: GRU, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+def _sum(cell: GRU, a: tf.Tensor, b: tf.Tensor, parallel: CarrySelect | None) -> tf.Tensor:
     """The sum's bits [B, T + 1] of operands [B, T]: one more (0, 0) step brings the final carry out."""
     a, b = (tf.pad(operand, [[0, 0], [0, 1]]) for operand in (a, b))
-    logits, _ = cell.run(a, b, cell.start(tf.shape(a)[0]))
-    return _decided(logits)
 
+    def step_by_step() -> tf.Tensor:
+        logits, _ = cell.run(a, b, cell.start(tf.shape(a)[0]))
+        return logits > 0
 
-def _decided(logits: tf.Tensor) -> tf.Tensor:
-    return tf.cast(logits > 0, tf.int64)
+    if parallel is None:
+        return tf.cast(step_by_step(), tf.int64)
+    is_long = tf.shape(a)[1] - 1 > parallel.above
+    return tf.cast(tf.cond(is_long, lambda: parallel.decide(cell, a, b), step_by_step), tf.int64)
 
 
 def _parsed(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

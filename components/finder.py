@@ -1,14 +1,16 @@
 """The finder: looks for boxes that the checker will accept. Nobody need trust it.
 
 It iterates the abstract step (intervals in float64, every allowance `FACTOR` times the checker's, so that the checker sees
-slack) from the images of h_0, widens what still grows a little more each round, stops when nothing leaves its box, and
-narrows the boxes for a few rounds to the hulls of their images. Where one box per label does not suffice, boxes are kept
-apart by the last symbols read too: `depth` of them.
+slack) from the images of h_0, and stops when nothing leaves its box. What creeps is helped to its end: now and then each side
+jumps to the limit that its last two moves point to, as in Aitken's delta-squared process; where this leads to no proof, what
+still grows is widened a little more each round. Then the boxes are narrowed for a few rounds to the hulls of their images.
+Where one box per label does not suffice, boxes are kept apart by the last symbols read too: `depth` of them.
 
 Shapes: N boxes, S symbols, H units; an empty box has lower = inf, upper = -inf.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -20,6 +22,12 @@ from components.weights import NAMES, Weights
 FACTOR = 3.0
 ROUNDS = 160
 NARROWING = 8
+# Rounds from one jump to the next: in between, the moves settle down to a geometric series. A jump goes somewhat too far, as a
+# side that stops short of its limit leaves its box for ever.
+JUMP_EVERY = 12
+OVERSHOOT = 1.2
+# A move that is hardly smaller than the one before points nowhere.
+SLOWEST = 0.9999
 # In round n a side that grew by d moves out by d * growth**n, so that what creeps comes to its end within the rounds. The
 # slower growths overshoot less, and are tried where the faster ones led to boxes whose margins are not positive.
 GROWTHS = (1.1, 1.05, 1.03)
@@ -81,8 +89,8 @@ def graph(task: Transducer, depth: int) -> Graph:
 def _attempt(weights: Weights, task: Transducer, nodes: Graph) -> Finding:
     cell = _Cell(weights, task)
     finding = Finding(None, f"{len(nodes.labels)} boxes did not settle within {ROUNDS} rounds")
-    for growth in GROWTHS:
-        boxes = _stable(cell, nodes, growth)
+    for strategy in (_jumping, *(functools.partial(_widening, growth=growth) for growth in GROWTHS)):
+        boxes = strategy(cell, nodes)
         if boxes is None:
             continue
         for _ in range(NARROWING):
@@ -98,8 +106,28 @@ def _attempt(weights: Weights, task: Transducer, nodes: Graph) -> Finding:
     return finding
 
 
-def _stable(cell: "_Cell", nodes: Graph, growth: float) -> Bounds | None:
-    """Boxes that contain their images and those of h_0, or None after ROUNDS rounds."""
+def _jumping(cell: "_Cell", nodes: Graph) -> Bounds | None:
+    """Boxes that contain their images and those of h_0, or None after ROUNDS rounds; every JUMP_EVERY rounds the sides jump."""
+    # -lower and upper, so that both only grow; those of an empty box are -inf.
+    sides = np.full((2, len(nodes.labels), cell.units), -np.inf)
+    before = np.zeros_like(sides)
+    for count in range(1, ROUNDS + 1):
+        low, high = cell.hulls(nodes, (-sides[0], sides[1]))
+        images = np.stack([-low, high])
+        if np.all(images <= sides):
+            return -sides[0], sides[1]
+        move = np.subtract(images, sides, out=np.zeros_like(sides), where=np.isfinite(sides)).clip(min=0.0)
+        sides = np.maximum(sides, images)
+        if count % JUMP_EVERY == 0:
+            ratio = np.divide(move, before, out=np.zeros_like(move), where=before > 0).clip(max=SLOWEST)
+            # d + d r + d r^2 + ... = d / (1 - r), of which the side has made the first step.
+            sides = np.minimum(sides + move * (OVERSHOOT / (1 - ratio) - 1), 1.0)
+        before = move
+    return None
+
+
+def _widening(cell: "_Cell", nodes: Graph, growth: float) -> Bounds | None:
+    """As `_jumping`, but what grew is moved out by `growth` more each round."""
     shape = len(nodes.labels), cell.units
     lower, upper = np.full(shape, np.inf), np.full(shape, -np.inf)
     for count in range(ROUNDS):

@@ -9,6 +9,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+# The inputs in the order of 2 a + b.
+PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
 
 class GRU(tf.Module):
     """The cell and its run over time.
@@ -75,16 +78,18 @@ class GRU(tf.Module):
         Returns:
             (logits float32 [B, T], state float32 [B, H] after the last step).
         """
-        x = tf.cast(tf.transpose(tf.stack([a, b], axis=-1), [1, 0, 2]), tf.float32)  # [T, B, 2]
-        steps = tf.shape(x)[0]
-        columns = self.project(x) if noise is None else (*self.project(x), noise)
-        inputs = [tf.TensorArray(tf.float32, steps).unstack(column) for column in columns]
+        # Transposed as floats, since oneDNN writes an error into the log on processors for which it cannot transpose integers.
+        symbols = tf.cast(tf.transpose(tf.cast(2 * a + b, tf.float32)), tf.int32)  # [T, B]
+        steps = tf.shape(symbols)[0]
+        # Four rows each: what every step projects anew would be far larger than the numbers.
+        tables = self.project(tf.constant(PAIRS, tf.float32))
+        inputs = [tf.TensorArray(column.dtype, steps).unstack(column) for column in (symbols, noise) if column is not None]
         # One element more than there are steps, so that the stack has a shape even for T = 0.
         states = tf.TensorArray(tf.float32, steps + 1, element_shape=[None, self.units]).write(0, state)
 
         def body(time: tf.Tensor, h: tf.Tensor, states: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-            x_z, x_r, x_h, *disturbance = (column.read(time) for column in inputs)
-            h = sum(disturbance, self.advance(x_z, x_r, x_h, h))
+            symbol, *disturbance = (column.read(time) for column in inputs)
+            h = sum(disturbance, self.advance(*(tf.gather(table, symbol) for table in tables), h))
             return time + 1, h, states.write(time + 1, h)
 
         shapes = (tf.TensorShape([]), tf.TensorShape([None, self.units]), None)

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from components.errors import ConfigError
+from components.transducer import ADDITION, TASKS
 
 
 def knob(default: Any, why: str, *, unit: str = "", at_least=None, at_most=None, choices: tuple = ()) -> Any:
@@ -72,8 +73,11 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Data(Section):
-    """Which pairs of numbers are generated, and how they are split."""
+    """Which pairs of numbers are generated, what is to be learned of them, and how they are split."""
 
+    task: str = knob(
+        ADDITION.name, "What is computed, from the data to the answers of the server: a + b, a - b, or whether a > b.", choices=tuple(TASKS)
+    )
     seed: int = knob(1, "The same seed gives the same records, byte for byte.", at_least=0, at_most=2**63 - 1)
     span: int = knob(0, "Which portion of the data this run sees; a pair's split never depends on it.", at_least=0)
     max_length: int = knob(
@@ -107,21 +111,70 @@ class Train(Section):
 
     seed: int = knob(1, "Initial weights, order of the batches and noise all derive from it.", at_least=0, at_most=2**31 - 1)
     units: int = knob(16, "Size of the hidden state.", unit="units", at_least=1, at_most=4096)
-    steps: int = knob(1000, "Batches that the optimizer sees.", unit="steps", at_least=1)
+    steps: int = knob(
+        1000, "The most batches that the optimizer sees; with proof.train it stops proof.extra_steps after the first proof.",
+        unit="steps", at_least=1,
+    )
     batch_size: int = knob(100, "Examples in a batch, of mixed lengths.", unit="examples", at_least=1)
     loss: str = knob(
         "cross_entropy", "Cross entropy of the bits, or the article's squared error of sigmoid outputs.",
         choices=("cross_entropy", "quadratic"),
     )
     optimizer: str = knob("adam", "Adam (Kingma & Ba 2015), or plain stochastic gradient descent.", choices=("adam", "sgd"))
-    learning_rate: float = knob(0.01, "Step size of the optimizer.", at_least=1e-9, at_most=10.0)
+    learning_rate: float = knob(0.02, "Step size of the optimizer.", at_least=1e-9, at_most=10.0)
     clip_norm: float = knob(1.0, "Gradients are scaled down to this global norm; 0 leaves them alone.", at_least=0.0)
     state_noise: float = knob(
-        0.5, "Half width of the uniform noise that is added to the hidden state at each training step. Plain training (0) "
-        "often looks right and fails on structured numbers.", at_least=0.0, at_most=10.0,
+        0.0, "Half width of the uniform noise that is added to the hidden state at each training step. Without proof.train, 0 often "
+        "looks right and fails on structured numbers, where 0.5 seldom does.", at_least=0.0, at_most=10.0,
     )
     update_bias: float = knob(0.0, "Initial bias of the update gate z; the other biases start at 0.", at_least=-20.0, at_most=20.0)
     report_every: int = knob(50, "Interval of the progress reports and TensorBoard scalars.", unit="steps", at_least=1)
+    run_fn: str = knob("components.trainer.run_fn", "The function that TFX's Trainer calls, by its full name: another one for another cell.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof(Section):
+    """The proof that a model computes its task for any length: what is trained for it, what is asked of it, what it buys."""
+
+    required: bool = knob(True, "Only a proven model is pushed. false is for cells and tasks without a proof; every output says so.")
+    train: bool = knob(True, "Train with the provability loss too, which holds the rules of the task. false: the plain loss on examples.")
+    box_steps: int = knob(
+        5, "Abstract steps of the provability loss. More of them see further and cost more; 8 units need 10.",
+        unit="steps", at_least=1, at_most=100,
+    )
+    widening: float = knob(
+        1e-3, "Added on both sides of the boxes before each abstract step, so that the proof has room for rounding.",
+        at_least=0.0, at_most=1.0,
+    )
+    target: float = knob(
+        0.0, "Margins of the logits beyond this weigh little in the provability loss; 8 units need 2.", at_least=-100.0, at_most=100.0
+    )
+    share_grow: float = knob(
+        0.01, "Added to the share of the provability loss after a step with a low data loss.", at_least=0.0, at_most=1.0
+    )
+    share_shrink: float = knob(0.005, "Taken from the share after any other step, so that the data come first.", at_least=0.0, at_most=1.0)
+    share_most: float = knob(0.5, "The share grows up to this; the rest is the data loss's.", at_least=0.0, at_most=1.0)
+    ready_loss: float = knob(
+        0.3, "A data loss below this is low. A provability loss that counts from the first step on never gets going.",
+        at_least=0.0, at_most=100.0,
+    )
+    attempt_every: int = knob(
+        25, "Interval of the attempts at a certificate, once the bound says that there may be one.", unit="steps", at_least=1
+    )
+    extra_steps: int = knob(
+        400, "Trained on for so long after the first accepted certificate, for a larger margin.", unit="steps", at_least=0
+    )
+    search_seconds: float = knob(
+        20.0, "How long a counterexample is looked for where no certificate is found.", unit="seconds", at_least=0.0, at_most=86_400.0
+    )
+    parallel_above: int = knob(
+        512, "Longer numbers are added in chunks that run side by side, by a proven model; an unproven one goes bit by bit.",
+        unit="bits", at_least=1, at_most=2**31 - 1,
+    )
+    chunk: int = knob(
+        128, "Size of these chunks. A long number takes as many steps as a chunk has bits, and twice the work of going bit by bit.",
+        unit="bits", at_least=1, at_most=2**20,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +194,13 @@ class Infra(Section):
 
     serve_command: tuple = knob(("bitsum", "serve"), "Program that serves the candidate, as `bitsum serve` does.")
     probe_command: tuple = knob(("bitsum", "probe"), "Program that asks the server and checks every bit, as `bitsum probe` does.")
+    qualify_command: tuple = knob(
+        ("bitsum", "qualify"), "Program that measures the server's sigmoid and tanh, as `bitsum qualify` does; for a proven model only."
+    )
     examples: int = knob(500, "Requests made from the data; each split is asked.", unit="examples", at_least=1)
     start_timeout: float = knob(120.0, "The server must serve the model within this time.", unit="seconds", at_least=0.1)
     probe_timeout: float = knob(300.0, "The requests must be answered within this time.", unit="seconds", at_least=0.1)
+    qualify_timeout: float = knob(300.0, "The activations must be measured within this time.", unit="seconds", at_least=0.1)
     warmup_examples: int = knob(
         8, "Requests stored with the model, which a server replays while loading so that no user waits for the first run.",
         unit="examples", at_least=1, at_most=1000,

@@ -66,6 +66,7 @@ class Config:
     pipeline: Pipeline = Pipeline()
     data: settings.Data = settings.Data()
     train: settings.Train = settings.Train()
+    proof: settings.Proof = settings.Proof()
     evaluate: settings.Evaluate = settings.Evaluate()
     infra: settings.Infra = settings.Infra()
     serve: settings.Serve = settings.Serve()

@@ -10,6 +10,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfx.types import standard_artifacts
 
 from components import addition, infra_validator, settings, tf_examples, warmup
+from components.artifacts import Certificate
 from tests.serving import adder_model
 
 PAIRS = [(13, 29), (0, 0), (2**40 - 1, 1), (2**99, 2**99 + 5), (7, 7), (2**64 - 1, 2**64 - 1)]
@@ -32,7 +33,9 @@ def _record(pair: tuple[int, int]) -> bytes:
     return tf_examples.serialize({"a": a, "b": b, "sum": addition.to_bits(sum(pair), length + 1), "length": [length]})
 
 
-def _validate(tmp_path, examples, broken=False, spoil=lambda folder: None, **knobs) -> tuple[standard_artifacts.InfraBlessing, str]:
+def _validate(
+    tmp_path, examples, broken=False, spoil=lambda folder: None, task="addition", **knobs
+) -> tuple[standard_artifacts.InfraBlessing, str]:
     """Run the component's executor on an adder, as TFX runs it: the blessing and the reason in it."""
     model, blessing = standard_artifacts.Model(), standard_artifacts.InfraBlessing()
     model.uri, blessing.uri = str(tmp_path / "model"), str(tmp_path / "blessing")
@@ -42,8 +45,10 @@ def _validate(tmp_path, examples, broken=False, spoil=lambda folder: None, **kno
     infra = json.dumps(dataclasses.asdict(settings.Infra(**{"examples": 20, "warmup_examples": 4, **knobs})))
     (tmp_path / "blessing").mkdir()
     executor = infra_validator.InfraValidator.EXECUTOR_SPEC.executor_class()
-    properties = {"infra": infra, "model_name": "adder", "code": "hash"}
-    executor.Do({"model": [model], "examples": [examples]}, {"blessing": [blessing]}, properties)
+    properties = {"infra": infra, "model_name": "adder", "task": task, "code": "hash"}
+    certificate = Certificate()
+    certificate.proven = 0
+    executor.Do({"model": [model], "examples": [examples], "certificate": [certificate]}, {"blessing": [blessing]}, properties)
     return blessing, blessing.get_string_custom_property("reason")
 
 
@@ -63,7 +68,13 @@ def test_a_model_that_answers_wrongly_is_refused_with_the_numbers(tmp_path, exam
     blessing, reason = _validate(tmp_path, examples, broken=True)
     assert blessing.get_int_custom_property("blessed") == 0
     assert (tmp_path / "blessing" / "INFRA_NOT_BLESSED").exists()
-    assert "embedded" in reason and "sums of split eval wrongly" in reason and "13" in reason and "29" in reason
+    assert "embedded" in reason and "questions of split eval wrongly" in reason and "13" in reason and "29" in reason
+
+
+def test_a_model_for_another_task_is_refused(tmp_path, examples):
+    blessing, reason = _validate(tmp_path, examples, task="subtraction")
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert "questions of split eval wrongly" in reason and "'expected': '-16'" in reason
 
 
 def test_a_model_that_does_not_load_is_refused_with_the_servers_words(tmp_path, examples):

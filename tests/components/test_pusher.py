@@ -9,10 +9,11 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components import pusher, version_folder
+from components.errors import BitsumError
 from tests.serving import adder_model
 
 
-def _push(tmp_path, evaluated: int, infra: int, name: str = "run") -> standard_artifacts.PushedModel:
+def _push(tmp_path, blessed: int, infra: int, name: str = "run", task: str = "addition") -> standard_artifacts.PushedModel:
     """Run the executor as TFX runs it, on a model that infra validation left in its blessing."""
     kinds = {
         "model": standard_artifacts.Model, "examples": standard_artifacts.Examples,
@@ -22,12 +23,12 @@ def _push(tmp_path, evaluated: int, infra: int, name: str = "run") -> standard_a
     for key, [artifact] in inputs.items():
         artifact.uri = str(tmp_path / key)
         pathlib.Path(artifact.uri).mkdir(exist_ok=True)
-    inputs["model_blessing"][0].set_int_custom_property("blessed", evaluated)
+    inputs["model_blessing"][0].set_int_custom_property("blessed", blessed)
     inputs["infra_blessing"][0].set_int_custom_property("blessed", infra)
     pushed = standard_artifacts.PushedModel()
     pushed.uri = str(tmp_path / name)
     context = base_executor.BaseExecutor.Context(pipeline_run_id="run-1")
-    properties = {"destination": str(tmp_path / "served"), "config_hash": "c", "code": "d"}
+    properties = {"destination": str(tmp_path / "served"), "task": task, "config_hash": "c", "code": "d"}
     pusher.Executor(context).Do(inputs, {"pushed_model": [pushed]}, properties)
     return pushed
 
@@ -49,6 +50,7 @@ def test_what_infra_validation_served_is_pushed_and_recorded(tmp_path, stamped):
     assert version_folder.problems(folder) == []
     origin = version_folder.manifest(folder)["origin"]
     assert (origin["run"], origin["config_sha256"], origin["code_sha256"]) == ("run-1", "c", "d")
+    assert (origin["task"], origin["certificate"], len(origin["graph_sha256"])) == ("addition", "", 64)
     assert origin["data_sha256"] == version_folder.sha256_of_files(tmp_path / "examples")
     assert (pushed.get_int_custom_property("pushed"), pushed.get_int_custom_property("is_new")) == (1, 1)
     assert pushed.get_string_custom_property("pushed_version") == str(version)
@@ -72,3 +74,10 @@ def test_the_same_model_saved_again_is_not_pushed_again_and_another_one_is(tmp_p
     other = _push(tmp_path, 1, 1, "other")
     assert other.get_int_custom_property("is_new") == 1
     assert len(version_folder.versions(tmp_path / "served")) == 2
+
+
+def test_a_model_for_another_task_does_not_take_the_place_of_what_clients_ask(tmp_path, stamped):
+    _push(tmp_path, 1, 1)
+    with pytest.raises(BitsumError, match="holds versions for addition, this model is for subtraction"):
+        _push(tmp_path, 1, 1, "other", task="subtraction")
+    assert len(version_folder.versions(tmp_path / "served")) == 1

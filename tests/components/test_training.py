@@ -14,12 +14,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import dataset, model_identity, progress, trainer, training
+from components import certificate, checker, dataset, export, finder, graph_identity, model_identity, progress, trainer, training
 from components.addition import sum_bits, to_bits
+from components.attempts import Attempts
+from components.box_loss import BoxLoss
+from components.carry_select import CarrySelect
 from components.errors import BitsumError
-from components.settings import Train
+from components.settings import Proof, Train
+from components.transducer import ADDITION, TASKS
+from components.weights import Weights
 
-SMALL = Train(units=8, steps=60, batch_size=32, report_every=20, state_noise=0.2)
+SMALL = Train(units=8, steps=60, batch_size=32, report_every=20, learning_rate=0.01, state_noise=0.2)
+# Every data loss is low enough for a share to grow, if there were one.
+PLAIN = Proof(train=False, ready_loss=100.0)
 
 
 def example(a, b, length):
@@ -52,9 +59,9 @@ def files(data, split):
     return [str(data / f"Split-{split}" / "*")]
 
 
-def run_fn(data, out, settings):
+def run_fn(data, out, settings, **config):
     fn_args = types.SimpleNamespace(
-        custom_config={"train": dataclasses.asdict(settings), "code": "hash"},
+        custom_config={"train": dataclasses.asdict(settings), "code": "hash", **config},
         train_files=files(data, "train"), eval_files=files(data, "eval"),
         serving_model_dir=str(out / "Format-Serving"), model_run_dir=str(out / "logs"),
     )  # fmt: skip
@@ -194,7 +201,7 @@ VARIANTS = [
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_the_loss_decreases(data, tmp_path, reports, changes):
     settings = dataclasses.replace(SMALL, **changes)
-    training.train(settings, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"))
+    training.train(settings, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"), PLAIN)
     held_out = dataset.first_batch(files(data, "eval"), 100)
     before = training.measures(training.GRU(8, settings.seed), held_out, settings.loss)
     after = reports[-1].numbers
@@ -209,7 +216,8 @@ def test_gradients_are_clipped_to_the_global_norm(data):
     settings = dataclasses.replace(SMALL, optimizer="sgd", learning_rate=1.0, clip_norm=0.01)
     cell = training.GRU(8, seed=1)
     before = [variable.numpy() for variable in cell.trainable_variables]
-    training.make_update(cell, settings)(batch, tf.constant(1))
+    update, carried = training.make_update(cell, settings, PLAIN)
+    update(batch, tf.constant(1), carried)
     moved = np.concatenate([(new.numpy() - old).ravel() for new, old in zip(cell.trainable_variables, before)])
     assert np.linalg.norm(moved) == pytest.approx(0.01, rel=1e-3)
 
@@ -220,15 +228,128 @@ def test_a_loss_that_is_no_number_stops_the_training(data, tmp_path, monkeypatch
         training.train(SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"))
 
 
-def test_run_fn_exports_a_model_and_logs_for_tensorboard(data, tmp_path, reports):
-    out = run_fn(data, tmp_path, dataclasses.replace(SMALL, steps=400, units=16, learning_rate=0.02))
-    assert reports[-1].stage == "train"
-    assert {"step": 400, "of": 400, "exact": 1.0}.items() <= reports[-1].numbers.items()
+def weights_of(model):
+    return Weights.of(model_identity.weights(str(model)))
+
+
+def test_run_fn_exports_a_proven_model_that_runs_in_chunks_and_logs_for_tensorboard(data, tmp_path, reports):
+    proof = Proof(extra_steps=30, parallel_above=20, chunk=8)
+    out = run_fn(data, tmp_path, Train(), proof=dataclasses.asdict(proof), task="addition")
+    model = out / "Format-Serving"
+    weights = weights_of(model)
+    verdict = checker.check(certificate.write(finder.find(weights).certificate), weights)
+    assert verdict.proven
+    last = reports[-1].numbers
+    assert last["step"] < 1000 and last["exact"] == 1 and last["share"] > 0 and last["bound"] > 0
+    assert last["margin"] == pytest.approx(verdict.margin)
+    export.save(training.GRU(16), str(tmp_path / "chunks"), CarrySelect(ADDITION, 20, 8))
+    assert graph_identity.graph_sha256(str(model)) == graph_identity.graph_sha256(str(tmp_path / "chunks"))
+    [events] = (out / "logs").glob("events.out.tfevents.*")
+    tags = {value.tag for record in tf.compat.v1.train.summary_iterator(str(events)) for value in record.summary.value}
+    trained = {"train/loss", "train/box_loss", "train/share", "train/bound", "train/margin"}
+    assert tags == trained | {"eval/loss", "eval/accuracy", "eval/exact"}
+
+
+def test_run_fn_with_the_plain_loss_exports_a_model_that_runs_step_by_step(data, tmp_path, reports):
+    settings = dataclasses.replace(SMALL, steps=300, units=16, learning_rate=0.02, state_noise=0.0)
+    out = run_fn(data, tmp_path, settings, proof={"train": False})
+    assert {"step": 300, "of": 300, "exact": 1.0}.items() <= reports[-1].numbers.items()
+    # Right on everything it is asked, and not proven.
+    assert finder.find(weights_of(out / "Format-Serving")).certificate is None
     add = tf.saved_model.load(str(out / "Format-Serving")).signatures["add_bits"]
     assert add(a=tf.constant([[1, 0, 1]], tf.int64), b=tf.constant([[1, 1, 0]], tf.int64))["sum"].numpy().tolist() == [[0, 0, 0, 1]]
+    export.save(training.GRU(16), str(tmp_path / "steps"))
+    assert graph_identity.graph_sha256(str(out / "Format-Serving")) == graph_identity.graph_sha256(str(tmp_path / "steps"))
     [events] = (out / "logs").glob("events.out.tfevents.*")
     tags = {value.tag for record in tf.compat.v1.train.summary_iterator(str(events)) for value in record.summary.value}
     assert tags == {"train/loss", "eval/loss", "eval/accuracy", "eval/exact"}
+
+
+def test_the_plain_loss_leaves_boxes_and_share_alone(data):
+    batch = dataset.first_batch(files(data, "train"), 32)
+    update, carried = training.make_update(training.GRU(8), SMALL, PLAIN)
+    losses, following = update(batch, tf.constant(1), carried)
+    assert (float(losses.box), float(losses.margin), float(following.share)) == (0, -np.inf, 0)
+    np.testing.assert_array_equal(following.boxes.lower, carried.boxes.lower)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_an_update_is_the_gradient_of_the_mixed_loss_and_hands_its_boxes_on(data, task):
+    """Plain gradient descent with rate 1 moves the weights by the gradient itself."""
+    batch = dataset.first_batch(files(data, "train"), 32)
+    settings = dataclasses.replace(SMALL, optimizer="sgd", learning_rate=1.0, clip_norm=0.0, state_noise=0.0)
+    proof = Proof(box_steps=2, widening=0.01, target=1.0, ready_loss=100.0, share_grow=0.125)
+    cell, twin = training.GRU(8, seed=1), training.GRU(8, seed=1)
+    update, carried = training.make_update(cell, settings, proof, task)
+    bound = BoxLoss(twin, task, 2, 0.01, 1.0)
+    boxes = bound.start()
+    for step, share in ((1, 0.0), (2, 0.125)):
+        with tf.GradientTape() as tape:
+            logits, _ = twin.run(batch.a, batch.b, twin.start(32))
+            data_loss, found = training.data_loss(logits, batch, "cross_entropy"), bound(boxes)
+            loss = (1 - share) * data_loss + share * found.loss
+        for variable, gradient in zip(twin.trainable_variables, tape.gradient(loss, twin.trainable_variables)):
+            variable.assign_sub(gradient)
+        boxes = found.boxes
+        losses, carried = update(batch, tf.constant(step), carried)
+        np.testing.assert_allclose(losses, [data_loss, found.loss, found.margin], rtol=1e-4)
+        np.testing.assert_allclose(carried.boxes, boxes, atol=1e-5)
+        for one, other in zip(cell.trainable_variables, twin.trainable_variables):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    assert float(carried.share) == 0.25
+
+
+class Scripted(Attempts):
+    """Accepts a certificate at the steps that are given, with the step as its margin; remembers the bias at each attempt."""
+
+    def __init__(self, cell, task):
+        super().__init__(cell, task)
+        self.asked, self.seen = [], {}
+
+    def attempt(self, step, depths=(0,)):
+        self.asked.append((step, depths))
+        self.seen[step] = self._cell.b_z.numpy()
+        if step not in self.accepted:
+            return False
+        self.first, self.last, self.margin = self.first or step, step, float(step)
+        self._kept = {"b_z": self.seen[step]}
+        return True
+
+
+ALL = (0, 1, 2)
+SCRIPTS = [
+    # accepted at, extra_steps, of the weights, first, attempts
+    ([], 20, 60, None, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
+    ([20, 30, 40], 20, 40, 20, [(step, (0,)) for step in (10, 20, 30, 40)]),
+    ([20], 0, 20, 20, [(10, (0,)), (20, (0,))]),
+    # Lost at the time to stop: trained on until it is found again.
+    ([20, 50], 20, 50, 20, [(step, (0,)) for step in (10, 20, 30, 40, 50)]),
+    # Lost for good: the weights of the last one.
+    ([20, 30], 20, 30, 20, [(step, (0,)) for step in (10, 20, 30, 40, 50, 60)]),
+    ([60], 20, 60, 60, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
+]
+
+
+@pytest.mark.parametrize("accepted, extra, steps, first, asked", SCRIPTS)
+def test_it_ends_with_an_accepted_certificate_where_there_was_one(data, tmp_path, monkeypatch, accepted, extra, steps, first, asked):
+    made = []
+    monkeypatch.setattr(training, "Attempts", lambda cell, task: made.append(Scripted(cell, task)) or made[-1])
+    monkeypatch.setattr(Scripted, "accepted", accepted, raising=False)
+    # A bound that is always positive: every attempt is due.
+    monkeypatch.setattr(training.BoxLoss, "__call__", lambda self, boxes: training.Bound(tf.zeros([]), tf.ones([]), boxes))
+    cell, outcome = training.train(
+        SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"), Proof(attempt_every=10, extra_steps=extra)
+    )
+    assert outcome == (steps, first, float(steps) if first else None)
+    assert made[0].asked == asked
+    np.testing.assert_array_equal(cell.b_z, made[0].seen[steps])
+
+
+def test_nothing_is_attempted_before_the_bound_is_positive(data, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Attempts, "attempt", lambda self, step, depths=(0,): asked.append(step) or False)
+    training.train(SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"), Proof(attempt_every=10))
+    assert asked == [60]
 
 
 IN_ANOTHER_PROCESS = """
@@ -244,10 +365,12 @@ print(model_identity.fingerprint(fn_args.serving_model_dir))
 
 def test_another_process_trains_the_same_model_and_another_seed_another(data, tmp_path):
     settings = dataclasses.replace(SMALL, units=16, batch_size=100)
-    run_fn(data, tmp_path / "here", settings)
-    run_fn(data, tmp_path / "other", dataclasses.replace(settings, seed=2))
+    proof = {"ready_loss": 100.0}
+    run_fn(data, tmp_path / "here", settings, proof=proof)
+    run_fn(data, tmp_path / "other", dataclasses.replace(settings, seed=2), proof=proof)
     there = {
-        "custom_config": {"train": dataclasses.asdict(settings)}, "train_files": files(data, "train"), "eval_files": files(data, "eval"),
+        "custom_config": {"train": dataclasses.asdict(settings), "proof": proof},
+        "train_files": files(data, "train"), "eval_files": files(data, "eval"),
         "serving_model_dir": str(tmp_path / "there"), "model_run_dir": str(tmp_path / "logs"),
     }  # fmt: skip
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(there)]

@@ -11,8 +11,8 @@ from components.weights import NAMES, Weights
 DATA = pathlib.Path(__file__).parent.parent / "data"
 
 
-def weights() -> Weights:
-    text = json.loads((DATA / "addition_8_weights.json").read_text())
+def weights(name: str = "addition_8") -> Weights:
+    text = json.loads((DATA / f"{name}_weights.json").read_text())
 
     def floats(value):
         return float.fromhex(value) if isinstance(value, str) else [floats(item) for item in value]

@@ -15,7 +15,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # The only modules of components/ that may import TFX or Beam, themselves or through others.
 STEPS = {
-    "arithmetic_validator", "artifacts", "data_gate", "evaluator", "examples", "infra_validator", "metrics", "pusher",
+    "arithmetic_validator", "artifacts", "data_gate", "evaluator", "examples", "infra_validator", "metrics", "prover",
+    "pusher",
 }  # fmt: skip
 TFX_AND_BEAM = {
     "apache_beam", "ml_metadata", "tensorflow_data_validation", "tensorflow_model_analysis", "tensorflow_transform", "tfx", "tfx_bsl",
@@ -24,7 +25,7 @@ TFX_AND_BEAM = {
 # The checker of proofs and the facts that it and the command line start from need nothing but Python.
 STANDARD_LIBRARY_ONLY = {
     "addition", "arithmetic", "certificate", "checker", "errors", "interval", "model_server", "patterns", "progress", "settings",
-    "signatures", "transducer", "version_folder", "weights",
+    "signatures", "transducer", "transduction", "version_folder", "weights",
 }  # fmt: skip
 # tomllib came into the standard library with Python 3.11; tomli is the same for 3.10.
 STANDARD_LIBRARY = sys.stdlib_module_names | {"tomllib", "tomli"}

@@ -10,7 +10,7 @@ from pipeline import cli
 _HEAVY = ("tensorflow", "tfx", "apache_beam", "numpy", "grpc", "ml_metadata")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["config"], ["run", "--help"], ["serve", "--help"], ["probe", "--help"], ["add", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["config"], *([name, "--help"] for name in ("run", "serve", "probe", "add", "compare"))])
 def test_help_and_config_import_nothing_heavy(arguments):
     program = (
         "import sys\nfrom pipeline import cli\n"

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import export, model_identity, signatures
+from components import export, graph_identity, model_identity, signatures
 from components.addition import from_bits, to_bits
+from components.carry_select import CarrySelect
 from components.errors import BitsumError
 from components.gru import GRU
+from components.transducer import ADDITION
 from tests.fast.hand_made import adder
 
 
@@ -167,7 +169,7 @@ EXAMPLES_REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("examples, text", EXAMPLES_REFUSED)
+@pytest.mark.parametrize("examples, text", EXAMPLES_REFUSED, ids=[text for _, text in EXAMPLES_REFUSED])
 def test_the_graph_refuses_examples_that_are_no_sums(run, examples, text):
     with pytest.raises(tf.errors.InvalidArgumentError) as refusal:
         run("serving_default", examples=np.array(examples, object))
@@ -192,20 +194,28 @@ EXPORT_AFTER_OTHER_WORK = """
 import sys
 import tensorflow as tf
 from components import export, model_identity
+from components.carry_select import CarrySelect
 from components.gru import GRU
+from components.transducer import ADDITION
 for number in range(3):
     tf.function(lambda: tf.while_loop(lambda i: i < 3, lambda i: i + 1, [number]))()
-export.save(GRU(3, seed=5), sys.argv[1])
-print(model_identity.fingerprint(sys.argv[1]))
+    tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: tf.scan(lambda y, z: y + z, tf.stack([x, x]))[0]))(tf.constant(number))
+for folder, parallel in zip(sys.argv[1:], (None, CarrySelect(ADDITION, 20, 8))):
+    export.save(GRU(3, seed=5), folder, parallel)
+    print(model_identity.fingerprint(folder))
 """
 
 
 def test_identity_is_that_of_another_process_that_did_other_work_before(tmp_path):
-    export.save(GRU(3, seed=5), str(tmp_path / "here"))
-    command = [sys.executable, "-c", EXPORT_AFTER_OTHER_WORK, str(tmp_path / "there")]
-    there = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    assert model_identity.fingerprint(str(tmp_path / "here")) == there
-    assert (tmp_path / "here" / "saved_model.pb").read_bytes() != (tmp_path / "there" / "saved_model.pb").read_bytes()
+    options = {"steps": None, "chunks": CarrySelect(ADDITION, 20, 8), "other": CarrySelect(ADDITION, 20, 9)}
+    for name, parallel in options.items():
+        export.save(GRU(3, seed=5), str(tmp_path / name), parallel)
+    command = [sys.executable, "-c", EXPORT_AFTER_OTHER_WORK, str(tmp_path / "there"), str(tmp_path / "there_chunks")]
+    there = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    here = [model_identity.fingerprint(str(tmp_path / name)) for name in options]
+    assert here[:2] == there
+    assert len(set(here)) == 3
+    assert (tmp_path / "steps" / "saved_model.pb").read_bytes() != (tmp_path / "there" / "saved_model.pb").read_bytes()
 
 
 def test_identity_notices_other_weights_and_another_wiring(model_dir, tmp_path, monkeypatch):
@@ -217,9 +227,9 @@ def test_identity_notices_other_weights_and_another_wiring(model_dir, tmp_path, 
     monkeypatch.setattr(GRU, "advance", lambda self, x_z, x_r, x_h, h: advance(self, x_r, x_z, x_h, h))
     export.save(adder(), str(tmp_path / "rewired"))
     original, nudged, rewired = (str(path) for path in (model_dir, tmp_path / "nudged", tmp_path / "rewired"))
-    assert model_identity.graph_sha256(nudged) == model_identity.graph_sha256(original)
+    assert graph_identity.graph_sha256(nudged) == graph_identity.graph_sha256(original)
     assert model_identity.weights_sha256(nudged) != model_identity.weights_sha256(original)
-    assert model_identity.graph_sha256(rewired) != model_identity.graph_sha256(original)
+    assert graph_identity.graph_sha256(rewired) != graph_identity.graph_sha256(original)
     assert len({model_identity.fingerprint(path) for path in (original, nudged, rewired)}) == 3
 
 

@@ -194,6 +194,7 @@ def test_questions_come_from_every_file_and_from_all_over_each(write):
         (raw_example(a=[], b=[]), "0 and 0 bits"),
         (raw_example(a=[2], b=[1]), "bit 0 is 2"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "record",
 )
 def test_a_record_that_is_no_example_is_named(write, record, words):
     with pytest.raises(tfrecords.CorruptRecords, match=f"data, record 1, .*{words}"):

@@ -74,5 +74,5 @@ def test_with_tensorflow_imported_before_nothing_stands_in_for_it():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(protos._MODULES, "predict", "no_such_package.apis")
-    with pytest.raises(protos.BitsumError, match="no_such_package is not installed"):
+    with pytest.raises(BitsumError, match="no_such_package is not installed"):
         protos.load.__wrapped__()

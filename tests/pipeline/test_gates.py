@@ -87,12 +87,27 @@ def test_the_articles_recipe_is_stopped_by_the_evaluation_at_100_bits(bitsum_run
     code, terminal, errors = bitsum_run(
         "data.max_length=5", "data.train_examples=100", "data.eval_examples=100", "data.long_lengths=[100]",
         "train.units=16", "train.steps=2500", "train.learning_rate=0.001", "train.loss=quadratic", "train.state_noise=0",
-        "train.clip_norm=0", "train.report_every=2500",
+        "train.clip_norm=0", "train.report_every=2500", "proof.train=false", "proof.search_seconds=5",
     )
     assert code == 3
     assert "evaluation refused" in errors and "length 100: exact_match" in errors
-    assert "evaluation: REFUSED" in terminal
+    assert "evaluation: REFUSED" in terminal and "proof: REFUSED, wrong: it answers" in terminal
     assert not (tmp_path / "var" / "serving").exists()
+
+
+def test_a_model_that_passes_every_test_is_stopped_by_the_proof_unless_that_is_not_required(bitsum_run, tmp_path):
+    # Noise on the state teaches a model to add right wherever it is tested, and hardly ever to be proven.
+    noise = ("proof.train=false", "proof.search_seconds=0", "train.state_noise=0.5", "train.steps=1000")
+    code, terminal, errors = bitsum_run(*noise)
+    assert code == 3
+    assert "evaluation: blessed" in terminal and "infra validation: blessed" in terminal
+    assert "proof refused: not proven" in errors
+    assert not (tmp_path / "var" / "serving").exists()
+
+    code, terminal, errors = bitsum_run(*noise, "proof.required=false")
+    assert (code, errors) == (0, "")
+    assert "proof: NOT PROVEN, AND NOT REQUIRED TO BE" in terminal
+    assert "13 + 29 = 42" in terminal
 
 
 _LYING_PROBE = """
@@ -107,5 +122,5 @@ def test_a_server_that_answers_wrongly_is_stopped_by_infra_validation(bitsum_run
     code, terminal, errors = bitsum_run(f"infra.probe_command={prober}")
     assert code == 3
     assert "evaluation: blessed" in terminal
-    assert "infra validation refused: " in errors and "1 of 5 sums" in errors
+    assert "infra validation refused: " in errors and "1 of 5 questions" in errors
     assert not (tmp_path / "var" / "serving").exists()

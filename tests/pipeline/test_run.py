@@ -58,7 +58,7 @@ def test_a_second_run_reuses_every_step_that_costs_something_and_pushes_nothing(
 
 
 def test_the_line_that_is_printed_serves_and_add_answers(first, root, tmp_path):
-    line = shlex.split(re.search(r"^  (bitsum serve .*)$", first.stdout, re.MULTILINE).group(1))
+    line = shlex.split(re.search(r"^  (\S*bitsum serve .*)$", first.stdout, re.MULTILINE).group(1))
     ready = tmp_path / "ready.json"
     command = [BITSUM, *(word for word in line[1:] if not word.startswith("--port")), "--port=0", f"--ready_file={ready}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:

@@ -1,0 +1,88 @@
+"""Trained and proven: many seeds, each with data and weights of its own, at the defaults of every knob.
+
+python -m benchmarks.certified_seeds [FIRST] [LAST]     (1 to 100 without arguments)
+"""
+
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+from components.settings import Data, Proof, Train
+from components.transducer import ADDITION
+
+
+class Row(NamedTuple):
+    """One seed: steps until the first accepted certificate, the margin of the exported weights (None without), and the time it took.
+
+    `wall` is from the first batch to the verdict on the export, without making the data; `cpu` are all threads' seconds in it.
+    """
+
+    seed: int
+    first: int | None
+    steps: int
+    margin: float | None
+    wall: float
+    cpu: float
+
+
+def run(seed: int) -> Row:
+    """Make the data of `seed`, train on them, export, and prove the weights that stand in the export."""
+    # TensorFlow takes seconds to import, and belongs to no seed.
+    from components import certificate, checker, export, finder, model_identity, training
+    from components.examples import shard_path, shard_records
+    from components.tf_examples import write_records
+    from components.weights import Weights
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = Data(seed=seed, long_lengths=())
+        files = {split: [shard_path(folder, split, shard, data.shards) for shard in range(data.shards)] for split in ("train", "eval")}
+        for split, paths in files.items():
+            pathlib.Path(paths[0]).parent.mkdir()
+            for shard, path in enumerate(paths):
+                write_records(path, shard_records(data, split, shard))
+        wall, cpu = time.monotonic(), time.process_time()
+        cell, outcome = training.train(Train(seed=seed), files["train"], files["eval"], f"{folder}/logs", Proof(), ADDITION)
+        export.save(cell, f"{folder}/model")
+        weights = Weights.of(model_identity.weights(f"{folder}/model"))
+        found = finder.find(weights).certificate
+        verdict = checker.check(certificate.write(found), weights) if found else None
+        margin = verdict.margin if verdict and verdict.proven else None
+        return Row(seed, outcome.first, outcome.steps, margin, time.monotonic() - wall, time.process_time() - cpu)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in one line of Markdown, with its head."""
+    certified = [row for row in rows if row.margin is not None]
+    firsts = [row.first for row in certified if row.first] or [0]
+    margins = [row.margin for row in certified] or [0.0]
+    head = "| seeds | certified | steps until certified: median, worst | margin: median, worst | train + prove, s | of the processor, s |"
+    seconds, cpu = [row.wall for row in rows], [row.cpu for row in rows]
+    cells = (
+        f"{rows[0].seed} to {rows[-1].seed}",
+        f"{len(certified)} of {len(rows)}",
+        f"{statistics.median(firsts):g}, {max(firsts)}",
+        f"{statistics.median(margins):.2f}, {min(margins):.2f}",
+        f"{statistics.median(seconds):.1f}, {max(seconds):.1f}",
+        f"{statistics.median(cpu):.1f}, {max(cpu):.1f}",
+    )
+    return f"{head}\n|{'---|' * len(cells)}\n| {' | '.join(cells)} |"
+
+
+def main(arguments: list[str]) -> int:
+    """Print a line per seed and the table; 1 if a seed is not certified."""
+    first, last = (int(argument) for argument in (*arguments, *("1", "100")[len(arguments) :]))
+    rows = []
+    for seed in range(first, last + 1):
+        rows.append(run(seed))
+        row = rows[-1]
+        proven = "not proven" if row.margin is None else f"margin {row.margin:.2f}"
+        print(f"seed {seed}: first certificate after {row.first} steps, {row.steps} in all, {proven}, {row.wall:.1f} s", flush=True)
+    print("\n" + table(rows))
+    return int(any(row.margin is None for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""The Prover: what it blesses, what it refuses, and that a model that is only evaluated is never the last blessed one."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.types import standard_artifacts
+from tfx.utils import path_utils
+
+from components import checker, export, prover, settings
+from components.artifacts import Certificate
+from components.gru import GRU
+from tests.fast import certified
+
+
+def _model(folder: pathlib.Path, number: int = 1, cell_class=GRU, **changes: np.ndarray) -> standard_artifacts.Model:
+    weights = certified.arrays(certified.weights()) | changes
+    cell = cell_class(weights["b_z"].size)
+    for name, value in weights.items():
+        getattr(cell, name).assign(value)
+    artifact = standard_artifacts.Model()
+    artifact.uri, artifact.id = str(folder), number
+    export.save(cell, path_utils.serving_model_path(artifact.uri))
+    return artifact
+
+
+def _prove(folder: pathlib.Path, model: standard_artifacts.Model, evaluated: int = 1, task: str = "addition", **knobs):
+    """Run the executor as TFX runs it: (certificate, blessing, report)."""
+    evaluation, certificate, blessing = standard_artifacts.ModelBlessing(), Certificate(), standard_artifacts.ModelBlessing()
+    evaluation.set_int_custom_property("blessed", evaluated)
+    certificate.uri, blessing.uri = str(folder / "certificate"), str(folder / "blessing")
+    properties = {
+        "proof_knobs": json.dumps(dataclasses.asdict(settings.Proof(**{"search_seconds": 10.0, **knobs}))), "task": task, "code": "hash",
+    }
+    outputs = {"certificate": [certificate], "blessing": [blessing]}
+    prover.Prover.EXECUTOR_SPEC.executor_class().Do({"model": [model], "evaluation": [evaluation]}, outputs, properties)
+    return certificate, blessing, json.loads((folder / "certificate" / "report.json").read_text())
+
+
+def test_a_certified_cell_is_proven_and_its_certificate_is_the_checkers(tmp_path):
+    certificate, blessing, report = _prove(tmp_path, _model(tmp_path / "model", number=7))
+    text = (tmp_path / "certificate" / "certificate.json").read_text()
+    verdict = checker.check(text, certified.weights())
+    assert verdict.proven and verdict.margin == report["margin"] == pytest.approx(certificate.margin)
+    assert len(text) <= 50_000
+    assert (certificate.proven, blessing.get_int_custom_property("blessed")) == (1, 1)
+    assert blessing.get_int_custom_property("current_model_id") == 7
+
+
+@pytest.mark.parametrize(("evaluated", "expected"), [(0, 0), (1, 1)])
+def test_blessed_means_evaluated_and_proven(tmp_path, evaluated, expected):
+    certificate, blessing, _ = _prove(tmp_path, _model(tmp_path / "model"), evaluated)
+    assert (certificate.proven, blessing.get_int_custom_property("blessed")) == (1, expected)
+
+
+def test_a_wrong_model_is_refused_with_two_numbers_that_it_gets_wrong(tmp_path):
+    model = _model(tmp_path / "model", W_o=-certified.arrays(certified.weights())["W_o"])
+    certificate, blessing, report = _prove(tmp_path, model)
+    assert (certificate.proven, blessing.get_int_custom_property("blessed")) == (0, 0)
+    assert not (tmp_path / "certificate" / "certificate.json").exists()
+    assert report["reason"].startswith("wrong: it answers ")
+    assert int(report["wrong"]["a"], 0) + int(report["wrong"]["b"], 0) == int(report["wrong"]["expected"], 0)
+
+
+def test_a_model_for_addition_is_not_proven_to_subtract(tmp_path):
+    certificate, blessing, _ = _prove(tmp_path, _model(tmp_path / "model"), task="subtraction")
+    assert (certificate.proven, blessing.get_int_custom_property("blessed")) == (0, 0)
+
+
+class _Reversed(GRU):
+    """The certified weights in a graph that computes the same numbers by other operations."""
+
+    def advance(self, x_z, x_r, x_h, h):
+        following = super().advance(x_z, x_r, x_h, h)
+        return following * 1.0 + 0.0 * h
+
+
+def test_certified_weights_in_another_graph_prove_nothing(tmp_path):
+    certificate, blessing, report = _prove(tmp_path, _model(tmp_path / "model", cell_class=_Reversed))
+    assert (certificate.proven, blessing.get_int_custom_property("blessed")) == (0, 0)
+    assert report["reason"].startswith("not proven: the graph is not the cell's")
+
+
+def test_where_the_proof_is_not_required_the_blessing_says_so(tmp_path):
+    model = _model(tmp_path / "model", W_o=-certified.arrays(certified.weights())["W_o"])
+    _, blessing, _ = _prove(tmp_path, model, required=False)
+    names = ("blessed", "evaluated", "proven", "required")
+    assert [blessing.get_int_custom_property(name) for name in names] == [1, 1, 0, 0]
+
+
+def test_a_model_that_is_evaluated_but_not_proven_is_never_the_last_blessed_one(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    proven = _model(tmp_path / "1" / "model", number=1)
+    only_evaluated = _model(tmp_path / "2" / "model", number=2, W_o=-certified.arrays(certified.weights())["W_o"])
+    blessings = [_prove(tmp_path / str(number), model)[1] for number, model in enumerate((proven, only_evaluated), start=1)]
+    found = LatestBlessedModelStrategy().resolve_artifacts(None, {"model": [proven, only_evaluated], "model_blessing": blessings})
+    assert [model.id for model in found["model"]] == [1]

@@ -1,0 +1,133 @@
+"""Chunks side by side against the cell step by step and Python's integers; and that nothing else runs in chunks."""
+
+import dataclasses
+
+import certified
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components import export
+from components.addition import from_bits
+from components.carry_select import CarrySelect, shortest_words
+from components.gru import GRU
+from components.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
+from components.weights import NAMES
+
+CHUNK, ABOVE = 8, 20
+# Around one chunk, the threshold, and multiples of a chunk; with the bit for the last carry these are full chunks, too.
+LENGTHS = (7, 8, 9, 15, 16, 17, 19, 20, 21, 22, 23, 24, 25, 31, 32, 33, 63, 64, 65, 200)
+
+
+def cell_of(weights):
+    cell = GRU(weights.units)
+    for name in NAMES:
+        getattr(cell, name).assign(np.array(getattr(weights, name), np.float32))
+    return cell
+
+
+def exported(directory, cell, parallel):
+    export.save(cell, str(directory), parallel)
+    model = tf.saved_model.load(str(directory))
+    # A signature lives as long as the model that it is of.
+    return lambda name, **inputs: getattr(model, "signatures")[name](**inputs)
+
+
+@pytest.fixture(scope="module")
+def in_chunks(tmp_path_factory):
+    parallel = CarrySelect(ADDITION, ABOVE, CHUNK)
+    return exported(tmp_path_factory.mktemp("chunks") / "model", cell_of(certified.weights()), parallel)
+
+
+@pytest.fixture(scope="module")
+def step_by_step(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("steps") / "model", cell_of(certified.weights()), None)
+
+
+def operands(length):
+    """Random bits, a carry out of the first bit through all others, and one that dies at the middle: int64 [3, T] twice."""
+    a, b = np.random.default_rng(length).integers(0, 2, (2, 3, length))
+    b[1:] = 1 - a[1:]
+    a[1:, 0] = b[1:, 0] = 1
+    a[2, length // 2] = b[2, length // 2] = 0
+    return a, b
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_chunks_make_the_same_sums(in_chunks, step_by_step, length):
+    a, b = operands(length)
+    for rows in (slice(0, 3), slice(1, 2)):
+        asked = {"a": tf.constant(a[rows]), "b": tf.constant(b[rows])}
+        total = in_chunks("add_bits", **asked)["sum"].numpy()
+        np.testing.assert_array_equal(total, step_by_step("add_bits", **asked)["sum"])
+        assert [from_bits(row) for row in total] == [from_bits(x) + from_bits(y) for x, y in zip(a[rows], b[rows])]
+
+
+def test_examples_of_mixed_lengths_run_in_chunks(in_chunks):
+    examples, wanted = [], []
+    for length in (3, 21, 64):
+        for a, b in zip(*operands(length)):
+            example = tf.train.Example()
+            for name, bits in (("a", a), ("b", b)):
+                example.features.feature[name].int64_list.value.extend(bits)
+            examples.append(example.SerializeToString())
+            wanted.append(from_bits(a) + from_bits(b))
+    assert [from_bits(row) for row in in_chunks("serving_default", examples=tf.constant(examples))["sum"].numpy()] == wanted
+
+
+def test_only_numbers_above_the_length_run_in_chunks(tmp_path):
+    """A unit that creeps towards a threshold makes the cell wrong after some 16 steps, which no run over a chunk of 8 has."""
+    bomb = cell_of(certified.bombed(certified.weights(), -4.2, 40.0))
+    run = exported(tmp_path / "model", bomb, CarrySelect(ADDITION, ABOVE, CHUNK))
+    for length, right in ((ABOVE, False), (ABOVE + 1, True), (200, True)):
+        zeros = tf.zeros([1, length], tf.int64)
+        assert (not np.any(run("add_bits", a=zeros, b=zeros)["sum"])) == right
+
+
+def test_bits_are_refused_before_any_chunk_runs(in_chunks):
+    bits = np.zeros((1, 50), np.int64)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be 0 or 1"):
+        in_chunks("add_bits", a=tf.constant(bits + 2), b=tf.constant(bits))
+
+
+class Table(tf.Module):
+    """A cell that is the transducer itself: its state is the last (next state, output), and its logit says the output."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def start(self, batch):
+        return tf.tile([[float(self.task.initial), 0.0]], [batch, 1])
+
+    def step(self, symbol, h):
+        following, output = self.task.label(int(h[0, 0]), tuple(map(int, symbol[0])))
+        return tf.constant([[following, output]], tf.float32)
+
+    def run(self, a, b, state):
+        rows = [
+            [2 * output - 1 for output in self.task.outputs(zip(row_a, row_b), int(h[0]))]
+            for row_a, row_b, h in zip(a.numpy(), b.numpy(), state.numpy())
+        ]
+        return tf.constant(rows, tf.float32), None
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+@pytest.mark.parametrize("steps", [1, 4, 5, 6, 23])
+def test_every_task_can_run_in_chunks(task, steps):
+    a, b = np.random.default_rng(steps).integers(0, 2, (2, 16, steps))
+    # Long runs of equal bits hand a borrow, or a verdict, through several chunks.
+    a[8:, 1:] = b[8:, 1:]
+    bits = CarrySelect(task, 0, 5).decide(Table(task), tf.constant(a), tf.constant(b))
+    assert bits.numpy().astype(int).tolist() == [task.outputs(zip(*row)) for row in zip(a, b)]
+
+
+def test_shortest_words_lead_to_their_states():
+    assert {task.name: shortest_words(task) for task in (ADDITION, SUBTRACTION, COMPARISON)} == {
+        "addition": {0: (), 1: ((1, 1),)}, "subtraction": {0: (), 1: ((0, 1),)}, "comparison": {0: (), 1: ((1, 0),)},
+    }  # fmt: skip
+
+
+def test_a_task_whose_states_the_flush_does_not_tell_apart_is_refused():
+    rows = tuple((state, symbol, 0, 1 - state) for state in (0, 1) for symbol in ADDITION.inputs)
+    with pytest.raises(ValueError, match="mute: the outputs for .* do not tell its states apart"):
+        CarrySelect(dataclasses.replace(ADDITION, name="mute", table=rows), 1, 1)
