@@ -19,3 +19,19 @@ class DataBlessing(Artifact):
 
     TYPE_NAME = "DataBlessing"
     PROPERTIES = {"span": Property(type=PropertyType.INT)}
+
+
+class Certificate(Artifact):
+    """What came of the attempt to prove a model.
+
+    {uri}/certificate.json: the certificate that the checker accepted (`components.certificate`), where it did.
+    {uri}/report.json: {"proven": bool, "reason": str, "margin": float | null, "slack": float | null, "wrong": {...}}
+    {uri}/proof.svg: the boxes of hidden states and which leads to which, where there is a certificate.
+    """
+
+    TYPE_NAME = "Certificate"
+    PROPERTIES = {
+        "proven": Property(type=PropertyType.INT),
+        "task": Property(type=PropertyType.STRING),
+        "margin": Property(type=PropertyType.FLOAT),
+    }

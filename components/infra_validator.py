@@ -15,7 +15,9 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import model_server, settings, warmup
+from components import certificate as claims
+from components import activation_sweep, model_server, saved_weights, settings, warmup
+from components.artifacts import Certificate
 from components.errors import BitsumError
 from components.progress import report
 
@@ -24,6 +26,7 @@ HAS_MODEL = "has_model"
 REASON = "reason"
 REPORT_FILE = "report.json"
 
+_ACTIVATIONS = "bitsum-activations"
 _BLESSED_FILE = "INFRA_BLESSED"
 _NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
 
@@ -32,16 +35,21 @@ _NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
 def InfraValidator(
     model: InputArtifact[standard_artifacts.Model],
     examples: InputArtifact[standard_artifacts.Examples],
+    certificate: InputArtifact[Certificate],
     blessing: OutputArtifact[standard_artifacts.InfraBlessing],
     infra: Parameter[str],
     model_name: Parameter[str],
+    task: Parameter[str],
     code: Parameter[str],
 ) -> None:
-    """Serve the candidate, ask it `infra.examples` sums of every split, and bless it if every bit is right.
+    """Serve the candidate, ask it `infra.examples` questions of every split, and bless it if every bit is right.
+
+    A proven model is also asked from inside the boxes of its certificate, which it takes along; another one on the data alone.
 
     Args:
         infra: JSON of settings.Infra.
         model_name: name under which the model is served.
+        task: name of what the model is to compute.
         code: hash of the code, so that the cache knows of changes.
     """
     knobs = settings.Infra(**json.loads(infra))
@@ -50,8 +58,12 @@ def InfraValidator(
     stamped = pathlib.Path(path_utils.stamped_model_path(blessing.uri))
     shutil.copytree(path_utils.serving_model_path(model.uri), stamped)
     try:
+        if certificate.proven:
+            shutil.copy(pathlib.Path(certificate.uri) / claims.FILE.name, _parent_made(stamped / claims.FILE))
         warmup.write(stamped, first_examples(files, knobs.warmup_examples), model_name)
-        findings = validate(stamped, files, knobs, model_name, folder / "server.log")
+        findings = validate(stamped, files, knobs, model_name, task, folder / "server.log")
+        if certificate.proven:
+            findings["kernels"] = qualify(stamped, knobs, folder)
         reason = complaint(findings)
     except (BitsumError, KeyError, OSError, ValueError) as error:
         findings, reason = {}, str(error) or type(error).__name__
@@ -63,7 +75,7 @@ def InfraValidator(
 
 
 def validate(
-    model: pathlib.Path, files: dict[str, list[str]], knobs: settings.Infra, model_name: str, log: pathlib.Path
+    model: pathlib.Path, files: dict[str, list[str]], knobs: settings.Infra, model_name: str, task: str, log: pathlib.Path
 ) -> dict[str, Any]:
     """Serve `model` alone and probe it with the records of each split; {"server": kind, "splits": {split: report}}.
 
@@ -77,7 +89,9 @@ def validate(
     reports = {}
     with model_server.serving(knobs.serve_command, model_name, base, log, knobs.start_timeout) as server:
         for done, (split, names) in enumerate(files.items(), start=1):
-            arguments = ["--examples", *names, "--count", str(knobs.examples), "--model_name", model_name]
+            arguments = ["--examples", *names, "--count", str(knobs.examples), "--model_name", model_name, "--task", task]
+            if (model / claims.FILE).exists():
+                arguments += ["--certificate", str(model)]
             reports[split] = model_server.probe(knobs.probe_command, server.target, arguments, knobs.probe_timeout)
             report("infra-validate", step=done, of=len(files), asked=sum(item["asked"] for item in reports.values()))
         kind = server.kind
@@ -85,18 +99,43 @@ def validate(
     return {"server": kind, "splits": reports}
 
 
+def qualify(model: pathlib.Path, knobs: settings.Infra, folder: pathlib.Path) -> dict[str, Any]:
+    """Whether the server's sigmoid and tanh are within what the proof allows, in the shapes of `model`: the prober's report.
+
+    Raises:
+        BitsumError: the server did not come up, or the program gave no report.
+    """
+    base = folder / "activations"
+    activation_sweep.write(base, [saved_weights.read(model).units])
+    with model_server.serving(knobs.serve_command, _ACTIVATIONS, base, folder / "qualify.log", knobs.start_timeout) as server:
+        found = model_server.probe(knobs.qualify_command, server.target, ["--model_name", _ACTIVATIONS], knobs.qualify_timeout)
+    shutil.rmtree(base)
+    report("infra-validate", activations=found["evaluated"], qualified=int(found["qualified"]))
+    return found
+
+
 def complaint(findings: dict[str, Any]) -> str:
     """Why the findings of `validate` refuse the model, in one line; empty where they do not."""
     for split, found in findings["splits"].items():
+        boxes = found.get("boxes")
+        if boxes and not 0 < boxes["asked"] == boxes["right"]:
+            return f"{boxes['asked'] - boxes['right']} of {boxes['asked']} steps are not as certified, the first being {boxes['wrong'][0]}"
         if found["wrong"]:
             first = found["wrong"][0]
             return (
-                f"the {findings['server']} server answered {found['asked'] - found['right']} of {found['asked']} sums of split "
+                f"the {findings['server']} server answered {found['asked'] - found['right']} of {found['asked']} questions of split "
                 f"{split} wrongly, the first being {first}"
             )
         if found["errors"] or not 0 < found["asked"] == found["right"]:
-            return f"the server answered {found['right']} of {found['asked']} sums of split {split}; errors: {found['errors']}"
+            return f"the server answered {found['right']} of {found['asked']} questions of split {split}; errors: {found['errors']}"
+    if not findings.get("kernels", {"qualified": True})["qualified"]:
+        return f"the {findings['server']} server's activations are not those that the proof allows: {findings['kernels']['reason']}"
     return ""
+
+
+def _parent_made(file: pathlib.Path) -> pathlib.Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:

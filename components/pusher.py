@@ -12,7 +12,8 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from components import infra_validator, model_identity, version_folder
+from components import certificate, graph_identity, model_identity, version_folder
+from components.errors import BitsumError
 from components.progress import report
 
 BLESSED = "blessed"
@@ -27,6 +28,7 @@ class PusherSpec(component_spec.ComponentSpec):
 
     PARAMETERS = {
         "destination": component_spec.ExecutionParameter(type=str),
+        "task": component_spec.ExecutionParameter(type=str),
         "config_hash": component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
     }
@@ -50,15 +52,28 @@ class Executor(base_executor.BaseExecutor):
             return
         model = pathlib.Path(path_utils.stamped_model_path(blessings[1].uri))
         examples = artifact_utils.get_single_instance(input_dict["examples"])
+        destination, task = pathlib.Path(exec_properties["destination"]), exec_properties["task"]
+        check_task(destination, task)
         origin = {
+            "task": task,
+            "graph_sha256": graph_identity.graph_sha256(model),
+            "certificate": str(certificate.FILE) if (model / certificate.FILE).exists() else "",
             "run": self._context.pipeline_run_id if self._context else "",
             "data_sha256": version_folder.sha256_of_files(pathlib.Path(examples.uri)),
             "config_sha256": exec_properties["config_hash"],
             "code_sha256": exec_properties["code"],
         }
-        done = version_folder.push(model, pathlib.Path(exec_properties["destination"]), model_identity.fingerprint(model), origin)
+        done = version_folder.push(model, destination, model_identity.fingerprint(model), origin)
         report("push", version=done.version, new=done.is_new)
         record(pushed_model, done)
+
+
+def check_task(destination: pathlib.Path, task: str) -> None:
+    """Raise BitsumError if the newest version in `destination` computes another task: its clients would get other answers."""
+    newest = max(version_folder.versions(destination), default=0)
+    served = version_folder.manifest(destination / str(newest)).get("origin", {}).get("task", task)
+    if served != task:
+        raise BitsumError(f"{destination} holds versions for {served}, this model is for {task}: set serve.model_name to another name")
 
 
 def record(pushed_model: standard_artifacts.PushedModel, done: version_folder.Pushed) -> None:
@@ -78,8 +93,8 @@ class Pusher(base_component.BaseComponent):
     SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, model, examples, model_blessing, infra_blessing, *, destination: str, config_hash: str, code: str):
-        """Channels in; parameters: folder of versions, and the hashes that the manifest names."""
+    def __init__(self, model, examples, model_blessing, infra_blessing, *, destination: str, task: str, config_hash: str, code: str):
+        """Channels in; parameters: folder of versions, what the model computes, and the hashes that the manifest names."""
         super().__init__(
             PusherSpec(
                 model=model,
@@ -87,6 +102,7 @@ class Pusher(base_component.BaseComponent):
                 model_blessing=model_blessing,
                 infra_blessing=infra_blessing,
                 destination=destination,
+                task=task,
                 config_hash=config_hash,
                 code=code,
                 pushed_model=channel.Channel(type=standard_artifacts.PushedModel)

@@ -11,10 +11,15 @@ from components.errors import BitsumError
 _COMMANDS = {
     "run": ("pipeline.run", "run the pipeline: generate, validate, train, evaluate, push, serve, ask", True),
     "status": ("pipeline.status", "show what is pushed, served and blessed", True),
+    "verify": ("pipeline.verify", "check that a model is proven: its certificate, its weights and its graph", True),
+    "demo": ("pipeline.demo", "show what the proof is for: a model that passes every test and is refused by the proof alone", False),
     "config": ("pipeline.show_config", "print every knob with its value, unit and reason, as TOML", True),
     "serve": ("serving.serve", "serve a folder of versions over gRPC, as tensorflow_model_server does", False),
-    "add": ("serving.add", "add two numbers with the served model", False),
-    "probe": ("serving.probe", "ask a model server sums whose truth is known, and check every bit", False),
+    "add": ("serving.calculate", "add two numbers with the served model", False),
+    "subtract": ("serving.calculate", "subtract the second number from the first, with a model served for that task", False),
+    "compare": ("serving.calculate", "say whether the first number is greater (True or False), with a model served for that task", False),
+    "probe": ("serving.probe", "ask a model server questions whose answers are known, and check every bit", False),
+    "qualify": ("serving.qualify", "measure whether a model server's sigmoid and tanh are within what the proof allows", False),
 }
 
 

@@ -14,11 +14,12 @@ from tfx.proto import trainer_pb2
 from tfx.types import Channel, standard_artifacts
 
 import components
-from components import evaluator, trainer
+from components import evaluator
 from components.arithmetic_validator import ArithmeticValidator
 from components.data_gate import DataGate
 from components.examples import BitstringExampleGen, data_parameter
 from components.infra_validator import InfraValidator
+from components.prover import Prover
 from components.pusher import Pusher
 from components.settings import Section
 from pipeline.code_hash import STEPS, STEPS_AND_SERVER, code_sha256
@@ -36,7 +37,7 @@ def create_pipeline(config: Config) -> pipeline.Pipeline:
     schema_file = pathlib.Path(components.__file__).parent / "schema" / "schema.pbtxt"
 
     generator = BitstringExampleGen(data=data_parameter(config.data), code=code)
-    arithmetic_validator = ArithmeticValidator(examples=generator.outputs["examples"], code=code)
+    arithmetic_validator = ArithmeticValidator(examples=generator.outputs["examples"], task=config.data.task, code=code)
     # TFX's StatisticsGen ends in an error of Beam's on records that cannot be read: those are refused before, with their names.
     readable = DataGate(arithmetic_anomalies=arithmetic_validator.outputs["anomalies"], code=code).with_id("ReadableGate")
     statistics = StatisticsGen(examples=generator.outputs["examples"])
@@ -49,18 +50,23 @@ def create_pipeline(config: Config) -> pipeline.Pipeline:
         code=code,
     )
     train = Trainer(
-        run_fn=f"{trainer.run_fn.__module__}.{trainer.run_fn.__qualname__}",
+        run_fn=config.train.run_fn,
         examples=generator.outputs["examples"],
         schema=schema.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.train.steps),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config={"train": dataclasses.asdict(config.train), "code": code},
+        custom_config={
+            "train": dataclasses.asdict(config.train),
+            "proof": dataclasses.asdict(config.proof),
+            "task": config.data.task,
+            "code": code,
+        },
     )
     train.add_upstream_node(gate)
     last_blessed = Resolver(
         strategy_class=LatestBlessedModelStrategy,
         model=Channel(type=standard_artifacts.Model, producer_component_id=train.id),
-        model_blessing=Channel(type=standard_artifacts.ModelBlessing, producer_component_id=Evaluator.__name__),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing, producer_component_id=Prover.__name__),
     ).with_id("LastBlessedModel")
     evaluate = Evaluator(
         examples=generator.outputs["examples"],
@@ -70,28 +76,39 @@ def create_pipeline(config: Config) -> pipeline.Pipeline:
         eval_config=evaluator.eval_config(config.evaluate, evaluated_lengths(config)),
         example_splits=EVALUATED_SPLITS,
     )
+    prove = Prover(
+        model=train.outputs["model"],
+        evaluation=evaluate.outputs["blessing"],
+        proof_knobs=_json(config.proof),
+        task=config.data.task,
+        code=code,
+    )
     infra_validate = InfraValidator(
         model=train.outputs["model"],
+        certificate=prove.outputs["certificate"],
         examples=generator.outputs["examples"],
         infra=_json(config.infra),
         model_name=config.serve.model_name,
+        task=config.data.task,
         code=code_sha256(STEPS_AND_SERVER),
     )
     push = Pusher(
         model=train.outputs["model"],
         examples=generator.outputs["examples"],
-        model_blessing=evaluate.outputs["blessing"],
+        model_blessing=prove.outputs["blessing"],
         infra_blessing=infra_validate.outputs["blessing"],
         destination=str(config.push_to),
+        task=config.data.task,
         config_hash=hashlib.sha256(to_toml(config).encode()).hexdigest(),
         code=code,
     )
     return pipeline.Pipeline(
-        pipeline_name=config.pipeline.name,
+        # The last blessed model is looked for in the pipeline of this name: one that computes something else is no baseline.
+        pipeline_name=f"{config.pipeline.name}-{config.data.task}",
         pipeline_root=str(config.root / "artifacts"),
         components=[
             generator, arithmetic_validator, readable, statistics, schema, example_validator, gate, train, last_blessed, evaluate,
-            infra_validate, push,
+            prove, infra_validate, push,
         ],
         enable_cache=config.pipeline.cache,
         # TFX builds a source distribution of itself for Beam's workers unless they have an image of their own.

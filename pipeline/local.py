@@ -20,6 +20,7 @@ STAGES = {
     "Trainer": "train",
     "LastBlessedModel": "last blessed",
     "Evaluator": "evaluate",
+    "Prover": "prove",
     "InfraValidator": "infra-validate",
     "Pusher": "push",
 }

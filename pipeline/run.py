@@ -1,6 +1,7 @@
 """`bitsum run`: the whole job, from nothing to an answer over gRPC, with the verdicts in words."""
 
 import argparse
+import os
 import pathlib
 import random
 import sys
@@ -13,7 +14,7 @@ from pipeline import home, quiet
 from pipeline.config import Config
 from pipeline.progress import Progress
 
-# Sums that the served model is asked at the end: (a, b). Long chains of carries are what a model gets wrong first.
+# Pairs that the served model is asked about at the end. Long chains of carries are what a model gets wrong first.
 _SHOWN = ((13, 29), (0, 0), (2**64 - 1, 1), (2**1000 - 1, 2**1000 - 1))
 _RANDOM_BITS = 4096
 
@@ -55,7 +56,7 @@ def _summary(config: Config, run_id: str, log: pathlib.Path, progress: Progress,
     outputs = metadata_store.outputs_of_run(metadata_store.open_store(config), run_id)
     found = verdicts.of_run(outputs)
     for verdict in found:
-        progress.line(f"  {verdict.gate}: {'blessed' if verdict.passed else 'REFUSED'}, {verdict.reason}")
+        progress.line(f"  {verdict.gate}: {verdict.word}, {verdict.reason}")
     refused = [verdict for verdict in found if not verdict.passed]
     if refused:
         raise Refusal(refused[0].gate, f"{refused[0].reason}; nothing was pushed")
@@ -85,20 +86,25 @@ def _serve(config: Config, version: int, log: pathlib.Path, progress: Progress, 
     else:
         model_server.stop(server.process)
         progress.line("server stopped; start it again with:")
-        progress.line(f"  bitsum serve --port={config.serve.port} --model_name={config.serve.model_name} --model_base_path={config.push_to}")
+        program = os.path.relpath(pathlib.Path(sys.executable).with_name("bitsum"))
+        flags = f"--port={config.serve.port} --model_name={config.serve.model_name} --model_base_path={config.push_to}"
+        progress.line(f"  {program} serve {flags}")
 
 
 def _query(config: Config, target: str, version: int, progress: Progress) -> None:
     from components.addition import abbreviated
+    from components.transducer import TASKS
     from serving.client import AdderClient
 
+    task = TASKS[config.data.task]
     generator = random.Random(version)
     pairs = [*_SHOWN, (generator.getrandbits(_RANDOM_BITS), generator.getrandbits(_RANDOM_BITS))]
     progress.begin("query")
     with AdderClient(target, model_name=config.serve.model_name, version=version, deadline=config.serve.deadline) as client:
-        sums = client.add_many(pairs)
-    progress.end(f"{len(sums)} sums over gRPC")
-    for (a, b), total in zip(pairs, sums):
-        if total != a + b:
-            raise BitsumError(f"the served model answered {abbreviated(a)} + {abbreviated(b)} = {abbreviated(total)}, which is wrong")
-        progress.line(f"    {abbreviated(a)} + {abbreviated(b)} = {abbreviated(total)}")
+        answers = client.apply(task, pairs)
+    progress.end(f"{len(answers)} answers over gRPC")
+    for (a, b), answer in zip(pairs, answers):
+        said = task.statement(*map(abbreviated, (a, b, answer)))
+        if answer != task.meaning(a, b):
+            raise BitsumError(f"the served model answered {said}, which is wrong")
+        progress.line(f"    {said}")

@@ -1,8 +1,11 @@
 """`bitsum status`: what is pushed, whether its files are those of the push, and what the model server serves."""
 
 import argparse
+import pathlib
 
 from components import version_folder
+from components.errors import BitsumError
+from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
 from pipeline.config import Config
 
@@ -29,8 +32,27 @@ def _pushed(config: Config, version: int) -> list[str]:
     folder = config.push_to / str(version)
     origin = version_folder.manifest(folder).get("origin", {})
     problems = version_folder.problems(folder)
-    print(f"version {version}: {'DAMAGED' if problems else 'files as pushed'}, run {origin.get('run', 'unknown')}, {folder}")
+    state = "DAMAGED" if problems else "files as pushed"
+    print(f"version {version}: {state}, {_proven(folder, origin)}, run {origin.get('run', 'unknown')}, {folder}")
     return problems
+
+
+def _proven(folder: pathlib.Path, origin: dict[str, str]) -> str:
+    """What the checker says of the certificate, the weights and the graph that are there now."""
+    from components import certificate, checker, graph_identity, saved_weights
+
+    task = TASKS.get(origin.get("task", ""), ADDITION)
+    try:
+        text = (folder / certificate.FILE).read_text()
+        verdict = checker.check(text, saved_weights.read(folder), task)
+        graph = graph_identity.graph_sha256(folder)
+    except (OSError, UnicodeDecodeError, BitsumError) as error:
+        return f"NOT PROVEN ({getattr(error, 'strerror', None) or error})"
+    if not verdict.proven:
+        return f"NOT PROVEN ({verdict.reason})"
+    if graph != origin.get("graph_sha256"):
+        return "NOT PROVEN (its graph is not the one that was compared with the cell)"
+    return f"{task.name} proven for any length, worst margin {verdict.margin:.4g}"
 
 
 def _served(config: Config, target: str) -> str:

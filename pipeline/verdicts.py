@@ -4,18 +4,20 @@ import dataclasses
 
 import tensorflow_model_analysis as tfma
 
-from components import evaluator, infra_validator, pusher
+from components import evaluator, infra_validator, prover, pusher
 from pipeline.metadata_store import Output
 
 _BLESSED = "blessed"
+_REFUSED = "REFUSED"
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a gate said: whether it let the run pass, and why."""
+    """What a gate said: whether it let the run pass, and why; `word` is the verdict as it is shown."""
 
     gate: str
     passed: bool
+    word: str
     reason: str
 
 
@@ -34,11 +36,14 @@ def of_run(outputs: list[Output]) -> list[Verdict]:
     evaluation, blessing = _find(outputs, "evaluation"), _find(outputs, "blessing", "Evaluator")
     if blessing and evaluation:
         passed = bool(blessing.integer(_BLESSED))
-        verdicts.append(Verdict("evaluation", passed, _exact_match(evaluation.artifact.uri) if passed else _failures(evaluation.artifact.uri)))
+        verdicts.append(_blessed("evaluation", passed, (_exact_match if passed else _failures)(evaluation.artifact.uri)))
+    proof = _find(outputs, "blessing", "Prover")
+    if proof:
+        verdicts.append(_proof(proof))
     infra = _find(outputs, "blessing", "InfraValidator")
     if infra:
         passed = bool(infra.integer(infra_validator.BLESSED))
-        verdicts.append(Verdict("infra validation", passed, infra.text(infra_validator.REASON) or "every sum right"))
+        verdicts.append(_blessed("infra validation", passed, infra.text(infra_validator.REASON) or "every answer right"))
     return verdicts
 
 
@@ -48,6 +53,19 @@ def push_of_run(outputs: list[Output]) -> Push:
     if not pushed or not pushed.integer(pusher.PUSHED):
         return Push(0, "", False)
     return Push(int(pushed.text(pusher.VERSION)), pushed.text(pusher.DESTINATION), bool(pushed.integer(pusher.IS_NEW)))
+
+
+def _blessed(gate: str, passed: bool, reason: str) -> Verdict:
+    return Verdict(gate, passed, "blessed" if passed else _REFUSED, reason)
+
+
+def _proof(blessing: Output) -> Verdict:
+    if blessing.integer(prover.PROVEN):
+        return Verdict("proof", True, "proven", f"right for numbers of any length, worst margin {blessing.text(prover.MARGIN)}")
+    if not blessing.integer(prover.REQUIRED):
+        reason = f"AND NOT REQUIRED TO BE (proof.required = false): {blessing.text(prover.REASON)}"
+        return Verdict("proof", True, "NOT PROVEN", reason)
+    return Verdict("proof", False, _REFUSED, blessing.text(prover.REASON))
 
 
 def _find(outputs: list[Output], key: str, node: str = "") -> Output | None:

@@ -2,26 +2,13 @@
 
     apis = load()
     request = apis.predict.PredictRequest()
-
-The generated modules lie inside the `tensorflow` package or import it, and its `__init__` takes seconds. While `load` imports
-them, an object that has only the path of the installed package stands in for `tensorflow`; afterwards it is gone, so that a
-later `import tensorflow` gives the real package, which then shares the generated modules. Where TensorFlow is imported
-already, nothing stands in for anything.
 """
 
-import contextlib
 import functools
-import importlib
-import importlib.util
-import sys
-import threading
 import types
-from collections.abc import Iterator
-from typing import Any
 
-from components.errors import BitsumError
+from components import lean_protos
 
-_TENSORFLOW = "tensorflow"
 _MODULES = {
     "tensor": "tensorflow.core.framework.tensor_pb2",
     "types": "tensorflow.core.framework.types_pb2",
@@ -32,7 +19,6 @@ _MODULES = {
     "prediction_service": "tensorflow_serving.apis.prediction_service_pb2_grpc",
     "model_service": "tensorflow_serving.apis.model_service_pb2_grpc",
 }
-_LOCK = threading.Lock()
 
 
 @functools.lru_cache(maxsize=None)
@@ -44,41 +30,4 @@ def load() -> types.SimpleNamespace:
     Raises:
         BitsumError: the packages are not installed.
     """
-    try:
-        with _LOCK, _without_init():
-            return types.SimpleNamespace(**{short: importlib.import_module(name) for short, name in _MODULES.items()})
-    except ModuleNotFoundError as error:
-        raise BitsumError(f"{error.name} is not installed: bitsum needs tensorflow, tensorflow-serving-api and grpcio") from error
-
-
-@contextlib.contextmanager
-def _without_init() -> Iterator[None]:
-    if _TENSORFLOW in sys.modules:
-        # Another thread may be half way through it: this waits.
-        importlib.import_module(_TENSORFLOW)
-        yield
-        return
-    spec = importlib.util.find_spec(_TENSORFLOW)
-    if spec is None:
-        raise ModuleNotFoundError(name=_TENSORFLOW)
-    stand_in = _StandIn(_TENSORFLOW)
-    stand_in.__path__ = spec.submodule_search_locations
-    sys.modules[_TENSORFLOW] = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules[_TENSORFLOW]
-
-
-class _StandIn(types.ModuleType):
-    """Only a path, for the import system. Another thread that imports TensorFlow just now and catches this object is passed on."""
-
-    def __init__(self, name: str):
-        super().__init__(name)
-        self._loader_thread = threading.get_ident()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or threading.get_ident() == self._loader_thread:
-            raise AttributeError(name)
-        with _LOCK:
-            return getattr(importlib.import_module(_TENSORFLOW), name)
+    return lean_protos.load(**_MODULES)

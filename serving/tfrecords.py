@@ -11,9 +11,8 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import google_crc32c
-
 from components.errors import BitsumError
+from components.sstable import masked_crc
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LENGTH = struct.Struct("<QI")
@@ -45,12 +44,6 @@ def read(path: str | pathlib.Path) -> Iterator[bytes]:
     # Which of them it is depends on where the damage lies: on the disk, in the compression or in a record.
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise CorruptRecords(f"{path} is damaged at record {number}: {error}") from error
-
-
-def masked_crc(data: bytes) -> int:
-    """The checksum that a TFRecord stores of `data`: CRC-32C, rotated and shifted so that CRCs of CRCs do no harm."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _open(path: str | pathlib.Path) -> BinaryIO:

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from components.errors import BitsumError
 from serving import protos
 
 _LEAN = """

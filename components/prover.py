@@ -1,0 +1,100 @@
+"""The proof in the pipeline: the last word on a model is that it was evaluated AND proven.
+
+Whoever asks for the last blessed model reads this blessing and no other.
+"""
+
+import json
+import pathlib
+
+import tensorflow as tf
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
+from tfx.utils import path_utils
+
+from components import certificate as claims
+from components import cell_graph, picture, proof, saved_weights, settings, signatures
+from components.addition import to_bits
+from components.artifacts import Certificate
+from components.progress import report
+from components.transducer import TASKS
+
+REPORT_FILE = "report.json"
+PICTURE_FILE = "proof.svg"
+
+# Names that TFX's resolver of blessed models reads.
+BLESSED = "blessed"
+_CURRENT_MODEL = "current_model"
+_CURRENT_MODEL_ID = "current_model_id"
+
+PROVEN = "proven"
+EVALUATED = "evaluated"
+REQUIRED = "required"
+REASON = "reason"
+MARGIN = "margin"
+
+
+@component
+def Prover(
+    model: InputArtifact[standard_artifacts.Model],
+    evaluation: InputArtifact[standard_artifacts.ModelBlessing],
+    certificate: OutputArtifact[Certificate],
+    blessing: OutputArtifact[standard_artifacts.ModelBlessing],
+    proof_knobs: Parameter[str],
+    task: Parameter[str],
+    code: Parameter[str],
+) -> None:
+    """Prove the model, or say why not; bless it if it is evaluated and proven (or the proof is not required).
+
+    Args:
+        evaluation: the Evaluator's blessing of the same model.
+        proof_knobs: JSON of settings.Proof.
+        task: name of the transducer.
+        code: hash of the code, so that the cache knows of changes.
+    """
+    knobs = settings.Proof(**json.loads(proof_knobs))
+    served = path_utils.serving_model_path(model.uri)
+    found = prove(served, knobs, task)
+    folder = pathlib.Path(certificate.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    if found.proven:
+        (folder / claims.FILE.name).write_text(found.certificate)
+        drawn = picture.svg(saved_weights.read(served), claims.parse(found.certificate))
+        (folder / PICTURE_FILE).write_text(drawn)
+    (folder / REPORT_FILE).write_text(json.dumps(found.summary(), indent=1) + "\n")
+    certificate.proven = int(found.proven)
+    certificate.task = task
+    certificate.margin = found.margin or 0.0
+
+    evaluated = evaluation.get_int_custom_property(BLESSED)
+    blessed = int(bool(evaluated) and (found.proven or not knobs.required))
+    values = {BLESSED: blessed, EVALUATED: evaluated, PROVEN: int(found.proven), REQUIRED: int(knobs.required), _CURRENT_MODEL_ID: model.id}
+    for name, value in values.items():
+        blessing.set_int_custom_property(name, value)
+    blessing.set_string_custom_property(_CURRENT_MODEL, model.uri)
+    blessing.set_string_custom_property(REASON, found.reason)
+    blessing.set_string_custom_property(MARGIN, "" if found.margin is None else f"{found.margin:.6g}")
+    pathlib.Path(blessing.uri).mkdir(parents=True, exist_ok=True)
+    (pathlib.Path(blessing.uri) / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
+
+
+def prove(model: str, knobs: settings.Proof, task: str) -> proof.Proof:
+    """The proof that the SavedModel in `model` computes `task`: of its weights, and of its graph being the cell."""
+    weights = saved_weights.read(model)
+    wrong_graph = cell_graph.differences(model, weights.units, TASKS[task], knobs)
+    if wrong_graph:
+        return proof.Proof("", f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)")
+    found = proof.attempt(weights, TASKS[task], _asked(model), knobs.search_seconds)
+    report("prove", proven=int(found.proven), margin=found.margin or 0.0)
+    return found
+
+
+def _asked(model: str) -> proof.Ask:
+    """The model, asked through `add_bits`."""
+
+    def ask(a: int, b: int, length: int) -> list[int]:
+        function = tf.saved_model.load(model).signatures[signatures.ADD_BITS]
+        operands = {name: tf.constant([to_bits(value, length)], tf.int64) for name, value in ((signatures.A, a), (signatures.B, b))}
+        return function(**operands)[signatures.SUM][0].numpy().tolist()
+
+    return ask
