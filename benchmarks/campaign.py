@@ -2,9 +2,15 @@
 
 import sys
 
-from benchmarks import kills, seeds
+from benchmarks import certified_seeds, float32_steps, kills, refusals, seeds
 
-CLAIMS = {"exact match by length, five seeds": seeds.main, "runs killed in each stage": kills.main}
+CLAIMS = {
+    "trained and proven, a hundred seeds": certified_seeds.main,
+    "exact match by length, five seeds": seeds.main,
+    "runs killed in each stage": kills.main,
+    "broken certificates and models": refusals.main,
+    "float32 steps of certified models": float32_steps.main,
+}
 
 
 def main() -> int:
