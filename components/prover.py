@@ -13,7 +13,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components import certificate as claims
-from components import cell_graph, picture, proof, saved_weights, settings, signatures
+from components import cell_graph, checker, finder, picture, proof, saved_weights, settings, signatures
 from components.addition import to_bits
 from components.artifacts import Certificate
 from components.progress import report
@@ -32,6 +32,7 @@ EVALUATED = "evaluated"
 REQUIRED = "required"
 REASON = "reason"
 MARGIN = "margin"
+BASELINE_MARGIN = "baseline_margin"
 
 
 @component
@@ -43,11 +44,13 @@ def Prover(
     proof_knobs: Parameter[str],
     task: Parameter[str],
     code: Parameter[str],
+    baseline: InputArtifact[standard_artifacts.Model] = None,
 ) -> None:
     """Prove the model, or say why not; bless it if it is evaluated and proven (or the proof is not required).
 
     Args:
         evaluation: the Evaluator's blessing of the same model.
+        baseline: the last blessed model, if there is one, for its margin beside the candidate's.
         proof_knobs: JSON of settings.Proof.
         task: name of the transducer.
         code: hash of the code, so that the cache knows of changes.
@@ -73,9 +76,23 @@ def Prover(
         blessing.set_int_custom_property(name, value)
     blessing.set_string_custom_property(_CURRENT_MODEL, model.uri)
     blessing.set_string_custom_property(REASON, found.reason)
-    blessing.set_string_custom_property(MARGIN, "" if found.margin is None else f"{found.margin:.6g}")
+    blessing.set_string_custom_property(MARGIN, _shown(found.margin))
+    blessing.set_string_custom_property(BASELINE_MARGIN, _shown(margin_of(baseline, task)))
     pathlib.Path(blessing.uri).mkdir(parents=True, exist_ok=True)
     (pathlib.Path(blessing.uri) / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
+
+
+def margin_of(model: standard_artifacts.Model | None, task: str) -> float | None:
+    """The worst margin that the checker certifies for a model that was blessed before; None without one."""
+    if model is None:
+        return None
+    weights = saved_weights.read(path_utils.serving_model_path(model.uri))
+    finding = finder.find(weights, TASKS[task])
+    return checker.check(claims.write(finding.certificate), weights, TASKS[task]).margin if finding.certificate else None
+
+
+def _shown(margin: float | None) -> str:
+    return "" if margin is None else f"{margin:.6g}"
 
 
 def prove(model: str, knobs: settings.Proof, task: str) -> proof.Proof:

@@ -79,6 +79,7 @@ def create_pipeline(config: Config) -> pipeline.Pipeline:
     prove = Prover(
         model=train.outputs["model"],
         evaluation=evaluate.outputs["blessing"],
+        baseline=last_blessed.outputs["model"],
         proof_knobs=_json(config.proof),
         task=config.data.task,
         code=code,

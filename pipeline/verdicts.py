@@ -61,7 +61,9 @@ def _blessed(gate: str, passed: bool, reason: str) -> Verdict:
 
 def _proof(blessing: Output) -> Verdict:
     if blessing.integer(prover.PROVEN):
-        return Verdict("proof", True, "proven", f"right for numbers of any length, worst margin {blessing.text(prover.MARGIN)}")
+        before = blessing.text(prover.BASELINE_MARGIN)
+        margin = f"worst margin {blessing.text(prover.MARGIN)}" + (f" (last blessed model {before})" if before else "")
+        return Verdict("proof", True, "proven", f"right for numbers of any length, {margin}")
     if not blessing.integer(prover.REQUIRED):
         reason = f"AND NOT REQUIRED TO BE (proof.required = false): {blessing.text(prover.REASON)}"
         return Verdict("proof", True, "NOT PROVEN", reason)
