@@ -75,7 +75,8 @@ def main(stages: list[str]) -> int:
             left = leftovers(root)
             done = resume(root)
             failed |= done.returncode != 0
-            print(f"| {stage} | {code} | {left} | exit {done.returncode}{', ' + done.stderr.strip() if done.returncode else ''} |", flush=True)
+            said = f", {done.stderr.strip()}" if done.returncode else ""
+            print(f"| {stage} | {code} | {left} | exit {done.returncode}{said} |", flush=True)
     return int(failed)
 
 

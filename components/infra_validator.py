@@ -15,8 +15,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import certificate as claims
 from components import activation_sweep, model_server, saved_weights, settings, warmup
+from components import certificate as claims
 from components.artifacts import Certificate
 from components.errors import BitsumError
 from components.progress import report

@@ -12,8 +12,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import certificate as claims
 from components import cell_graph, checker, finder, picture, proof, saved_weights, settings, signatures
+from components import certificate as claims
 from components.addition import to_bits
 from components.artifacts import Certificate
 from components.progress import report

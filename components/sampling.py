@@ -17,7 +17,7 @@ import numpy as np
 
 from components import patterns
 from components.errors import ConfigError
-from components.permutation import MAX_RANGE, class_of, class_size, pairs_at, permuted, ranks_of, round_keys, to_words
+from components.permutation import class_of, class_size, pairs_at, permuted, ranks_of, round_keys, to_words
 from components.settings import Data
 from components.transducer import TASKS, Transducer
 from components.transduction import outputs_of_rows

@@ -129,7 +129,7 @@ class Train(Section):
     )
     update_bias: float = knob(0.0, "Initial bias of the update gate z; the other biases start at 0.", at_least=-20.0, at_most=20.0)
     report_every: int = knob(50, "Interval of the progress reports and TensorBoard scalars.", unit="steps", at_least=1)
-    run_fn: str = knob("components.trainer.run_fn", "The function that TFX's Trainer calls, by its full name: another one for another cell.")
+    run_fn: str = knob("components.trainer.run_fn", "The function that TFX's Trainer calls, by its full name: another for another cell.")
 
 
 @dataclasses.dataclass(frozen=True)

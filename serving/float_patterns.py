@@ -6,7 +6,6 @@
 Positive floats increase with their patterns; the sign is the highest bit, the exponent the next eight, biased by 127.
 """
 
-import math
 import random
 import struct
 

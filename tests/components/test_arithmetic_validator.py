@@ -9,8 +9,8 @@ import pathlib
 import pytest
 from tfx.types import standard_artifacts
 
-from components.arithmetic_validator import ArithmeticValidator, Anomaly, Place, pair_key, split_files, write_anomalies
 from components.arithmetic import Problem
+from components.arithmetic_validator import Anomaly, ArithmeticValidator, Place, pair_key, split_files, write_anomalies
 from components.artifacts import ArithmeticAnomalies
 from components.examples import shard_path, shard_records
 from components.settings import Data

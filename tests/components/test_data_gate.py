@@ -74,7 +74,8 @@ def test_a_split_without_examples_is_refused(tmp_path):
     statistics = statistics_pb2.DatasetFeatureStatisticsList()
     statistics.datasets.add(num_examples=0)
     schema = tfdv.load_schema_text(str(pathlib.Path(components.__file__).parent / "schema" / "schema.pbtxt"))
-    assert "split 'train', the whole split: no examples" in refusal(tmp_path, {"train": tfdv.validate_statistics(statistics, schema)}, {}, [])
+    anomalies = {"train": tfdv.validate_statistics(statistics, schema)}
+    assert "split 'train', the whole split: no examples" in refusal(tmp_path, anomalies, {}, [])
 
 
 def test_wrong_arithmetic_is_refused_by_file_record_and_problem(tmp_path):

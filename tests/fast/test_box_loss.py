@@ -1,9 +1,9 @@
 """The differentiable bound against the checker's enclosures and finite steps of the optimizer."""
 
 import certified
+import keras
 import numpy as np
 import pytest
-import keras
 import tensorflow as tf
 
 from components import checker, finder

@@ -13,6 +13,7 @@ from pipeline import config as configuration
 from pipeline import home, local
 from tests.pipeline.conftest import SMALL
 
+
 def _run_with_defect(tmp_path, damage) -> tuple[list[str], Refusal]:
     """Run node after node; `damage` gets the folder of the generated examples. The nodes that ran and the refusal."""
     config = configuration.load(None, [f"pipeline.root={tmp_path / 'var'}", *SMALL])
