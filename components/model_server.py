@@ -4,20 +4,23 @@ Nothing of them is imported: a step that needs a server starts one, waits until 
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from components.errors import BitsumError
 
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
+_PR_SET_PDEATHSIG = 1
 
 
 class ServerFailed(BitsumError):
@@ -49,15 +52,17 @@ def program(command: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def serving(command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float) -> Iterator[Running]:
     """Serve the versions in `base_path` on a free port while the context lasts; arguments and errors as in `start`."""
-    server = start(command, model_name, base_path, log, timeout, port=0)
+    server = start(command, model_name, base_path, log, timeout, port=0, outlives=False)
     try:
         yield server
     finally:
         stop(server.process)
 
 
-def start(command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float, port: int) -> Running:
-    """Serve the versions in `base_path`; the server outlives this process unless it is stopped.
+def start(
+    command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float, port: int, outlives: bool
+) -> Running:
+    """Serve the versions in `base_path`, until the server is stopped.
 
     Args:
         command: program and arguments; flags as `bitsum serve` has them are added.
@@ -66,6 +71,7 @@ def start(command: Sequence[str], model_name: str, base_path: pathlib.Path, log:
         log: file that takes what the server says.
         timeout: seconds within which a version must be available.
         port: port to listen on, 0 for a free one.
+        outlives: whether it goes on when this process ends, or is killed.
 
     Raises:
         ServerFailed: it ended, or served nothing in time.
@@ -76,8 +82,9 @@ def start(command: Sequence[str], model_name: str, base_path: pathlib.Path, log:
     flags = [f"--port={port}", f"--model_name={model_name}", f"--model_base_path={base_path}", f"--ready_file={ready_file}"]
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [*program(command), *flags], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+            [*program(command), *flags], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=None if outlives else _tied_to_parent(),
+        )  # fmt: skip
     try:
         ready = _wait(process, ready_file, log, timeout)
     except BaseException:
@@ -111,6 +118,15 @@ def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout
         return json.loads(done.stdout)
     except ValueError as error:
         raise BitsumError(f"the prober {command[0]} ended with exit code {done.returncode}: {_last_line(done.stderr)}") from error
+
+
+def _tied_to_parent() -> Callable[[], None] | None:
+    """What a child has to do before it starts so that it is stopped when its parent is gone, however that went."""
+    if sys.platform != "linux":
+        return None
+    # Looked up here: between fork and exec a child should do as little as possible.
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path, timeout: float) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _serve(config: Config, version: int, log: pathlib.Path, progress: Progress, 
     port = config.serve.port if keep else 0
     command = [*config.infra.serve_command, f"--server={config.serve.server}", f"--host={config.serve.host}"]
     progress.begin("serve")
-    server = model_server.start(command, config.serve.model_name, config.push_to, log, config.serve.start_timeout, port)
+    server = model_server.start(command, config.serve.model_name, config.push_to, log, config.serve.start_timeout, port, outlives=keep)
     try:
         progress.end(f"{server.kind} server at {server.target}, version {server.version}")
         if server.version != version:

@@ -1,9 +1,12 @@
 """Starting and asking a model server as programs: those that behave, that end, that hang, that are not there."""
 
+import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -39,14 +42,14 @@ def test_a_server_that_gets_ready_is_used_and_then_stopped(tmp_path):
 def test_a_server_that_ends_is_reported_with_its_last_words(tmp_path):
     program = "import sys; print('reading'); print('no such model'); sys.exit(3)"
     with pytest.raises(model_server.ServerFailed, match="exit code 3: no such model"):
-        model_server.start(_command(program), "adder", tmp_path, tmp_path / "log", 30, port=0)
+        model_server.start(_command(program), "adder", tmp_path, tmp_path / "log", 30, port=0, outlives=False)
 
 
 def test_a_server_that_serves_nothing_in_time_is_stopped(tmp_path):
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     log = tmp_path / "log"
     with pytest.raises(model_server.ServerFailed, match="no version available within 1 s"):
-        model_server.start(_command(program), "adder", tmp_path, log, 1, port=0)
+        model_server.start(_command(program), "adder", tmp_path, log, 1, port=0, outlives=False)
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)
 
@@ -85,3 +88,35 @@ def test_the_probers_report_is_read_whatever_its_exit_code():
 def test_a_prober_without_a_report_is_an_error(program, words):
     with pytest.raises(BitsumError, match=words):
         model_server.probe(_command(program), "127.0.0.1:1", [], 0.5)
+
+
+_KILLED = """
+import json, os, pathlib, signal, sys
+from components import model_server
+command, folder, outlives = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3] == "True"
+server = model_server.start(command, "adder", folder, folder / "log", 30, port=0, outlives=outlives)
+print(server.process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("outlives", [False, True])
+def test_a_server_goes_with_a_parent_that_is_killed_unless_it_is_to_outlive_it(tmp_path, outlives):
+    command = [sys.executable, "-c", _KILLED, json.dumps(_command(_READY)), str(tmp_path), str(outlives)]
+    pid = int(subprocess.run(command, capture_output=True, text=True).stdout)
+    try:
+        assert _is_gone(pid, patience=1.0 if outlives else 20.0) is not outlives
+    finally:
+        if outlives:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _is_gone(pid: int, patience: float) -> bool:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        status = pathlib.Path(f"/proc/{pid}/stat")
+        # Nobody may collect the orphan here: a zombie is gone.
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
