@@ -17,7 +17,7 @@ run: setup  ## the whole pipeline: generate, validate, train, evaluate, push, se
 	@.venv/bin/bitsum run $(ARGS)
 
 test: setup  ## all tests
-	@$(PYTHON) -m pytest tests $(ARGS)
+	@$(PYTHON) -m pytest tests --numprocesses=2 --dist=loadfile $(ARGS)
 
 test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under a minute
 	@$(PYTHON) -m pytest tests/fast --numprocesses=2 $(ARGS)
