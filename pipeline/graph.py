@@ -8,7 +8,6 @@ import pathlib
 from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.common.resolver import Resolver
-from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration import pipeline
 from tfx.proto import trainer_pb2
 from tfx.types import Channel, standard_artifacts
@@ -19,6 +18,7 @@ from components.arithmetic_validator import ArithmeticValidator
 from components.data_gate import DataGate
 from components.examples import BitstringExampleGen, data_parameter
 from components.infra_validator import InfraValidator
+from components.last_blessed import LastBlessedModelStrategy
 from components.prover import Prover
 from components.pusher import Pusher
 from components.settings import Section
@@ -64,9 +64,10 @@ def create_pipeline(config: Config) -> pipeline.Pipeline:
     )
     train.add_upstream_node(gate)
     last_blessed = Resolver(
-        strategy_class=LatestBlessedModelStrategy,
+        strategy_class=LastBlessedModelStrategy,
         model=Channel(type=standard_artifacts.Model, producer_component_id=train.id),
         model_blessing=Channel(type=standard_artifacts.ModelBlessing, producer_component_id=Prover.__name__),
+        candidate=train.outputs["model"],
     ).with_id("LastBlessedModel")
     evaluate = Evaluator(
         examples=generator.outputs["examples"],

@@ -6,13 +6,13 @@ import pathlib
 
 import numpy as np
 import pytest
-from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components import checker, export, prover, settings
 from components.artifacts import Certificate
 from components.gru import GRU
+from components.last_blessed import LastBlessedModelStrategy
 from tests.fast import certified
 
 
@@ -97,5 +97,8 @@ def test_a_model_that_is_evaluated_but_not_proven_is_never_the_last_blessed_one(
     proven = _model(tmp_path / "1" / "model", number=1)
     only_evaluated = _model(tmp_path / "2" / "model", number=2, W_o=-certified.arrays(certified.weights())["W_o"])
     blessings = [_prove(tmp_path / str(number), model)[1] for number, model in enumerate((proven, only_evaluated), start=1)]
-    found = LatestBlessedModelStrategy().resolve_artifacts(None, {"model": [proven, only_evaluated], "model_blessing": blessings})
+    channels = {"model": [proven, only_evaluated], "model_blessing": blessings, "candidate": []}
+    found = LastBlessedModelStrategy().resolve_artifacts(None, channels)
     assert [model.id for model in found["model"]] == [1]
+    found = LastBlessedModelStrategy().resolve_artifacts(None, channels | {"candidate": [proven]})
+    assert found["model"] == []

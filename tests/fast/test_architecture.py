@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # The only modules of components/ that may import TFX or Beam, themselves or through others.
 STEPS = {
-    "arithmetic_validator", "artifacts", "data_gate", "evaluator", "examples", "infra_validator", "metrics", "prover",
+    "arithmetic_validator", "artifacts", "data_gate", "evaluator", "examples", "infra_validator", "last_blessed", "metrics", "prover",
     "pusher",
 }  # fmt: skip
 TFX_AND_BEAM = {
