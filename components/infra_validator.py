@@ -66,6 +66,9 @@ def InfraValidator(
             findings["kernels"] = qualify(stamped, knobs, folder)
         reason = complaint(findings)
     except (BitsumError, KeyError, OSError, ValueError) as error:
+        # A number is the operating system's: a full disk is no fault of the model. TensorFlow raises OSErrors without one.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         findings, reason = {}, str(error) or type(error).__name__
     (folder / REPORT_FILE).write_text(json.dumps({REASON: reason, **findings}, indent=2) + "\n")
     (folder / (_NOT_BLESSED_FILE if reason else _BLESSED_FILE)).touch()

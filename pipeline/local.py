@@ -1,6 +1,5 @@
 """Run the pipeline here, node after node in this process."""
 
-import datetime
 import tempfile
 from collections.abc import Callable
 
@@ -26,11 +25,6 @@ STAGES = {
 }
 
 
-def new_run_id() -> str:
-    """The id of a run: the moment at which it starts, which sorts as the runs do."""
-    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-
-
 def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
     """Run every node in topological order; `begin` is told the stage, `end` what came of it.
 
@@ -49,13 +43,14 @@ def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable
         try:
             cached = node.run_node(graph, node_id, connection)
         except Exception as error:
-            raise _ours(error) or BitsumError(f"step {stage!r} failed: {_first_line(error)}") from error
+            raise _ours(error) or BitsumError(f"step {stage!r} failed: {_one_line(error)}") from error
         end("cached" if cached else "done")
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    # TensorFlow begins with 'in user code:' and ends with what went wrong there.
+    return f"{type(error).__name__}: {lines[-1 if lines[0].endswith(':') else 0]}"
 
 
 def _ours(error: BaseException | None) -> BitsumError | None:

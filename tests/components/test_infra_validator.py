@@ -1,6 +1,7 @@
 """Infra validation with the embedded server for real: a good model, one that answers wrongly, one that does not load."""
 
 import dataclasses
+import errno
 import json
 import pathlib
 
@@ -91,3 +92,13 @@ def test_a_model_without_a_graph_is_refused(tmp_path, examples):
     blessing, reason = _validate(tmp_path, examples, spoil=lambda folder: (folder / "saved_model.pb").unlink())
     assert blessing.get_int_custom_property("blessed") == 0
     assert "saved_model.pb" in reason or "SavedModel" in reason
+
+
+def test_a_full_disk_is_no_fault_of_the_model(tmp_path, examples, monkeypatch):
+    def full(*unused):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(warmup, "write", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        _validate(tmp_path, examples)
+    assert not (tmp_path / "blessing" / "INFRA_NOT_BLESSED").exists()
