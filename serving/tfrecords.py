@@ -1,4 +1,4 @@
-"""Reads TFRecord files, gzip or not, without TensorFlow.
+"""Reads TFRecord files, gzip or not, and frames records for writing, without TensorFlow.
 
 A record is its length (uint64), the masked CRC of the length (uint32), the data, and the masked CRC of the data (uint32), all
 little-endian; the CRC is CRC-32C. https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
@@ -44,6 +44,12 @@ def read(path: str | pathlib.Path) -> Iterator[bytes]:
     # Which of them it is depends on where the damage lies: on the disk, in the compression or in a record.
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise CorruptRecords(f"{path} is damaged at record {number}: {error}") from error
+
+
+def framed(data: bytes) -> bytes:
+    """`data` as it stands in a TFRecord file that is not compressed."""
+    length = struct.pack("<Q", len(data))
+    return length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(masked_crc(data))
 
 
 def _open(path: str | pathlib.Path) -> BinaryIO:
