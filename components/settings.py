@@ -222,7 +222,10 @@ class Serve(Section):
     start_timeout: float = knob(120.0, "The server must have a version available within this time.", unit="seconds", at_least=0.1)
     deadline: float = knob(10.0, "Each request of ours is given up after this time.", unit="seconds", at_least=0.001)
     poll_interval: float = knob(1.0, "How often the server looks for new versions.", unit="seconds", at_least=0.01)
-    max_workers: int = knob(8, "Requests that the embedded server works on at the same time.", unit="threads", at_least=1)
+    max_workers: int = knob(
+        0, "Requests that the server works on at the same time; 0 is four times the number of CPUs, as in TensorFlow Serving.",
+        unit="threads", at_least=0,
+    )
 
     def check(self) -> None:
         if not self.model_name or "/" in self.model_name:

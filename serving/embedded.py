@@ -1,17 +1,26 @@
-"""Runs the embedded server in this process: from the first look at the folder to the drain after SIGTERM."""
+"""Runs the embedded server in this process: from the first look at the disk to the drain after SIGTERM."""
 
 import contextlib
+import functools
 import logging
 import os
 import pathlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from components.errors import BitsumError
+from serving import batching_parameters, model_config, ssl_config
+from serving.models import Management, Models
+from serving.monitoring import Metrics, prometheus_path, serve_metrics
 from serving.options import Options, Ready
-from serving.status import StatusError
-from serving.versions import LOGGER, Versions
+from serving.request_log import RequestLog
+from serving.status import Code, StatusError
+from serving.versions import LOGGER, Loading
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 NAME = "embedded"
 
@@ -20,22 +29,40 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
     """Serve until `stop` is set; the exit code.
 
     Raises:
-        BitsumError: no version in time, none that loads, or the port is taken.
+        BitsumError: a config that is refused, no version in time, none that loads, or the port is taken.
     """
+    config = _config(options)
+    # Files that cannot be used are told of at once, before TensorFlow is imported.
+    credentials = ssl_config.server_credentials(options.ssl_config_file) if options.ssl_config_file else None
+    batching = batching_parameters.read(options.batching_parameters_file) if options.batching else None
+    page = prometheus_path(options.monitoring_config_file)
     with _quiet_tensorflow(options.log_file), _event_lines():
         from serving import server
+        from serving.handlers import Handlers
+        from serving.services import ModelService, PredictionService
 
         knobs = options.knobs
-        versions = Versions(knobs.model_name, options.base_path, server.load)
-        with server.watching(versions, knobs.poll_interval):
-            version = _first_version(versions, options, stop)
-            if version is None:
+        load = functools.partial(server.load, warm_up=options.warm_up, iterations=options.warmup_iterations, batching=batching)
+        models = Models(load, _management(options))
+        metrics = Metrics(models.folder)
+        models.listeners.append(metrics.event)
+        with _serving(models, config, options), _metrics_page(metrics, page, options), _request_log(metrics, options) as log:
+            if not _wait(models, options, stop):
                 return 0
-            grpc_server = server.Server(versions, knobs.host, knobs.port, knobs.max_workers, options.max_request_bytes)
+            handlers = Handlers(
+                PredictionService(models, metrics.observe_run), ModelService(models, metrics.value), metrics, log, options.threads
+            )
+            grpc_server = server.Server(
+                handlers, knobs.host, knobs.port, options.threads, options.max_request_bytes, credentials, options.channel_arguments
+            )
+            if options.socket_path:
+                grpc_server.listen(f"unix:{options.socket_path}")
             grpc_server.start()
             try:
-                announce(Ready(knobs.host, grpc_server.port, os.getpid(), NAME, knobs.model_name, version))
-                stop.wait()
+                names = [model.name for model in config.model_config_list.config] or [knobs.model_name]
+                announce(Ready(knobs.host, grpc_server.port, os.getpid(), NAME, names[0], models.newest(names[0]) or 0))
+                with _following(models, options):
+                    stop.wait()
                 LOGGER.info("stopping: calls under way finish, new ones are refused")
             finally:
                 finished = grpc_server.stop(options.drain_timeout)
@@ -44,15 +71,106 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
     return 0
 
 
-def _first_version(versions: Versions, options: Options, stop: threading.Event) -> int | None:
+@contextlib.contextmanager
+def _metrics_page(metrics: Metrics, path: str | None, options: Options) -> Iterator[None]:
+    """Shows the metrics while the context lasts, where a port for them is given."""
+    if options.metrics_port is None or path is None:
+        yield
+        return
+    with serve_metrics(metrics.page, port=options.metrics_port, path=path) as port:
+        print(f"metrics at http://127.0.0.1:{port}{path}", flush=True)
+        yield
+
+
+@contextlib.contextmanager
+def _request_log(metrics: Metrics, options: Options) -> Iterator[RequestLog | None]:
+    """The log of requests, where a folder for it is given; all that was offered is on the disk after the context."""
+    if not options.request_log_dir:
+        yield None
+        return
+    log = RequestLog(options.request_log_dir, options.request_log_rate)
+    metrics.sources.append(log.families)
     try:
-        version = versions.wait_available(options.ready_timeout or None, stop.is_set)
+        yield log
+    finally:
+        log.close()
+
+
+def _config(options: Options) -> "ModelServerConfig":
+    if not options.config_file:
+        return model_config.one_model(options.knobs.model_name, str(options.base_path))
+    config = model_config.read(options.config_file)
+    # Found out again when the models start, but that is after TensorFlow has been imported.
+    with _refusals():
+        if config.WhichOneof("config") is not None:
+            model_config.check(config)
+    return config
+
+
+def _management(options: Options) -> Management:
+    loading = Loading(options.max_load_retries, options.load_retry_interval, options.load_threads)
+    return Management(loading, options.poll_interval, options.labels_for_unavailable)
+
+
+@contextlib.contextmanager
+def _serving(models: Models, config: "ModelServerConfig", options: Options) -> Iterator[None]:
+    try:
+        with _refusals():
+            models.start(config, trust_labels=options.config_file is not None and model_config.is_ours(options.config_file))
+            yield
+    finally:
+        models.close()
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """A StatusError as one line, in which TensorFlow Serving's own text can be found."""
+    try:
+        yield
     except StatusError as error:
-        line = str(error).partition("\n")[0]
-        raise BitsumError(f"no version in {options.base_path} loads; the newest says: {line}") from error
-    if version is None and not stop.is_set():
-        raise BitsumError(f"no version in {options.base_path} was available within --ready_timeout {options.ready_timeout:g} s")
-    return version
+        hint = "; --allow_version_labels_for_unavailable_models allows it" if error.code == Code.FAILED_PRECONDITION else ""
+        raise BitsumError(f"Failed to start server. Error: {' '.join(error.described().split())}{hint}") from error
+
+
+def _wait(models: Models, options: Options, stop: threading.Event) -> bool:
+    """Whether every model is available; false when `stop` was set first."""
+    available = models.wait(options.ready_timeout or None, stop.is_set)
+    if not available and not stop.is_set():
+        what = options.config_file or options.base_path
+        raise BitsumError(f"no version in {what} was available within --ready_timeout {options.ready_timeout:g} s")
+    return available
+
+
+@contextlib.contextmanager
+def _following(models: Models, options: Options) -> Iterator[None]:
+    """Read the model config file again and again, where that is asked for; it overrules what a reload has set."""
+    if not options.config_file or options.config_poll_interval <= 0:
+        yield
+        return
+    stopped = threading.Event()
+
+    def follow() -> None:
+        said = ""
+        while not stopped.wait(options.config_poll_interval):
+            refusal = _follow(models, options.config_file)
+            if refusal and refusal != said:
+                LOGGER.warning("%s", refusal)
+            said = refusal
+
+    threading.Thread(target=follow, name="model-config", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
+
+
+def _follow(models: Models, path: pathlib.Path) -> str:
+    """Reload the config in `path`; why that was refused, nothing where it was not."""
+    try:
+        models.reload(model_config.read(path))
+    except (StatusError, BitsumError) as error:
+        return f"the model config file {path} was refused: {error}"
+    return ""
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from components.errors import BitsumError
+from serving import model_config
 from serving.client import ServingError, served
 from serving.options import Options, Ready, address, free_port
 
@@ -37,22 +38,29 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
     """
     knobs = options.knobs
     port = knobs.port or free_port(knobs.host)
+    name = _model_name(options)
     command = {PROGRAM: _program, DOCKER: _container}[server](options, port)
     target = address(_WILDCARDS.get(knobs.host, knobs.host), port)
     with _log(options.log_file) as log, _child(command, log, options.drain_timeout) as child:
-        version = _wait(child, target, options, stop)
+        version = _wait(child, target, name, options.ready_timeout, stop)
         if child.poll() is not None and not stop.is_set():
             raise BitsumError(f"{server} ended with exit code {_exit_code(child)}: {_last_line(log)}")
         if version is None and not stop.is_set():
             raise BitsumError(
-                f"{server} had no version of {options.base_path} available within --ready_timeout {options.ready_timeout:g} s: "
-                f"{_last_line(log)}"
+                f"{server} had no version of {options.config_file or options.base_path} available within --ready_timeout "
+                f"{options.ready_timeout:g} s: {_last_line(log)}"
             )
         if version is not None:
-            announce(Ready(knobs.host, port, os.getpid(), server, knobs.model_name, version))
+            announce(Ready(knobs.host, port, os.getpid(), server, name, version))
         while child.poll() is None and not stop.wait(_POLL_SECONDS):
             pass
         return 0 if stop.is_set() else _exit_code(child)
+
+
+def _model_name(options: Options) -> str:
+    """The model whose versions tell that the server is ready: the first one."""
+    models = model_config.read(options.config_file).model_config_list.config if options.config_file else []
+    return models[0].name if models else options.knobs.model_name
 
 
 def _program(options: Options, port: int) -> list[str]:
@@ -70,30 +78,46 @@ def _container(options: Options, port: int) -> list[str]:
     inside = f"/models/{knobs.model_name}"
     return [
         DOCKER, "run", "--rm", "--init", "--pull=never", f"--publish={address(knobs.host, port)}:{_CONTAINER_PORT}",
-        f"--volume={options.base_path}:{inside}:ro", f"--entrypoint={PROGRAM}", knobs.image,
+        *(f"--volume={outside}:{within}:ro" for outside, within in _volumes(options, inside)), f"--entrypoint={PROGRAM}", knobs.image,
         *_flags(options, _CONTAINER_PORT, inside),
     ]  # fmt: skip
 
 
+def _volumes(options: Options, inside: str) -> list[tuple[str, str]]:
+    """(path outside, path in the container) of all that the server reads; what a file names has the same path in both."""
+    if not options.config_file:
+        folders = [(str(options.base_path), inside)]
+    else:
+        models = model_config.read(options.config_file).model_config_list.config
+        # The folder, since the file is replaced when it changes.
+        folders = [(path, path) for path in sorted({str(options.config_file.parent), *(model.base_path for model in models)})]
+    files = [options.batching_parameters_file, options.ssl_config_file, options.monitoring_config_file]
+    return folders + [(str(file.absolute()), str(file.absolute())) for file in files if file]
+
+
 def _flags(options: Options, port: int, base_path: str) -> list[str]:
     # TensorFlow Serving takes whole seconds, and 0 for a single look.
-    poll = max(1, round(options.knobs.poll_interval))
-    return [
-        f"--port={port}",
-        f"--model_name={options.knobs.model_name}",
-        f"--model_base_path={base_path}",
-        f"--file_system_poll_wait_seconds={poll}",
-        f"--grpc_max_threads={options.knobs.max_workers}",
-    ]
+    poll = max(1, round(options.poll_interval)) if options.poll_interval > 0 else int(options.poll_interval)
+    if options.config_file:
+        served = [f"--model_config_file={options.config_file}"]
+    else:
+        served = [f"--model_name={options.knobs.model_name}", f"--model_base_path={base_path}"]
+    flags = [f"--port={port}", *served, f"--file_system_poll_wait_seconds={poll}", *options.passed]
+    if options.knobs.max_workers:
+        flags.append(f"--grpc_max_threads={options.knobs.max_workers}")
+    if options.config_file and not options.labels_for_unavailable and model_config.is_ours(options.config_file):
+        # It knows no labels of versions that it has not loaded yet, that is, of none when it starts.
+        flags.append("--allow_version_labels_for_unavailable_models=true")
+    return flags
 
 
-def _wait(child: subprocess.Popen, target: str, options: Options, stop: threading.Event) -> int | None:
+def _wait(child: subprocess.Popen, target: str, name: str, ready_timeout: float, stop: threading.Event) -> int | None:
     """The newest version available, once there is one; None when the child ended, the time is over or `stop` is set."""
-    end = time.monotonic() + (options.ready_timeout or float("inf"))
+    end = time.monotonic() + (ready_timeout or float("inf"))
     while child.poll() is None and time.monotonic() < end and not stop.wait(_POLL_SECONDS):
         # Not yet listening, or nothing loaded yet.
         with contextlib.suppress(ServingError):
-            states = served(target, options.knobs.model_name, deadline=1.0)
+            states = served(target, name, deadline=1.0)
             available = [state.version for state in states if state.state == "AVAILABLE"]
             if available:
                 return max(available)

@@ -44,6 +44,7 @@ class LoadedModel:
         self._session._extend_graph()
         self._graph.finalize()
         self.signatures = dict(meta_graph.signature_def)
+        self.path = path
         self._outputs: dict[str, pywrap_tf_session.TF_Output] = {}
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout: float | None = None) -> list[np.ndarray]:

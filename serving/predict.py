@@ -5,7 +5,8 @@ with the signature: the session and the graph judge them.
 """
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,14 @@ _HALVES = (tf.float16, tf.bfloat16)
 _COMPLEX = {tf.complex64: "scomplex_val", tf.complex128: "dcomplex_val"}
 
 
-def predict(model: LoadedModel, request: predict_pb2.PredictRequest, timeout: float | None) -> predict_pb2.PredictResponse:
+def predict(
+    model: LoadedModel, request: predict_pb2.PredictRequest, timeout: float | None, ran: Callable[[float], None] = lambda seconds: None
+) -> predict_pb2.PredictResponse:
     """The outputs of `request` in typed fields; the caller fills in name and version.
 
     Args:
         timeout: seconds until the caller's deadline; None without one.
+        ran: told the seconds that the run of the graph took.
 
     Raises:
         StatusError: with the code and text that the client gets.
@@ -48,11 +52,13 @@ def predict(model: LoadedModel, request: predict_pb2.PredictRequest, timeout: fl
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     feeds = _feeds(signature, request.inputs)
     aliases = _aliases(signature, list(request.output_filter))
+    start = time.perf_counter()
     values = model.run(feeds, [signature.outputs[alias].name for alias in aliases], timeout)
+    ran(time.perf_counter() - start)
     response = predict_pb2.PredictResponse()
     response.model_spec.signature_name = name
     for alias, value in zip(aliases, values):
-        _encode(np.asarray(value), response.outputs[alias])
+        _encode(_array(value), response.outputs[alias])
     return response
 
 
@@ -67,16 +73,21 @@ def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
         shape = tuple(dim.size for dim in proto.tensor_shape.dim)
         _check_size(dtype, shape, alias)
         content = proto.tensor_content
-        if content and dtype in _FIELDS and dtype != tf.string and min(shape, default=0) >= 0 and not proto.tensor_shape.unknown_rank:
+        if content and dtype in _FIELDS and dtype != tf.string and min(shape, default=1) > 0 and not proto.tensor_shape.unknown_rank:
             # The common case without a copy; everything else goes through TensorFlow's own parser.
             return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
-        return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+        return _array(tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy())
     except (tf.errors.OpError, TypeError, ValueError) as error:
         raise StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
 
 
+def _array(value: Any) -> np.ndarray:
+    """`value` as an array; of bytes numpy would make a type that forgets the zeros at their end."""
+    return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
+
+
 def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndarray]:
-    if len(inputs) != len(signature.inputs):
+    if len(inputs) > len(signature.inputs) or (len(inputs) < len(signature.inputs) and not signature.defaults):
         expected, sent = sorted(signature.inputs), sorted(inputs)
         extra, missing = sorted({*sent} - {*expected}), sorted({*expected} - {*sent})
         raise StatusError(
@@ -87,13 +98,14 @@ def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict
     feeds = {}
     for alias in sorted(signature.inputs):
         feed = signature.inputs[alias].name
-        if alias not in inputs:
+        proto = inputs[alias] if alias in inputs else signature.defaults[alias] if alias in signature.defaults else None
+        if proto is None:
             raise StatusError(
                 Code.INVALID_ARGUMENT,
                 f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value provided. Inputs "
-                f"expected to be in the request {{{','.join(sorted(inputs))}}}, or default input alias set: ",
+                f"expected to be in the request {{{','.join(sorted(inputs))}}}, or default input alias set: {','.join(sorted(signature.defaults))}",
             )
-        feeds[feed] = decode(inputs[alias], alias)
+        feeds[feed] = decode(proto, alias)
     return feeds
 
 

@@ -16,6 +16,8 @@ _MODULES = {
     "predict": "tensorflow_serving.apis.predict_pb2",
     "metadata": "tensorflow_serving.apis.get_model_metadata_pb2",
     "status": "tensorflow_serving.apis.get_model_status_pb2",
+    "management": "tensorflow_serving.apis.model_management_pb2",
+    "config": "tensorflow_serving.config.model_server_config_pb2",
     "prediction_service": "tensorflow_serving.apis.prediction_service_pb2_grpc",
     "model_service": "tensorflow_serving.apis.model_service_pb2_grpc",
 }
@@ -23,7 +25,8 @@ _MODULES = {
 
 @functools.lru_cache(maxsize=None)
 def load() -> types.SimpleNamespace:
-    """The generated modules, by short names: tensor, types, example, predict, metadata, status, prediction_service, model_service.
+    """The generated modules, by short names: tensor, types, example, predict, metadata, status, management, config,
+    prediction_service, model_service.
 
     Safe to call from several threads, and while another one imports TensorFlow.
 

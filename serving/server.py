@@ -1,88 +1,102 @@
-"""The embedded model server: a gRPC server around the versions of one model, in this process.
+"""The embedded model server: a gRPC server around the versions of its models, in this process.
 
-Speaks TensorFlow Serving's API (PredictionService, ModelService) and grpc.health.v1. Imports TensorFlow.
+Speaks TensorFlow Serving's API (PredictionService, ModelService), grpc.health.v1 and gRPC's reflection. Imports TensorFlow.
 """
 
-import contextlib
 import pathlib
-import threading
-from collections.abc import Iterator
 from concurrent import futures
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
+from components import version_folder
 from components.errors import BitsumError
+from serving.batching import BatchedModel
+from serving.batching_parameters import BatchingParameters
+from serving.handlers import MODEL_SERVICE, PREDICTION_SERVICE, Handlers
 from serving.loaded_model import LoadedModel
-from serving.services import Models, ModelService, PredictionService
-from serving.status import StatusError
-from serving.versions import Versions
+from serving.status import Code, StatusError
 from serving.warmup import replay
 
 # Names that a health check may ask for; the empty one stands for the whole server.
-_HEALTH_NAMES = ("", "PredictionService", "ModelService", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+_HEALTH_NAMES = ("", "PredictionService", "ModelService")
+_SPARE_CALLS = 16
 
 
-def load(path: pathlib.Path) -> LoadedModel:
-    """The version in `path`, warmed up. Raises: StatusError."""
+def load(
+    path: pathlib.Path, warm_up: bool = True, iterations: int = 1, batching: BatchingParameters | None = None
+) -> LoadedModel | BatchedModel:
+    """The version in `path`, warmed up unless told otherwise; its requests are batched where there are parameters.
+
+    Raises:
+        StatusError: its files are not those of the push that left a manifest, it cannot be loaded, or a warmup request fails.
+    """
+    if (path / version_folder.MANIFEST).exists():
+        damage = version_folder.problems(path)
+        if damage:
+            raise StatusError(Code.DATA_LOSS, f"{damage[0]} since it was pushed ({len(damage)} differences in all): push it again")
     model = LoadedModel(path)
     try:
-        replay(model, path)
+        if warm_up:
+            replay(model, path, iterations)
     except StatusError:
         model.close()
         raise
-    return model
-
-
-@contextlib.contextmanager
-def watching(versions: Versions, interval: float) -> Iterator[None]:
-    """Poll the disk every `interval` seconds while the context lasts, beginning with the first look; unload everything after."""
-    stopped = threading.Event()
-
-    def watch() -> None:
-        while not stopped.wait(interval):
-            versions.poll()
-
-    versions.poll()
-    thread = threading.Thread(target=watch, name="watch", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
-        versions.close()
+    return BatchedModel(model, batching) if batching else model
 
 
 class Server:
-    """A gRPC server for `versions`, listening once it is made, that answers once it is started.
+    """A gRPC server, listening once it is made, that answers once it is started.
 
     Args:
-        threads: calls that are worked on at the same time; one more is refused with RESOURCE_EXHAUSTED.
-        max_request_bytes: larger requests are refused.
+        handlers: the methods.
+        at_once: calls that the handlers work on at the same time.
+        max_request_bytes: larger requests are refused with RESOURCE_EXHAUSTED.
+        credentials: for TLS; None listens without it.
 
     Raises:
         BitsumError: the address cannot be listened on.
     """
 
-    def __init__(self, versions: Versions, host: str, port: int, threads: int, max_request_bytes: int):
+    def __init__(
+        self,
+        handlers: Handlers,
+        host: str,
+        port: int,
+        at_once: int,
+        max_request_bytes: int,
+        credentials: grpc.ServerCredentials | None = None,
+        arguments: tuple[tuple[str, int | str], ...] = (),
+    ):
+        # Room for the calls that the handlers refuse, and for health checks of a server that is busy.
+        most = 2 * at_once + _SPARE_CALLS
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
-            maximum_concurrent_rpcs=threads,
+            futures.ThreadPoolExecutor(most, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=most,
             options=[
                 # Two servers on one port would share the calls between them.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", max_request_bytes),
                 ("grpc.max_send_message_length", -1),
+                *arguments,
             ],
         )
-        models = Models({versions.name: versions})
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), self._server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.port = _bind(self._server, host, port)
+        reflection.enable_server_reflection((PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self._server.add_generic_rpc_handlers((handlers,))
+        self.port = self.listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", credentials)
+
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Listen on one more address before the start; returns its port. Raises: BitsumError."""
+        try:
+            bound = self._server.add_secure_port(address, credentials) if credentials else self._server.add_insecure_port(address)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise BitsumError(f"cannot listen on {address}: is the port in use? --port 0 takes a free one")
+        return bound
 
     def start(self) -> None:
         """Answer calls from now on."""
@@ -94,13 +108,3 @@ class Server:
         """Refuse new calls, and wait at most `grace` seconds for those under way; true if they all finished in time."""
         self._health.enter_graceful_shutdown()
         return self._server.stop(grace).wait(grace)
-
-
-def _bind(server: grpc.Server, host: str, port: int) -> int:
-    try:
-        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    except RuntimeError:
-        bound = 0
-    if not bound:
-        raise BitsumError(f"cannot listen on {host}:{port}: is the port in use? --port 0 takes a free one")
-    return bound

@@ -1,105 +1,57 @@
-"""The gRPC services of the embedded server: TensorFlow Serving's PredictionService and ModelService.
+"""The methods of the embedded server: what TensorFlow Serving's PredictionService and ModelService answer, without gRPC.
 
-Checks, their order, status codes and texts are those of TensorFlow Serving 2.16.
+Checks, their order, status codes and texts are those of TensorFlow Serving 2.16. Every method raises StatusError for what is
+not answered.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import grpc
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_management_pb2,
     model_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
 )
 
+from serving import inference
+from serving.model_config import MODEL_LIST
+from serving.models import Models
 from serving.predict import predict
 from serving.status import Code, StatusError
-from serving.versions import Versions
+from serving.versions import LOGGER
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+if TYPE_CHECKING:
+    from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
+
 _SIGNATURES = "signature_def"
-# A status text travels in a header, and headers are bounded.
-_TEXT_CHARACTERS = 2000
 
 
-class Models:
-    """The served models by name, and what a ModelSpec asks of them."""
+class PredictionService:
+    """Predict and GetModelMetadata; Classify, Regress and MultiInference as far as their checks of the request.
 
-    def __init__(self, models: Mapping[str, Versions]):
-        self._models = dict(models)
+    Args:
+        observe_run: told (model, method, seconds) of each run of a graph.
+    """
 
-    @contextlib.contextmanager
-    def use(self, spec: model_pb2.ModelSpec) -> Iterator[tuple[int, Any]]:
-        """(version, model) that `spec` asks for, held for the context. Raises: StatusError."""
-        if not spec.name:
-            raise StatusError(Code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
-        if spec.WhichOneof("version_choice") == "version_label":
-            raise StatusError(Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}")
-        version = spec.version.value if spec.HasField("version") else None
-        versions = self._models.get(spec.name)
-        if versions is None:
-            wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
-            raise StatusError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
-        with versions.use(version) as found:
-            yield found
-
-    def status(self, spec: model_pb2.ModelSpec) -> list[tuple[int, str, StatusError | None]]:
-        """States of the versions that `spec` asks for, newest first; a label is ignored. Raises: StatusError."""
-        states = self._models[spec.name].status() if spec.name in self._models else []
-        if not states:
-            raise StatusError(Code.NOT_FOUND, f"Could not find any versions of model {spec.name}")
-        if spec.HasField("version"):
-            states = [state for state in states if state[0] == spec.version.value]
-            if not states:
-                raise StatusError(Code.NOT_FOUND, f"Could not find version {spec.version.value} of model {spec.name}")
-        return states
-
-
-def _answering(method: Callable) -> Callable:
-    """A service method that answers a StatusError with its code and text."""
-
-    def answer(self, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return method(self, request, context)
-        except StatusError as error:
-            failure = error
-        context.abort(_CODES.get(failure.code, grpc.StatusCode.UNKNOWN), str(failure)[:_TEXT_CHARACTERS])
-
-    return answer
-
-
-def _unimplemented(name: str) -> Callable:
-    def refuse(self, request: Any, context: grpc.ServicerContext) -> None:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the embedded server of bitsum does not implement {name}")
-
-    return refuse
-
-
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata."""
-
-    def __init__(self, models: Models):
+    def __init__(self, models: Models, observe_run: Callable[[str, str, float], None] = lambda model, method, seconds: None):
         self._models = models
+        self._observe_run = observe_run
 
-    @_answering
-    def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> predict_pb2.PredictResponse:
-        _check_spec(request)
-        with self._models.use(request.model_spec) as (version, model):
-            response = predict(model, request, _timeout(context))
+    def predict(self, request: predict_pb2.PredictRequest, timeout: float | None) -> predict_pb2.PredictResponse:
+        """The outputs; `timeout` is what is left of the caller's deadline in seconds, None without one."""
+        with self._models.use(_spec(request)) as (version, model):
+            response = predict(model, request, timeout, lambda seconds: self._observe_run(request.model_spec.name, "Predict", seconds))
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = version
         return response
 
-    @_answering
-    def GetModelMetadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
+    def get_model_metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        _check_spec(request)
+        """The signatures of a version."""
+        spec = _spec(request)
         if not request.metadata_field:
             raise StatusError(Code.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
@@ -107,32 +59,50 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 raise StatusError(Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        with self._models.use(request.model_spec) as (version, model):
+        with self._models.use(spec) as (version, model):
             for name, signature in model.signatures.items():
                 signatures.signature_def[name].CopyFrom(signature)
-        response.model_spec.name = request.model_spec.name
+        response.model_spec.name = spec.name
         response.model_spec.version.value = version
         response.metadata[_SIGNATURES].Pack(signatures)
         return response
 
-    Classify = _unimplemented("Classify")
-    Regress = _unimplemented("Regress")
-    MultiInference = _unimplemented("MultiInference")
+    def classify(self, request: "classification_pb2.ClassificationRequest") -> None:
+        """Refuses every request, with TensorFlow Serving's reason where it has one."""
+        with self._models.use(_spec(request)) as (_, model):
+            inference.check_classify(model.signatures, request.model_spec.signature_name, request.input)
+        raise _unimplemented("Classify")
+
+    def regress(self, request: "regression_pb2.RegressionRequest") -> None:
+        """Refuses every request, with TensorFlow Serving's reason where it has one."""
+        with self._models.use(_spec(request)) as (_, model):
+            inference.check_regress(model.signatures, request.model_spec.signature_name, request.input)
+        raise _unimplemented("Regress")
+
+    def multi_inference(self, request: "inference_pb2.MultiInferenceRequest") -> None:
+        """Refuses every request, with TensorFlow Serving's reason where it has one."""
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+        with self._models.use(spec) as (_, model):
+            inference.check_multi_inference(model.signatures, request)
+        raise _unimplemented("MultiInference")
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus."""
+class ModelService:
+    """GetModelStatus and HandleReloadConfigRequest.
 
-    def __init__(self, models: Models):
+    Args:
+        metric: the value of a counter by the name that TensorFlow Serving gives it, 0 for one that there is not; a reload
+            answers by how much the counters that it was asked for rose meanwhile.
+    """
+
+    def __init__(self, models: Models, metric: Callable[[str], int] = lambda name: 0):
         self._models = models
+        self._metric = metric
 
-    @_answering
-    def GetModelStatus(
-        self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> get_model_status_pb2.GetModelStatusResponse:
-        _check_spec(request)
+    def get_model_status(self, request: get_model_status_pb2.GetModelStatusRequest) -> get_model_status_pb2.GetModelStatusResponse:
+        """The states of a model's versions, newest first."""
         response = get_model_status_pb2.GetModelStatusResponse()
-        for version, state, error in self._models.status(request.model_spec):
+        for version, state, error in self._models.status(_spec(request)):
             item = response.model_version_status.add(
                 version=version, state=get_model_status_pb2.ModelVersionStatus.State.Value(state)
             )
@@ -140,15 +110,42 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             item.status.error_message = str(error) if error else ""
         return response
 
-    HandleReloadConfigRequest = _unimplemented("HandleReloadConfigRequest")
+    def handle_reload_config_request(self, request: model_management_pb2.ReloadConfigRequest) -> model_management_pb2.ReloadConfigResponse:
+        """Serve the models of the request and no others.
+
+        A refusal is raised: gRPC sends no message beside a status other than OK, neither here nor there.
+        """
+        before = {name: self._metric(name) for name in request.metric_names}
+        if request.config.WhichOneof("config") != MODEL_LIST:
+            refusal = StatusError(
+                Code.INVALID_ARGUMENT,
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported",
+            )
+        else:
+            refusal = self._reload(request)
+        if refusal:
+            LOGGER.warning("a reload of the config was refused: %s", refusal)
+            raise refusal
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
+        for name, value in before.items():
+            response.metric.add(name=name, int64_value_increase=self._metric(name) - value)
+        return response
+
+    def _reload(self, request: model_management_pb2.ReloadConfigRequest) -> StatusError | None:
+        try:
+            self._models.reload(request.config)
+        except StatusError as refusal:
+            return refusal
+        LOGGER.info("a reload of the config was accepted")
+        return None
 
 
-def _check_spec(request: Any) -> None:
+def _spec(request: Any) -> model_pb2.ModelSpec:
     if not request.HasField("model_spec"):
         raise StatusError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+    return request.model_spec
 
 
-def _timeout(context: grpc.ServicerContext) -> float | None:
-    remaining = context.time_remaining()
-    # gRPC gives a very large number where the client set no deadline.
-    return None if remaining is None or remaining > 1e9 else remaining
+def _unimplemented(method: str) -> StatusError:
+    return StatusError(Code.UNIMPLEMENTED, f"the embedded server of bitsum does not implement {method}")

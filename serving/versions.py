@@ -1,238 +1,319 @@
 """The versions of one model: which lie on disk, which are wanted, which are loaded, and swapping them under load.
 
-Knows nothing of TensorFlow: what loads a version is passed in. As in TensorFlow Serving a new version is loaded before the old
-one goes, calls under way keep the version they began with, and a version that does not load leaves the old one in place. Unlike
-there, every version loads in a thread of its own, so that a half-written one holds up no other, and a failed one is tried again
-as soon as its files change.
+Knows nothing of TensorFlow: what loads a version is passed in. The rules are those of TensorFlow Serving with its policy of
+preserving availability: the versions that a policy chooses of those on disk are *aspired*; others go once an aspired one is
+available, or when nothing is aspired any more; calls under way keep the version they began with; a version that does not load
+is tried again after an interval, LOADING all the while, and then ends with its error. Unlike there
+
+- each version loads in a thread of its own, so that a half-written one holds up no other;
+- a version that failed is tried again as soon as its files change, also when it has ended;
+- where none of the aspired versions loads and nothing is served, the next one that the policy would choose is.
 """
 
 import contextlib
 import dataclasses
 import logging
-import os
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Collection
+from typing import Any
 
+from serving.base_path import check_folder, files, on_disk_versions
 from serving.status import Code, StatusError
+from serving.version_entry import AVAILABLE, END, LOADING, START, UNLOADING, Entry, Model, Use, not_found
 
 LOGGER = logging.getLogger("bitsum.serving")
 
-START = "START"
-LOADING = "LOADING"
-AVAILABLE = "AVAILABLE"
-UNLOADING = "UNLOADING"
-END = "END"
+LOAD_STARTED = "load_started"
+LOAD_SUCCEEDED = "load_succeeded"
+LOAD_FAILED = "load_failed"
+UNLOADED = "unloaded"
 
 # Which of the versions on disk should be loaded.
-Policy = Callable[[list[int]], set[int]]
+Policy = Callable[[Collection[int]], set[int]]
+# Called with the kind of event, the model's name, the version, and the seconds of a load, or the StatusError of a failed one.
+Listener = Callable[[str, str, int, Any], None]
 
 
-class Model(Protocol):
-    """What a loader makes."""
+@dataclasses.dataclass(frozen=True)
+class Loading:
+    """How versions are loaded.
 
-    def close(self) -> None: ...
+    max_retries: how often a load that failed is tried again while the files stay as they are.
+    retry_interval: seconds between two such tries; a negative one does not wait.
+    threads: loads under way at the same time, of all models; 0 for any number.
+    """
 
-
-@dataclasses.dataclass
-class _Entry:
-    """What is known of a version; changed under the lock of its Versions only."""
-
-    version: int
-    path: pathlib.Path
-    state: str = START
-    error: StatusError | None = None
-    model: Model | None = None
-    users: int = 0
-    attempts: int = 0
-    failed_at: float = 0.0
-    failed_files: tuple = ()
-
-
-def latest(count: int) -> Policy:
-    """The policy of the `count` highest versions."""
-    return lambda versions: set(sorted(versions)[-count:])
+    max_retries: int = 5
+    retry_interval: float = 60.0
+    threads: int = 0
 
 
 class Versions:
-    """The versions of the model in `base_path`/<integer>/, kept in step with the disk by `poll`.
+    """The versions of model `name`, kept in step with the disk by `poll`, once `follow` has said where and which.
 
     Args:
         load: makes the model of a version's folder; raises StatusError.
-        policy: which versions on disk are wanted.
-        max_retries: how often a load that failed is tried again with unchanged files.
-        retry_interval: seconds between two such tries.
+        changed: notified of every change of state, and the lock of all states; models that are waited for together share it.
+        slots: taken for the time of a load.
+        listeners: told what happens, outside of the lock.
     """
 
     def __init__(
         self,
         name: str,
-        base_path: pathlib.Path,
         load: Callable[[pathlib.Path], Model],
-        policy: Policy = latest(1),
-        max_retries: int = 5,
-        retry_interval: float = 60.0,
+        loading: Loading = Loading(),
+        changed: threading.Condition | None = None,
+        slots: contextlib.AbstractContextManager | None = None,
+        listeners: Collection[Listener] = (),
     ):
         self.name = name
-        self.base_path = base_path
         self._load = load
-        self._policy = policy
-        self._max_retries = max_retries
-        self._retry_interval = retry_interval
-        self._entries: dict[int, _Entry] = {}
-        self._wanted: set[int] = set()
+        self._loading = loading
+        self._changed = changed or threading.Condition()
+        self._slots = slots or contextlib.nullcontext()
+        self._listeners = listeners
+        self._entries: dict[int, Entry] = {}
+        self._base_path: pathlib.Path | None = None
+        self._policy: Policy = set
+        self._on_disk: dict[int, pathlib.Path] = {}
+        self._aspired: set[int] = set()
+        self._rescue: int | None = None
+        self._newest: Entry | None = None
+        self._unreadable = False
         self._closed = False
-        self._changed = threading.Condition()
+
+    def follow(self, base_path: pathlib.Path, policy: Policy) -> None:
+        """Keep the versions in `base_path`/<integer>/ that `policy` chooses loaded, from the next poll on."""
+        with self._changed:
+            self._base_path, self._policy = base_path, policy
+
+    def leave(self) -> None:
+        """Unload everything and follow no folder any more; the versions stay listed as ended."""
+        with self._changed:
+            self._base_path, self._on_disk, self._aspired, self._rescue = None, {}, set(), None
+            self._retire()
+            self._changed.notify_all()
 
     def poll(self) -> None:
-        """Look at the disk once: begin to load what is wanted, unload what is not."""
-        on_disk = on_disk_versions(self.base_path)
-        if on_disk is None:
-            return
+        """Look at the disk once: begin to load what is aspired, unload what is not. An unreadable folder changes nothing."""
         with self._changed:
-            for version, path in on_disk.items():
-                entry = self._entries.setdefault(version, _Entry(version, path))
-                entry.path = path
-            self._retry(on_disk)
-            usable = [version for version in on_disk if not self._entries[version].error]
-            # With nothing but versions that do not load, what is served stays.
-            if usable or not on_disk:
-                self._wanted = self._policy(usable)
-            for version in sorted(self._wanted):
-                self._begin_load(self._entries[version])
-            self._unload_unwanted()
+            base_path = self._base_path
+            failed = [entry for entry in self._entries.values() if entry.failure]
+        if base_path is None:
+            return
+        on_disk = on_disk_versions(base_path)
+        touched = {entry.version for entry in failed if files(entry.path) != entry.failed_files}
+        with self._changed:
+            if self._closed or base_path != self._base_path:
+                return
+            self._say_unreadable(on_disk is None)
+            if on_disk is not None:
+                self._aspire(on_disk, touched)
 
     def status(self) -> list[tuple[int, str, StatusError | None]]:
-        """(version, state, why it failed) of each version ever touched, newest first."""
+        """(version, state, why it failed) of each version that was ever aspired, newest first."""
         with self._changed:
-            entries = sorted(self._entries.values(), key=lambda entry: -entry.version)
-            return [(entry.version, entry.state, entry.error) for entry in entries if entry.attempts]
+            return [(entry.version, entry.state, entry.error) for _, entry in sorted(self._entries.items(), reverse=True)]
 
-    def wait_available(self, timeout: float | None, stopped: Callable[[], bool] = lambda: False) -> int | None:
-        """The newest version available, waiting for one for `timeout` seconds (None for ever) while `stopped` is false; else None.
+    def state(self, version: int) -> str | None:
+        """The state of `version`, None where it was never aspired."""
+        entry = self._entries.get(version)
+        return entry.state if entry else None
 
-        Raises:
-            StatusError: with a timeout, when nothing is available and every load has failed.
+    def folder(self, version: int) -> pathlib.Path:
+        """The folder of a version that was aspired once."""
+        return self._entries[version].path
+
+    def newest(self) -> int | None:
+        """The highest version available."""
+        entry = self._newest
+        return entry.version if entry else None
+
+    def tried(self, version: int) -> bool:
+        """Whether it is decided if `version` loads, for now: it does, it has failed, or it is not even there."""
+        entry = self._entries.get(version)
+        return entry is None or entry.failure is not None or entry.state not in (START, LOADING)
+
+    def failures(self, early: bool, rescued: bool = True) -> list[tuple[int, StatusError]]:
+        """(version, why) of the aspired versions, newest first, where all of them failed and nothing is served; else nothing.
+
+        Args:
+            early: whether one failure is enough, or all tries must be used up.
+            rescued: whether to wait for what is loaded in the place of the aspired versions.
         """
-        end = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            while not stopped() and (end is None or time.monotonic() < end):
-                available = self._available()
-                if available:
-                    return max(available)
-                failed = [entry for entry in self._entries.values() if entry.error]
-                if failed and end is not None and not any(entry.state in (START, LOADING) for entry in self._entries.values()):
-                    raise max(failed, key=lambda entry: entry.version).error
-                self._changed.wait(0.1)
-        return None
+            entries = [self._entries[version] for version in sorted(self._aspired, reverse=True)]
+            others = [entry for entry in self._entries.values() if entry.state in (START, LOADING, AVAILABLE)] if rescued else []
+            if any(not entry.failure or not (early or entry.state == END) for entry in (*entries, *others)):
+                return []
+            return [(entry.version, entry.failure) for entry in entries]
 
-    @contextlib.contextmanager
-    def use(self, version: int | None) -> Iterator[tuple[int, Model]]:
-        """(version, model) of `version`, None for the newest; it stays loaded while the context lasts.
+    def use(self, version: int | None) -> "Use":
+        """A context of (version, model) of `version`, None for the newest; it stays loaded while the context lasts.
 
-        Raises:
-            StatusError: that version is not available.
+        Entering it raises StatusError where that version is not available.
         """
+        return Use(self, version)
+
+    def take(self, version: int | None) -> Entry:
+        """The entry of an available version, which stays loaded until it is given back. Raises: StatusError, it is not available."""
         with self._changed:
-            available = self._available()
-            chosen = max(available, default=None) if version is None else version
-            if chosen not in available:
-                wanted = f"Latest({self.name})" if version is None else f"Specific({self.name}, {version})"
-                raise StatusError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
-            entry = self._entries[chosen]
+            entry = self._newest if version is None else self._entries.get(version)
+            if entry is None or entry.state != AVAILABLE:
+                raise not_found(self.name, version)
             entry.users += 1
-        try:
-            yield chosen, entry.model
-        finally:
-            with self._changed:
-                entry.users -= 1
-                self._finish_unload(entry)
+            return entry
+
+    def give_back(self, entry: Entry) -> None:
+        """The last one out of a version that is not wanted any more has it unloaded."""
+        with self._changed:
+            entry.users -= 1
+            if entry.state == UNLOADING:
+                self._unload_unused(entry)
 
     def close(self) -> None:
         """Unload everything; runs that are still under way are cancelled."""
         with self._changed:
-            self._closed = True
+            self._closed, self._newest = True, None
             models = [entry.model for entry in self._entries.values() if entry.model]
+            for entry in self._entries.values():
+                entry.model, entry.state = None, END
+            self._changed.notify_all()
         for model in models:
             model.close()
 
-    def _available(self) -> list[int]:
-        return [entry.version for entry in self._entries.values() if entry.state == AVAILABLE]
+    def _say_unreadable(self, unreadable: bool) -> None:
+        if unreadable and not self._unreadable:
+            LOGGER.warning("the folder %s of model %s cannot be read; what is loaded stays", self._base_path, self.name)
+        self._unreadable = unreadable
 
-    def _retry(self, on_disk: dict[int, pathlib.Path]) -> None:
-        """Forget the failures that deserve another try, of versions which the policy would choose."""
-        for version in self._policy(list(on_disk)):
-            entry = self._entries[version]
-            if not entry.error:
-                continue
-            due = entry.attempts <= self._max_retries and time.monotonic() >= entry.failed_at + self._retry_interval
-            if due or _files(entry.path) != entry.failed_files:
-                entry.state, entry.error = START, None
+    def _aspire(self, on_disk: dict[int, pathlib.Path], touched: set[int]) -> None:
+        before, self._on_disk, self._aspired = self._aspired, on_disk, self._policy(on_disk)
+        for version in sorted(self._aspired, reverse=True):
+            entry = self._entries.setdefault(version, Entry(version, on_disk[version]))
+            again = version in touched or version not in before
+            if entry.state == END and (again or not entry.failure):
+                self._begin_load(entry)
+            elif version in touched:
+                entry.wake = True
+                self._changed.notify_all()
+        self._rescue_service(touched)
+        self._retire()
 
-    def _begin_load(self, entry: _Entry) -> None:
-        if entry.state not in (START, END) or entry.error or self._closed:
+    def _rescue_service(self, touched: Collection[int] = ()) -> None:
+        """Load the next version that the policy would choose, where all that it chose failed and nothing is served."""
+        in_use = any(entry.state in (START, LOADING, AVAILABLE) and not entry.failure for entry in self._entries.values())
+        if in_use or not self._aspired or self._closed:
             return
-        entry.state = LOADING
-        entry.attempts += 1
+        failed = {entry.version for entry in self._entries.values() if entry.failure and entry.version not in touched}
+        self._rescue = max(self._policy(self._on_disk.keys() - failed - self._aspired), default=None)
+        if self._rescue is not None:
+            self._begin_load(self._entries.setdefault(self._rescue, Entry(self._rescue, self._on_disk[self._rescue])))
+
+    def _begin_load(self, entry: Entry) -> None:
+        if entry.state != END or self._closed:
+            return
+        entry.path = self._on_disk[entry.version]
+        entry.state, entry.error, entry.failure, entry.wake = START, None, None, False
         threading.Thread(target=self._run_load, args=(entry,), name=f"load-{self.name}-{entry.version}", daemon=True).start()
 
-    def _run_load(self, entry: _Entry) -> None:
-        files = _files(entry.path)
-        model, error = None, None
+    def _run_load(self, entry: Entry) -> None:
+        retries = self._loading.max_retries
+        while True:
+            files_before = files(entry.path)
+            with self._slots:
+                model, failure, seconds = self._try(entry)
+            if failure is None:
+                self._loaded(entry, model, seconds)
+                return
+            with self._changed:
+                entry.failure, entry.failed_files, entry.wake = failure, files_before, False
+                self._rescue_service()
+                self._changed.notify_all()
+            first_line = str(failure).partition("\n")[0]
+            LOGGER.warning("version %d of %s does not load: %s", entry.version, self.name, first_line)
+            self._tell(LOAD_FAILED, entry.version, failure)
+            if not self._try_again(entry, retries > 0):
+                return
+            retries = self._loading.max_retries if entry.wake else retries - 1
+
+    def _try(self, entry: Entry) -> tuple[Model | None, StatusError | None, float]:
+        """(model, why there is none, seconds)."""
+        start = time.monotonic()
         try:
-            model = self._load(entry.path)
+            check_folder(entry.path, self.name, entry.version)
+            with self._changed:
+                entry.state = LOADING
+            self._tell(LOAD_STARTED, entry.version, None)
+            return self._load(entry.path), None, time.monotonic() - start
         except StatusError as failure:
-            error = failure
+            return None, failure, time.monotonic() - start
         except Exception as failure:
             # A version that fails in an unforeseen way must not stay in LOADING for ever.
-            error = StatusError(Code.INTERNAL, f"{type(failure).__name__}: {failure}")
+            return None, StatusError(Code.INTERNAL, f"{type(failure).__name__}: {failure}"), time.monotonic() - start
+
+    def _loaded(self, entry: Entry, model: Model, seconds: float) -> None:
         with self._changed:
-            if self._closed and model:
-                model.close()
-                return
-            entry.model, entry.error = model, error
-            entry.state = END if error else AVAILABLE
-            entry.failed_at, entry.failed_files = time.monotonic(), files
-            if error:
-                LOGGER.warning("version %d of %s does not load: %s", entry.version, self.name, str(error).partition("\n")[0])
+            wanted = self._wanted(entry)
+            entry.failure = None
+            if wanted:
+                entry.model, entry.state = model, AVAILABLE
+                self._retire()
             else:
-                entry.attempts = 1
-                LOGGER.info("version %d of %s is available", entry.version, self.name)
-            self._unload_unwanted()
+                entry.state, entry.error = END, StatusError(Code.CANCELLED, "Loading of servable cancelled")
             self._changed.notify_all()
-
-    def _unload_unwanted(self) -> None:
-        if any(self._entries[version].state != AVAILABLE for version in self._wanted):
+        if not wanted:
+            model.close()
             return
-        for entry in self._entries.values():
-            if entry.state == AVAILABLE and entry.version not in self._wanted:
-                entry.state = UNLOADING
-                self._finish_unload(entry)
+        LOGGER.info("version %d of %s is available", entry.version, self.name)
+        self._tell(LOAD_SUCCEEDED, entry.version, seconds)
 
-    def _finish_unload(self, entry: _Entry) -> None:
-        if entry.state == UNLOADING and not entry.users:
-            entry.model.close()
-            entry.model, entry.state = None, END
-            LOGGER.info("version %d of %s is unloaded", entry.version, self.name)
+    def _try_again(self, entry: Entry, left: bool) -> bool:
+        """Wait for the next try of a load that failed; false where there is none."""
+        with self._changed:
+            if left and self._wanted(entry):
+                self._changed.wait_for(
+                    lambda: self._closed or entry.wake or self._base_path is None, max(0.0, self._loading.retry_interval)
+                )
+                if self._wanted(entry):
+                    return True
+            entry.state, entry.error = END, entry.failure
+            self._changed.notify_all()
+            return False
 
+    def _wanted(self, entry: Entry) -> bool:
+        return not self._closed and (entry.version in self._aspired or entry.version == self._rescue)
 
-def on_disk_versions(base_path: pathlib.Path) -> dict[int, pathlib.Path] | None:
-    """The versions in `base_path` by number, names that are no integers left out; None where the folder cannot be read."""
-    try:
-        names = sorted(os.listdir(base_path))
-    except OSError:
-        return None
-    return {int(name): base_path / name for name in names if name.isascii() and name.isdigit() and int(name) < 2**63}
+    def _retire(self) -> None:
+        """Unload what is not aspired, but for one version for as long as no aspired one is available."""
+        available = sorted(entry.version for entry in self._entries.values() if entry.state == AVAILABLE)
+        unaspired = [version for version in available if version not in self._aspired]
+        if self._aspired and len(unaspired) == len(available):
+            unaspired = unaspired[:-1]
+        for version in unaspired:
+            entry = self._entries[version]
+            entry.state = UNLOADING
+            self._unload_unused(entry)
+        available = [entry for entry in self._entries.values() if entry.state == AVAILABLE]
+        self._newest = max(available, key=lambda entry: entry.version, default=None)
 
+    def _unload_unused(self, entry: Entry) -> None:
+        if entry.state == UNLOADING and not entry.users and entry.model:
+            model, entry.model = entry.model, None
+            # Closing takes long enough that neither the lock nor the last caller should wait for it.
+            threading.Thread(target=self._unload, args=(entry, model), name=f"unload-{self.name}-{entry.version}").start()
 
-def _files(path: pathlib.Path) -> tuple:
-    """Names, sizes and times of the files below `path`: differs when something was written there."""
-    found = []
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(OSError):
-                status = os.stat(os.path.join(folder, name))
-                found.append((os.path.join(folder, name), status.st_size, status.st_mtime_ns))
-    return tuple(sorted(found))
+    def _unload(self, entry: Entry, model: Model) -> None:
+        model.close()
+        with self._changed:
+            entry.state = END
+            self._changed.notify_all()
+        LOGGER.info("version %d of %s is unloaded", entry.version, self.name)
+        self._tell(UNLOADED, entry.version, None)
+
+    def _tell(self, kind: str, version: int, detail: Any) -> None:
+        for listener in self._listeners:
+            listener(kind, self.name, version, detail)

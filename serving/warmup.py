@@ -1,7 +1,7 @@
 """Replays the warmup requests that lie with a model, so that no user waits for a first run.
 
-As in TensorFlow Serving a record that fails makes the load fail; the model's name and version in a record do not matter, and
-records of other kinds than Predict are passed over.
+As in TensorFlow Serving a record that fails makes the load fail; the model's name and version in a record do not matter. Records
+of Classify, Regress and MultiInference are checked as such requests are, and not run.
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from serving import inference
 from serving.loaded_model import LoadedModel
 from serving.predict import predict
 from serving.status import Code, StatusError
@@ -19,8 +20,8 @@ FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 
 
-def replay(model: LoadedModel, path: pathlib.Path) -> int:
-    """Run the warmup requests of the version in `path` on `model`; returns how many there were.
+def replay(model: LoadedModel, path: pathlib.Path, iterations: int = 1) -> int:
+    """Run the warmup requests of the version in `path` on `model`, each `iterations` times; returns how many there were.
 
     Raises:
         StatusError: a record that cannot be read or run, or too many of them.
@@ -36,11 +37,35 @@ def replay(model: LoadedModel, path: pathlib.Path) -> int:
                 raise StatusError(
                     Code.INVALID_ARGUMENT, f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}"
                 )
-            log = prediction_log_pb2.PredictionLog.FromString(record)
-            if log.HasField("predict_log"):
-                predict(model, log.predict_log.request, None)
+            log = _parsed(record, file)
+            for _ in range(iterations):
+                _run(model, log)
     except tf.errors.OpError as error:
         raise StatusError(error.error_code, f"{error.message}. Please verify your warmup data is in TFRecord format.") from error
-    except DecodeError as error:
-        raise StatusError(Code.INVALID_ARGUMENT, f"Failed to parse warmup record {count} of {file}: {error}") from error
     return count
+
+
+def _parsed(record: bytes, file: pathlib.Path) -> prediction_log_pb2.PredictionLog:
+    try:
+        return prediction_log_pb2.PredictionLog.FromString(record)
+    except DecodeError as error:
+        # TensorFlow Serving puts the bytes into the text, and the status of that version is then no message any more.
+        shown = record.decode(errors="backslashreplace")
+        raise StatusError(Code.INVALID_ARGUMENT, f"Failed to parse warmup record: {shown} from {file}") from error
+
+
+def _run(model: LoadedModel, log: prediction_log_pb2.PredictionLog) -> None:
+    kind = log.WhichOneof("log_type")
+    if kind == "predict_log":
+        predict(model, log.predict_log.request, None)
+    elif kind == "classify_log":
+        request = log.classify_log.request
+        inference.check_classify(model.signatures, request.model_spec.signature_name, request.input)
+    elif kind == "regress_log":
+        request = log.regress_log.request
+        inference.check_regress(model.signatures, request.model_spec.signature_name, request.input)
+    elif kind == "multi_inference_log":
+        inference.check_multi_inference(model.signatures, log.multi_inference_log.request)
+    elif kind:
+        number = log.DESCRIPTOR.fields_by_name[kind].number
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")

@@ -156,7 +156,7 @@ def test_tensorflow_model_server_is_taken_where_it_is_on_the_path(base_path, wit
         arguments, child = record.read_text().splitlines()
         assert ast.literal_eval(arguments) == [
             f"--port={server.ready.port}", "--model_name=bitsum", f"--model_base_path={base_path}",
-            "--file_system_poll_wait_seconds=1", "--grpc_max_threads=8",
+            "--file_system_poll_wait_seconds=1",
         ]  # fmt: skip
         with AdderClient(server.target) as client:
             assert client.add(13, 29) == 42

@@ -89,7 +89,7 @@ def test_versions_change_under_load_without_a_failed_call(models, base_path):
 
 def test_half_written_and_bad_versions_are_held_back_one_by_one(models, base_path):
     """One server, since each start takes seconds: every kind of bad version in turn, each told with its code, none served."""
-    with serving(base_path, "--server=embedded") as server, AdderClient(server.target) as client:
+    with serving(base_path, "--server=embedded", "--max_num_load_retries=0") as server, AdderClient(server.target) as client:
         for name in ("foo", "7.tmp", ".9"):
             shutil.copytree(models / "broken", base_path / name)
         shutil.copytree(models / "right" / "variables", base_path / "2" / "variables")
@@ -110,10 +110,11 @@ def test_half_written_and_bad_versions_are_held_back_one_by_one(models, base_pat
         (bad / WARMUP).write_bytes((bad / WARMUP).read_bytes()[:-7])
         bad.rename(base_path / "6")
         expect(client, 6, "Please verify your warmup data is in TFRecord format.")
-        # A half-written version that is completed is served, and so is a good one above a half-written one.
-        (base_path / "8").mkdir()
+        # A good version above a failed one is served, and so is a half-written one once it is completed.
         with_warmup(models / "right", base_path / "7.good", [log("add_bits", a=one, b=one), b""]).rename(base_path / "7")
         wait_for(lambda: states(client).get(7) == "AVAILABLE" and states(client)[1] == "END")
+        (base_path / "8").mkdir()
+        wait_for(lambda: states(client).get(8) == "END")
         shutil.copytree(models / "right", base_path / "8", dirs_exist_ok=True)
         wait_for(lambda: states(client).get(8) == "AVAILABLE" and states(client)[7] == "END")
         assert set(states(client)) == set(range(1, 9))

@@ -1,0 +1,168 @@
+"""The model config file: which models are served, from where, which of their versions, and which labels those carry.
+
+A text file with a tensorflow.serving.ModelServerConfig, as `--model_config_file` takes it, here and in TensorFlow Serving. The
+checks, their order and their texts are those of TensorFlow Serving 2.16. Needs no TensorFlow: it is quick to import.
+"""
+
+import os
+import pathlib
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+from components.errors import BitsumError
+from serving import protos
+from serving.status import Code, StatusError
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+
+PLATFORM = "tensorflow"
+MODEL_LIST = "model_config_list"
+# A label in a file with this first line was accepted by a server once, and is assigned again after a restart.
+HEADING = "# Written by bitsum, which writes it again whenever what is served changes; labels in it survive a restart."
+_TENSORFLOW = 1
+# What TensorFlow takes for the beginning of a URI.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9.]+://")
+
+
+def one_model(name: str, base_path: str, versions: Collection[int] = (), labels: Mapping[str, int] | None = None) -> "ModelServerConfig":
+    """A config of one model: exactly `versions` where there are any, else the latest; `labels` are versions by label."""
+    config = protos.load().config.ModelServerConfig()
+    model = config.model_config_list.config.add(name=name, base_path=base_path, model_platform=PLATFORM)
+    model.model_version_policy.specific.versions.extend(sorted(versions))
+    if not versions:
+        model.ClearField("model_version_policy")
+    model.version_labels.update(labels or {})
+    return config
+
+
+def read(path: pathlib.Path) -> "ModelServerConfig":
+    """The config in the text file `path`. Raises: BitsumError, with line and column where it does not parse."""
+    from google.protobuf import text_format
+
+    config = protos.load().config.ModelServerConfig()
+    try:
+        text_format.Parse(path.read_bytes().decode(), config)
+    except OSError as error:
+        raise BitsumError(f"cannot read the model config file {path}: {error.strerror}") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise BitsumError(f"Invalid protobuf file: '{path}' is no ModelServerConfig in text form: {reason}") from error
+    return config
+
+
+def is_ours(path: pathlib.Path) -> bool:
+    """Whether `write` wrote the file, so that its labels are known to have been accepted."""
+    try:
+        with open(path, "rb") as file:
+            return file.readline().strip() == HEADING.encode()
+    except OSError:
+        return False
+
+
+def text(config: "ModelServerConfig") -> str:
+    """`config` as the content of a file."""
+    from google.protobuf import text_format
+
+    return text_format.MessageToString(config)
+
+
+def write(path: pathlib.Path, config: "ModelServerConfig") -> None:
+    """Write `config` to `path`, whole or not at all, and onto the disk before it returns. Raises: BitsumError."""
+    path = pathlib.Path(os.path.realpath(path))
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "w") as file:
+            file.write(f"{HEADING}\n{text(config)}")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise BitsumError(f"cannot write the model config file {path}: {error.strerror}") from error
+
+
+def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -> None:
+    """Refuse what TensorFlow Serving refuses before it looks at a label or at the disk; `old` is the config that it would replace.
+
+    Raises:
+        StatusError: no list of models, a name listed twice, a relative base path, a model whose platform changes.
+    """
+    if config.WhichOneof("config") != MODEL_LIST:
+        raise StatusError(
+            Code.FAILED_PRECONDITION if old is not None else Code.INVALID_ARGUMENT,
+            "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another.",
+        )
+    models = config.model_config_list.config
+    names = set()
+    for model in models:
+        if model.name in names:
+            raise StatusError(Code.INVALID_ARGUMENT, f"Illegal to list model {model.name} multiple times in config list")
+        names.add(model.name)
+    for model in models:
+        if not _SCHEME.match(model.base_path) and not model.base_path.startswith("/"):
+            raise StatusError(
+                Code.INVALID_ARGUMENT,
+                f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}",
+            )
+    before = {model.name: _platform(model) for model in old.model_config_list.config} if old is not None else {}
+    for model in models:
+        if model.name in before and _platform(model) != before[model.name]:
+            raise StatusError(
+                Code.INVALID_ARGUMENT,
+                f"Illegal to change a model's platform. For model {model.name} platform was {before[model.name]} and new platform "
+                f"requested is {_platform(model)}",
+            )
+
+
+def check_platforms(config: "ModelServerConfig") -> None:
+    """What TensorFlow Serving refuses after it has looked at the labels. Raises: StatusError, a platform that there is not."""
+    for model in config.model_config_list.config:
+        platform = _platform(model)
+        if platform != PLATFORM:
+            raise StatusError(Code.INVALID_ARGUMENT, f"Model {model.name} requests unsupported platform {platform}")
+
+
+def base_path(model: "ModelConfig") -> pathlib.Path:
+    """The folder of the model's versions."""
+    return pathlib.Path(model.base_path.removeprefix("file://"))
+
+
+def policy(model: "ModelConfig") -> Callable[[Collection[int]], set[int]]:
+    """Which of the versions on disk are wanted: the highest one where nothing is said, and never fewer than one of the latest."""
+    choice = model.model_version_policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return set
+    if choice == "specific":
+        specific = set(model.model_version_policy.specific.versions)
+        return lambda versions: specific & set(versions)
+    return latest(model.model_version_policy.latest.num_versions)
+
+
+def latest(count: int) -> Callable[[Collection[int]], set[int]]:
+    """The policy of the `count` highest versions; 0 counts as 1."""
+    return lambda versions: set(sorted(versions)[-max(count, 1) :])
+
+
+def _platform(model: "ModelConfig") -> str:
+    if model.model_type and model.model_platform:
+        raise StatusError(
+            Code.INVALID_ARGUMENT,
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform, model name is "
+            f"{model.name}",
+        )
+    if model.model_type not in (0, _TENSORFLOW):
+        raise StatusError(Code.INVALID_ARGUMENT, f"ModelServerConfig::model_type choice {model.model_type} not supported.")
+    if not model.model_type and not model.model_platform:
+        raise StatusError(
+            Code.INVALID_ARGUMENT,
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, model name is "
+            f"{model.name}",
+        )
+    return PLATFORM if model.model_type else model.model_platform
