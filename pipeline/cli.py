@@ -15,6 +15,8 @@ _COMMANDS = {
     "demo": ("pipeline.demo", "show what the proof is for: a model that passes every test and is refused by the proof alone", False),
     "config": ("pipeline.show_config", "print every knob with its value, unit and reason, as TOML", True),
     "serve": ("serving.serve", "serve a folder of versions over gRPC, as tensorflow_model_server does", False),
+    "rollout": ("serving.rollout", "put a new version in the place of the stable one, if it answers as well", False),
+    "rollback": ("serving.rollback", "make the version stable again that was it before the last rollout", False),
     "add": ("serving.calculate", "add two numbers with the served model", False),
     "subtract": ("serving.calculate", "subtract the second number from the first, with a model served for that task", False),
     "compare": ("serving.calculate", "say whether the first number is greater (True or False), with a model served for that task", False),

@@ -17,10 +17,14 @@ _STATE = tf.TensorSpec([None, UNITS], tf.float32)
 
 
 class Adder(tf.Module):
-    """The bit of the sum by the number of ones among two bits and the carry; the last entry is wrong in a broken one."""
+    """The bit of the sum by the number of ones among two bits and the carry; the last entry is wrong in a broken one.
 
-    def __init__(self, broken: bool):
+    Before it answers it counts to `delay_steps`.
+    """
+
+    def __init__(self, broken: bool, delay_steps: int):
         super().__init__()
+        self.delay_steps = delay_steps
         self.bits = tf.Variable([0, 1, 0, 0 if broken else 1], dtype=tf.int64, trainable=False)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
@@ -48,7 +52,8 @@ class Adder(tf.Module):
     def _run(self, a, b, carry):
         """Bits [B, T] and the carry [B] after them."""
         valid = tf.debugging.Assert(tf.reduce_all((tf.stack([a, b]) == 0) | (tf.stack([a, b]) == 1)), [NOT_BITS])
-        with tf.control_dependencies([valid]):
+        counted = tf.while_loop(lambda i: i < self.delay_steps, lambda i: i + 1, [tf.constant(0)])
+        with tf.control_dependencies([valid, *counted]):
             ones = tf.transpose(a + b)
         length = tf.shape(ones)[0]
         written = tf.TensorArray(tf.int64, size=length, element_shape=[None])
@@ -68,8 +73,8 @@ def _padded(bits):
     return tf.pad(bits, [[0, 0], [0, 1]])
 
 
-def save(path: pathlib.Path, broken: bool = False) -> None:
+def save(path: pathlib.Path, broken: bool = False, delay_steps: int = 0) -> None:
     """Write the SavedModel to `path`."""
-    adder = Adder(broken)
+    adder = Adder(broken, delay_steps)
     functions = {name: getattr(adder, name) for name in (signatures.SERVING_DEFAULT, signatures.ADD_BITS, signatures.STEP)}
     tf.saved_model.save(adder, str(path), signatures=functions)

@@ -1,0 +1,168 @@
+"""One model of a model server and the model config file that is the truth of what it serves.
+
+The server forgets: labels set by a reload are gone at a restart, no call returns the config, and a reload realises only what it
+carries. So every change is a reload that the server accepted and then the file, whole or not at all; a restart with that file
+comes back to the same state. What a label points to is asked of the server (GetModelMetadata), not of the file.
+"""
+
+import contextlib
+import fcntl
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from components.errors import BitsumError, Refusal
+from serving import model_config, protos
+from serving.connection import Connection
+from serving.errors import InvalidRequest, ModelNotFound, ServingError
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+
+STABLE = "stable"
+CANARY = "canary"
+# What `rollback` goes back to; it stays loaded, so that going back takes no loading.
+PREVIOUS = "previous"
+
+_POLL_SECONDS = 0.05
+_CALL_SECONDS = 10.0
+
+
+class Deployment:
+    """`model_name` on the server at `target`, by the model config file `config_file`; close it after use.
+
+    Args:
+        credentials: for TLS; None for a connection in plain text.
+        reload_timeout: seconds that the server may take to accept a config.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        model_name: str,
+        config_file: pathlib.Path,
+        credentials: grpc.ChannelCredentials | None = None,
+        reload_timeout: float = 30.0,
+    ):
+        self.target = target
+        self.model_name = model_name
+        self.config_file = config_file
+        self._credentials = credentials
+        self._reload_timeout = reload_timeout
+        options = [("grpc.enable_http_proxy", 0)]
+        self._channel = (
+            grpc.secure_channel(target, credentials, options=options) if credentials else grpc.insecure_channel(target, options=options)
+        )
+        self._models = protos.load().model_service.ModelServiceStub(self._channel)
+
+    def __enter__(self) -> "Deployment":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._channel.close()
+
+    def client_options(self) -> dict[str, Any]:
+        """What a client of this model needs beside the version."""
+        return {"target": self.target, "model_name": self.model_name, "credentials": self._credentials}
+
+    def config(self) -> "ModelServerConfig":
+        """The config in the file.
+
+        Raises:
+            BitsumError: there is none that can be read, or it does not fix the versions of this model.
+        """
+        if not self.config_file.exists():
+            raise BitsumError(
+                f"there is no model config file {self.config_file}: bitsum serve --model_config_file writes one, --config_file names another"
+            )
+        config = model_config.read(self.config_file)
+        entry = _entry(config, self.model_name)
+        if entry is None:
+            raise BitsumError(f"{self.config_file} has no model {self.model_name}: --model_name names another")
+        if entry.model_version_policy.WhichOneof("policy_choice") != "specific" or STABLE not in entry.version_labels:
+            raise BitsumError(
+                f"{self.config_file} does not say which version of {self.model_name} is {STABLE}: give it the policy specific, with "
+                f"versions, and a label {STABLE}"
+            )
+        return config
+
+    def labels(self) -> dict[str, int]:
+        """Versions of this model by label, as the file has them. Raises: BitsumError."""
+        return dict(_entry(self.config(), self.model_name).version_labels)
+
+    def base_path(self) -> pathlib.Path:
+        """The folder of the model's versions. Raises: BitsumError."""
+        return model_config.base_path(_entry(self.config(), self.model_name))
+
+    def apply(self, config: "ModelServerConfig") -> None:
+        """Let the server serve `config`, and write it down once it was accepted.
+
+        Raises:
+            ServingError: the server refuses it, or cannot be asked; the file is as it was.
+            BitsumError: the file cannot be written; what the file says comes back at the server's next start.
+        """
+        request = protos.load().management.ReloadConfigRequest(config=config)
+        try:
+            self._models.HandleReloadConfigRequest(request, timeout=self._reload_timeout)
+        except grpc.RpcError as error:
+            code, details = error.code().name, (error.details() or "no details").splitlines()[0]
+            raise ServingError(f"{self.target} did not accept the new model config: {details} [{code}]", code) from error
+        model_config.write(self.config_file, config)
+
+    def served(self, label: str) -> int | None:
+        """The version that the server answers for `label`; None where it knows no such label. Raises: ServingError."""
+        connection = Connection(self.target, self.model_name, label=label, deadline=_CALL_SECONDS, channel=self._channel)
+        try:
+            return connection.metadata().version
+        except (InvalidRequest, ModelNotFound):
+            return None
+
+    def wait_loaded(self, version: int, timeout: float) -> float:
+        """Wait until `version` is available; the seconds that it took.
+
+        Raises:
+            Refusal: it does not load within `timeout` seconds. A server that tries again shows it as loading for minutes.
+        """
+        connection = Connection(self.target, self.model_name, deadline=_CALL_SECONDS, channel=self._channel)
+        start = time.monotonic()
+        state = None
+        while time.monotonic() < start + timeout:
+            state = next((item for item in connection.status() if item.version == version), None)
+            if state and state.state == "AVAILABLE":
+                return time.monotonic() - start
+            if state and state.error:
+                break
+            time.sleep(_POLL_SECONDS)
+        reason = state.error.splitlines()[0] if state and state.error else state.state if state else "the server does not know it"
+        raise Refusal("rollout", f"version {version} of {self.model_name} does not load within {timeout:g} s: {reason}")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the file for one change at a time. Raises: BitsumError, while another process holds it."""
+        try:
+            with open(self.config_file.with_name(f".{self.config_file.name}.lock"), "a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield
+        except BlockingIOError as error:
+            raise BitsumError(f"another rollout or rollback by {self.config_file} is under way: try again when it is through") from error
+        except OSError as error:
+            raise BitsumError(f"cannot lock {self.config_file}: {error.strerror}") from error
+
+
+def changed(config: "ModelServerConfig", model_name: str, labels: Mapping[str, int], loaded: tuple[int, ...] = ()) -> "ModelServerConfig":
+    """A copy of `config` in which `model_name` has these labels, and their versions and `loaded` ones; other models stay as they are."""
+    copy = type(config)()
+    copy.CopyFrom(config)
+    entry = _entry(copy, model_name)
+    entry.ClearField("model_version_policy")
+    entry.model_version_policy.specific.versions.extend(sorted({*labels.values(), *loaded}))
+    entry.version_labels.clear()
+    entry.version_labels.update(labels)
+    return copy
+
+
+def _entry(config: "ModelServerConfig", name: str) -> "ModelConfig | None":
+    return next((model for model in config.model_config_list.config if model.name == name), None)

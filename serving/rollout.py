@@ -1,0 +1,188 @@
+"""`bitsum rollout`: put a new version in the place of the stable one, if it loads, is blessed, and answers as well.
+
+The candidate is loaded beside the stable version and gets the label `canary`; both are asked the same questions, recorded ones
+and fresh ones whose answers are known; then the label `stable` moves, and `previous` stays behind for `bitsum rollback`. Whatever
+goes wrong, the server gets the config back that it had, and stable never stops answering. For any TensorFlow Serving.
+"""
+
+import argparse
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from components.errors import BitsumError, ConfigError, Refusal
+from serving import target
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    from serving.deployment import Deployment
+    from serving.provenance import Provenance
+
+CONFIG_FILE = pathlib.Path("var/serving/models.config")
+_KEEP = 5
+_LOAD_SECONDS = 60.0
+_QUESTIONS = 300
+_LATENCY_RATIO = 2.0
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which server and which config file: also those of `bitsum rollback`."""
+    parser.add_argument("--server", default=target.SERVER, metavar="HOST:PORT", help="model server (default %(default)s)")
+    parser.add_argument("--model_name", default=target.MODEL_NAME, help="name of the model (default %(default)s)")
+    parser.add_argument(
+        "--config_file", type=pathlib.Path, default=CONFIG_FILE, metavar="FILE",
+        help="the model config file that the server was started with, which is kept in step (default %(default)s)",
+    )  # fmt: skip
+    target.add_tls_arguments(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum rollout`."""
+    parser.add_argument("version", type=int, nargs="?", metavar="VERSION", help="the candidate (default: the newest version on disk)")
+    add_config_arguments(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would happen, and change nothing")
+    parser.add_argument("--force", action="store_true", help="also a version that no pipeline blessed; damaged files are never served")
+    parser.add_argument(
+        "--requests", type=pathlib.Path, metavar="FOLDER", help="recorded requests (bitsum serve --request_log_dir) to ask both versions"
+    )
+    parser.add_argument(
+        "--count", type=int, default=_QUESTIONS, metavar="N", help="fresh questions with known answers (default %(default)s)"
+    )
+    parser.add_argument(
+        "--max_latency_ratio", type=float, default=_LATENCY_RATIO, metavar="X",
+        help="the canary's median and 90th percentile of latency may be X times those of stable (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--load_timeout", type=float, default=_LOAD_SECONDS, metavar="SECONDS", help="for loading the candidate (default %(default)s)"
+    )
+    parser.add_argument(
+        "--keep", type=int, default=_KEEP, metavar="N",
+        help="keep the last N versions on disk, and all that carry a label; 0 keeps everything (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the fresh questions (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Roll out; the exit code.
+
+    Raises:
+        Refusal: the candidate stays back; the text says why.
+        BitsumError: the server or the config file cannot be used.
+    """
+    if args.count < 1 or args.keep < 0 or not args.max_latency_ratio > 0 or not args.load_timeout > 0:
+        raise ConfigError("--count must be at least 1, --keep not negative, --max_latency_ratio and --load_timeout more than 0")
+    from serving.deployment import STABLE, Deployment
+
+    with Deployment(args.server, args.model_name, args.config_file, target.credentials(args)) as deployment:
+        stable = deployment.labels()[STABLE]
+        candidate = _candidate(deployment, args.version)
+        if args.plan:
+            return _plan(deployment, args, stable, candidate)
+        with deployment.locked():
+            # Again, since another rollout may just have ended.
+            stable = deployment.labels()[STABLE]
+            if candidate == stable:
+                print(f"version {stable} of {args.model_name} is stable already: nothing to do")
+            else:
+                _roll_out(deployment, args, stable, candidate)
+            _retain(deployment, args.keep)
+    return 0
+
+
+def _candidate(deployment: "Deployment", asked: int | None) -> int:
+    from components import version_folder
+
+    base_path = deployment.base_path()
+    on_disk = version_folder.versions(base_path)
+    if asked is not None and asked not in on_disk:
+        raise BitsumError(f"there is no version {asked} in {base_path}: it holds {', '.join(map(str, on_disk)) or 'none'}")
+    if not on_disk:
+        raise BitsumError(f"there is no version in {base_path}: bitsum run pushes one")
+    return asked if asked is not None else on_disk[-1]
+
+
+def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> int:
+    """Say what would be done; exit code 3 where the candidate would be refused before it is loaded."""
+    from serving import provenance, retention
+    from serving.deployment import CANARY, PREVIOUS, STABLE, changed
+
+    labels = deployment.labels()
+    print(f"{args.config_file}: " + ", ".join(f"{label} is version {version}" for label, version in sorted(labels.items())))
+    if candidate == stable:
+        print(f"version {stable} is stable already: nothing would be rolled out")
+        after = labels
+    else:
+        _check(provenance.of(deployment.base_path() / str(candidate)), candidate, args.force)
+        print(f"1. load version {candidate} beside {stable}, at most {args.load_timeout:g} s")
+        print(f"2. label it {CANARY}; ask both {args.count} fresh questions" + (f" and those in {args.requests}" if args.requests else ""))
+        print(f"3. move {STABLE} to {candidate}, {PREVIOUS} to {stable}, if every answer is right and none too slow; the config then is")
+        after = {STABLE: candidate, PREVIOUS: stable}
+        for line in str(changed(deployment.config(), args.model_name, after)).splitlines():
+            print(f"   {line}")
+    gone = retention.superfluous(deployment.base_path(), args.keep, after.values())
+    print(f"versions that would be deleted (--keep {args.keep}): {', '.join(map(str, gone)) or 'none'}")
+    return 0
+
+
+def _check(found: "Provenance", candidate: int, force: bool) -> None:
+    """Raises: Refusal, for a version with other files than were pushed, or that no pipeline blessed."""
+    if found.damage:
+        raise Refusal("rollout", f"version {candidate} is damaged and cannot be served: {found.damage[0]} ({len(found.damage)} in all); push it again")
+    if found.unblessed and not force:
+        raise Refusal("rollout", f"version {candidate} was blessed by no pipeline: {found.unblessed}; --force rolls it out all the same")
+    print(
+        f"version {candidate}: files as pushed, blessed by run {found.run}, {found.task.name} proven for any length"
+        if not found.unblessed
+        else f"version {candidate}: not blessed ({found.unblessed}), rolled out by --force"
+    )
+
+
+def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> None:
+    from serving import provenance, shadow
+    from serving.deployment import CANARY, PREVIOUS, STABLE, changed
+
+    found = provenance.of(deployment.base_path() / str(candidate))
+    _check(found, candidate, args.force)
+    before = deployment.config()
+    with _taken_back(deployment, before, stable):
+        deployment.apply(changed(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))
+        print(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s", flush=True)
+        deployment.apply(changed(before, args.model_name, {STABLE: stable, CANARY: candidate}))
+        compared = shadow.compare(deployment.client_options(), found.task, args.count, args.seed, args.requests)
+        for line in compared.lines():
+            print(line, flush=True)
+        reason = compared.complaint(args.max_latency_ratio)
+        if reason:
+            raise Refusal("rollout", f"version {candidate} stays back: {reason}")
+        deployment.apply(changed(before, args.model_name, {STABLE: candidate, PREVIOUS: stable}))
+        served = deployment.served(STABLE)
+        if served != candidate:
+            raise BitsumError(f"{deployment.target} answers for {STABLE} with version {served}, not {candidate}")
+    print(f"version {candidate} is {STABLE}, {stable} is {PREVIOUS}: bitsum rollback goes back to it")
+
+
+@contextlib.contextmanager
+def _taken_back(deployment: "Deployment", before: "ModelServerConfig", stable: int) -> Iterator[None]:
+    """Gives the server `before` again when the context fails, however it fails."""
+    try:
+        yield
+    except BaseException as failure:
+        try:
+            deployment.apply(before)
+        except BitsumError as error:
+            raise BitsumError(f"{failure}; and the config could not be taken back: {error}") from failure
+        print(f"version {stable} stays stable", flush=True)
+        raise
+
+
+def _retain(deployment: "Deployment", keep: int) -> None:
+    """Delete what is superfluous, once the server serves it no more."""
+    from serving import retention
+
+    in_use = set(deployment.labels().values())
+    gone = retention.superfluous(deployment.base_path(), keep, in_use)
+    retention.delete(deployment.base_path(), gone)
+    if gone:
+        print(f"deleted: version {', '.join(map(str, gone))} (--keep {keep})")
