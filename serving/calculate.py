@@ -1,49 +1,152 @@
-"""`bitsum add A B`, `subtract A B`, `compare A B`: what the served model makes of two numbers.
+"""`bitsum add`, `bitsum subtract`, `bitsum compare`: what the served model makes of pairs of numbers of any size.
+
+    bitsum add 13 29                                   # 42
+    bitsum add --file pairs.txt                        # a pair a line; so many lines come out, in order
+    echo 0xff 0b1 | bitsum add --base 16               # 0x100; the same as: bitsum add -
+    bitsum add --packed A.bin B.bin --output SUM.bin   # little-endian bytes, larger than memory
+
+Answers are decimal whatever the numbers were written in, unless --base says otherwise. A line that is no pair ends the work with
+exit code 2, after the answers before it. A packed sum of files of N_a and N_b bytes has max(N_a, N_b) + 1 bytes, a packed
+difference is in two's complement, and of packed numbers `compare` prints the verdict.
 
 The model does not say which task it computes. Its outputs are read as those of the command's task, so a model that adds,
 asked to subtract, gives a wrong answer and no error.
 """
 
 import argparse
+import contextlib
+import logging
+import os
+import pathlib
 import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from components.errors import ConfigError
-from components.transducer import ADDITION, COMPARISON, SUBTRACTION
+from components.errors import BitsumError, ConfigError
+from components.progress import report
+from components.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
+from serving import target
+
+if TYPE_CHECKING:
+    from serving.client import AdderClient
 
 COMMANDS = {"add": ADDITION, "subtract": SUBTRACTION, "compare": COMPARISON}
-
-# As settings.Serve; not imported, since these commands have to start fast.
-_SERVER = "127.0.0.1:8500"
-_MODEL_NAME = "bitsum"
-_DEADLINE = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of each of the commands."""
     # argparse takes -5 for a number and -0x5 for an option; all of them are numbers here, which `run` refuses in words.
     parser._negative_number_matcher = re.compile(r"-\.?[0-9]")
-    parser.add_argument("a", metavar="A", help="an integer from 0 up: decimal, 0x... or 0b...")
-    parser.add_argument("b", metavar="B", help="another one")
-    parser.add_argument("--server", default=_SERVER, metavar="HOST:PORT", help="model server (default %(default)s)")
-    parser.add_argument("--model_name", default=_MODEL_NAME, help="name of the model (default %(default)s)")
-    parser.add_argument("--deadline", type=float, default=_DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)")
+    parser.add_argument(
+        "numbers", nargs="*", metavar="A B", help="integers from 0 up: decimal, 0x... or 0b...; or - for pairs from standard input"
+    )
+    parser.add_argument("--file", nargs="+", metavar="FILE", help="files with a pair a line; - is standard input")
+    parser.add_argument(
+        "--packed", nargs=2, type=pathlib.Path, metavar=("A.BIN", "B.BIN"), help="files with the little-endian bytes of a number each"
+    )
+    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where the answer to --packed goes, as little-endian bytes")
+    parser.add_argument("--base", type=int, choices=(10, 16, 2), default=10, help="of the answers (default %(default)s)")
+    target.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the answer; the exit code, 0 for each answer.
+    """Print the answers; the exit code, 0 for each answer.
 
     Raises:
-        BitsumError: the arguments are no numbers from 0 up, or the server did not answer.
+        BitsumError: the arguments or lines are no numbers from 0 up, a file cannot be read or written, or the server did not answer.
     """
-    from serving import numerals
+    task = COMMANDS[args.command]
+    pairs = _pairs(args, task)
+    from serving.client import AdderClient
+    from serving.progress_bar import progress_bar
 
+    with _notes(), AdderClient(**target.options(args)) as client, progress_bar():
+        if args.packed:
+            _packed(client, task, args.packed, args.output)
+        else:
+            _print_answers(client, task, pairs, args.base)
+    return 0
+
+
+def _pairs(args: argparse.Namespace, task: Transducer) -> Iterable[list[tuple[int, int]]]:
+    """Windows of pairs from wherever they come, none for packed numbers."""
+    from serving import numbers_in
+
+    if sum(map(bool, (args.numbers, args.file, args.packed))) > 1:
+        raise ConfigError("give two numbers, --file or --packed, one of them")
+    if bool(args.output) != bool(args.packed and task.reading != "last"):
+        raise ConfigError("--packed A.bin B.bin needs --output FILE, but for a comparison, and nothing else takes it")
+    if args.packed:
+        return ()
+    if args.file or args.numbers == [numbers_in.STDIN] or not (args.numbers or sys.stdin.isatty()):
+        return numbers_in.windows(args.file or [numbers_in.STDIN])
     try:
-        a, b = numerals.parse(args.a), numerals.parse(args.b)
+        return [[numbers_in.pair(args.numbers)]]
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    from serving.client import AdderClient
 
-    with AdderClient(args.server, args.model_name, deadline=args.deadline) as client:
-        [value] = client.apply(COMMANDS[args.command], [(a, b)])
-    print(numerals.written(value))
-    return 0
+
+def _print_answers(client: "AdderClient", task: Transducer, windows: Iterable[list[tuple[int, int]]], base: int) -> None:
+    from serving import numerals, progress_bar
+
+    for window in windows:
+        answers = client.apply(task, window)
+        if answers:
+            if sys.stdout.isatty():
+                progress_bar.clear()
+            print("\n".join(numerals.written(value, base) for value in answers), flush=True)
+
+
+def _packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: pathlib.Path | None) -> None:
+    from serving.client import FilePieces
+
+    pieces = client.add_stream(*map(FilePieces, operands))
+    try:
+        bits = 8 * (max(os.stat(operand).st_size for operand in operands) + 1)
+    except OSError as error:
+        raise BitsumError(f"cannot read {error.filename}: {error.strerror}") from error
+    if output is None:
+        last = b""
+        for last in _told(pieces, bits):
+            pass
+        print(task.read(last[-1], 8))
+        return
+    with _whole(output) as file:
+        for piece in _told(pieces, bits):
+            file.write(piece)
+
+
+def _told(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
+    done = 0
+    for piece in pieces:
+        done += 8 * len(piece)
+        report("stream", step=done, of=max(done, bits))
+        yield piece
+
+
+@contextlib.contextmanager
+def _whole(path: pathlib.Path) -> Iterator:
+    """A file that appears under `path` once it is whole. Raises: BitsumError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            yield file
+        os.replace(beside, path)
+    except OSError as error:
+        raise BitsumError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """What the client has to say goes to standard error."""
+    logger, handler = logging.getLogger("bitsum.client"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("bitsum: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

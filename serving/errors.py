@@ -27,6 +27,10 @@ class ModelNotFound(ServingError):
     """The server is there, but no such model or version of it is."""
 
 
+class VersionGone(ModelNotFound):
+    """The version that a stream was pinned to went away, and the stream cannot begin again by itself."""
+
+
 class InvalidRequest(ServingError):
     """The server refused the request: unknown label or signature, or the graph refused its inputs."""
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from serving.status import Code, StatusError
 
@@ -105,4 +106,15 @@ def _check_file(path: pathlib.Path) -> None:
     except OSError as error:
         raise StatusError(Code.UNAVAILABLE, f"cannot read {file}: {error.strerror}") from error
     except DecodeError as error:
-        raise StatusError(Code.DATA_LOSS, f"Can't parse {file} as binary proto") from error
+        raise _unparsable(file) from error
+
+
+def _unparsable(file: pathlib.Path) -> StatusError:
+    """What TensorFlow's own reader says of a file that does not parse: one that is cut short is another case than garbage."""
+    try:
+        fingerprinting.CreateFingerprintDef(str(file.parent))
+    except fingerprinting.FingerprintException as error:
+        name, _, text = str(error).splitlines()[-1].partition(": ")
+        if name in Code.__members__:
+            return StatusError(Code[name], text)
+    return StatusError(Code.DATA_LOSS, f"Can't parse {file} as binary proto")

@@ -1,11 +1,20 @@
 """Numbers as people write them <-> integers of any size.
 
-Python refuses to convert more than 4,300 decimal digits by default, and takes quadratic time for them. The conversions here
-split a numeral in halves down to pieces that Python takes, and fast multiplication does the rest.
+Python refuses to convert more than 4,300 decimal digits by default, since its conversions take quadratic time; the bound is for
+the whole process, and stays as it is. GMP converts long decimal numerals here, in little more than linear time.
+Hexadecimal and binary ones Python converts itself, without a bound and in linear time.
 """
 
-_PIECE = 2000
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gmpy2
+
+# Python converts as many digits whatever its bound is set to.
+_SHORT = 640
 _BASES = {"0x": 16, "0b": 2}
+_FORMATS = {16: "#x", 2: "#b"}
+BASES = (10, 16, 2)
 
 
 def parse(text: str) -> int:
@@ -27,28 +36,22 @@ def parse(text: str) -> int:
         raise ValueError(f"{shown!r} is no number in base {base}") from error
 
 
-def decimal(value: int) -> str:
-    """`value` in decimal digits, after a minus where it is negative."""
-    # One decimal digit is more than 3.32 bits.
-    digits = _digits(abs(value), int(value.bit_length() / 3.32) + 1).lstrip("0") or "0"
-    return f"-{digits}" if value < 0 else digits
-
-
-def written(value: int) -> str:
-    """An answer as text: True or False for a verdict, decimal digits for a number."""
-    return str(value) if isinstance(value, bool) else decimal(value)
+def written(value: int, base: int = 10) -> str:
+    """An answer as text: True or False for a verdict, else digits in base 10, or in base 16 or 2 after 0x or 0b."""
+    if isinstance(value, bool):
+        return str(value)
+    if base != 10:
+        return format(value, _FORMATS[base])
+    # A decimal digit is more than 3 bits.
+    return str(value) if value.bit_length() <= 3 * _SHORT else _gmp(value).digits()
 
 
 def _decimal(digits: str) -> int:
-    if len(digits) <= _PIECE:
-        return int(digits)
-    low = len(digits) // 2
-    return _decimal(digits[:-low]) * 10**low + _decimal(digits[-low:])
+    return int(digits) if len(digits) <= _SHORT else int(_gmp(digits))
 
 
-def _digits(value: int, count: int) -> str:
-    if count <= _PIECE:
-        return str(value).zfill(count)
-    low = count // 2
-    high_part, low_part = divmod(value, 10**low)
-    return _digits(high_part, count - low) + _digits(low_part, low)
+def _gmp(value: int | str) -> "gmpy2.mpz":
+    # Imported where it is needed: short sums have to be quick.
+    import gmpy2
+
+    return gmpy2.mpz(value)

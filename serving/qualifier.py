@@ -36,7 +36,8 @@ _SAME = 2.0**-40
 
 
 def qualify(
-    target: str, *, all_floats: bool = False, model_name: str = MODEL_NAME, deadline: float = 60.0, points: int = POINTS, seed: int = 1
+    target: str, *, all_floats: bool = False, model_name: str = MODEL_NAME, deadline: float = 60.0, points: int = POINTS, seed: int = 1,
+    credentials: Any = None,
 ) -> Qualification:
     """Measure the activations of the server at `target`, which serves the sweep model as `model_name`.
 
@@ -45,11 +46,12 @@ def qualify(
         deadline: seconds for each call; of 2^24 floats each with `all_floats`.
         points: floats whose exact values are enclosed here, in every shape.
         seed: of the sample.
+        credentials: grpc.ChannelCredentials for TLS.
 
     Raises:
         ServingError: the server did not answer, or not what the signatures promise.
     """
-    connection = Connection(target, model_name, deadline=deadline)
+    connection = Connection(target, model_name, deadline=deadline, credentials=credentials)
     try:
         return _Qualifier(connection, random.Random(seed)).run(all_floats, points)
     finally:

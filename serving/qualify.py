@@ -27,6 +27,7 @@ from collections.abc import Iterator
 
 from components.errors import ConfigError, Refusal
 from components.progress import LOGGER
+from serving import target
 from serving.qualification import MODEL_NAME
 
 _DEADLINE = 60.0
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", type=float, default=_DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the sample (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    target.add_tls_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,8 +76,9 @@ def _qualify(args: argparse.Namespace) -> int:
 
     with _bar():
         found = qualifier.qualify(
-            args.target, all_floats=args.all_floats, model_name=args.model_name, deadline=args.deadline, seed=args.seed
-        )
+            args.target, all_floats=args.all_floats, model_name=args.model_name, deadline=args.deadline, seed=args.seed,
+            credentials=target.credentials(args),
+        )  # fmt: skip
     print(json.dumps(found.as_dict()) if args.json else found.line())
     return 0 if found.qualified else Refusal.exit_code
 

@@ -52,9 +52,19 @@ def float_tensor(values: Sequence[float], shape: Sequence[int]) -> "protos.Tenso
     return _proto(FLOAT, shape, tensor_content=_little_endian(array.array("f", values)).tobytes())
 
 
+def filled_tensor(value: float, shape: Sequence[int]) -> "protos.TensorProto":
+    """float32 tensor whose every element is `value`; takes a few bytes."""
+    return _proto(FLOAT, shape, float_val=[value])
+
+
 def string_tensor(values: Sequence[bytes]) -> "protos.TensorProto":
     """string [len(values)]."""
     return _proto(STRING, (len(values),), string_val=values)
+
+
+def unpacked_tensor(rows: Sequence[bytes]) -> "protos.TensorProto":
+    """int64 [len(rows), 8 N]: the bits of rows of N bytes each, bit 0 of byte 0 first."""
+    return bits_tensor([int.from_bytes(row, "little") for row in rows], 8 * len(rows[0]))
 
 
 def decode(proto: "protos.TensorProto") -> Tensor:
@@ -88,6 +98,28 @@ def integers(tensor: Tensor) -> list[int]:
     length = tensor.shape[-1] if tensor.shape else 0
     digits = bit_digits(tensor)
     return [int(digits[row * length : (row + 1) * length][::-1] or b"0", 2) for row in range(tensor.shape[0])]
+
+
+def packed_rows(tensor: Tensor, rows: int, size: int) -> list[bytes]:
+    """The rows of `size` bytes whose bits int64 [rows, 8 size] holds; errors as in `integers`, and for another shape."""
+    if tensor.shape != (rows, 8 * size):
+        raise ValueError(f"a sum of shape {list(tensor.shape)}, not {[rows, 8 * size]}")
+    return [number.to_bytes(size, "little") for number in integers(tensor)]
+
+
+def strings(tensor: Tensor, rows: int, size: int) -> list[bytes]:
+    """The elements of string [rows], of `size` bytes each.
+
+    Raises:
+        ValueError: another dtype or shape, or a string of another size.
+    """
+    if tensor.dtype != STRING or tensor.shape != (rows,):
+        raise ValueError(f"{tensor.dtype} {list(tensor.shape)} where a sum of {rows} strings, string {[rows]}, is expected")
+    values = list(tensor.values)
+    other = next((len(value) for value in values if len(value) != size), size)
+    if other != size:
+        raise ValueError(f"a sum of {other} bytes, not of {size}")
+    return values
 
 
 def bit_digits(tensor: Tensor) -> bytes:

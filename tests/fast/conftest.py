@@ -1,4 +1,4 @@
-"""The certified model of tests/data as a SavedModel, exported once."""
+"""The certified model of tests/data as a SavedModel, exported once, and the clients."""
 
 import json
 import pathlib
@@ -6,6 +6,14 @@ import pathlib
 import pytest
 
 from tests.fast import certified
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def make(request):
+    """A function: channel in memory, options -> client; of the client that blocks, and of the one of asyncio."""
+    from tests.fast import clients
+
+    return {"blocking": clients.blocking, "asyncio": clients.on_a_loop}[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """A model server without a network: stands in for the gRPC channel of a client and computes by the table of a task."""
 
+import asyncio
+
 import grpc
 
 from components import signatures
@@ -24,35 +26,49 @@ class Failure(grpc.RpcError):
 
 
 class Channel:
-    """Serves `version`, which computes `task`; `requests` holds what was asked.
+    """Serves `version`, which computes `task`; `requests` holds what was asked, `cancelled` counts the calls given up.
 
-    `spoil`, given (signature, outputs), may change an answer or raise.
+    `spoil`, given (signature, outputs), may change an answer or raise. `labels` are those of the version. Without `packed`
+    the model has no signature add_packed.
     """
 
-    def __init__(self, spoil=lambda signature, outputs: None, task=ADDITION):
+    def __init__(self, spoil=lambda signature, outputs: None, task=ADDITION, packed=True, labels=("stable",), units=UNITS):
         self.task = task
         self.version = 1
         self.requests = []
         self.timeouts = []
+        self.cancelled = 0
         self.spoil = spoil
+        self.packed = packed
+        self.labels = labels
+        self.units = units
 
     def unary_unary(self, method, **_):
-        answer = {"Predict": self._predict, "GetModelMetadata": self._metadata, "GetModelStatus": self._status}.get(method.split("/")[-1])
+        return _Method(self, method.split("/")[-1])
 
-        def call(request, timeout=None):
-            self.requests.append(request)
-            self.timeouts.append(timeout)
-            return answer(request)
+    def answer(self, method, request, timeout=None):
+        """The response, or Failure."""
+        # A copy: the client may change its request and send it again.
+        self.requests.append(type(request).FromString(request.SerializeToString()))
+        self.timeouts.append(timeout)
+        return {"Predict": self._predict, "GetModelMetadata": self._metadata, "GetModelStatus": self._status}[method](request)
 
-        return call
+    @property
+    def predictions(self):
+        """The requests for predictions among `requests`."""
+        return [request for request in self.requests if hasattr(request, "inputs")]
 
     def _check(self, spec):
         if spec.HasField("version") and spec.version.value != self.version:
             raise Failure(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({spec.name}, {spec.version.value})")
+        if spec.version_label and spec.version_label not in self.labels:
+            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}")
 
     def _predict(self, request):
         spec = request.model_spec
         self._check(spec)
+        if spec.signature_name == "add_packed" and not self.packed:
+            raise Failure(grpc.StatusCode.FAILED_PRECONDITION, 'Serving signature key "add_packed" not found.')
         outputs = getattr(self, f"_{spec.signature_name}")({name: tensors.decode(value) for name, value in request.inputs.items()})
         self.spoil(spec.signature_name, outputs)
         response = protos.load().predict.PredictResponse()
@@ -78,20 +94,30 @@ class Channel:
         return {signatures.SUM: _bits([row + [0] * (longest - len(row)) for row in rows]), signatures.LENGTH: lengths}
 
     def _step(self, inputs):
-        state = inputs[signatures.STATE]
-        assert state.shape[1] == UNITS
+        sums, states = self._run(_rows(inputs[signatures.A]), _rows(inputs[signatures.B]), inputs[signatures.STATE])
+        return {signatures.SUM: _bits(sums), signatures.STATE: states}
+
+    def _add_packed(self, inputs):
+        a, b = inputs[signatures.A].values, inputs[signatures.B].values
+        sizes = {len(row) for row in (*a, *b)}
+        if len(a) != len(b) or len(sizes) != 1 or 0 in sizes:
+            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, "a and b must hold the same number of bytes, at least 1")
+        sums, states = self._run([*map(_unpacked, a)], [*map(_unpacked, b)], inputs[signatures.STATE])
+        return {signatures.SUM: tensors.string_tensor([_packed(bits) for bits in sums]), signatures.STATE: states}
+
+    def _run(self, rows_a, rows_b, state):
+        """Outputs and the states after them; the carry is the first of a row's numbers."""
+        if state.shape != (len(rows_a), self.units):
+            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, f"state must have shape [{len(rows_a)} {self.units}]")
         sums, states = [], []
-        for row, (a, b) in enumerate(zip(_rows(inputs[signatures.A]), _rows(inputs[signatures.B]))):
-            carry, bits = int(state.values[row * UNITS]), []
+        for row, (a, b) in enumerate(zip(rows_a, rows_b)):
+            carry, bits = int(state.values[row * self.units]), []
             for pair in zip(a, b):
                 bit, carry = self.task.step(carry, pair)
                 bits.append(bit)
             sums.append(bits)
-            states += [float(carry)] + [0.5] * (UNITS - 1)
-        return {
-            signatures.SUM: _bits(sums),
-            signatures.STATE: tensors.float_tensor(states, state.shape),
-        }
+            states += [float(carry)] + [0.5] * (self.units - 1)
+        return sums, tensors.float_tensor(states, state.shape)
 
     def _flushed(self, a, b):
         return self.task.outputs([*zip(a, b), (0, 0)])
@@ -100,10 +126,11 @@ class Channel:
         self._check(request.model_spec)
         apis = protos.load()
         found = apis.metadata.SignatureDefMap()
-        info = found.signature_def[signatures.STEP].inputs[signatures.STATE]
-        info.dtype = apis.types.DT_FLOAT
-        for size in (-1, UNITS):
-            info.tensor_shape.dim.add(size=size)
+        for signature in [signatures.STEP] + [signatures.ADD_PACKED] * self.packed:
+            info = found.signature_def[signature].inputs[signatures.STATE]
+            info.dtype = apis.types.DT_FLOAT
+            for size in (-1, self.units):
+                info.tensor_shape.dim.add(size=size)
         response = apis.metadata.GetModelMetadataResponse()
         response.model_spec.version.value = self.version
         response.metadata["signature_def"].Pack(found)
@@ -116,6 +143,56 @@ class Channel:
         )
 
 
+class AsyncChannel:
+    """The same server as `channel`, as a channel of grpc.aio; a call takes `seconds`."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self.seconds = 0
+
+    def unary_unary(self, method, **_):
+        async def answer(request, timeout):
+            try:
+                await asyncio.sleep(self.seconds)
+                return self._channel.answer(method.split("/")[-1], request, timeout)
+            except asyncio.CancelledError:
+                self._channel.cancelled += 1
+                raise
+
+        return lambda request, timeout=None: asyncio.ensure_future(answer(request, timeout))
+
+
+class _Method:
+    def __init__(self, channel, name):
+        self._channel, self._name = channel, name
+
+    def __call__(self, request, timeout=None):
+        return self._channel.answer(self._name, request, timeout)
+
+    def future(self, request, timeout=None):
+        return _Future(self._channel, self, request, timeout)
+
+
+class _Future:
+    """A call that is answered when somebody waits for it."""
+
+    def __init__(self, channel, method, request, timeout):
+        self._channel, self._done = channel, False
+        self._answer = lambda: method(request, timeout)
+
+    def add_done_callback(self, callback):
+        self._callback = callback
+
+    def result(self):
+        self._done = True
+        response = self._answer()
+        self._callback(self)
+        return response
+
+    def cancel(self):
+        self._channel.cancelled += not self._done
+
+
 def _rows(tensor):
     rows, length = tensor.shape
     return [list(tensor.values[row * length : (row + 1) * length]) for row in range(rows)]
@@ -124,3 +201,11 @@ def _rows(tensor):
 def _bits(rows):
     digits = "".join(str(bit) for row in rows for bit in row).encode()
     return tensors.bit_digits_tensor(digits, (len(rows), len(rows[0])))
+
+
+def _unpacked(row):
+    return [byte >> place & 1 for byte in row for place in range(8)]
+
+
+def _packed(bits):
+    return bytes(sum(bit << place for place, bit in enumerate(bits[start : start + 8])) for start in range(0, len(bits), 8))

@@ -12,9 +12,7 @@ from serving import client as module
 from serving import protos, tensors
 from serving.client import AdderClient, DeadlineExceeded, InvalidRequest, ModelNotFound, ServerUnavailable, served
 from serving.connection import TensorInfo
-from serving.loaded_model import LoadedModel
 from serving.server import Server
-from serving.versions import Versions
 from tests.serving import adder_model
 from tests.serving.conftest import bitsum
 
@@ -106,19 +104,19 @@ def test_many_clients_at_once(server):
 
 
 @pytest.mark.parametrize(
-    "method",
+    ("method", "text"),
     [
-        "PredictionService/Classify",
-        "PredictionService/Regress",
-        "PredictionService/MultiInference",
-        "ModelService/HandleReloadConfigRequest",
+        ("PredictionService/Predict", "Missing ModelSpec"),
+        ("PredictionService/Classify", "Missing ModelSpec"),
+        ("PredictionService/Regress", "Missing ModelSpec"),
+        ("PredictionService/MultiInference", "ModelSpec has no name specified."),
+        ("ModelService/HandleReloadConfigRequest", "ServerModelConfig type not supported"),
     ],
 )
-def test_what_is_not_implemented_says_so(server, method):
+def test_an_empty_request_is_refused_in_words(server, method, text):
     with grpc.insecure_channel(server.target) as channel, pytest.raises(grpc.RpcError) as failure:
         channel.unary_unary(f"/tensorflow.serving.{method}")(b"", timeout=10)
-    assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert method.split("/")[1] in failure.value.details()
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT and text in failure.value.details()
 
 
 def test_a_request_over_the_bound_is_refused(server):
@@ -144,10 +142,16 @@ def test_health(server):
 
 
 def test_the_command_prints_the_sum_and_nothing_else(server):
-    assert bitsum("add", "13", "29", "--server", server.target) == (0, "42\n", "")
-    assert bitsum("add", "0xff", "0b1", "--server", server.target) == (0, "256\n", "")
-    nines = "9" * 5000
-    assert bitsum("add", nines, "1", "--server", server.target) == (0, "1" + "0" * 5000 + "\n", "")
+    ask = "add", "--server", server.target, "--label="
+    assert bitsum(*ask, "13", "29") == (0, "42\n", "")
+    assert bitsum(*ask, "0xff", "0b1") == (0, "256\n", "")
+    assert bitsum(*ask, "9" * 5000, "1") == (0, "1" + "0" * 5000 + "\n", "")
+
+
+def test_a_server_without_the_label_is_asked_for_the_newest_version(server, caplog):
+    with AdderClient(server.target) as client:
+        assert client.add(13, 29) == client.add(29, 13) == 42
+    assert [record.name for record in caplog.records] in ([], ["bitsum.client"])
 
 
 @pytest.mark.parametrize(
@@ -165,10 +169,12 @@ def test_the_command_refuses_in_one_line(arguments, code, words):
 
 
 def test_the_client_module_lists_its_errors():
-    for name in ("ServerUnavailable", "DeadlineExceeded", "ServerBusy", "ModelNotFound", "InvalidRequest", "BadResponse", "InvalidNumber"):
+    errors = "ServerUnavailable", "DeadlineExceeded", "ServerBusy", "ModelNotFound", "VersionGone", "InvalidRequest", "BadResponse"
+    for name in (*errors, "InvalidNumber"):
         assert name in module.__doc__ and issubclass(getattr(module, name), module.ServingError)
 
 
-def test_two_servers_never_share_a_port(server, tmp_path):
+def test_two_servers_never_share_a_port(server):
+    no_methods = grpc.method_handlers_generic_handler("none", {})
     with pytest.raises(BitsumError, match=f"cannot listen on 127.0.0.1:{server.ready.port}"):
-        Server(Versions("bitsum", tmp_path, LoadedModel), "127.0.0.1", server.ready.port, 1, 1000)
+        Server(no_methods, "127.0.0.1", server.ready.port, 1, 1000)

@@ -1,0 +1,235 @@
+"""Long numbers through a served model: bits a second, where the time goes, and whether memory stays flat.
+
+python -m benchmarks.streaming [--model FOLDER] [--bits 1000000 10000000] [--stream_bits 100000000]
+
+FOLDER holds one version, saved_model.pb and the rest, of a model that adds and has the signature add_packed; without it the
+model of benchmarks.certified_model is taken. It is first called in one process of its own, the bare call that everything is
+compared with, and then served by `bitsum serve`. Every sum is compared with Python's own. Times are medians, and say as much
+about what else the machine does.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from benchmarks import certified_model
+from components import signatures
+from components.errors import BitsumError
+from serving import protos, tensors
+from serving.asking import Answer, Call
+from serving.chunks import PACKED
+from serving.client import AdderClient, InvalidRequest
+
+REPEATS = 9
+CALL_BYTES = PACKED.most
+PIECE_BYTES = 2**16
+SAMPLE_SECONDS = 0.5
+
+
+class Bare(NamedTuple):
+    """Seconds of a call of the loaded model in one process, for CALL_BYTES of each operand; H."""
+
+    add_packed: float
+    add_bits: float
+    units: int
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", type=pathlib.Path, metavar="FOLDER")
+    parser.add_argument("--bits", type=int, nargs="*", default=[10**6, 10**7])
+    parser.add_argument("--stream_bits", type=int, default=0)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.bare:
+        print(json.dumps(bare_call(args.model)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        model = args.model or pathlib.Path(folder, "model")
+        # In a process of its own: TensorFlow would count among the client's memory.
+        command = [sys.executable, "-m", "benchmarks.streaming", "--model", model, "--bare"]
+        bare = Bare(*json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+        with served(model) as (target, pid):
+            one_call(target, bare)
+            for bits in args.bits:
+                numbers(target, bits, bare)
+            if args.stream_bits:
+                flat(target, pid, args.stream_bits, bare)
+
+
+def bare_call(model: pathlib.Path) -> Bare:
+    """The model without a server; it is made where it is not there."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import numpy as np
+    import tensorflow as tf
+
+    if not model.exists():
+        certified_model.export(model)
+    loaded = tf.saved_model.load(str(model))
+    draw = random.Random(1)
+    operands = {name: draw.randbytes(CALL_BYTES) for name in (signatures.A, signatures.B)}
+    add_packed, add_bits = (loaded.signatures[name] for name in (signatures.ADD_PACKED, signatures.ADD_BITS))
+    state = tf.zeros([1, add_packed.structured_input_signature[1][signatures.STATE].shape[1]])
+    strings = {name: tf.constant([value]) for name, value in operands.items()}
+    bits = {
+        name: tf.constant(np.unpackbits(np.frombuffer(value, np.uint8), bitorder="little")[None], tf.int64)
+        for name, value in operands.items()
+    }
+    packed_seconds = median(lambda: add_packed(**strings, state=state)[signatures.SUM].numpy())
+    return Bare(packed_seconds, median(lambda: add_bits(**bits)[signatures.SUM].numpy()), state.shape[1])
+
+
+def one_call(target: str, bare: Bare) -> None:
+    """Where the time of one call goes."""
+    draw = random.Random(2)
+    a, b = draw.randbytes(CALL_BYTES), draw.randbytes(CALL_BYTES)
+    answers: list[Answer] = []
+    with AdderClient(target, observe=lambda call, answer: answers.append(answer)) as client:
+        apis = protos.load()
+
+        def inputs() -> dict:
+            state = tensors.filled_tensor(0.0, (1, bare.units))
+            return {signatures.A: tensors.string_tensor([a]), signatures.B: tensors.string_tensor([b]), signatures.STATE: state}
+
+        encode = median(lambda: apis.predict.PredictRequest(inputs=inputs()).SerializeToString())
+        whole = median(lambda: client.predict(signatures.ADD_PACKED, inputs()))
+        data = answers[-1].response.SerializeToString()
+        # An operand that is one byte short is refused before the loop.
+        short = inputs() | {signatures.B: tensors.string_tensor([b[:-1]])}
+        refused = median(lambda: refusal(client, short))
+        decode = median(lambda: tensors.decode(apis.predict.PredictResponse.FromString(data).outputs[signatures.SUM]))
+    print(f"one call of {8 * CALL_BYTES:,} bits                       ms    ratio to the bare call")
+    for name, seconds in (
+        ("the loaded model in one process (bare)", bare.add_packed),
+        ("the same bits by add_bits, nothing to unpack", bare.add_bits),
+        ("through the server", whole),
+        ("  of that, the client encodes", encode),
+        ("  of that, the client decodes", decode),
+        ("a call of that size which the graph refuses", refused),
+    ):
+        print(f"  {name:<44}{1000 * seconds:8.2f}  {seconds / bare.add_packed:8.4f}")
+
+
+def refusal(client: AdderClient, inputs: dict) -> None:
+    """A call that must be refused."""
+    try:
+        client.predict(signatures.ADD_PACKED, inputs)
+    except InvalidRequest:
+        return
+    raise AssertionError("operands of different lengths were added")
+
+
+def numbers(target: str, bits: int, bare: Bare) -> None:
+    """AdderClient.add for two integers of so many bits, by a client that is new and again by one that knows its pace."""
+    draw = random.Random(bits)
+    a, b = draw.getrandbits(bits), draw.getrandbits(bits)
+    calls: list[Call] = []
+    with AdderClient(target, observe=lambda call, answer: calls.append(call)) as client:
+        for which in ("new client", "again"):
+            calls.clear()
+            start = time.perf_counter()
+            right = client.add(a, b) == a + b
+            seconds = time.perf_counter() - start
+            ratio = seconds / (bare.add_packed * bits / (8 * CALL_BYTES))
+            print(
+                f"add, {bits:,} bits, {which}: {seconds:.2f} s, {bits / seconds:,.0f} bits/s, {len(calls)} calls, "
+                f"{ratio:.2f} times the bare call; {'right' if right else 'WRONG'}", flush=True
+            )  # fmt: skip
+
+
+def flat(target: str, server: int, bits: int, bare: Bare) -> None:
+    """AdderClient.add_stream for two numbers of so many bits that are nowhere whole, and the memory of both processes."""
+    size, written, right = bits // 8, 0, True
+    memory: list[tuple[float, float, float]] = []
+    truth = total(size)
+    expected = b""
+    with AdderClient(target) as client:
+        start = sampled = time.perf_counter()
+        for piece in client.add_stream(operand(3, size), operand(4, size)):
+            written += len(piece)
+            while len(expected) < len(piece) and (more := next(truth, b"")):
+                expected += more
+            right &= expected[: len(piece)] == piece
+            expected = expected[len(piece) :]
+            if time.perf_counter() - sampled > SAMPLE_SECONDS:
+                sampled = time.perf_counter()
+                memory.append((8 * written / bits, resident(os.getpid()), resident(server)))
+        seconds = time.perf_counter() - start
+    right &= written == size + 1
+    ratio = seconds / (bare.add_packed * bits / (8 * CALL_BYTES))
+    print(
+        f"stream, {bits:,} bits: {seconds:.1f} s, {bits / seconds:,.0f} bits/s, {ratio:.2f} times the bare call; "
+        f"{'right' if right else 'WRONG'}\n  written     client MB   server MB"
+    )
+    for share, client_mb, server_mb in memory[:: max(1, len(memory) // 10)]:
+        print(f"  {share:6.1%}    {client_mb:9.1f}   {server_mb:9.1f}")
+
+
+def total(size: int) -> Iterator[bytes]:
+    """The sum of both operands, by Python, in pieces."""
+    carry = 0
+    for a, b in zip(operand(3, size), operand(4, size)):
+        number = int.from_bytes(a, "little") + int.from_bytes(b, "little") + carry
+        carry = number >> 8 * len(a)
+        yield (number & (256 ** len(a) - 1)).to_bytes(len(a), "little")
+    yield bytes([carry])
+
+
+def operand(seed: int, size: int) -> Iterator[bytes]:
+    """Random bytes in pieces."""
+    draw = random.Random(seed)
+    for start in range(0, size, PIECE_BYTES):
+        yield draw.randbytes(min(PIECE_BYTES, size - start))
+
+
+def resident(pid: int) -> float:
+    """Resident memory in MB."""
+    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def median(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes, after a first time that does not count."""
+    work()
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+@contextlib.contextmanager
+def served(model: pathlib.Path) -> Iterator[tuple[str, int]]:
+    """HOST:PORT and process of a server of `model`."""
+    with tempfile.TemporaryDirectory() as folder:
+        base_path, ready = pathlib.Path(folder, "versions"), pathlib.Path(folder, "ready")
+        base_path.mkdir()
+        (base_path / "1").symlink_to(model.absolute())
+        command = [sys.executable, "-m", "pipeline", "serve", "--server=embedded", "--port=0", f"--model_base_path={base_path}"]
+        server = subprocess.Popen([*command, f"--ready_file={ready}"], stdout=subprocess.DEVNULL)
+        try:
+            while not ready.exists():
+                if server.poll() is not None:
+                    raise BitsumError(f"bitsum serve ended with exit code {server.returncode}")
+                time.sleep(0.1)
+            told = json.loads(ready.read_text())
+            yield f"{told['host']}:{told['port']}", told["pid"]
+        finally:
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()
