@@ -57,10 +57,14 @@ def _proven(folder: pathlib.Path, origin: dict[str, str]) -> str:
 
 def _served(config: Config, target: str) -> str:
     from serving.client import AdderClient, ServingError
+    from serving.deployment import LABELS, served
 
     try:
-        with AdderClient(target, model_name=config.serve.model_name, deadline=config.serve.deadline) as client:
+        with AdderClient(target, model_name=config.serve.model_name, deadline=config.serve.deadline, attempts=1) as client:
             states = client.status()
+            labels = {label: served(target, config.serve.model_name, label, config.serve.deadline) for label in LABELS}
     except ServingError as error:
         return f"server {target}: {error}"
-    return f"server {target}: " + ", ".join(f"version {state.version} {state.state}" for state in states)
+    carried = {state.version: [label for label, version in labels.items() if version == state.version] for state in states}
+    told = [f"version {state.version} {' '.join([state.state, *carried[state.version]])}" for state in states]
+    return f"server {target}: {', '.join(told)}"

@@ -26,6 +26,7 @@ STABLE = "stable"
 CANARY = "canary"
 # What `rollback` goes back to; it stays loaded, so that going back takes no loading.
 PREVIOUS = "previous"
+LABELS = (STABLE, CANARY, PREVIOUS)
 
 _POLL_SECONDS = 0.05
 _CALL_SECONDS = 10.0
@@ -114,11 +115,7 @@ class Deployment:
 
     def served(self, label: str) -> int | None:
         """The version that the server answers for `label`; None where it knows no such label. Raises: ServingError."""
-        connection = Connection(self.target, self.model_name, label=label, deadline=_CALL_SECONDS, channel=self._channel)
-        try:
-            return connection.metadata().version
-        except (InvalidRequest, ModelNotFound):
-            return None
+        return served(self.target, self.model_name, label, channel=self._channel)
 
     def wait_loaded(self, version: int, timeout: float) -> float:
         """Wait until `version` is available; the seconds that it took.
@@ -150,6 +147,25 @@ class Deployment:
             raise BitsumError(f"another rollout or rollback by {self.config_file} is under way: try again when it is through") from error
         except OSError as error:
             raise BitsumError(f"cannot lock {self.config_file}: {error.strerror}") from error
+
+
+def served(target: str, model_name: str, label: str, deadline: float = _CALL_SECONDS, **options: Any) -> int | None:
+    """The version that answers for `label`; None where the server knows no such label.
+
+    Args:
+        deadline: in seconds.
+        options: more of those that a Connection takes.
+
+    Raises:
+        ServingError: the server cannot be asked.
+    """
+    connection = Connection(target, model_name, label=label, deadline=deadline, attempts=1, **options)
+    try:
+        return connection.metadata().version
+    except (InvalidRequest, ModelNotFound):
+        return None
+    finally:
+        connection.close()
 
 
 def changed(config: "ModelServerConfig", model_name: str, labels: Mapping[str, int], loaded: tuple[int, ...] = ()) -> "ModelServerConfig":

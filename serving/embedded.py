@@ -173,11 +173,18 @@ def _follow(models: Models, path: pathlib.Path) -> str:
     return ""
 
 
+class _OneLine(logging.Formatter):
+    """Names and paths in a line come from requests: what would end the line or steer a terminal is written as \\n, \\x1b."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in super().formatMessage(record))
+
+
 @contextlib.contextmanager
 def _event_lines() -> Iterator[None]:
     """What happens to versions, as lines on standard output."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
     try:
@@ -190,6 +197,9 @@ def _event_lines() -> Iterator[None]:
 def _quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
     """TensorFlow's own lines go to `log_file`, or nowhere. Its C++ parts write to file descriptor 2, whatever Python does."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log_file else "3")
+    if not log_file:
+        # It quotes what strangers send, raw.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if not log_file:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         yield

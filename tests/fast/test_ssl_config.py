@@ -1,59 +1,34 @@
 """serving.ssl_config with real servers and clients of gRPC, and certificates made here."""
 
 import contextlib
-import datetime
-import ipaddress
 import pathlib
 from concurrent import futures
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 from google.protobuf import text_format
 
 from components.errors import ConfigError
 from serving import server_protos, ssl_config
+from tests.identities import Identity
 
-_DAY = datetime.timedelta(days=1)
 _METHOD = "/test.Echo/Echo"
-
-
-class _Identity:
-    """A key and a certificate that `issuer` signed, or that signed itself as an authority."""
-
-    def __init__(self, name: str, issuer: "_Identity | None" = None, address: str = ""):
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        now = datetime.datetime.now(datetime.timezone.utc)
-        builder = x509.CertificateBuilder().subject_name(self.subject).issuer_name(issuer.subject if issuer else self.subject)
-        builder = builder.public_key(self.key.public_key()).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - _DAY).not_valid_after(now + _DAY)
-        builder = builder.add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        names = [x509.IPAddress(ipaddress.ip_address(address)) if address else x509.DNSName(name)]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        certificate = builder.sign(issuer.key if issuer else self.key, hashes.SHA256())
-        self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
-        self.private_key = self.pem(serialization.NoEncryption())
-
-    def pem(self, encryption: serialization.KeySerializationEncryption) -> str:
-        return self.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
 
 
 @pytest.fixture(scope="module")
 def authority():
-    return _Identity("authority")
+    return Identity("authority")
 
 
 @pytest.fixture(scope="module")
 def stranger():
-    return _Identity("stranger")
+    return Identity("stranger")
 
 
 @pytest.fixture(scope="module")
 def server(authority):
-    return _Identity("server", authority, address="127.0.0.1")
+    return Identity("server", authority, address="127.0.0.1")
 
 
 def _config(folder: pathlib.Path, **fields) -> pathlib.Path:
@@ -135,7 +110,7 @@ def test_a_client_without_tls_is_not_answered(tls_port):
 
 
 def test_a_client_with_a_certificate_of_the_authority_is_answered(authority, mutual_port, tmp_path):
-    client = _Identity("client", authority)
+    client = Identity("client", authority)
     files = _files(tmp_path, ca=authority.certificate, cert=client.certificate, key=client.private_key)
     assert _echo(mutual_port, ssl_config.client_credentials(**files)) == b"sum"
 
@@ -145,20 +120,20 @@ def test_a_client_without_a_certificate_is_refused(authority, mutual_port, tmp_p
 
 
 def test_a_client_with_a_strangers_certificate_is_refused(authority, stranger, mutual_port, tmp_path):
-    client = _Identity("client", stranger)
+    client = Identity("client", stranger)
     files = _files(tmp_path, ca=authority.certificate, cert=client.certificate, key=client.private_key)
     _refused(mutual_port, ssl_config.client_credentials(**files))
 
 
 def test_a_server_that_does_not_verify_takes_any_client(authority, stranger, tls_port, tmp_path):
-    client = _Identity("client", stranger)
+    client = Identity("client", stranger)
     files = _files(tmp_path, ca=authority.certificate, cert=client.certificate, key=client.private_key)
     assert _echo(tls_port, ssl_config.client_credentials(**files)) == b"sum"
 
 
 def test_a_chain_is_sent_whole(authority, tmp_path):
-    middle = _Identity("middle")
-    server = _Identity("server", middle, address="127.0.0.1")
+    middle = Identity("middle")
+    server = Identity("server", middle, address="127.0.0.1")
     path = _config(tmp_path, server_key=server.private_key, server_cert=server.certificate + middle.certificate)
     with _serving(ssl_config.server_credentials(path)) as port:
         assert _echo(port, ssl_config.client_credentials(**_files(tmp_path, ca=middle.certificate))) == b"sum"
