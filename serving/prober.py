@@ -1,143 +1,195 @@
 """Asks questions through the signatures of a model server and compares every bit of every answer with its task's table."""
 
 import dataclasses
+import itertools
 import time
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 from components import signatures
-from components.transducer import ADDITION, Transducer
-from serving import tensors
-from serving.client import CHUNK_BITS, AdderClient, BadResponse, groups
-from serving.connection import Prediction
+from components.transducer import Transducer
+from serving import asking, tensors
+from serving.adding import Adding
+from serving.chunks import PACKED
+from serving.client import CHUNK_BITS, AdderClient, BadResponse, InvalidRequest, groups
 from serving.errors import ServingError
+from serving.probe_report import Answer, Report
 from serving.questions import Question
 
-_LISTED = 10
+__all__ = ["GIVE_UP_AFTER", "REQUIRED", "Answer", "Report", "TimedClient", "Turn", "probe", "turns"]
+
 # A server that fails this many calls in a row is not asked any more: each may have cost a whole deadline.
-_GIVE_UP_AFTER = 5
+GIVE_UP_AFTER = 5
+# What every model has to have; ADD_PACKED is asked where there is one.
+REQUIRED = (signatures.SERVING_DEFAULT, signatures.ADD_BITS, signatures.STEP)
+_WITH_STATE = (signatures.STEP, signatures.ADD_PACKED)
+# Questions that are sorted into calls together.
+_WINDOW = 500
+# Bytes of an operand in one call of add_packed; enough for chunks of it to run side by side in a proven model.
+_PIECE = 1024
+# Where the model cannot be asked for its signatures.
+_METADATA = "metadata"
 
 
-@dataclasses.dataclass
-class Report:
-    """What was asked and what came of it."""
+class _Pieces(Adding):
+    """Conversations in which a state is always carried from call to call."""
 
-    task: Transducer = ADDITION
-    asked: int = 0
-    right: int = 0
-    wrong: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    wrong_count: int = 0
-    errors: Counter = dataclasses.field(default_factory=Counter)
-    first_error: str = ""
-    gave_up: bool = False
-    latencies_ms: list[float] = dataclasses.field(default_factory=list)
-    version: int | None = None
+    def outputs_in_pieces(self, pairs: Sequence[tuple[int, int]], length: int, piece: int) -> asking.Conversation[list[int]]:
+        """As `outputs_packed`, by calls for at most `piece` bytes of each operand."""
+        size = length // 8 + 1
+        operands = [[number.to_bytes(size, "little") for number in numbers] for numbers in zip(*pairs)]
+        return (yield from self._restarted(lambda: self._in_pieces(operands, size, piece)))
 
-    @property
-    def all_right(self) -> bool:
-        """Every answer asked for was right, and all were asked for."""
-        return 0 < self.asked == self.right and not self.gave_up
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as serving.probe documents it."""
-        return {
-            "task": self.task.name,
-            "asked": self.asked,
-            "right": self.right,
-            "wrong": self.wrong,
-            "wrong_count": self.wrong_count,
-            "errors": dict(self.errors),
-            "first_error": self.first_error,
-            "gave_up": self.gave_up,
-            "latency_ms": {"p50": _quantile(self.latencies_ms, 0.50), "p99": _quantile(self.latencies_ms, 0.99)},
-            "version": self.version,
-        }
-
-    def line(self, target: str) -> str:
-        """The report for people."""
-        failed = ", ".join(f"{count} {code}" for code, count in self.errors.items()) or "no errors"
-        p50, p99 = _quantile(self.latencies_ms, 0.50), _quantile(self.latencies_ms, 0.99)
-        text = f"{target} version {self.version}: {self.right} of {self.asked} answers right, {self.wrong_count} wrong, {failed}"
-        text += f"; a call took {p50} ms (p50), {p99} ms (p99)" if self.latencies_ms else ""
-        if self.wrong:
-            first = self.wrong[0]
-            said = self.task.statement(first["a"], first["b"], first["got"])
-            text += f"; first wrong: {said} by {first['signature']}, not {first['expected']}"
-            text += "" if first["place"] is None else f", output {first['place']} being wrong"
-        if self.first_error:
-            text += f"; first error: {self.first_error}"
-        return text
-
-
-class Answer(NamedTuple):
-    """What a server made of a question."""
-
-    count: int  # outputs that were asked for
-    outputs: int  # they are its bits; -1 where there are none
-    problem: str = ""  # why there are none
+    def _in_pieces(self, operands: Sequence[Sequence[bytes]], size: int, piece: int) -> asking.Conversation[list[int]]:
+        model = yield from self.known(fresh=True)
+        if model.way is not PACKED:
+            raise InvalidRequest(f"{self.model_name} at {self.target} has no signature {signatures.ADD_PACKED}")
+        rows = len(operands[0])
+        state, written = self.start(model, rows), [b""] * rows
+        for start in range(0, size, piece):
+            length = min(piece, size - start)
+            a, b = ([number[start : start + length] for number in numbers] for numbers in operands)
+            outputs, state = self.chunk_sum(model, (yield self.chunk(model, a, b, state, model.version)), rows, length)
+            written = [before + after for before, after in zip(written, outputs)]
+        return [int.from_bytes(row, "little") for row in written]
 
 
 class TimedClient(AdderClient):
-    """A client that notes in `report` how long each call took and which version answered."""
+    """A client that notes how long each call took and which version answered; it asks once, to see every error."""
 
-    report: Report
+    conversations = _Pieces
+    _asking: _Pieces
 
-    def predict(self, *arguments: Any, **options: Any) -> Prediction:
-        """As Connection.predict."""
-        start = time.perf_counter()
-        answer = super().predict(*arguments, **options)
-        self.report.latencies_ms.append(1000 * (time.perf_counter() - start))
-        self.report.version = answer.version
-        return answer
+    def __init__(self, target: str, model_name: str = "bitsum", attempts: int = 1, **options: Any):
+        super().__init__(target, model_name, attempts=attempts, observe=self._note, **options)
+        self._seconds: list[float] = []
+        self._answered: int | None = None
+
+    def noted(self) -> tuple[list[float], int | None]:
+        """The seconds that each call took since this was asked last, and the version that answered the last of them, if any."""
+        noted = self._seconds, self._answered
+        self._seconds, self._answered = [], None
+        return noted
+
+    def has_packed(self) -> bool:
+        """Whether the version that answers now has the signature add_packed. Raises: ServingError."""
+        return self._result(self._asking.known(fresh=True)).way is PACKED
+
+    def outputs_in_pieces(self, pairs: Sequence[tuple[int, int]], length: int, piece: int) -> list[int]:
+        """The 8 * (length // 8 + 1) outputs for each pair, by calls of `add_packed` for `piece` bytes. Raises: ServingError."""
+        return self._result(self._asking.outputs_in_pieces(pairs, length, piece))
+
+    def _note(self, call: asking.Call, answer: asking.Answer) -> None:
+        if call.method == "Predict":
+            self._seconds.append(answer.seconds)
+            self._answered = answer.response.model_spec.version.value
 
 
-def probe(client: TimedClient, task: Transducer, questions: Sequence[Question], wanted: Sequence[str]) -> Report:
-    """Ask each question through each signature in `wanted`; gives up when the server fails again and again."""
-    report = client.report = Report(task)
+@dataclasses.dataclass
+class Turn(Report):
+    """What came of asking one group of questions through one signature; `seconds` is how long that took, all in all."""
+
+    most_listed: ClassVar[int] = 100
+
+    seconds: float = 0.0
+
+
+def probe(
+    client: TimedClient, task: Transducer, questions: Iterable[Question], wanted: Sequence[str] | None = None, expected: int | None = None
+) -> Report:
+    """Ask each question through each signature in `wanted`; gives up when the server fails again and again.
+
+    Args:
+        wanted: None for all that the model has. REQUIRED are asked whether the model has them or not.
+        expected: the version that has to answer; None for any.
+    """
+    report = Report(task)
     failures = 0
-    for signature in wanted:
-        for indices in groups([question.length for question in questions]):
-            batch = [questions[index] for index in indices]
-            report.asked += len(batch)
-            try:
-                _compare(report, signature, batch, _ASK[signature](client, batch))
-            except BadResponse as error:
-                _compare(report, signature, batch, [Answer(question.length + 1, -1, str(error)) for question in batch])
-            except ServingError as error:
-                failures += 1
-                report.errors[error.code or type(error).__name__] += len(batch)
-                report.first_error = report.first_error or str(error)
-                if failures == _GIVE_UP_AFTER:
-                    report.gave_up = True
-                    return report
-            else:
-                failures = 0
+    for turn in turns(client, task, questions, wanted, expected):
+        report.merge(turn)
+        failures = failures + 1 if turn.errors else 0
+        if failures == GIVE_UP_AFTER:
+            report.gave_up = True
+            break
     return report
 
 
-def _compare(report: Report, signature: str, batch: Sequence[Question], answers: Sequence[Answer]) -> None:
-    """Count the answers."""
-    for question, answer in zip(batch, answers):
-        expected = question.outputs(report.task, answer.count)
-        if answer.outputs == expected:
-            report.right += 1
-            continue
-        report.wrong_count += 1
-        if len(report.wrong) < _LISTED:
-            report.wrong.append({
-                "a": _numeral(question.a),
-                "b": _numeral(question.b),
-                "got": answer.problem or _numeral(report.task.read(answer.outputs, answer.count)),
-                "expected": _numeral(report.task.read(expected, answer.count)),
-                "signature": signature,
-                "bits": question.length,
-                "place": None if answer.problem else _lowest_bit(answer.outputs ^ expected),
-            })  # fmt: skip
+def turns(
+    client: TimedClient,
+    task: Transducer,
+    questions: Iterable[Question],
+    wanted: Sequence[str] | None,
+    expected: int | None = None,
+    at_once: int = _WINDOW,
+) -> Iterator[Turn]:
+    """As `probe`, one group of at most `at_once` questions after the other, for ever if `questions` have no end."""
+    questions = iter(questions)
+    while window := list(itertools.islice(questions, at_once)):
+        known = Turn(task)
+        chosen = _signatures(client, known) if wanted is None else wanted
+        if known.errors:
+            yield known
+        for signature in chosen:
+            streams = signature in _WITH_STATE or not set(chosen) & set(_WITH_STATE)
+            suited = [question for question in window if streams or not question.streamed]
+            for indices in groups([question.length for question in suited]):
+                batch = [suited[index] for index in indices]
+                yield _turn(client, Turn(task), signature, batch, expected, optional=wanted is None)
+
+
+def _signatures(client: TimedClient, turn: Turn) -> Sequence[str]:
+    """Those to ask through; in `turn` an error where the server does not say what the model has."""
+    start = time.perf_counter()
+    try:
+        return (*REQUIRED, signatures.ADD_PACKED) if client.has_packed() else REQUIRED
+    except ServingError as error:
+        turn.ask(_METADATA, 1)
+        turn.fail(error.code or type(error).__name__, str(error), 1)
+        turn.seconds = time.perf_counter() - start
+        return REQUIRED
+
+
+def _turn(client: TimedClient, turn: Turn, signature: str, batch: Sequence[Question], expected: int | None, optional: bool) -> Turn:
+    client.noted()
+    start = time.perf_counter()
+    failure: ServingError | None = None
+    answers: Sequence[Answer] = ()
+    try:
+        answers = _asked(client, signature, batch, optional)
+    except BadResponse as error:
+        answers = [Answer(question.length + 1, -1, str(error)) for question in batch]
+    except ServingError as error:
+        failure = error
+    turn.seconds = time.perf_counter() - start
+    calls, turn.version = client.noted()
+    for seconds in calls:
+        turn.took(signature, seconds)
+    if failure:
+        turn.ask(signature, len(batch))
+        turn.fail(failure.code or type(failure).__name__, str(failure), len(batch))
+    elif answers:
+        turn.ask(signature, len(batch))
+        turn.unexpected_version = len(batch) if expected not in (None, turn.version) else 0
+        for question, answer in zip(batch, answers, strict=True):
+            turn.compare(signature, question, answer, client.target)
+    return turn
+
+
+def _asked(client: TimedClient, signature: str, batch: Sequence[Question], optional: bool) -> list[Answer]:
+    """The answers; none where ADD_PACKED is `optional` and went away with the version that had it."""
+    try:
+        return _ASK[signature](client, batch)
+    except InvalidRequest:
+        # Another version may answer by now, with a state of another size or without ADD_PACKED.
+        if signature not in _WITH_STATE:
+            raise
+        if not client.has_packed() and signature == signatures.ADD_PACKED and optional:
+            return []
+    return _ASK[signature](client, batch)
 
 
 def _ask_serving_default(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
-    inputs = {signatures.EXAMPLES: tensors.string_tensor([question.serialized for question in batch])}
+    inputs = {signatures.EXAMPLES: tensors.string_tensor([question.example() for question in batch])}
     outputs = client.predict(signatures.SERVING_DEFAULT, inputs, [signatures.SUM, signatures.LENGTH]).outputs
     lengths = [question.length for question in batch]
     answered, total = outputs[signatures.LENGTH], outputs[signatures.SUM]
@@ -164,7 +216,16 @@ def _ask_step(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
     return [Answer(length + 1, row) for row in rows]
 
 
-_ASK = {signatures.SERVING_DEFAULT: _ask_serving_default, signatures.ADD_BITS: _ask_add_bits, signatures.STEP: _ask_step}
+def _ask_add_packed(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
+    length = _longest(batch)
+    size = length // 8 + 1
+    return [Answer(8 * size, row) for row in client.outputs_in_pieces(_pairs(batch), length, min(_PIECE, -(-size // 2)))]
+
+
+_ASK = {
+    signatures.SERVING_DEFAULT: _ask_serving_default, signatures.ADD_BITS: _ask_add_bits, signatures.STEP: _ask_step,
+    signatures.ADD_PACKED: _ask_add_packed,
+}  # fmt: skip
 
 
 def _pairs(batch: Sequence[Question]) -> list[tuple[int, int]]:
@@ -173,20 +234,3 @@ def _pairs(batch: Sequence[Question]) -> list[tuple[int, int]]:
 
 def _longest(batch: Sequence[Question]) -> int:
     return max(question.length for question in batch)
-
-
-def _lowest_bit(value: int) -> int:
-    """The place of the lowest bit that is 1."""
-    return (value & -value).bit_length() - 1
-
-
-def _numeral(value: int) -> str:
-    """`value` whole, so that it can be asked again: decimal where that is readable, else hexadecimal; or True or False."""
-    return str(value) if value.bit_length() <= 64 else hex(value)
-
-
-def _quantile(values: Sequence[float], share: float) -> float | None:
-    if not values:
-        return None
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3)

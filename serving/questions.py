@@ -13,12 +13,17 @@ from serving import protos, tfrecords
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Operands of `length` bits, and the record that they came from."""
+    """Operands of `length` bits, the record that they came from if any, and whether they only go through signatures with a state."""
 
     a: int
     b: int
     length: int
-    serialized: bytes
+    serialized: bytes = b""
+    streamed: bool = False
+
+    def example(self) -> bytes:
+        """The serialized tf.Example for serving_default."""
+        return self.serialized or _example(self.a, self.b, self.length)
 
     def outputs(self, task: Transducer, count: int) -> int:
         """What the first `count` outputs have to be, as the bits of an integer; those after the numbers answer zeros."""
@@ -61,6 +66,13 @@ def _question(path: str, number: int, record: bytes) -> Question:
         return Question(addition.from_bits(a), addition.from_bits(b), len(a), record)
     except (DecodeError, ValueError) as error:
         raise tfrecords.CorruptRecords(f"{path}, record {number}, is no example of a pair: {error}") from error
+
+
+def _example(a: int, b: int, length: int) -> bytes:
+    example = protos.load().example.Example()
+    for name, number in ((addition.FEATURE_A, a), (addition.FEATURE_B, b)):
+        example.features.feature[name].int64_list.value.extend(addition.to_bits(number, length))
+    return example.SerializeToString(deterministic=True)
 
 
 def _bits(features, name: str) -> Iterator[int]:

@@ -10,8 +10,9 @@ from components import addition
 from components.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from serving import questions, tensors, tfrecords
 from serving.prober import TimedClient, probe
-from tests.fast.in_memory import Channel, Failure
+from tests.fast.in_memory import UNITS, Channel, Failure
 
+FIRST_BIT = {"place": 0, "places": [0], "wrong_bits": 1, "version": 1, "target": "memory"}
 _ALL = ("serving_default", "add_bits", "step")
 
 
@@ -55,7 +56,7 @@ def test_a_server_that_adds_is_right_through_every_signature(asked):
     channel = Channel()
     report = ask(channel, asked)
     assert (report.asked, report.right, report.wrong_count, dict(report.errors)) == (60, 60, 0, {})
-    assert report.all_right and report.version == 1 and len(report.latencies_ms) > 3
+    assert report.all_right and report.version == 1 and len(report.latencies["step"]) > 3
     assert {request.model_spec.signature_name for request in channel.requests if hasattr(request, "inputs")} == set(_ALL)
 
 
@@ -74,7 +75,8 @@ def test_a_negative_difference_is_told_with_its_sign(write):
 
     file = write("data", [example(13, 29, 5)])
     report = ask(Channel(flip, SUBTRACTION), questions.spread([file], 1), ["add_bits"], SUBTRACTION)
-    assert report.wrong == [{"a": "13", "b": "29", "got": "-15", "expected": "-16", "signature": "add_bits", "bits": 5, "place": 0}]
+    wrong = {"a": "13", "b": "29", "got": "-15", "expected": "-16", "signature": "add_bits", "bits": 5, "outputs": 6}
+    assert report.wrong == [wrong | FIRST_BIT]
     assert "first wrong: 13 - 29 = -15 by add_bits, not -16, output 0 being wrong" in report.line("memory")
 
 
@@ -116,8 +118,58 @@ def test_one_flipped_bit_is_found_and_told_with_the_numbers(write):
 
     report = ask(Channel(flip), questions.spread([write("data", [example(13, 29, 8), example(200, 100, 8)])], 10))
     assert (report.asked, report.right, report.wrong_count) == (6, 5, 1)
-    assert report.wrong == [{"a": "13", "b": "29", "got": "43", "expected": "42", "signature": "add_bits", "bits": 8, "place": 0}]
+    wrong = {"a": "13", "b": "29", "got": "43", "expected": "42", "signature": "add_bits", "bits": 8, "outputs": 9}
+    assert report.wrong == [wrong | FIRST_BIT]
     assert not report.all_right and "13 + 29 = 43" in report.line("memory")
+
+
+def flipping(place):
+    """Flips the output at `place`, counted through all calls."""
+    start = 0
+
+    def flip(signature, outputs):
+        nonlocal start
+        found = tensors.decode(outputs["sum"])
+        packed = signature == "add_packed"
+        number = int.from_bytes(found.values[0], "little") if packed else tensors.integers(found)[0]
+        size = 8 * len(found.values[0]) if packed else found.shape[1]
+        if start <= place < start + size:
+            number ^= 1 << (place - start)
+        start += size
+        outputs["sum"] = tensors.string_tensor([number.to_bytes(size // 8, "little")]) if packed else tensors.bits_tensor([number], size)
+
+    return flip
+
+
+@pytest.mark.parametrize(
+    ("signature", "outputs"), [("serving_default", 13), ("add_bits", 13), ("step", 13), ("add_packed", 16)], ids=lambda value: str(value)
+)
+def test_every_output_is_looked_at(signature, outputs):
+    question = questions.Question(0b100110101011, 0b011011100101, 12)
+    for place in range(outputs):
+        report = ask(Channel(flipping(place)), [question], [signature])
+        assert (report.wrong_count, report.wrong[0]["places"], report.wrong[0]["outputs"]) == (1, [place], outputs)
+    assert ask(Channel(flipping(outputs)), [question], [signature]).all_right
+
+
+@pytest.mark.parametrize("signature", ["step", "add_packed"])
+@pytest.mark.parametrize("place", [0, 4095, 4096, 15_000, 20_000])
+def test_every_output_of_a_stream_is_looked_at(signature, place):
+    question = questions.Question(2**20_000 - 1, 1, 20_000, streamed=True)
+    channel = Channel(flipping(place))
+    [wrong] = ask(channel, [question], [signature]).wrong
+    assert wrong["places"] == [place] and len(channel.predictions) > 1
+    assert int(wrong["a"], 0) + int(wrong["b"], 0) == int(wrong["expected"], 0) == int(wrong["got"], 0) ^ 1 << place
+
+
+@pytest.mark.parametrize(("signature", "length"), [("step", 4), ("add_packed", 8), ("step", 20_000), ("add_packed", 20_000)])
+def test_a_state_that_is_lost_between_calls_is_found(signature, length):
+    def forget(_, outputs):
+        outputs["state"] = tensors.filled_tensor(0.0, (1, UNITS))
+
+    question = questions.Question(2**length - 1, 1, length)
+    assert ask(Channel(), [question], [signature]).all_right
+    assert ask(Channel(forget), [question], [signature]).wrong_count == 1
 
 
 def test_only_the_first_ten_wrong_answers_are_listed_and_long_numbers_in_hexadecimal(write):

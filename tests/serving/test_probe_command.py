@@ -27,7 +27,7 @@ def examples(tmp_path_factory):
 def test_a_server_that_adds(server, examples):
     code, out, err = bitsum("probe", server.target, "--examples", *examples, "--json")
     report = json.loads(out)
-    assert (code, err) == (0, "")
+    assert code == 0 and err == f"{server.target} has no version of bitsum with the label stable: asking for the newest\n"
     assert report["asked"] == report["right"] == 43 * 3 and report["version"] == 1
     assert report["wrong"] == [] and report["errors"] == {} and 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]
 
@@ -64,15 +64,35 @@ def test_no_server(examples):
         (["--examples", __file__], 1, "is this a TFRecord file?"),
         (["--examples", "/dev/null"], 1, "no examples"),
         (["--examples", "x", "--count=0"], 2, "--count must be at least 1"),
+        (["--rate=0"], 2, "--rate and --report_every must be more than 0"),
+        (["--duration=-1"], 2, "--duration -1: must be 0"),
+        (["--duration=1", "--certificate=x"], 2, "leave --duration away"),
+        (["--metrics_port=70000"], 2, "between 0 and 65535"),
+        (["--tls_ca=absent"], 2, "absent"),
     ],
 )
-def test_examples_that_cannot_be_read_are_refused_in_one_line(server, arguments, code, words):
+def test_what_cannot_be_read_or_meant_is_refused_in_one_line(server, arguments, code, words):
     done, out, err = bitsum("probe", server.target, *arguments)
     assert (done, out, err.count("\n")) == (code, "", 1) and words in err
 
 
 def test_wrong_usage():
     assert bitsum("probe")[0] == 2
+    assert bitsum("probe", "127.0.0.1:1", "--count=1", "--duration=1")[0] == 2
+
+
+def test_without_examples_the_questions_come_from_the_seed(server):
+    code, out, _ = bitsum("probe", server.target, "--seed", 3, "--count", 8, "--json")
+    report = json.loads(out)
+    # One of the first four questions is long, and goes through step alone.
+    assert code == 0 and report["asked"] == report["right"] == 3 * 8 - 2 and report["versions"] == {"1": 22}
+
+
+def test_with_examples_and_a_seed_half_of_the_questions_come_from_each(server, examples):
+    code, out, _ = bitsum("probe", server.target, "--examples", *examples, "--seed", 3, "--count", 8, "--json", "--signature", "step")
+    assert code == 0 and json.loads(out)["asked"] == 8
+    code, out, _ = bitsum("probe", server.target, "--examples", *examples, "--seed", 3, "--duration", 0.5, "--rate", 50, "--json")
+    assert code == 0 and json.loads(out)["asked"] > 0
 
 
 def _without_carries_into_ones(a, b):
