@@ -1,0 +1,156 @@
+"""Starts the server under test as a program, with the flags of tensorflow_model_server, and watches it from outside."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+
+from tests.conformance import models, outcomes, wire
+
+ENVIRONMENT = "BITSUM_MODEL_SERVER"
+_START_SECONDS = 120.0
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A model server: its name in the table, the command that starts it, and how often it looks at the disk, in seconds."""
+
+    name: str
+    command: tuple[str, ...]
+    poll: float
+
+    @property
+    def embedded(self) -> bool:
+        return self.name == outcomes.EMBEDDED
+
+
+def embedded() -> Program:
+    """`bitsum serve` with its own server, which waits for versions as long as the real one does."""
+    return Program(outcomes.EMBEDDED, (sys.executable, "-m", "pipeline", "serve", "--server=embedded", "--ready_timeout=0"), 0.2)
+
+
+def real() -> Program | None:
+    """The real server that the environment variable BITSUM_MODEL_SERVER names or that is on the PATH; None without one."""
+    path = os.environ.get(ENVIRONMENT) or shutil.which(outcomes.REAL)
+    return Program(outcomes.REAL, (path,), 1) if path else None
+
+
+@dataclasses.dataclass
+class Server:
+    """A running server, with a channel to it and what it has written so far."""
+
+    program: Program
+    process: subprocess.Popen
+    target: str
+    log: pathlib.Path
+    stub: grpc.Channel
+
+    def call(self, method: str, request: bytes, timeout: float = wire.CALL_SECONDS) -> wire.Answer:
+        """The answer to a request as it is."""
+        return wire.call(self.stub, method, request, timeout)
+
+    def states(self, model: str = "m") -> list:
+        """The states of the versions of `model`."""
+        return wire.states(self.stub, model)
+
+    def predict(self, model: str = "m") -> str:
+        """Which version answers a request for the latest, as 'OK v2', or the error."""
+        answer = self.call(wire.PREDICT, models.adding(model))
+        if answer.code != "OK":
+            return f"{answer.code}: {answer.message}"
+        return f"OK v{wire.decoded(wire.PREDICT, answer.response).model_spec.version.value}"
+
+    def content(self, model: str = "m") -> int:
+        """The number that the files of the latest version of `model` say they are; what make_model.py wrote."""
+        answer = self.call(wire.PREDICT, models.adding(model))
+        return wire.decoded(wire.PREDICT, answer.response).outputs["ver"].int64_val[0]
+
+
+def begin(program: Program, folder: pathlib.Path, *flags: str, port: int | None = None) -> Server:
+    """Start `program` with `flags` on a free port, without waiting; stop it with `end`."""
+    port = port or free_port()
+    log = folder / f"server-{port}.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [*program.command, f"--port={port}", f"--file_system_poll_wait_seconds={program.poll:g}", *flags]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    target = f"127.0.0.1:{port}"
+    return Server(program, process, target, log, wire.channel(target))
+
+
+def end(server: Server) -> None:
+    """Stop a server that is still running."""
+    server.stub.close()
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+        try:
+            server.process.wait(20)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
+
+
+@contextlib.contextmanager
+def running(program: Program, folder: pathlib.Path, *flags: str) -> Iterator[Server]:
+    """A server that answers, for as long as the context lasts."""
+    server = begin(program, folder, *flags)
+    try:
+        wait_ready(server)
+        yield server
+    finally:
+        end(server)
+
+
+def wait_ready(server: Server) -> None:
+    """Wait until the port is open, which it is once every configured model has a version. Raises: AssertionError."""
+    ready = until(lambda: port_open(server.target) or server.process.poll() is not None, _START_SECONDS)
+    if not ready or server.process.poll() is not None:
+        raise AssertionError(f"the server did not start: {server.log.read_text(errors='replace')[-2000:]}")
+
+
+def port_open(target: str) -> bool:
+    """Does anybody listen there?"""
+    host, _, port = target.rpartition(":")
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition: Callable[[], object], seconds: float) -> bool:
+    """Ask again and again until `condition()`, for at most `seconds`; whether it became true."""
+    end_ = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end_:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def config_file(folder: pathlib.Path, *entries: str, name: str = "models.config") -> str:
+    """The flag with a config file of these `config` entries, each in text format without braces."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text("model_config_list {\n" + "".join(f"  config {{ {entry} }}\n" for entry in entries) + "}\n")
+    return f"--model_config_file={path}"
+
+
+def entry(name: str, base: pathlib.Path, more: str = "") -> str:
+    """A `config` entry."""
+    return f'name: "{name}" base_path: "{base}" model_platform: "tensorflow" {more}'

@@ -1,0 +1,372 @@
+"""Rules of TensorFlow Serving 2.16.1 beyond what was recorded, each with the source file that it is read from.
+
+The files are below tensorflow_serving/ of https://github.com/tensorflow/serving, or tensorflow/ of
+https://github.com/tensorflow/tensorflow where the name begins with `core/` or `cc/`.
+"""
+
+import struct
+import subprocess
+import sys
+
+import pytest
+from google.protobuf import text_format
+
+from tests.conformance import models, recording, replay, servers, wire
+
+_SPECIFIC = "model_version_policy { specific { versions: 1 versions: 2 } }"
+_LABELS = 'version_labels { key: "stable" value: 1 } version_labels { key: "" value: 2 } version_labels { key: "名" value: 2 }'
+_LIMIT = 1024
+
+
+@pytest.fixture(scope="module", params=[program.name for program in (servers.embedded(), servers.real()) if program])
+def server(request, shared_folder, tmp_path_factory):
+    """A server with the models `add` (versions 1 and 2, labels), `kinds` and, to be reloaded, `spare`."""
+    program = {p.name: p for p in (servers.embedded(), servers.real()) if p}[request.param]
+    made, folder = models.make(shared_folder), tmp_path_factory.mktemp("beyond")
+    subprocess.run([sys.executable, recording.FOLDER / "make_kinds.py", folder / "kinds"], check=True, capture_output=True)
+    for version in (1, 2, 3):
+        models.put(made, version, folder / "add")
+        models.put(made, version, folder / "spare")
+    config = servers.config_file(folder, *_entries(folder))
+    with servers.running(program, folder, config, "--allow_version_labels_for_unavailable_models=true") as running:
+        running.folder = folder
+        yield running
+
+
+def _entries(folder, *more):
+    return (servers.entry("add", folder / "add", f"{_SPECIFIC} {_LABELS}"), servers.entry("kinds", folder / "kinds"), *more)
+
+
+def ask(server, method, request):
+    request = request if isinstance(request, bytes) else request.SerializeToString()
+    answer = server.call(method, request)
+    return answer if answer.code == "OK" else (answer.code, answer.message)
+
+
+def predict(name="add", version=None, label=None, signature="", inputs=None, outputs=()):
+    request = wire.request_type(wire.PREDICT).FromString(models.adding(name, version, label))
+    request.model_spec.signature_name = signature
+    request.output_filter.extend(outputs)
+    if inputs is not None:
+        request.ClearField("inputs")
+        for alias, tensor in inputs.items():
+            request.inputs[alias].CopyFrom(tensor)
+    return request
+
+
+def tensor(dtype, shape=(), **values):
+    made = wire.protos().tensor.TensorProto(dtype=getattr(wire.protos().types, f"DT_{dtype}"), **values)
+    made.tensor_shape.SetInParent()
+    for size in shape:
+        made.tensor_shape.dim.add(size=size)
+    return made
+
+
+def rows(*numbers):
+    made = wire.protos().tensor.TensorProto()
+    models.digits(made, numbers)
+    return made
+
+
+def _size(sent, extra="", missing="", wanted="a,b"):
+    counts = f"{len(sent.split(',')) if sent else 0}!={len(wanted.split(','))}"
+    sets = f"len({{{sent}}}) != len({{{wanted}}}). Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
+    return f"input size does not match signature: {counts} {sets}"
+
+
+def _output(name):
+    return f"output tensor alias not found in signature: {name} Outputs expected to be in the set {{sum,ver}}."
+
+
+def _no_signature(name):
+    return f'Serving signature key "{name}" not found.'
+
+
+def _nobody(wanted):
+    return f"Servable not found for request: {wanted}"
+
+
+def _label(name):
+    return f"Unrecognized servable version label: {name}"
+
+
+_ONE = rows((1,))
+_INVALID, _MISSING, _PRECONDITION = "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"
+_FIRST, _LAST = -(2**63), 2**63 - 1
+_NO_NAME = "ModelSpec has no name specified."
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        # servables/tensorflow/predict_util.cc
+        (predict(inputs={}), _INVALID, _size("", missing="a,b")),
+        (predict(inputs={"a": _ONE, "b": _ONE, "c": _ONE}), _INVALID, _size("a,b,c", extra="c")),
+        (predict(inputs={"x": _ONE}), _INVALID, _size("x", extra="x", missing="a,b")),
+        (predict(inputs={"x": _ONE, "y": _ONE, "a": _ONE, "b": _ONE}), _INVALID, _size("a,b,x,y", extra="x,y")),
+        (predict(signature="slow"), _INVALID, _size("a,b", extra="a,b", missing="n", wanted="n")),
+        (predict(outputs=["sum", "nope", "sum"]), _INVALID, _output("nope")),
+        (predict(outputs=["ver", "sum", "ver"]), _INVALID, "duplicate output tensor alias: ver"),
+        (predict(outputs=["Sum"]), _INVALID, _output("Sum")),
+        (predict(signature="Serving_default"), _PRECONDITION, _no_signature("Serving_default")),
+        (predict(signature="名"), _PRECONDITION, _no_signature("名")),
+        (predict(signature="nope", outputs=["nope"], inputs={}), _PRECONDITION, _no_signature("nope")),
+        # core/aspired_versions_manager.cc, core/basic_manager.cc
+        (predict("名"), _MISSING, _nobody("Latest(名)")),
+        (predict("a b", version=3), _MISSING, _nobody("Specific(a b, 3)")),
+        (predict("add", version=-1), _MISSING, _nobody("Specific(add, -1)")),
+        (predict("add", version=_FIRST), _MISSING, _nobody(f"Specific(add, {_FIRST})")),
+        (predict("add", version=_LAST), _MISSING, _nobody(f"Specific(add, {_LAST})")),
+        (predict("add", version=3), _MISSING, _nobody("Specific(add, 3)")),
+        (predict("Add"), _MISSING, _nobody("Latest(Add)")),
+        # model_servers/server_core.cc
+        (predict("kinds", label="stable"), _INVALID, _label("stable")),
+        (predict("", label="stable"), _INVALID, _NO_NAME),
+        (predict("", version=1), _INVALID, _NO_NAME),
+        (predict("add", label="1"), _INVALID, _label("1")),
+        (predict("add", label="Stable"), _INVALID, _label("Stable")),
+        (predict("add", label="ü\n"), _INVALID, _label("ü\n")),
+        # cc/saved_model/util.cc, core/framework/tensor.cc, core/framework/tensor_shape.cc
+        (predict(inputs={"a": tensor("INT64", (1, 1), tensor_content=b"\0" * 16), "b": _ONE}), _INVALID, "tensor parsing error: a"),
+        (predict(inputs={"a": _ONE, "b": tensor("INT64", (-1, 1), int64_val=[1])}), _INVALID, "tensor parsing error: b"),
+        (predict(inputs={"a": tensor("INT64", (1,) * 255, int64_val=[1]), "b": _ONE}), _INVALID, "tensor parsing error: a"),
+        (predict(inputs={"a": tensor("INT64", (2**62, 2), int64_val=[1]), "b": _ONE}), _INVALID, "tensor parsing error: a"),
+        (predict(inputs={"a": tensor("INT64", (0, 2**62, 4)), "b": _ONE}), _INVALID, "tensor parsing error: a"),
+        (
+            predict("kinds", signature="string", inputs={"x": tensor("STRING", (2,), tensor_content=b"\x01")}), _INVALID,
+            "tensor parsing error: x",
+        ),
+        # core/common_runtime/direct_session.cc
+        (
+            predict("kinds", signature="float32", inputs={"x": tensor("DOUBLE", (), double_val=[1])}), _INVALID,
+            "Expects arg[0] to be float but double is provided",
+        ),
+        (
+            predict("kinds", signature="bfloat16", inputs={"x": tensor("HALF", (), half_val=[1])}), _INVALID,
+            "Expects arg[0] to be bfloat16 but half is provided",
+        ),
+    ],
+)  # fmt: skip
+def test_predictions_that_are_refused(server, request_, code, text):
+    assert ask(server, wire.PREDICT, request_) == (code, text)
+
+
+def test_the_first_1024_bytes_of_a_text_are_sent(server):
+    """model_servers/grpc_status_util.cc"""
+    text = f'Serving signature key "{"x" * 2000}" not found.'
+    assert ask(server, wire.PREDICT, predict(signature="x" * 2000)) == (_PRECONDITION, text[:_LIMIT] + "...TRUNCATED")
+    fitting = "x" * (_LIMIT - len('Serving signature key "" not found.'))
+    assert ask(server, wire.PREDICT, predict(signature=fitting)) == (_PRECONDITION, f'Serving signature key "{fitting}" not found.')
+
+
+@pytest.mark.parametrize(
+    ("signature", "sent", "back"),
+    [
+        ("float32", tensor("FLOAT", (2,), tensor_content=struct.pack("<2f", 1.5, -0.0)), tensor("FLOAT", (2,), float_val=[1.5, -0.0])),
+        ("float32", tensor("FLOAT", (), float_val=[float("inf")]), tensor("FLOAT", (), float_val=[float("inf")])),
+        ("float64", tensor("DOUBLE", (1, 1), double_val=[0.1]), tensor("DOUBLE", (1, 1), double_val=[0.1])),
+        ("float16", tensor("HALF", (3,), half_val=[0x3C00, 0xFC00]), tensor("HALF", (3,), half_val=[0x3C00, 0xFC00, 0xFC00])),
+        ("float16", tensor("HALF", (1,), tensor_content=b"\x00\x3c"), tensor("HALF", (1,), half_val=[0x3C00])),
+        ("bfloat16", tensor("BFLOAT16", (2,), half_val=[0x3F80, 0x4000]), tensor("BFLOAT16", (2,), half_val=[0x3F80, 0x4000])),
+        ("int8", tensor("INT8", (2,), int_val=[-128, 127]), tensor("INT8", (2,), int_val=[-128, 127])),
+        ("int8", tensor("INT8", (2,), tensor_content=b"\x80\x7f"), tensor("INT8", (2,), int_val=[-128, 127])),
+        ("uint8", tensor("UINT8", (2,), int_val=[300, -1]), tensor("UINT8", (2,), int_val=[44, 255])),
+        ("int16", tensor("INT16", (1,), int_val=[-5]), tensor("INT16", (1,), int_val=[-5])),
+        ("uint16", tensor("UINT16", (1,), int_val=[65535]), tensor("UINT16", (1,), int_val=[65535])),
+        ("int32", tensor("INT32", (2, 1), tensor_content=struct.pack("<2i", -1, 9)), tensor("INT32", (2, 1), int_val=[-1, 9])),
+        ("int64", tensor("INT64", (2,), int64_val=[_FIRST, _LAST]), tensor("INT64", (2,), int64_val=[_FIRST, _LAST])),
+        ("uint32", tensor("UINT32", (1,), uint32_val=[2**32 - 1]), tensor("UINT32", (1,), uint32_val=[2**32 - 1])),
+        ("uint64", tensor("UINT64", (), uint64_val=[2**64 - 1]), tensor("UINT64", (), uint64_val=[2**64 - 1])),
+        ("uint64", tensor("UINT64", (1,), tensor_content=b"\xff" * 8), tensor("UINT64", (1,), uint64_val=[2**64 - 1])),
+        ("bool", tensor("BOOL", (3,), bool_val=[True, False]), tensor("BOOL", (3,), bool_val=[True, False, False])),
+        ("bool", tensor("BOOL", (2,), tensor_content=b"\x01\x00"), tensor("BOOL", (2,), bool_val=[True, False])),
+        ("string", tensor("STRING", (), string_val=[b"\xff\x00"]), tensor("STRING", (), string_val=[b"\xff\x00"])),
+        ("string", tensor("STRING", (2,)), tensor("STRING", (2,), string_val=[b"", b""])),
+        ("string", tensor("STRING", (2,), string_val=["名".encode()]), tensor("STRING", (2,), string_val=["名".encode()] * 2)),
+        ("string", tensor("STRING", (2,), tensor_content=b"\x01\x02abb"), tensor("STRING", (2,), string_val=[b"a", b"bb"])),
+        ("complex64", tensor("COMPLEX64", (1,), scomplex_val=[1.5, -2]), tensor("COMPLEX64", (1,), scomplex_val=[1.5, -2])),
+        ("complex64", tensor("COMPLEX64", (2,), scomplex_val=[1, 2]), tensor("COMPLEX64", (2,), scomplex_val=[1, 2, 1, 2])),
+        ("complex128", tensor("COMPLEX128", (), dcomplex_val=[1, 2]), tensor("COMPLEX128", (), dcomplex_val=[1, 2])),
+        ("float32", tensor("FLOAT", (0,)), tensor("FLOAT", (0,))),
+        ("string", tensor("STRING", (3, 0, 2)), tensor("STRING", (3, 0, 2))),
+        # Of an empty tensor the content is not looked at, nor are the values.
+        ("int64", tensor("INT64", (0, 2), tensor_content=b"\0" * 8), tensor("INT64", (0, 2))),
+        ("int64", tensor("INT64", (0,), int64_val=[1, 2]), tensor("INT64", (0,))),
+        ("int64", tensor("INT64", (1,), int64_val=[1], tensor_content=struct.pack("<q", 3)), tensor("INT64", (1,), int64_val=[3])),
+        ("int64", tensor("INT64", ()), tensor("INT64", (), int64_val=[0])),
+        ("int64", tensor("INT64", (1,) * 20, int64_val=[7]), tensor("INT64", (1,) * 20, int64_val=[7])),
+        ("int64", wire.protos().tensor.TensorProto(dtype=9, version_number=7, int64_val=[7]), tensor("INT64", (), int64_val=[7])),
+    ],
+)  # fmt: skip
+def test_every_dtype_comes_back_in_its_typed_field(server, signature, sent, back):
+    """core/framework/tensor.cc: FromProto and AsProtoField."""
+    answer = ask(server, wire.PREDICT, predict("kinds", signature=signature, inputs={"x": sent}))
+    assert isinstance(answer, wire.Answer), answer
+    response = wire.decoded(wire.PREDICT, answer.response)
+    assert dict(response.outputs) == {"y": back}
+    assert (response.model_spec.name, response.model_spec.version.value, response.model_spec.signature_name) == ("kinds", 1, signature)
+
+
+def test_of_version_and_label_the_one_that_comes_last_counts(server):
+    """apis/model.proto: a oneof; the sizes of the messages are small enough for lengths of one byte."""
+    by_version = wire.spec_request(wire.PREDICT, "add", version=2).model_spec.SerializeToString()
+    label = wire.spec_request(wire.PREDICT, "", label="stable").model_spec.SerializeToString()
+    inputs = models.adding()[len(wire.spec_request(wire.PREDICT, "m").SerializeToString()) :]
+    for spec, version in ((by_version + label, 1), (label + by_version, 2)):
+        answer = ask(server, wire.PREDICT, b"\x0a" + bytes([len(spec)]) + spec + inputs)
+        assert wire.decoded(wire.PREDICT, answer.response).model_spec.version.value == version
+
+
+@pytest.mark.parametrize(("label", "version"), [("stable", 1), ("", 2), ("名", 2)])
+def test_any_text_can_be_a_label(server, label, version):
+    """model_servers/server_core.cc"""
+    answer = ask(server, wire.PREDICT, predict("add", label=label))
+    response = wire.decoded(wire.PREDICT, answer.response)
+    assert (response.model_spec.version.value, response.model_spec.version_label) == (version, "")
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "choice", "code", "text"),
+    [
+        # servables/tensorflow/get_model_metadata_impl.cc
+        (wire.METADATA, "add", {"version": 3}, _MISSING, _nobody("Specific(add, 3)")),
+        (wire.METADATA, "nope", {"label": "x"}, _INVALID, _label("x")),
+        (wire.METADATA, "", {"label": "x"}, _INVALID, _NO_NAME),
+        # model_servers/get_model_status_impl.cc
+        (wire.STATUS, "add", {"version": 0}, _MISSING, "Could not find version 0 of model add"),
+        (wire.STATUS, "", {"version": 1}, _MISSING, "Could not find version 1 of model "),
+        (wire.STATUS, "add", {"version": _FIRST}, _MISSING, f"Could not find version {_FIRST} of model add"),
+        (wire.STATUS, "名", {"label": "x"}, _MISSING, "Could not find any versions of model 名"),
+        # servables/tensorflow/classification_service.cc, regression_service.cc, classifier.cc
+        (wire.CLASSIFY, "add", {"version": 7}, _MISSING, _nobody("Specific(add, 7)")),
+        (wire.CLASSIFY, "add", {"label": "stable"}, _INVALID, "Expected one input Tensor."),
+        (wire.REGRESS, "add", {"label": "x"}, _INVALID, _label("x")),
+        (wire.REGRESS, "add", {}, _INVALID, "Expected one input Tensor."),
+    ],
+)
+def test_other_calls_that_are_refused(server, method, name, choice, code, text):
+    assert ask(server, method, wire.spec_request(method, name, **choice)) == (code, text)
+
+
+def test_the_fields_of_metadata_are_checked_before_the_name(server):
+    """servables/tensorflow/get_model_metadata_impl.cc"""
+    request = wire.spec_request(wire.METADATA, "")
+    request.metadata_field.append("nope")
+    assert ask(server, wire.METADATA, request) == (_INVALID, "Metadata field nope is not supported")
+    request.ClearField("metadata_field")
+    assert ask(server, wire.METADATA, request) == (_INVALID, "GetModelMetadataRequest must specify at least one metadata_field")
+
+
+def _spare(folder, more=""):
+    return servers.entry("spare", folder / "spare", more)
+
+
+_REL, _FOO = "base_path: 'rel'", "base_path: '/x' model_platform: 'foo'"
+_RELATIVE = "Expected model x to have an absolute path or URI; got base_path()=rel"
+_CHANGED = "Illegal to change a model's platform. For model add platform was tensorflow and new platform requested is foo"
+_TYPE, _PLATFORM = "ModelServerConfig::model_type (deprecated)", "ModelServerConfig::model_platform, model name is add"
+
+
+def _unavailable(version, name="add"):
+    return f"Request to assign label to version {version} of model {name}, which is not currently available for inference"
+
+
+@pytest.mark.parametrize(
+    ("entries", "code", "text"),
+    [
+        (["name: 'x' " + _REL, "name: 'x' " + _REL], _INVALID, "Illegal to list model x multiple times in config list"),
+        (["name: 'x' " + _REL, "{add} model_platform: 'foo'"], _INVALID, _RELATIVE),
+        (["name: 'x' base_path: '/x'", "{add} model_platform: 'foo'"], _INVALID, _CHANGED),
+        (["{add}"], _INVALID, f"Illegal setting neither {_TYPE} nor {_PLATFORM}"),
+        (["{add} model_type: OTHER"], _INVALID, "ModelServerConfig::model_type choice 2 not supported."),
+        (["{add} model_type: OTHER model_platform: 'tensorflow'"], _INVALID, f"Illegal setting both {_TYPE} and {_PLATFORM}"),
+        (["{good} version_labels {{ key: 'stable' value: 9 }}", "name: 'x' " + _FOO], _PRECONDITION, _unavailable(9)),
+        (["{good} version_labels {{ key: 'stable' value: 3 }}"], _PRECONDITION, _unavailable(3)),
+        (["{good}", "name: 'x' " + _FOO], _INVALID, "Model x requests unsupported platform foo"),
+        (
+            ["{good}", "name: 'x' base_path: '/x' model_platform: 'Tensorflow'"],
+            _INVALID,
+            "Model x requests unsupported platform Tensorflow",
+        ),
+    ],
+)
+def test_what_a_reload_is_refused_for_first(server, entries, code, text):
+    """model_servers/server_core.cc, ReloadConfig: names, paths, platforms of known models, labels, platforms of new models."""
+    if not server.program.embedded:
+        pytest.skip("the real server keeps a config that it refused: model_servers/server_core.cc sets config_ before the last checks")
+    add = f"name: 'add' base_path: '{server.folder / 'add'}'"
+    good = f"{add} model_platform: 'tensorflow' {_SPECIFIC}"
+    answer = replay.reload(_wire(server), *(entry.format(add=add, good=good) for entry in entries))
+    assert (answer.code, answer.message) == (code, text)
+    assert wire.states(server.stub, "add") == [[1, wire.AVAILABLE, 0, ""], [2, wire.AVAILABLE, 0, ""]]
+    response = wire.decoded(wire.PREDICT, ask(server, wire.PREDICT, predict("add", label="stable")).response)
+    assert response.model_spec.version.value == 1
+
+
+def _wire(server):
+    return replay.Wire.of(server, server.folder)
+
+
+@pytest.mark.parametrize(
+    ("policy", "loaded"),
+    [
+        ("latest { num_versions: 2 }", [2, 3]),
+        ("latest { num_versions: 4294967295 }", [1, 2, 3]),
+        ("specific { versions: 3 versions: 1 }", [1, 3]),
+        ("specific { versions: 2 versions: -7 versions: 9223372036854775807 }", [2]),
+        ("all { }", [1, 2, 3]),
+        ("latest { }", [3]),
+    ],
+)
+def test_policies(server, policy, loaded):
+    """sources/storage_path/file_system_storage_path_source.cc; every other version ends without an error."""
+    to = _wire(server)
+    answer = replay.reload(to, *_entries(server.folder, _spare(server.folder, f"model_version_policy {{ {policy} }}")))
+    assert answer.code == "OK", answer
+    available = lambda: [state[0] for state in wire.states(server.stub, "spare") if state[1] == wire.AVAILABLE]  # noqa: E731
+    assert servers.until(lambda: available() == loaded, 30), available()
+    rest = [state for state in wire.states(server.stub, "spare") if state[0] not in loaded]
+    assert servers.until(lambda: all(state[1:] == [wire.END, 0, ""] for state in rest), 30), rest
+    assert ask(server, wire.PREDICT, predict("add")).code == "OK"
+
+
+def test_names_of_folders_are_read_as_numbers(server):
+    """absl::SimpleAtoi in sources/storage_path/file_system_storage_path_source.cc: a sign and blanks around are fine, more is not."""
+    made, base = server.folder / "add", server.folder / "names"
+    for name in ("+5", " 6", "0", "7 ", "007", "1.5", "0x8", "9a", "1_0", "99999999999999999999", "٣"):
+        models.put(made, 1, base, name)
+    names = servers.entry("names", base, "model_version_policy { all { } }")
+    if server.program.embedded:
+        # Two folders of one number are taken twice by the policy `all` there; the others name them once.
+        names = servers.entry("names", base, "model_version_policy { latest { num_versions: 100 } }")
+    answer = replay.reload(_wire(server), *_entries(server.folder, names))
+    assert answer.code == "OK", answer
+    loaded = lambda: [state[:2] for state in wire.states(server.stub, "names")]  # noqa: E731
+    expected = [[number, wire.AVAILABLE] for number in (0, 5, 6, 7)]
+    assert servers.until(lambda: loaded() == expected, 30), loaded()
+
+
+def test_two_models_with_labels_of_one_name(server):
+    """model_servers/server_core.cc: labels belong to a model."""
+    to = _wire(server)
+    spare = _spare(server.folder, "model_version_policy { specific { versions: 2 versions: 3 } }")
+    assert replay.reload(to, *_entries(server.folder, spare)).code == "OK"
+    states = {"spare": [[2, wire.AVAILABLE, 0, ""], [3, wire.AVAILABLE, 0, ""]]}
+    assert not replay.settle(to, states, {"spare": [[1, wire.END, 0, ""]]})
+    labelled = spare + 'version_labels { key: "stable" value: 3 } version_labels { key: "stable2" value: 3 }'
+    assert replay.reload(to, *_entries(server.folder, labelled)).code == "OK"
+    for name, label, version in (("add", "stable", 1), ("spare", "stable", 3), ("spare", "stable2", 3)):
+        response = wire.decoded(wire.PREDICT, ask(server, wire.PREDICT, predict(name, label=label)).response)
+        assert response.model_spec.version.value == version
+    assert ask(server, wire.PREDICT, predict("spare", label="canary")) == (_INVALID, "Unrecognized servable version label: canary")
+
+
+def test_metrics_asked_twice_come_once(server):
+    """model_servers/model_service_impl.cc"""
+    request = wire.request_type(wire.RELOAD)()
+    entries = " ".join(f"config {{ {entry} }}" for entry in _entries(server.folder))
+    text_format.Parse(f"config {{ model_config_list {{ {entries} }} }} metric_names: '/x' metric_names: '/x'", request)
+    answer = ask(server, wire.RELOAD, request)
+    response = wire.decoded(wire.RELOAD, answer.response)
+    assert [(metric.name, metric.int64_value_increase) for metric in response.metric] == [("/x", 0)]
+    assert response.status.error_code == 0 and response.HasField("status")
