@@ -6,11 +6,11 @@ import shutil
 import tempfile
 
 from components import certificate, version_folder
+from components.settings import Proof
 from components.transducer import ADDITION
 from components.weights import NAMES
 
 _DATA = pathlib.Path(__file__).parent.parent / "tests" / "data"
-_ABOVE, _CHUNK = 512, 128
 
 
 def export(folder: pathlib.Path) -> None:
@@ -26,7 +26,7 @@ def export(folder: pathlib.Path) -> None:
     for name in NAMES:
         variable = getattr(cell, name)
         variable.assign(np.vectorize(float.fromhex, otypes=[np.float32])(np.array(texts[name])).reshape(variable.shape))
-    exporting.save(cell, str(folder), CarrySelect(ADDITION, above=_ABOVE, chunk=_CHUNK))
+    exporting.save(cell, str(folder), CarrySelect(ADDITION, Proof().parallel_above, Proof().chunk))
     (folder / certificate.FILE).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(_DATA / "addition_8_certificate.json", folder / certificate.FILE)
 

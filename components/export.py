@@ -7,14 +7,18 @@ refused request gets INVALID_ARGUMENT and a text that names the limit and the of
 import pathlib
 import shutil
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
-from components import signatures
+from components import graph_checks, packed_bits, signatures
 from components.carry_select import CarrySelect
 from components.dataset import parse
 from components.errors import BitsumError
+from components.graph_checks import checked
 from components.gru import GRU
+from components.time_loop import TimeLoop
 
 
 def save(cell: GRU, directory: str, parallel: CarrySelect | None = None) -> None:
@@ -41,103 +45,86 @@ def save(cell: GRU, directory: str, parallel: CarrySelect | None = None) -> None
 def functions(cell: GRU, parallel: CarrySelect | None = None) -> dict[str, tf.types.experimental.GenericFunction]:
     """The functions of the exported model by signature name; shapes and dtypes stand in `components.signatures`."""
     bits = tf.TensorSpec([None, None], tf.int64)
+    packed = tf.TensorSpec([None], tf.string)
     states = tf.TensorSpec([None, cell.units], tf.float32)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[packed], autograph=False)
     def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         a, b, length = _parsed(examples)
-        total = _sum(cell, *_checked_operands(a, b), parallel)
+        total = _sum(cell, *checked([a, b], graph_checks.binary(a, b)), parallel)
         # What follows a shorter number's final carry is the padding's, not the sum's.
         own = tf.sequence_mask(length + 1, tf.shape(total)[1], dtype=tf.int64)
         return {signatures.SUM: total * own, signatures.LENGTH: length}
 
-    @tf.function(input_signature=[bits, bits])
+    @tf.function(input_signature=[bits, bits], autograph=False)
     def add_bits(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {signatures.SUM: _sum(cell, *_checked_operands(a, b), parallel)}
+        a, b = checked([a, b], graph_checks.same_shape(a, b, "BT"), graph_checks.binary(a, b))
+        return {signatures.SUM: _sum(cell, a, b, parallel)}
 
-    @tf.function(input_signature=[bits, bits, states])
+    @tf.function(input_signature=[bits, bits, states], autograph=False)
     def step(a: tf.Tensor, b: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
-        a, b = _checked_operands(a, b)
-        logits, state = cell.run(a, b, _checked_state(state, tf.shape(a)[0], cell.units))
+        right = graph_checks.same_shape(a, b, "BT"), graph_checks.binary(a, b), *_state_checks(state, a, cell)
+        a, b, state = checked([a, b, state], *right)
+        logits, state = TimeLoop(cell).logits(packed_bits.words_of_bits(a, b), state, tf.shape(a)[1])
         return {signatures.SUM: tf.cast(logits > 0, tf.int64), signatures.LOGITS: logits, signatures.STATE: state}
 
-    return {signatures.SERVING_DEFAULT: serving_default, signatures.ADD_BITS: add_bits, signatures.STEP: step}
+    @tf.function(input_signature=[packed, packed, states], autograph=False)
+    def add_packed(a: tf.Tensor, b: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
+        right = graph_checks.same_shape(a, b, "B"), graph_checks.same_size(a, b), *_state_checks(state, a, cell)
+        a, b, state = checked([a, b, state], *right)
+        numbers, state = _numbers(cell, packed_bits.words_of_bytes(a, b), state, parallel)
+        return {signatures.SUM: packed_bits.strings_of_numbers(numbers), signatures.STATE: state}
 
-
-def _sum(cell: GRU, a: tf.Tensor, b: tf.Tensor, parallel: CarrySelect | None) -> tf.Tensor:
-    """The sum's bits [B, T + 1] of operands [B, T]: one more (0, 0) step brings the final carry out."""
-    a, b = (tf.pad(operand, [[0, 0], [0, 1]]) for operand in (a, b))
-
-    def step_by_step() -> tf.Tensor:
-        logits, _ = cell.run(a, b, cell.start(tf.shape(a)[0]))
-        return logits > 0
-
-    if parallel is None:
-        return tf.cast(step_by_step(), tf.int64)
-    is_long = tf.shape(a)[1] - 1 > parallel.above
-    return tf.cast(tf.cond(is_long, lambda: parallel.decide(cell, a, b), step_by_step), tf.int64)
+    by_name = {signatures.SERVING_DEFAULT: serving_default, signatures.ADD_BITS: add_bits, signatures.STEP: step}
+    return by_name | {signatures.ADD_PACKED: add_packed}
 
 
 def _parsed(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Operands int64 [B, T], padded with zeros, and their lengths int64 [B], of serialized Examples."""
-    shape = _shape_text(examples)
-    vector = _require(_has_rank(1, shape), "examples must have shape [B], they have ", shape)
-    with tf.control_dependencies([vector]):
-        bits = parse(tf.identity(examples), (signatures.A, signatures.B))
+    [examples] = checked([examples], graph_checks.has_rank(examples, 1, "examples must have shape [B], they have "))
+    bits = parse(examples, (signatures.A, signatures.B))
     a, b = bits[signatures.A], bits[signatures.B]
-    length, other = a.row_lengths(), b.row_lengths()
-    bad = (length != other) | (length == 0)
-    fit = _require(
-        ~tf.reduce_any(bad),
-        "every example needs features a and b of the same number of bits, at least 1; those at ",
-        tf.squeeze(tf.where(bad), axis=1), " have ", tf.boolean_mask(length, bad), " and ", tf.boolean_mask(other, bad), " bits",
-    )  # fmt: skip
-    with tf.control_dependencies([fit]):
-        return a.to_tensor(), b.to_tensor(), tf.identity(length)
+    fit = graph_checks.same_lengths(a.row_lengths(), b.row_lengths())
+    a, b, length = checked([a.to_tensor(), b.to_tensor(), a.row_lengths()], fit)
+    return a, b, length
 
 
-def _checked_operands(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    shape_a, shape_b = _shape_text(a), _shape_text(b)
-    same = _require(
-        _has_rank(2, shape_a) & (shape_a == shape_b), "a and b must have the same shape [B, T], they have ", shape_a, " and ", shape_b
-    )
-    with tf.control_dependencies([same]):
-        operands = tf.stack([a, b])
-        low, high = tf.reduce_min(operands), tf.reduce_max(operands)
-    # Without any bit the minimum is the largest integer and the maximum the smallest.
-    binary = _require((low >= 0) & (high <= 1), "every bit of a and b must be 0 or 1, these go from ", low, " to ", high)
-    with tf.control_dependencies([binary]):
-        return tf.identity(a), tf.identity(b)
+def _state_checks(state: tf.Tensor, operand: tf.Tensor, cell: GRU) -> tuple[graph_checks.Check, ...]:
+    return graph_checks.state_shape(state, operand, cell.units), graph_checks.state_values(state)
 
 
-def _checked_state(state: tf.Tensor, batch: tf.Tensor, units: int) -> tf.Tensor:
-    shape, needed = _shape_text(state), _text(tf.stack([batch, units]))
-    right_shape = _require(shape == needed, "state must have shape ", needed, ", it has ", shape)
-    with tf.control_dependencies([right_shape]):
-        size = tf.abs(state)
-    # No state of the cell leaves [-1, 1], rounding included; a comparison with NaN is false and refuses it, too.
-    inside = _require(tf.reduce_all(size <= 1), "every value of state must be from -1 to 1, found ", tf.reduce_max(size))
-    with tf.control_dependencies([inside]):
-        return tf.identity(state)
+def _sum(cell: GRU, a: tf.Tensor, b: tf.Tensor, parallel: CarrySelect | None) -> tf.Tensor:
+    """The sum's bits int64 [B, T + 1] of operands [B, T]: one more (0, 0) step brings the final carry out."""
+    loop, words = TimeLoop(cell), packed_bits.words_of_bits(a, b)
+    batch, steps = tf.unstack(tf.shape(a))
+    start = cell.start(batch)
+
+    def step_by_step() -> tf.Tensor:
+        logits, state = loop.logits(words, start, steps)
+        carry, _ = loop.one((0, 0), state)
+        return tf.concat([logits, carry[:, None]], axis=1) > 0
+
+    def in_chunks() -> tf.Tensor:
+        numbers, state = parallel.decide(loop, words, start)
+        carry, _ = loop.one((0, 0), state)
+        # Where zeros filled up the last word, they brought it out before.
+        return tf.concat([packed_bits.bits_of_numbers(numbers), carry[:, None] > 0], axis=1)[:, : steps + 1]
+
+    if parallel is None:
+        return tf.cast(step_by_step(), tf.int64)
+    return tf.cast(tf.cond(parallel.is_for(batch, steps), _apart(in_chunks), step_by_step), tf.int64)
 
 
-def _require(condition: tf.Tensor, *text: str | tf.Tensor) -> tf.Operation:
-    """Fails the run with INVALID_ARGUMENT and `text`, in which tensors stand for their values, unless `condition` holds."""
-    return tf.debugging.Assert(condition, [tf.strings.join([_text(part) for part in text])])
+def _numbers(cell: GRU, words: tf.Tensor, state: tf.Tensor, parallel: CarrySelect | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """What the cell writes for words [B, N] from `state` [B, H]: (numbers [B, N], the state after them)."""
+    loop = TimeLoop(cell)
+    if parallel is None:
+        return loop.numbers(words, state)
+    batch, size = tf.unstack(tf.shape(words))
+    is_for = parallel.is_for(batch, packed_bits.STEPS * size)
+    return tf.cond(is_for, _apart(lambda: parallel.decide(loop, words, state)), lambda: loop.numbers(words, state))
 
 
-def _text(value: str | tf.Tensor) -> str | tf.Tensor:
-    return value if isinstance(value, str) or value.dtype == tf.string else tf.strings.format("{}", value)
-
-
-def _shape_text(tensor: tf.Tensor) -> tf.Tensor:
-    """The shape as it is at run time, e.g. "[2 3]".
-
-    Shapes are compared as texts, since TensorFlow's optimizer answers questions for the rank from the declared shape, which
-    a request need not have, and since a comparison of two vectors of different sizes would itself fail or broadcast.
-    """
-    return _text(tf.shape(tensor))
-
-
-def _has_rank(rank: int, shape_text: tf.Tensor) -> tf.Tensor:
-    return tf.strings.regex_full_match(shape_text, r"\[" + " ".join([r"\d+"] * rank) + r"\]")
+def _apart(branch: Callable[[], Any]) -> Callable[[], Any]:
+    """The branch as one operation: TensorFlow visits each operation of a branch that it does not take."""
+    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})

@@ -168,11 +168,12 @@ class Proof(Section):
         20.0, "How long a counterexample is looked for where no certificate is found.", unit="seconds", at_least=0.0, at_most=86_400.0
     )
     parallel_above: int = knob(
-        512, "Longer numbers are added in chunks that run side by side, by a proven model; an unproven one goes bit by bit.",
+        32, "Longer numbers are added in chunks that run side by side, by a proven model; an unproven one goes bit by bit.",
         unit="bits", at_least=1, at_most=2**31 - 1,
     )
     chunk: int = knob(
-        128, "Size of these chunks. A long number takes as many steps as a chunk has bits, and twice the work of going bit by bit.",
+        8, "Least size of these chunks, in whole bytes; they grow with the number, so that no more of them run than a cache holds. "
+        "A long number takes as many steps as a chunk has bits, and twice the work of going bit by bit.",
         unit="bits", at_least=1, at_most=2**20,
     )
 

@@ -19,13 +19,17 @@ WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 
 def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
     """Write warmup requests made of `examples` (serialized tf.Examples) for each signature of `model`; returns how many."""
-    units = _state_size(model)
+    known = loader.get_meta_graph_def(str(model), tf.saved_model.SERVING).signature_def
+    units = known[signatures.STEP].inputs[signatures.STATE].tensor_shape.dim[1].size
     requests = [_request(model_name, signatures.SERVING_DEFAULT, {signatures.EXAMPLES: np.array(examples, dtype=object)})]
     for serialized in examples:
         a, b = _operands(serialized)
         requests.append(_request(model_name, signatures.ADD_BITS, {signatures.A: a, signatures.B: b}))
         state = np.zeros((1, units), np.float32)
         requests.append(_request(model_name, signatures.STEP, {signatures.A: a, signatures.B: b, signatures.STATE: state}))
+        if signatures.ADD_PACKED in known:
+            packed = {name: _packed(bits) for name, bits in ((signatures.A, a), (signatures.B, b))}
+            requests.append(_request(model_name, signatures.ADD_PACKED, packed | {signatures.STATE: state}))
     file = model / WARMUP_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
@@ -35,15 +39,15 @@ def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
     return len(requests)
 
 
-def _state_size(model: pathlib.Path) -> int:
-    signature = loader.get_meta_graph_def(str(model), tf.saved_model.SERVING).signature_def[signatures.STEP]
-    return signature.inputs[signatures.STATE].tensor_shape.dim[1].size
-
-
 def _operands(serialized: bytes) -> tuple[np.ndarray, np.ndarray]:
     features = tf.train.Example.FromString(serialized).features.feature
     a, b = (np.array([features[name].int64_list.value], np.int64) for name in (addition.FEATURE_A, addition.FEATURE_B))
     return a, b
+
+
+def _packed(bits: np.ndarray) -> np.ndarray:
+    """Strings of bytes [1] of bits [1, T]."""
+    return np.array([np.packbits(bits[0].astype(np.uint8), bitorder="little").tobytes()], dtype=object)
 
 
 def _request(model_name: str, signature: str, inputs: dict[str, np.ndarray]) -> predict_pb2.PredictRequest:

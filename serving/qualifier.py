@@ -18,7 +18,8 @@ from serving.connection import Connection
 from serving.errors import BadResponse, InvalidRequest
 from serving.qualification import ACTIVATIONS, LOWEST, MODEL_NAME, Finding, Qualification, in_u
 
-ROWS = (1, 3, 64, 65)
+# One word, a few, a batch, and one more than a whole number of vectors; carry-select runs up to 2048 chunks side by side.
+ROWS = (1, 3, 64, 65, 2048)
 POINTS = 4000
 
 _ENCLOSURES = {"sigmoid": interval.sigmoid, "tanh": interval.tanh}
@@ -138,7 +139,7 @@ class _Qualifier:
         self._found.distrust = self._found.distrust or reason
 
     def _report(self, done: int, of: int) -> None:
-        report("qualify", step=done, of=of, **{f"{name}_u": in_u(finding.error) for name, finding in self._found.findings.items()})
+        report("qualify", step=done, of=of, unit="calls", **{f"{name}_u": in_u(finding.error) for name, finding in self._found.findings.items()})
 
     def _ask(
         self, signature: str, inputs: dict[str, tuple[Sequence[int], tuple[int, ...]]], kinds: dict[str, tuple[str, tuple[int, ...]]]

@@ -17,21 +17,15 @@ Exit code 0 qualified, 3 refused, 1 when the server does not answer, 2 for wrong
 """
 
 import argparse
-import contextlib
 import json
-import logging
 import os
 import pathlib
-import sys
-from collections.abc import Iterator
 
 from components.errors import ConfigError, Refusal
-from components.progress import LOGGER
 from serving import target
 from serving.qualification import MODEL_NAME
 
 _DEADLINE = 60.0
-_BAR = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,38 +67,12 @@ def _export(folder: pathlib.Path, units: list[int] | None) -> int:
 
 def _qualify(args: argparse.Namespace) -> int:
     from serving import qualifier
+    from serving.progress_bar import progress_bar
 
-    with _bar():
+    with progress_bar():
         found = qualifier.qualify(
             args.target, all_floats=args.all_floats, model_name=args.model_name, deadline=args.deadline, seed=args.seed,
             credentials=target.credentials(args),
         )  # fmt: skip
     print(json.dumps(found.as_dict()) if args.json else found.line())
     return 0 if found.qualified else Refusal.exit_code
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[None]:
-    """Draws the progress on the terminal while the context lasts; elsewhere nothing."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    logger, bar = logging.getLogger(LOGGER), _Bar(logging.INFO)
-    level = logger.level
-    logger.addHandler(bar)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(bar)
-        logger.setLevel(level)
-        sys.stderr.write("\r\x1b[K")
-
-
-class _Bar(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        numbers = record.numbers
-        filled = _BAR * numbers["step"] // numbers["of"]
-        worst = ", ".join(f"{name.removesuffix('_u')} {number:.2f} u" for name, number in numbers.items() if name.endswith("_u"))
-        sys.stderr.write(f"\r[{'#' * filled}{'.' * (_BAR - filled)}] {numbers['step']} of {numbers['of']}, worst: {worst}\x1b[K")
-        sys.stderr.flush()

@@ -6,10 +6,13 @@ import pytest
 import tensorflow as tf
 
 from components import activation_sweep, certificate, export, model_identity
+from components.carry_select import CarrySelect
 from components.errors import BitsumError
 from components.gru import GRU
+from components.transducer import ADDITION
 
 U = 2.0**-24
+WORDS = ("MatMul", "Sigmoid", "Tanh", "BiasAdd", "Logistic")
 
 
 class Session:
@@ -31,12 +34,19 @@ class Session:
         metadata = tf.compat.v1.RunMetadata()
         self(name, tf.compat.v1.RunOptions(output_partition_graphs=True), metadata, **inputs)
         nodes = [node for graph in metadata.partition_graphs for node in graph.node if "/while/" in node.name]
-        words = ("MatMul", "Sigmoid", "Tanh", "BiasAdd", "Logistic")
         return {
             (node.op, tf.as_dtype(node.attr["T"].type).name, tuple(node.attr["fused_ops"].list.s))
             for node in nodes
-            if any(word in node.op for word in words)
+            if any(word in node.op for word in WORDS)
         }
+
+    def ran(self, name, **inputs):
+        """The operations among them that a run came by, in whatever function they stand."""
+        metadata = tf.compat.v1.RunMetadata()
+        self(name, tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE), metadata, **inputs)
+        labels = [node.timeline_label for device in metadata.step_stats.dev_stats for node in device.node_stats]
+        operations = {label.partition(" = ")[2].partition("(")[0] for label in labels}
+        return {operation for operation in operations if any(word in operation for word in WORDS)}
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +191,24 @@ def test_the_kernels_are_those_of_the_exported_model(sweep, tmp_path):
     swept = sweep.kernels("sweep_16", starts=[0], steps=2, rows=64)
     assert {kernel for kernel in swept if kernel[1] == "float32"} == served != set()
     assert {kernel[1] for kernel in swept} == {"float32", "float64"}
+
+
+def test_no_way_of_running_has_other_kernels(sweep, tmp_path):
+    """Step by step and in chunks, the steps before and after the loop included: no activation is fused into a product."""
+    export.save(GRU(16), str(tmp_path / "model"), CarrySelect(ADDITION, 20, 8))
+    served, swept = Session(tmp_path / "model"), sweep.ran("sweep_16", starts=[0], steps=2, rows=64)
+    assert {"Sigmoid", "Tanh"} < swept and not any("Fused" in operation for operation in swept)
+    for batch in (1, 3):
+        state = np.zeros((batch, 16), np.float32)
+        for size in (2, 30):
+            bits, packed = np.ones((batch, 8 * size), np.int64), np.array([b"a" * size] * batch, object)
+            example = tf.train.Example()
+            for name in "ab":
+                example.features.feature[name].int64_list.value.extend(bits[0])
+            assert served.ran("add_bits", a=bits, b=bits) == swept
+            assert served.ran("step", a=bits, b=bits, state=state) == swept
+            assert served.ran("add_packed", a=packed, b=packed, state=state) == swept
+            assert served.ran("serving_default", examples=[example.SerializeToString()] * batch) == swept
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import export
+from components import carry_select, export, packed_bits
 from components.addition import from_bits
 from components.carry_select import CarrySelect, shortest_words
 from components.gru import GRU
+from components.time_loop import TimeLoop
 from components.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from components.weights import NAMES
 
@@ -90,35 +91,69 @@ def test_bits_are_refused_before_any_chunk_runs(in_chunks):
         in_chunks("add_bits", a=tf.constant(bits + 2), b=tf.constant(bits))
 
 
-class Table(tf.Module):
-    """A cell that is the transducer itself: its state is the last (next state, output), and its logit says the output."""
+class Table:
+    """A loop whose cell is the transducer itself: its state is the last (next state, output), and its logit says the output."""
 
     def __init__(self, task):
         self.task = task
 
-    def start(self, batch):
-        return tf.tile([[float(self.task.initial), 0.0]], [batch, 1])
+    def one(self, pair, state):
+        labels = [self.task.label(int(row[0]), pair) for row in state.numpy()]
+        logits = [2.0 * output - 1 for _, output in labels]
+        return tf.constant(logits), tf.constant(labels, tf.float32)
 
-    def step(self, symbol, h):
-        following, output = self.task.label(int(h[0, 0]), tuple(map(int, symbol[0])))
-        return tf.constant([[following, output]], tf.float32)
+    def numbers(self, words, state):
+        written = []
+        for word in tf.unstack(words, axis=1):
+            numbers = np.zeros(len(state), int)
+            for place in range(8):
+                state = tf.concat([self.one(pair, row[None])[1] for pair, row in zip(pairs_of(word, place), state)], axis=0)
+                numbers += state.numpy()[:, 1].astype(int) << place
+            written.append(numbers)
+        return tf.constant(np.reshape(written, [-1, len(state)]).T, tf.int32), state
 
-    def run(self, a, b, state):
-        rows = [
-            [2 * output - 1 for output in self.task.outputs(zip(row_a, row_b), int(h[0]))]
-            for row_a, row_b, h in zip(a.numpy(), b.numpy(), state.numpy())
-        ]
-        return tf.constant(rows, tf.float32), None
+
+def pairs_of(words, place):
+    return [(int(word) >> 2 * place + 1 & 1, int(word) >> 2 * place & 1) for word in words.numpy()]
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-@pytest.mark.parametrize("steps", [1, 4, 5, 6, 23])
-def test_every_task_can_run_in_chunks(task, steps):
-    a, b = np.random.default_rng(steps).integers(0, 2, (2, 16, steps))
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("first", [0, 1])
+def test_every_task_can_run_in_chunks_from_every_state(task, size, first):
+    a, b = np.random.default_rng(size).integers(0, 2, (2, 8, 8 * size))
     # Long runs of equal bits hand a borrow, or a verdict, through several chunks.
-    a[8:, 1:] = b[8:, 1:]
-    bits = CarrySelect(task, 0, 5).decide(Table(task), tf.constant(a), tf.constant(b))
-    assert bits.numpy().astype(int).tolist() == [task.outputs(zip(*row)) for row in zip(a, b)]
+    a[4:, 1:] = b[4:, 1:]
+    words = packed_bits.words_of_bits(tf.constant(a), tf.constant(b))
+    for chunk in (8, 16):
+        state = tf.constant([[first, 0.0]] * 8)
+        numbers, state = CarrySelect(task, 0, chunk).decide(Table(task), words, state)
+        bits = packed_bits.bits_of_numbers(numbers).numpy().astype(int).tolist()
+        assert bits == [task.outputs(zip(*row), first) for row in zip(a, b)]
+        following = [task.step(label[0], (0, 0)) for label in state.numpy().astype(int)]
+        assert following == [task.step(after(task, zip(*row), first), (0, 0)) for row in zip(a, b)]
+
+
+def after(task, symbols, state):
+    for symbol in symbols:
+        _, state = task.step(state, symbol)
+    return state
+
+
+@pytest.mark.parametrize("runs", [1, 2, 7, 64])
+def test_however_many_runs_there_may_be_the_sums_are_the_same(monkeypatch, runs):
+    monkeypatch.setattr(carry_select, "MOST_RUNS", runs)
+    a, b = operands(8 * 13)
+    words = packed_bits.words_of_bits(tf.constant(a), tf.constant(b))
+    numbers, _ = CarrySelect(ADDITION, 0, 8).decide(TimeLoop(cell_of(certified.weights())), words, tf.zeros([3, 8]))
+    totals = [int.from_bytes(bytes(row), "little") for row in numbers.numpy().astype(np.uint8)]
+    assert totals == [(from_bits(x) + from_bits(y)) % 2 ** (8 * 13) for x, y in zip(a, b)]
+
+
+def test_many_words_go_step_by_step():
+    parallel = CarrySelect(ADDITION, ABOVE, CHUNK)
+    shapes = [(1, ABOVE), (1, ABOVE + 1), (carry_select.MOST_WORDS, 1000), (carry_select.MOST_WORDS + 1, 1000)]
+    assert [bool(parallel.is_for(*map(tf.constant, shape))) for shape in shapes] == [False, True, True, False]
 
 
 def test_shortest_words_lead_to_their_states():

@@ -74,6 +74,10 @@ def test_signatures_have_the_documented_names_dtypes_and_shapes(model_dir):
         "serving_default": ({"examples": ("string", [-1])}, total | {"length": ("int64", [-1])}),
         "add_bits": (operands, total),
         "step": (operands | {"state": ("float32", [-1, 3])}, total | {"logits": ("float32", [-1, -1]), "state": ("float32", [-1, 3])}),
+        "add_packed": (
+            {"a": ("string", [-1]), "b": ("string", [-1]), "state": ("float32", [-1, 3])},
+            {"sum": ("string", [-1]), "state": ("float32", [-1, 3])},
+        ),
     }
 
 
@@ -109,6 +113,33 @@ def test_streamed_chunks_make_the_same_sum(run, chunks):
     assert total == run("add_bits", a=bits_a, b=bits_b)["sum"][0].tolist()
 
 
+def packed(values, size):
+    return np.array([value.to_bytes(size, "little") for value in values], object)
+
+
+@pytest.mark.parametrize("pieces", [[12], [1] * 12, [5, 1, 6]])
+def test_packed_pieces_make_the_same_sum(run, pieces):
+    a, b = [2**88 - 1, 3, 0xABCDEF << 60], [1, 2**87 + 1, 0x123456 << 61]
+    bytes_a, bytes_b = packed(a, 12), packed(b, 12)
+    state, total, done = np.zeros((3, 3), np.float32), [b""] * 3, 0
+    for size in pieces:
+        cut = {name: np.array([row[done : done + size] for row in rows], object) for name, rows in (("a", bytes_a), ("b", bytes_b))}
+        out = run("add_packed", **cut, state=state)
+        total = [before + piece for before, piece in zip(total, out["sum"])]
+        state, done = out["state"], done + size
+    assert [int.from_bytes(row, "little") for row in total] == [x + y for x, y in zip(a, b)]
+    stepped = run("step", a=bits(a, 96), b=bits(b, 96), state=np.zeros((3, 3), np.float32))
+    assert [int.from_bytes(row, "little") for row in total] == [from_bits(row) for row in stepped["sum"]]
+    np.testing.assert_allclose(state, stepped["state"], rtol=0, atol=1e-6)
+
+
+def test_every_byte_with_every_byte(run):
+    numbers = [bytes([number]) for number in range(256)]
+    a, b = (np.array(column, object) for column in zip(*itertools.product(numbers, repeat=2)))
+    out = run("add_packed", a=a, b=b, state=np.zeros((2**16, 3), np.float32))["sum"]
+    assert [row[0] for row in out] == [(x[0] + y[0]) % 256 for x, y in zip(a, b)]
+
+
 def test_serving_default_adds_examples_of_mixed_lengths(run):
     examples = [example(a=to_bits(a, t), b=to_bits(b, t)) for a, b, t in [(13, 29, 5), (1, 1, 1), (0, 0, 9), (511, 1, 9)]]
     out = run("serving_default", examples=np.array(examples, object))
@@ -129,6 +160,10 @@ def test_what_follows_a_shorter_sum_is_zero_even_if_the_model_is_wrong(tmp_path)
 def test_a_batch_of_no_examples_is_answered(run):
     assert run("serving_default", examples=np.array([], object))["sum"].shape == (0, 1)
     assert run("add_bits", a=np.zeros((0, 4), np.int64), b=np.zeros((0, 4), np.int64))["sum"].shape == (0, 5)
+    stepped = run("step", a=np.zeros((0, 4), np.int64), b=np.zeros((0, 4), np.int64), state=np.zeros((0, 3), np.float32))
+    assert [stepped[name].shape for name in ("sum", "logits", "state")] == [(0, 4), (0, 4), (0, 3)]
+    nothing = run("add_packed", a=np.array([], object), b=np.array([], object), state=np.zeros((0, 3), np.float32))
+    assert [nothing[name].shape for name in ("sum", "state")] == [(0,), (0, 3)]
 
 
 ZEROS = np.zeros((2, 3), np.int64)
@@ -150,6 +185,23 @@ BITS_OR_STATE_REFUSED = [
     ("step", {"a": ZEROS, "b": ZEROS, "state": STATE * np.nan}, "every value of state must be from -1 to 1, found nan"),
     ("step", {"a": ZEROS[:, :0], "b": ZEROS[:, :0], "state": STATE - 2}, "every value of state must be from -1 to 1, found 2"),
 ]
+
+BYTES = np.array([b"ab", b"cd"], object)
+BYTES_REFUSED = [
+    ({"b": BYTES[:1]}, "a and b must have the same shape [B], they have [2] and [1]"),
+    ({"b": BYTES[:, None]}, "a and b must have the same shape [B], they have [2] and [2 1]"),
+    ({"a": BYTES[:, None], "b": BYTES[:, None]}, "a and b must have the same shape [B], they have [2 1] and [2 1]"),
+    ({"a": np.array(b"a", object), "b": np.array(b"a", object)}, "a and b must have the same shape [B], they have [] and []"),
+    ({"b": np.array([b"ab", b"c"], object)}, "a and b must hold the same number of bytes, at least 1; these go from 1 to 2"),
+    ({"b": np.array([b"abc", b"cde"], object)}, "a and b must hold the same number of bytes, at least 1; these go from 2 to 3"),
+    ({"a": BYTES[:0], "b": BYTES[:0]}, "state must have shape [0 3], it has [2 3]"),
+    ({"a": np.array([b"", b""], object), "b": np.array([b"", b""], object)}, "at least 1; these go from 0 to 0"),
+    ({"state": STATE[:1]}, "state must have shape [2 3], it has [1 3]"),
+    ({"state": STATE[0]}, "state must have shape [2 3], it has [3]"),
+    ({"state": STATE + 1.5}, "every value of state must be from -1 to 1, found 1.5"),
+    ({"state": STATE * np.nan}, "every value of state must be from -1 to 1, found nan"),
+]
+BITS_OR_STATE_REFUSED += [("add_packed", {"a": BYTES, "b": BYTES, "state": STATE} | inputs, text) for inputs, text in BYTES_REFUSED]
 
 
 @pytest.mark.parametrize("name, inputs, text", BITS_OR_STATE_REFUSED)
@@ -178,7 +230,7 @@ def test_the_graph_refuses_examples_that_are_no_sums(run, examples, text):
 
 def test_names_of_the_signatures_module_are_those_of_the_model(model_dir):
     loaded = tf.saved_model.load(str(model_dir)).signatures
-    assert set(loaded) == {signatures.SERVING_DEFAULT, signatures.ADD_BITS, signatures.STEP}
+    assert set(loaded) == {signatures.SERVING_DEFAULT, signatures.ADD_BITS, signatures.STEP, signatures.ADD_PACKED}
     assert set(loaded[signatures.STEP].structured_outputs) == {signatures.SUM, signatures.LOGITS, signatures.STATE}
 
 

@@ -71,7 +71,7 @@ def qualified(change=lambda kind, outputs: None, **options):
 def test_the_best_activations_that_there_can_be_qualify():
     found = qualified(units=(2, 5))
     assert found.qualified and found.complaint == found.distrust == ""
-    assert found.shapes == [(rows, units) for units in (2, 5) for rows in (1, 3, 64, 65)]
+    assert found.shapes == [(rows, units) for units in (2, 5) for rows in (1, 3, 64, 65, 2048)]
     assert found.findings["sigmoid"].error == pytest.approx(0.5 * U, rel=0.05) and found.findings["sigmoid"].complaint == ""
     report = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert report["qualified"] and report["version"] == 4 and report["activations"]["tanh"]["headroom"] > 50
@@ -90,7 +90,7 @@ def test_all_floats_are_asked_for_without_a_gap():
 def test_each_shape_is_asked_in_every_binade_and_about_the_notorious_floats():
     server = Server()
     qualifier._Qualifier(server, random.Random(1)).run(False, 100)
-    for rows in (1, 3, 64, 65):
+    for rows in (1, 3, 64, 65, 2048):
         ranges = [(start, count) for start, count, asked in server.asked if asked == rows]
         assert {start >> 23 for start, _ in ranges} >= {*range(255), *range(256, 511)}
         assert all(any(start <= float_ < start + count for start, count in ranges) for float_ in qualifier._NOTORIOUS)

@@ -82,7 +82,7 @@ def test_an_honest_server_qualifies(sweeping):
     code, out, err = bitsum("qualify", sweeping.target, "--json")
     report = json.loads(out)
     assert (code, err, report["qualified"], report["reason"]) == (0, "", True, "")
-    assert report["shapes"] == [[rows, UNITS] for rows in (1, 3, 64, 65)] and report["version"] == 1 and not report["all_floats"]
+    assert report["shapes"] == [[rows, UNITS] for rows in (1, 3, 64, 65, 2048)] and report["version"] == 1 and not report["all_floats"]
     assert report["evaluated"] > 500_000 and report["enclosed"] > 4 * 2 * 4000
     for name, allowance in (("sigmoid", 16), ("tanh", 32)):
         found = report["activations"][name]

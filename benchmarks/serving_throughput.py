@@ -1,0 +1,176 @@
+"""Requests a second of a model server, as a share of what a bare loop in one process does with the same model.
+
+python -m benchmarks.serving_throughput [--seconds S] [--rounds N] [--bits T]
+
+The bare loop calls the loaded SavedModel again and again, without gRPC: the limit. Beside it, round by round since machines are
+noisy: the embedded server, with and without batching, and tensorflow_model_server where there is one (on the PATH, or
+BITSUM_MODEL_SERVER=/path). Clients are threads in a process of their own that send a sum of 16 bits, or 64 of them, and wait for
+the answer; the client takes its share of the processors, too. Medians over the rounds.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+from benchmarks import certified_model
+from components import signatures
+
+STREAMS = (1, 4, 16)
+BATCHES = (1, 64)
+_MODEL = "bitsum"
+_THREADS = "--grpc_max_threads=64"
+_SERVERS = {"embedded": ["--server=embedded"], "embedded, batching": ["--server=embedded", "--enable_batching"]}
+
+
+def bare(version: pathlib.Path, batch: int, bits: int, seconds: float) -> float:
+    """Calls a second of add_bits in a loop. Imports TensorFlow; to be run in a process of its own."""
+    import numpy as np
+
+    from serving.loaded_model import LoadedModel
+
+    model = LoadedModel(version)
+    signature = model.signatures[signatures.ADD_BITS]
+    draw = np.random.default_rng(1)
+    feeds = {info.name: draw.integers(0, 2, (batch, bits)) for info in signature.inputs.values()}
+    fetches = [signature.outputs[signatures.SUM].name]
+    for _ in range(50):
+        model.run(feeds, fetches)
+    calls, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        model.run(feeds, fetches)
+        calls += 1
+    return calls / seconds
+
+
+def clients(target: str, streams: int, batch: int, bits: int, seconds: float) -> dict[str, float]:
+    """Requests a second, and p50 and p99 of their latency in ms, of closed loops; every sum is compared. Without TensorFlow."""
+    import random
+
+    import grpc
+
+    from serving import protos, tensors
+
+    draw = random.Random(1)
+    pairs = [(draw.getrandbits(bits), draw.getrandbits(bits)) for _ in range(batch)]
+    request = protos.load().predict.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = _MODEL, signatures.ADD_BITS
+    for name, numbers in zip((signatures.A, signatures.B), zip(*pairs)):
+        request.inputs[name].CopyFrom(tensors.bits_tensor(numbers, bits))
+    data, latencies, stop = request.SerializeToString(), [], threading.Event()
+
+    def ask() -> None:
+        with grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            answer = protos.load().predict.PredictResponse.FromString(predict(data))
+            assert tensors.integers(tensors.decode(answer.outputs[signatures.SUM])) == [a + b for a, b in pairs]
+            while not stop.is_set():
+                start = time.perf_counter()
+                predict(data)
+                latencies.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=ask) for _ in range(streams)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    latencies.clear()
+    start = time.perf_counter()
+    time.sleep(seconds)
+    count, taken = len(latencies), time.perf_counter() - start
+    stop.set()
+    for thread in threads:
+        thread.join()
+    ordered = sorted(latencies)
+    return {"rate": count / taken, "p50": 1000 * ordered[len(ordered) // 2], "p99": 1000 * ordered[len(ordered) * 99 // 100]}
+
+
+def _apart(*words: str) -> dict:
+    """This module's work in a process of its own; its JSON."""
+    done = subprocess.run([sys.executable, "-m", "benchmarks.serving_throughput", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def _served(name: str, flags: list[str], base: pathlib.Path, folder: pathlib.Path) -> Iterator[str]:
+    ready = folder / f"{name}.json"
+    command = [sys.executable, "-m", "pipeline", "serve", "--port=0", f"--model_base_path={base}", _THREADS, f"--ready_file={ready}", *flags]
+    with open(folder / f"{name}.log", "wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        while not ready.exists():
+            if server.poll() is not None:
+                raise SystemExit((folder / f"{name}.log").read_text())
+            time.sleep(0.1)
+        content = json.loads(ready.read_text())
+        yield f"{content['host']}:{content['port']}"
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+
+
+def measure(bits: int, rounds: int, seconds: float) -> None:
+    """Print the table."""
+    servers = dict(_SERVERS)
+    real = os.environ.get("BITSUM_MODEL_SERVER") or shutil.which("tensorflow_model_server")
+    if real:
+        os.environ["PATH"] = f"{pathlib.Path(real).parent}{os.pathsep}{os.environ['PATH']}"
+        servers["tensorflow_model_server"] = ["--server=tensorflow_model_server"]
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = pathlib.Path(name)
+        (version,) = certified_model.push(folder / _MODEL, 1)
+        targets = {kind: stack.enter_context(_served(kind, flags, folder / _MODEL, folder)) for kind, flags in servers.items()}
+        limits: dict[int, list[float]] = {batch: [] for batch in BATCHES}
+        found: dict[tuple[str, int, int], list[dict]] = {}
+        for _ in range(rounds):
+            for batch in BATCHES:
+                limits[batch].append(_apart("bare", str(folder / _MODEL / str(version)), str(batch), str(bits), str(seconds))["rate"])
+                for streams in STREAMS:
+                    for kind, target in targets.items():
+                        run = _apart("clients", target, str(streams), str(batch), str(bits), str(seconds))
+                        found.setdefault((kind, batch, streams), []).append(run)
+    _print(bits, limits, found)
+    if not real:
+        print("tensorflow_model_server: not run, there is none")
+
+
+def _print(bits: int, limits: dict[int, list[float]], found: dict[tuple[str, int, int], list[dict]]) -> None:
+    print(f"sums of {bits} bits; the bare loop: ", end="")
+    print(", ".join(f"{statistics.median(rates):.0f} calls/s at batch {batch}" for batch, rates in limits.items()))
+    print("| server | batch | streams | requests/s | ratio to the bare loop | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|")
+    for (kind, batch, streams), runs in found.items():
+        rate, p50, p99 = (statistics.median(run[key] for run in runs) for key in ("rate", "p50", "p99"))
+        # Each round against its own bare loop: both had the machine as it was then.
+        ratio = statistics.median(run["rate"] / limit for run, limit in zip(runs, limits[batch]))
+        print(f"| {kind} | {batch} | {streams} | {rate:.0f} | {ratio:.2f} | {p50:.2f} | {p99:.2f} |")
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, or do one part of it in this process."""
+    match arguments:
+        case ["bare", version, batch, bits, seconds]:
+            print(json.dumps({"rate": bare(pathlib.Path(version), int(batch), int(bits), float(seconds))}))
+            return 0
+        case ["clients", target, streams, batch, bits, seconds]:
+            print(json.dumps(clients(target, int(streams), int(batch), int(bits), float(seconds))))
+            return 0
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default %(default)s)")
+    parser.add_argument("--bits", type=int, default=16, help="length of the numbers (default %(default)s)")
+    args = parser.parse_args(arguments)
+    measure(args.bits, args.rounds, args.seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
