@@ -103,18 +103,18 @@ class Table:
         return tf.constant(logits), tf.constant(labels, tf.float32)
 
     def numbers(self, words, state):
-        written = []
-        for word in tf.unstack(words, axis=1):
-            numbers = np.zeros(len(state), int)
+        labels, written = [(int(row[0]), int(row[1])) for row in state.numpy()], []
+        for word in words.numpy().T:
+            numbers = [0] * len(labels)
             for place in range(8):
-                state = tf.concat([self.one(pair, row[None])[1] for pair, row in zip(pairs_of(word, place), state)], axis=0)
-                numbers += state.numpy()[:, 1].astype(int) << place
+                labels = [self.task.label(label[0], pair) for label, pair in zip(labels, pairs_of(word, place))]
+                numbers = [number + (output << place) for number, (_, output) in zip(numbers, labels)]
             written.append(numbers)
-        return tf.constant(np.reshape(written, [-1, len(state)]).T, tf.int32), state
+        return tf.constant(np.reshape(written, [-1, len(labels)]).T, tf.int32), tf.constant(np.reshape(labels, [-1, 2]), tf.float32)
 
 
 def pairs_of(words, place):
-    return [(int(word) >> 2 * place + 1 & 1, int(word) >> 2 * place & 1) for word in words.numpy()]
+    return [(int(word) >> 2 * place + 1 & 1, int(word) >> 2 * place & 1) for word in words]
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

@@ -25,14 +25,24 @@ def operands(batch, steps):
     return np.random.default_rng(steps).integers(0, 2, (2, batch, steps))
 
 
+@pytest.fixture(scope="module")
+def traced(cell):
+    """The loop and the cell step by step, each traced once: a trace takes far longer than a run."""
+    words, bits = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int64)
+    start, steps = tf.TensorSpec([None, cell.units], tf.float32), tf.TensorSpec([], tf.int32)
+    loop = tf.function(lambda words, h, steps: TimeLoop(cell).logits(words, h, steps), input_signature=[words, start, steps])
+    numbers = tf.function(lambda words, h: TimeLoop(cell).numbers(words, h), input_signature=[words, start])
+    return loop, numbers, tf.function(lambda a, b, h: cell.run(a, b, h), input_signature=[bits, bits, start])
+
+
 @pytest.mark.parametrize("steps", [0, 1, 7, 8, 9, 15, 16, 17, 40])
 @pytest.mark.parametrize("batch", [0, 1, 5])
-def test_logits_and_state_are_those_of_the_cell_step_by_step(cell, batch, steps):
+def test_logits_and_state_are_those_of_the_cell_step_by_step(cell, traced, batch, steps):
+    loop, _, step_by_step = traced
     a, b = operands(batch, steps)
     start = np.random.default_rng(batch).uniform(-1, 1, (batch, cell.units)).astype(np.float32)
-    run = tf.function(lambda a, b, h: TimeLoop(cell).logits(packed_bits.words_of_bits(a, b), h, tf.shape(a)[1]))
-    logits, state = run(tf.constant(a), tf.constant(b), tf.constant(start))
-    expected_logits, expected = cell.run(tf.constant(a), tf.constant(b), tf.constant(start))
+    logits, state = loop(packed_bits.words_of_bits(tf.constant(a), tf.constant(b)), tf.constant(start), tf.constant(steps))
+    expected_logits, expected = step_by_step(tf.constant(a), tf.constant(b), tf.constant(start))
     assert logits.shape == (batch, steps) and state.shape == (batch, cell.units)
     np.testing.assert_allclose(state, expected, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=20 * TOLERANCE)
@@ -48,11 +58,12 @@ def test_one_pair_is_one_step(cell, pair):
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 9])
-def test_numbers_are_the_signs_of_the_logits(cell, size):
+def test_numbers_are_the_signs_of_the_logits(cell, traced, size):
+    loop, numbers_of, _ = traced
     a, b = operands(4, 8 * size)
     words, start = packed_bits.words_of_bits(a, b), tf.zeros([4, cell.units])
-    numbers, state = TimeLoop(cell).numbers(words, start)
-    logits, expected = TimeLoop(cell).logits(words, start, tf.constant(8 * size))
+    numbers, state = numbers_of(words, start)
+    logits, expected = loop(words, start, tf.constant(8 * size))
     assert numbers.shape == (4, size)
     np.testing.assert_array_equal(state, expected)
     np.testing.assert_array_equal(packed_bits.bits_of_numbers(numbers), logits > 0)
