@@ -18,7 +18,8 @@ def on_disk_versions(base_path: pathlib.Path) -> dict[int, pathlib.Path] | None:
     try:
         # Sorted, so that of 0010 and 10 the latter counts.
         names = sorted(os.listdir(base_path))
-    except OSError:
+    except (OSError, ValueError):
+        # ValueError: there is a zero in the path.
         return None
     numbered = {int(name): base_path / name for name in names if _NUMBER.fullmatch(name)}
     return {version: path for version, path in numbered.items() if -(2**63) <= version < 2**63}

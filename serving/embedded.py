@@ -37,10 +37,11 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
     batching = batching_parameters.read(options.batching_parameters_file) if options.batching else None
     page = prometheus_path(options.monitoring_config_file)
     with _quiet_tensorflow(options.log_file), _event_lines():
-        from serving import server
+        from serving import memory, server
         from serving.handlers import Handlers
         from serving.services import ModelService, PredictionService
 
+        memory.settle()
         knobs = options.knobs
         load = functools.partial(server.load, warm_up=options.warm_up, iterations=options.warmup_iterations, batching=batching)
         models = Models(load, _management(options))
@@ -197,9 +198,6 @@ def _event_lines() -> Iterator[None]:
 def _quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
     """TensorFlow's own lines go to `log_file`, or nowhere. Its C++ parts write to file descriptor 2, whatever Python does."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log_file else "3")
-    if not log_file:
-        # It quotes what strangers send, raw.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if not log_file:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         yield

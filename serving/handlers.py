@@ -85,7 +85,8 @@ class Handlers(grpc.GenericRpcHandler):
                 model = method.model(request)
                 response = method.answer(request, _timeout(context)).SerializeToString()
             except StatusError as error:
-                failure = error
+                # Its traceback holds this frame, which holds it: the request's tensors would stay until cycles are looked for.
+                failure = error.with_traceback(None)
             except MemoryError:
                 failure = StatusError(Code.RESOURCE_EXHAUSTED, "there is not enough memory for this request")
             except Exception as error:

@@ -3,6 +3,7 @@
 Imports TensorFlow; only the embedded server imports this module.
 """
 
+import gc
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -60,6 +61,9 @@ class LoadedModel:
         Raises:
             StatusError: with the code and text of the operation that failed.
         """
+        session = self._session
+        if session is None:
+            raise _closed()
         options = None
         if timeout is not None:
             serialized = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
@@ -67,29 +71,45 @@ class LoadedModel:
         try:
             feed = {self._output(name): value for name, value in feeds.items()}
             return pywrap_tf_session.TF_SessionRun_wrapper(
-                self._session._session, options, feed, [self._output(name) for name in fetches], [], None
+                session._session, options, feed, [self._output(name) for name in fetches], [], None
             )
         except tf.errors.OpError as error:
             raise StatusError(error.error_code, error.message) from error
+        except UnicodeDecodeError as error:
+            # An operation quotes bytes of the request that are no text. The code is lost in that, but it is the argument that is bad.
+            raise StatusError(Code.INVALID_ARGUMENT, error.object.decode(errors="replace")) from error
         finally:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)
 
     def close(self) -> None:
-        """Free the session; runs under way are cancelled."""
-        self._session.close()
+        """Free the model; runs under way are cancelled."""
+        session, self._session, self._graph = self._session, None, None
+        self._outputs = {}
+        if session is not None:
+            session.close()
+        del session
+        # A graph is full of cycles, and the collector by itself comes too seldom for something that large.
+        gc.collect()
 
     def _output(self, name: str) -> "pywrap_tf_session.TF_Output":
         if name not in self._outputs:
+            graph = self._graph
+            if graph is None:
+                raise _closed()
             operation, _, index = name.partition(":")
             output = pywrap_tf_session.TF_Output()
             try:
-                output.oper = self._graph.get_operation_by_name(operation)._c_op
+                output.oper = graph.get_operation_by_name(operation)._c_op
             except KeyError as error:
                 raise StatusError(Code.NOT_FOUND, f"the graph has no operation {operation}") from error
             output.index = int(index or 0)
             self._outputs[name] = output
         return self._outputs[name]
+
+
+def _closed() -> StatusError:
+    return StatusError(Code.CANCELLED, "Session has been closed.")
 
 
 def _check_file(path: pathlib.Path) -> None:

@@ -4,7 +4,6 @@ signature -> number of inputs -> each input by name and its parsing -> output fi
 with the signature: the session and the graph judge them.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,22 +15,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.loaded_model import LoadedModel
 from serving.status import Code, StatusError
-
-# A few bytes can ask for a tensor of any size (one value repeated); the real server would allocate it.
-TENSOR_BYTES = 512 * 1024 * 1024
-
-_FIELDS = {
-    tf.float32: "float_val",
-    tf.float64: "double_val",
-    tf.int64: "int64_val",
-    tf.uint64: "uint64_val",
-    tf.uint32: "uint32_val",
-    tf.bool: "bool_val",
-    tf.string: "string_val",
-    **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint16, tf.uint8), "int_val"),
-}
-_HALVES = (tf.float16, tf.bfloat16)
-_COMPLEX = {tf.complex64: "scomplex_val", tf.complex128: "dcomplex_val"}
+from serving.tensor_parsing import COMPLEX, FIELDS, HALVES, Unfit, decode
 
 
 def predict(
@@ -52,6 +36,7 @@ def predict(
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     feeds = _feeds(signature, request.inputs)
     aliases = _aliases(signature, list(request.output_filter))
+    _check_fit(signature, feeds)
     start = time.perf_counter()
     values = model.run(feeds, [signature.outputs[alias].name for alias in aliases], timeout)
     ran(time.perf_counter() - start)
@@ -62,31 +47,12 @@ def predict(
     return response
 
 
-def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
-    """The tensor that TensorFlow makes of `proto`.
-
-    Raises:
-        StatusError: it makes none of it, or it would take more than TENSOR_BYTES.
-    """
-    try:
-        dtype = tf.as_dtype(proto.dtype)
-        shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-        _check_size(dtype, shape, alias)
-        content = proto.tensor_content
-        if content and dtype in _FIELDS and dtype != tf.string and min(shape, default=1) > 0 and not proto.tensor_shape.unknown_rank:
-            # The common case without a copy; everything else goes through TensorFlow's own parser.
-            return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
-        return _array(tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy())
-    except (tf.errors.OpError, TypeError, ValueError) as error:
-        raise StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
-
-
 def _array(value: Any) -> np.ndarray:
     """`value` as an array; of bytes numpy would make a type that forgets the zeros at their end."""
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndarray]:
+def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndarray | Unfit]:
     if len(inputs) > len(signature.inputs) or (len(inputs) < len(signature.inputs) and not signature.defaults):
         expected, sent = sorted(signature.inputs), sorted(inputs)
         extra, missing = sorted({*sent} - {*expected}), sorted({*expected} - {*sent})
@@ -103,10 +69,31 @@ def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict
             raise StatusError(
                 Code.INVALID_ARGUMENT,
                 f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value provided. Inputs "
-                f"expected to be in the request {{{','.join(sorted(inputs))}}}, or default input alias set: {','.join(sorted(signature.defaults))}",
+                f"expected to be in the request {{{','.join(sorted(inputs))}}}, or default input alias set: "
+                f"{','.join(sorted(signature.defaults))}",
             )
         feeds[feed] = decode(proto, alias)
     return feeds
+
+
+def _check_fit(signature: Any, feeds: Mapping[str, np.ndarray | Unfit]) -> None:
+    """What the session says of a dtype that is not the placeholder's, where the tensor cannot be fed to ask it."""
+    if not any(isinstance(value, Unfit) for value in feeds.values()):
+        return
+    expected = {info.name: tf.as_dtype(info.dtype) for info in signature.inputs.values()}
+    for index, feed in enumerate(sorted(feeds)):
+        value = feeds[feed]
+        dtype = value.dtype if isinstance(value, Unfit) else tf.string if value.dtype == object else tf.as_dtype(value.dtype)
+        if dtype != expected[feed]:
+            raise StatusError(
+                Code.INVALID_ARGUMENT, f"Expects arg[{index}] to be {_named(expected[feed])} but {_named(dtype)} is provided"
+            )
+    raise StatusError(Code.UNIMPLEMENTED, "inputs that are resources, variants or quantized cannot be fed here")
+
+
+def _named(dtype: tf.DType) -> str:
+    """DataTypeString."""
+    return {tf.float32: "float", tf.float64: "double", tf.float16: "half"}.get(dtype, dtype.name)
 
 
 def _aliases(signature: Any, wanted: list[str]) -> list[str]:
@@ -124,15 +111,6 @@ def _aliases(signature: Any, wanted: list[str]) -> list[str]:
     return wanted or sorted(signature.outputs)
 
 
-def _check_size(dtype: tf.DType, shape: tuple[int, ...], alias: str) -> None:
-    elements = math.prod(shape) if all(size >= 0 for size in shape) else 0
-    # Beyond 2**63 elements TensorFlow's own check of the shape answers.
-    if TENSOR_BYTES < elements * dtype.size and elements < 2**63:
-        raise StatusError(
-            Code.RESOURCE_EXHAUSTED, f"tensor {alias} of shape {list(shape)} takes more than {TENSOR_BYTES} bytes, the limit here"
-        )
-
-
 def _encode(value: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
     """Fill in `proto` as Tensor::AsProtoField does: typed fields, never tensor_content."""
     dtype = tf.string if value.dtype == object else tf.as_dtype(value.dtype)
@@ -141,11 +119,11 @@ def _encode(value: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
     for size in value.shape:
         proto.tensor_shape.dim.add(size=size)
     flat = value.ravel()
-    if dtype in _COMPLEX:
-        getattr(proto, _COMPLEX[dtype]).extend(flat.view(flat.real.dtype).tolist())
-    elif dtype in _HALVES:
+    if dtype in COMPLEX:
+        getattr(proto, COMPLEX[dtype]).extend(flat.view(flat.real.dtype).tolist())
+    elif dtype in HALVES:
         proto.half_val.extend(flat.view(np.uint16).tolist())
-    elif dtype in _FIELDS:
-        getattr(proto, _FIELDS[dtype]).extend(flat.tolist())
+    elif dtype in FIELDS:
+        getattr(proto, FIELDS[dtype]).extend(flat.tolist())
     else:
         raise StatusError(Code.UNIMPLEMENTED, f"outputs of dtype {dtype.name} cannot be sent")

@@ -28,6 +28,8 @@ _ENCLOSURES = {"sigmoid": interval.sigmoid, "tanh": interval.tanh}
 _NOTORIOUS = (0x40DDC75D, 0x40BA7DF6, 0x3FF9B718, 0x3FE36293)
 # Patterns looked at from each start: in a small shape a step costs as much as in a large one.
 _FEW = 32
+# Floats that a sample looks at in a wide shape, of which one step takes many.
+_SAMPLE = 2**20
 _NEIGHBOURS = 4096
 _NEIGHBOUR_STEPS = 16
 _BLOCK = 2**24
@@ -59,6 +61,11 @@ def qualify(
         connection.close()
 
 
+def _spread(starts: Sequence[int], shape: tuple[int, int]) -> Sequence[int]:
+    """As many of `starts`, from all over, as a shape of that many floats may look at in a sample."""
+    return starts[:: max(1, len(starts) * math.prod(shape) // _SAMPLE)]
+
+
 class _Qualifier:
     """One qualification under way, held to the version that answered first."""
 
@@ -77,7 +84,7 @@ class _Qualifier:
         self._found = Qualification(self._connection.target, self._version, all_floats, shapes)
         bulk = (_BLOCK_ELEMENTS // self._units[-1], self._units[-1])
         blocks = [([start], _BLOCK, bulk) for start in range(0, float_patterns.COUNT, _BLOCK)] if all_floats else []
-        calls = [*((float_patterns.starts(self._draw), _FEW, shape) for shape in shapes), *blocks]
+        calls = [*((_spread(float_patterns.starts(self._draw), shape), _FEW, shape) for shape in shapes), *blocks]
         for done, call in enumerate(calls, start=1):
             self._sweep(*call)
             self._report(done, len(calls) + len(shapes))
@@ -139,7 +146,8 @@ class _Qualifier:
         self._found.distrust = self._found.distrust or reason
 
     def _report(self, done: int, of: int) -> None:
-        report("qualify", step=done, of=of, unit="calls", **{f"{name}_u": in_u(finding.error) for name, finding in self._found.findings.items()})
+        errors = {f"{name}_u": in_u(finding.error) for name, finding in self._found.findings.items()}
+        report("qualify", step=done, of=of, unit="calls", **errors)
 
     def _ask(
         self, signature: str, inputs: dict[str, tuple[Sequence[int], tuple[int, ...]]], kinds: dict[str, tuple[str, tuple[int, ...]]]

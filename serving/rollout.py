@@ -129,7 +129,9 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
 def _check(found: "Provenance", candidate: int, force: bool) -> None:
     """Raises: Refusal, for a version with other files than were pushed, or that no pipeline blessed."""
     if found.damage:
-        raise Refusal("rollout", f"version {candidate} is damaged and cannot be served: {found.damage[0]} ({len(found.damage)} in all); push it again")
+        raise Refusal(
+            "rollout", f"version {candidate} is damaged and cannot be served: {found.damage[0]} ({len(found.damage)} in all); push it again"
+        )
     if found.unblessed and not force:
         raise Refusal("rollout", f"version {candidate} was blessed by no pipeline: {found.unblessed}; --force rolls it out all the same")
     print(

@@ -95,6 +95,9 @@ def run(args: argparse.Namespace) -> int:
     if args.version:
         print(flags.version_lines())
         return 0
+    if not args.log_file:
+        # Before its first import: its lines quote what strangers send, raw.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     asked = _options(args)
     _check_folders(asked)
     server = _server(asked.knobs.server)

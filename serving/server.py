@@ -7,21 +7,21 @@ import pathlib
 from concurrent import futures
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from components import version_folder
 from components.errors import BitsumError
 from serving.batching import BatchedModel
 from serving.batching_parameters import BatchingParameters
 from serving.handlers import MODEL_SERVICE, PREDICTION_SERVICE, Handlers
+from serving.health import Health, reflection_handler
 from serving.loaded_model import LoadedModel
 from serving.status import Code, StatusError
 from serving.warmup import replay
 
 # Names that a health check may ask for; the empty one stands for the whole server.
 _HEALTH_NAMES = ("", "PredictionService", "ModelService")
-_SPARE_CALLS = 16
+# Health checks, reflection, and the calls that were begun and never asked anything: each of them takes a thread while it is open.
+_SPARE_CALLS = 512
 
 
 def load(
@@ -69,7 +69,7 @@ class Server:
         credentials: grpc.ServerCredentials | None = None,
         arguments: tuple[tuple[str, int | str], ...] = (),
     ):
-        # Room for the calls that the handlers refuse, and for health checks of a server that is busy.
+        # Room for the calls that the handlers refuse.
         most = 2 * at_once + _SPARE_CALLS
         self._server = grpc.server(
             futures.ThreadPoolExecutor(most, thread_name_prefix="grpc"),
@@ -82,10 +82,9 @@ class Server:
                 *arguments,
             ],
         )
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self._server.add_generic_rpc_handlers((handlers,))
+        self._health = Health(_HEALTH_NAMES)
+        described = reflection_handler((PREDICTION_SERVICE, MODEL_SERVICE))
+        self._server.add_generic_rpc_handlers((self._health.handler(), described, handlers))
         self.port = self.listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", credentials)
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
@@ -100,11 +99,9 @@ class Server:
 
     def start(self) -> None:
         """Answer calls from now on."""
-        for name in _HEALTH_NAMES:
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._server.start()
 
     def stop(self, grace: float) -> bool:
         """Refuse new calls, and wait at most `grace` seconds for those under way; true if they all finished in time."""
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         return self._server.stop(grace).wait(grace)

@@ -41,16 +41,16 @@ class Recorded:
 
 @dataclasses.dataclass
 class Comparison:
-    """The reports on both versions."""
+    """The reports on both versions, and on the recorded requests where there were to be some."""
 
     stable: Report
     canary: Report
-    recorded: Recorded
+    recorded: Recorded | None
 
     def lines(self) -> list[str]:
         """What was found, for people."""
         lines = [f"{label}: {report.line(label)}" for label, report in ((STABLE, self.stable), (CANARY, self.canary))]
-        if self.recorded.asked or self.recorded.skipped:
+        if self.recorded:
             lines.append(
                 f"recorded requests: {self.recorded.asked} asked of both, {self.recorded.different} answered differently, "
                 f"{self.recorded.skipped} that only the version they were made for can answer"
@@ -64,7 +64,7 @@ class Comparison:
             return f"it answered {canary.wrong_count} of {canary.asked} questions wrongly, the first being {canary.wrong[0]}"
         if not canary.all_right:
             return f"it answered {canary.right} of {canary.asked} questions; errors: {dict(canary.errors)}; the first: {canary.first_error}"
-        if self.recorded.different:
+        if self.recorded and self.recorded.different:
             return f"it answered {self.recorded.different} of {self.recorded.asked} recorded requests differently: {self.recorded.first}"
         for share in _QUANTILES:
             before, now = self.stable.latency_quantile(share), canary.latency_quantile(share)
@@ -96,7 +96,7 @@ def compare(options: dict[str, Any], task: Transducer, count: int, seed: int, re
                 reports[label].merge(probe(clients[label], task, questions, None))
             if reports[CANARY].gave_up:
                 break
-    recorded = _recorded(options, requests) if requests else Recorded()
+    recorded = _recorded(options, requests) if requests else None
     return Comparison(reports[STABLE], reports[CANARY], recorded)
 
 

@@ -85,7 +85,6 @@ DEVIATIONS: dict[tuple[str, str], Deviation] = {
         ("12_classify_regress", name): Deviation(_NO_EXAMPLES, "got UNIMPLEMENTED 'the embedded server of bitsum does not implement ")
         for name in ("classify_ok", "classify_wrong_kind", "regress_ok", "mi_ok")
     },
-    ("11_sizes_health", "health_nope"): Deviation(_GRPC_TEXT, "got NOT_FOUND ''$"),
     ("13_misc", "concurrency_default_threads"): Deviation(_GRPC_TEXT, r"got \['OK', 'RESOURCE_EXHAUSTED.*'\]$", REAL, always=False),
 }
 

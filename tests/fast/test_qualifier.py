@@ -92,7 +92,9 @@ def test_each_shape_is_asked_in_every_binade_and_about_the_notorious_floats():
     qualifier._Qualifier(server, random.Random(1)).run(False, 100)
     for rows in (1, 3, 64, 65, 2048):
         ranges = [(start, count) for start, count, asked in server.asked if asked == rows]
-        assert {start >> 23 for start, _ in ranges} >= {*range(255), *range(256, 511)}
+        binades = {start >> 23 for start, _ in ranges}
+        # One step of the widest shape looks at thousands of neighbours: there the single points go into every binade.
+        assert binades >= {*range(255), *range(256, 511)} if rows < 2048 else len(binades) > 50
         assert all(any(start <= float_ < start + count for start, count in ranges) for float_ in qualifier._NOTORIOUS)
 
 

@@ -11,6 +11,7 @@ from serving import predict as predict_module
 from serving.loaded_model import LoadedModel
 from serving.predict import predict
 from serving.status import StatusError
+from serving.tensor_parsing import TENSOR_BYTES
 from tests.serving import adder_model
 
 _INVALID, _PRECONDITION = 3, 9
@@ -155,7 +156,7 @@ def test_tensorflow_stops_a_run_at_its_deadline(model):
 
 def test_a_tensor_that_would_take_the_machine_s_memory_is_refused(model):
     code, text = refusal(model, request(a=proto(shape=(2**20, 2**20), int64_val=[1])))
-    assert code == 8 and str(predict_module.TENSOR_BYTES) in text
+    assert code == 8 and str(TENSOR_BYTES) in text
 
 
 @pytest.mark.parametrize(
