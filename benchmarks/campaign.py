@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import certified_seeds, float32_steps, kills, refusals, seeds
+from benchmarks import certified_seeds, float32_steps, fuzz, kills, refusals, seeds, serving_throughput, streaming, swaps
 
 CLAIMS = {
     "trained and proven, a hundred seeds": certified_seeds.main,
@@ -10,6 +10,10 @@ CLAIMS = {
     "runs killed in each stage": kills.main,
     "broken certificates and models": refusals.main,
     "float32 steps of certified models": float32_steps.main,
+    "a hundred version swaps under traffic": swaps.main,
+    "malformed requests": fuzz.main,
+    "requests a second": serving_throughput.main,
+    "long numbers": streaming.main,
 }
 
 

@@ -70,14 +70,14 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run, print the table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("count", nargs="?", type=int, default=COUNT)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, metavar="INDEX", help="send this request alone, and print its answer")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="further flags of bitsum serve")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     from benchmarks import certified_model
 
     with tempfile.TemporaryDirectory() as folder:
@@ -293,4 +293,4 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

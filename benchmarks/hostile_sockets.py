@@ -95,7 +95,9 @@ def attack(draw: random.Random) -> bytes:
             lambda: PREFACE + draw.randbytes(draw.choice((3, 9, 500))),
             lambda: begin + b"".join(_random_frame(draw, odd) for _ in range(5)),
             lambda: begin + frame(_HEADERS, draw.randbytes(60), _END_HEADERS, 1),
-            lambda: begin + frame(_HEADERS, call_headers[:-20], 0, 1) + frame(_CONTINUATION, call_headers[: draw.randrange(20)], 0, 1) * 200,
+            lambda: begin
+            + frame(_HEADERS, call_headers[:-20], 0, 1)
+            + frame(_CONTINUATION, call_headers[: draw.randrange(20)], 0, 1) * 200,
             lambda: begin + struct.pack(">I", 2**24 - 1)[1:] + bytes([draw.randrange(10), 0]) + struct.pack(">I", 1) + b"x" * 100,
             lambda: begin + frame(_SETTINGS, draw.randbytes(6 * draw.randrange(5))) * draw.choice((1, 50)),
             lambda: begin + frame(_PING, b"12345678") * 300,

@@ -96,14 +96,16 @@ def clients(target: str, streams: int, batch: int, bits: int, seconds: float) ->
 
 def _apart(*words: str) -> dict:
     """This module's work in a process of its own; its JSON."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.serving_throughput", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "benchmarks.serving_throughput", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout)
 
 
 @contextlib.contextmanager
 def _served(name: str, flags: list[str], base: pathlib.Path, folder: pathlib.Path) -> Iterator[str]:
     ready = folder / f"{name}.json"
-    command = [sys.executable, "-m", "pipeline", "serve", "--port=0", f"--model_base_path={base}", _THREADS, f"--ready_file={ready}", *flags]
+    flags = ["--port=0", f"--model_base_path={base}", _THREADS, f"--ready_file={ready}", *flags]
+    command = [sys.executable, "-m", "pipeline", "serve", *flags]
     with open(folder / f"{name}.log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:

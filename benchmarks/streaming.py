@@ -44,14 +44,14 @@ class Bare(NamedTuple):
     units: int
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--bits", type=int, nargs="*", default=[10**6, 10**7])
     parser.add_argument("--stream_bits", type=int, default=0)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.bare:
         print(json.dumps(bare_call(args.model)))
         return
@@ -232,4 +232,4 @@ def served(model: pathlib.Path) -> Iterator[tuple[str, int]]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

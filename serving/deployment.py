@@ -77,7 +77,8 @@ class Deployment:
         """
         if not self.config_file.exists():
             raise BitsumError(
-                f"there is no model config file {self.config_file}: bitsum serve --model_config_file writes one, --config_file names another"
+                f"there is no model config file {self.config_file}: bitsum serve --model_config_file writes one, --config_file names "
+                "another"
             )
         config = model_config.read(self.config_file)
         entry = _entry(config, self.model_name)
