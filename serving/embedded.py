@@ -62,7 +62,7 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
             try:
                 names = [model.name for model in config.model_config_list.config] or [knobs.model_name]
                 announce(Ready(knobs.host, grpc_server.port, os.getpid(), NAME, names[0], models.newest(names[0]) or 0))
-                with _following(models, options):
+                with _following(models, options), memory.trimmed():
                     stop.wait()
                 LOGGER.info("stopping: calls under way finish, new ones are refused")
             finally:

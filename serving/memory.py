@@ -1,11 +1,15 @@
 """Keeps the memory of a server that runs for months flat."""
 
+import contextlib
 import ctypes
 import gc
 import os
+import threading
+from collections.abc import Iterator
 
 # Of glibc's mallopt.
 _ARENA_MAX = -8
+_TRIM_SECONDS = 10.0
 
 
 def settle() -> None:
@@ -19,3 +23,21 @@ def settle() -> None:
         mallopt(_ARENA_MAX, len(os.sched_getaffinity(0)))
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def trimmed() -> Iterator[None]:
+    """Give back to the system, every few seconds, what large requests have left behind in the heap."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    stopped = threading.Event()
+
+    def work() -> None:
+        while not stopped.wait(_TRIM_SECONDS):
+            trim(0)
+
+    if trim:
+        threading.Thread(target=work, name="trim", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
