@@ -87,7 +87,8 @@ def test_the_probers_report_is_read_whatever_its_exit_code():
 )
 def test_a_prober_without_a_report_is_an_error(program, words):
     with pytest.raises(BitsumError, match=words):
-        model_server.probe(_command(program), "127.0.0.1:1", [], 0.5)
+        # Long enough for a busy machine to start a program, unless that is what is to take too long.
+        model_server.probe(_command(program), "127.0.0.1:1", [], 0.5 if "sleep" in program else 30.0)
 
 
 _KILLED = """
