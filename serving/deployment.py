@@ -140,14 +140,15 @@ class Deployment:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the file for one change at a time. Raises: BitsumError, while another process holds it."""
-        try:
-            with open(self.config_file.with_name(f".{self.config_file.name}.lock"), "a") as file:
+        with contextlib.ExitStack() as held:
+            try:
+                file = held.enter_context(open(self.config_file.with_name(f".{self.config_file.name}.lock"), "a"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield
-        except BlockingIOError as error:
-            raise BitsumError(f"another rollout or rollback by {self.config_file} is under way: try again when it is through") from error
-        except OSError as error:
-            raise BitsumError(f"cannot lock {self.config_file}: {error.strerror}") from error
+            except BlockingIOError as error:
+                raise BitsumError(f"another rollout or rollback by {self.config_file} is under way: try again when it is through") from error
+            except OSError as error:
+                raise BitsumError(f"cannot lock {self.config_file}: {error.strerror}") from error
+            yield
 
 
 def served(target: str, model_name: str, label: str, deadline: float = _CALL_SECONDS, **options: Any) -> int | None:

@@ -147,6 +147,9 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
 
     found = provenance.of(deployment.base_path() / str(candidate))
     _check(found, candidate, args.force)
+    answering = deployment.served(STABLE)
+    if answering != stable:
+        print(f"note: {args.server} answers for {STABLE} with version {answering}, {args.config_file} has {stable}: the file counts")
     before = deployment.config()
     with _taken_back(deployment, before, stable):
         deployment.apply(changed(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))

@@ -215,7 +215,7 @@ def test_a_version_that_answers_recorded_requests_otherwise_stays_back(deployed,
 
     done = deployed.run("rollout", wrong, "--force", "--count=1", "--seed=5", f"--requests={log}", "--max_latency_ratio=1000")
 
-    stays(deployed, stable, before, done, "stays back")
+    stays(deployed, stable, before, done, "stays back", "recorded requests differently: signature add_bits")
 
 
 def test_a_plan_changes_nothing(deployed):
