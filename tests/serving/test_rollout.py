@@ -282,7 +282,7 @@ def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed)
     options = ["--model_name", deployed.name]
     code, _, err = bitsum("rollout", "--server", "127.0.0.1:1", "--config_file", deployed.config_file, *options)
     assert (code, err.count("\n")) == (1, 1)
-    assert "did not accept the new model config" in err
+    assert "no model server answers at 127.0.0.1:1" in err
 
     code, _, err = bitsum("rollback", "--server", deployed.target, "--config_file", tmp_path / "none", *options)
     assert (code, err.count("\n")) == (1, 1)
