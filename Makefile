@@ -5,10 +5,10 @@ PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test test-fast campaign lock clean
+.PHONY: help setup run test test-fast campaign airflow airflow-stop airflow-test lock clean
 
 help:  ## these lines
-	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile | while read -r target _ text; do printf 'make %-10s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile | while read -r target _ text; do printf 'make %-13s %s\n' "$$target" "$$text"; done
 
 setup:  ## make the Python environment .venv/, or repair it
 	@requirements/install.sh
@@ -16,8 +16,8 @@ setup:  ## make the Python environment .venv/, or repair it
 run: setup  ## the whole pipeline: generate, validate, train, evaluate, push, serve, ask
 	@.venv/bin/bitsum run $(ARGS)
 
-test: setup  ## all tests
-	@$(PYTHON) -m pytest tests --numprocesses=2 --dist=loadfile $(ARGS)
+test: setup  ## all tests but those of make airflow-test
+	@$(PYTHON) -m pytest tests --ignore=tests/airflow --numprocesses=2 --dist=loadfile $(ARGS)
 
 test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under a minute
 	@$(PYTHON) -m pytest tests/fast --numprocesses=2 $(ARGS)
@@ -25,10 +25,21 @@ test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under
 campaign: setup  ## the measurements at full size, with their tables
 	@$(PYTHON) -m benchmarks.campaign
 
+airflow: setup  ## the pipeline on a schedule: Airflow on this machine, with its own environment; prints where and how
+	@requirements/install-airflow.sh
+	@.uv/airflow/bin/python airflow/service.py start $(ARGS)
+
+airflow-stop:  ## stop it, with the same ARGS
+	@.uv/airflow/bin/python airflow/service.py stop $(ARGS)
+
+airflow-test: setup  ## three spans, one poisoned and one with a worse model, by a real Airflow on temporary folders and ports
+	@requirements/install-airflow.sh
+	@$(PYTHON) -m pytest tests/airflow $(ARGS)
+
 lock:  ## resolve requirements/lock.txt again; ARGS=--upgrade for newer versions
 	@requirements/install.sh lock $(ARGS)
 
 clean:  ## remove the environment and what tools left; var/ (models, artifacts, logs) stays
 	rm -f .venv/.setup
 	rm -rf .venv .uv build .pytest_cache .hypothesis *.egg-info
-	find components pipeline serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find airflow components pipeline serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,7 @@
-"""DataGate: lets the run go on only if the data passed both checks, TFDV's and the one that knows arithmetic."""
+"""DataGate: lets the run go on only if the data passed the checks: TFDV's, the one that knows arithmetic, and drift and skew.
+
+What it blesses is what later runs of a series may train on; what it refuses is kept in the quarantine with its report.
+"""
 
 import json
 import os
@@ -9,6 +12,7 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 
+from components import quarantine
 from components.arithmetic import CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE
 from components.arithmetic_validator import ANOMALIES_FILE, QUARANTINE_FILE
 from components.artifacts import ArithmeticAnomalies, DataBlessing
@@ -23,6 +27,11 @@ NAMED = 3
 # Kinds of anomalies that TFDV's statistics do not survive.
 UNREADABLE = {CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE}
 
+# In a blessing: the ids of what was blessed, and the span.
+EXAMPLES_ID = "examples_id"
+STATISTICS_ID = "statistics_id"
+SPAN = "span"
+
 _SCHEMA_DIFF = "SchemaDiff.pb"
 
 
@@ -32,10 +41,19 @@ def DataGate(
     blessing: OutputArtifact[DataBlessing],
     code: Parameter[str],
     example_anomalies: InputArtifact[standard_artifacts.ExampleAnomalies] = None,
+    drift_anomalies: InputArtifact[standard_artifacts.ExampleAnomalies] = None,
+    examples: InputArtifact[standard_artifacts.Examples] = None,
+    statistics: InputArtifact[standard_artifacts.ExampleStatistics] = None,
+    quarantine_folder: Parameter[str] = "",
 ) -> None:
-    """Bless the data or refuse it; `code` is a hash of the code that decides, for TFX's cache.
+    """Bless the data or refuse it.
 
     Without `example_anomalies` only unreadable data is refused: put such a gate before the statistics, which would crash on it.
+
+    Args:
+        code: hash of the code that decides, for TFX's cache.
+        examples, statistics: what is blessed, in a series of runs.
+        quarantine_folder: where the report of a refused span goes, in a series of runs.
 
     Raises:
         Refusal: names the first offenders and says where the offending records were set aside.
@@ -48,10 +66,18 @@ def DataGate(
     else:
         splits = artifact_utils.decode_split_names(example_anomalies.split_names)
         reasons = schema_reasons(example_anomalies.uri, splits) + arithmetic_reasons(content, arithmetic_anomalies.uri)
+    if drift_anomalies is not None:
+        reasons += drift_reasons(drift_anomalies.uri, artifact_utils.decode_split_names(drift_anomalies.split_names))
+    if reasons and quarantine_folder:
+        reasons.append(_set_aside(quarantine_folder, arithmetic_anomalies, reasons))
     if reasons:
         raise Refusal(GATE, "; ".join(reasons))
     _write_blessing(blessing.uri, content["records"])
     blessing.span = arithmetic_anomalies.span
+    if examples is not None and statistics is not None:
+        blessing.set_int_custom_property(EXAMPLES_ID, examples.id)
+        blessing.set_int_custom_property(STATISTICS_ID, statistics.id)
+        blessing.set_int_custom_property(SPAN, arithmetic_anomalies.span)
 
 
 def schema_reasons(uri: str, splits: list[str]) -> list[str]:
@@ -60,6 +86,12 @@ def schema_reasons(uri: str, splits: list[str]) -> list[str]:
     if not found:
         return []
     return [f"the schema is violated: {_listed(found)} (all in {uri})"]
+
+
+def drift_reasons(uri: str, splits: list[str]) -> list[str]:
+    """What the DriftValidator's anomalies below `uri` say, one line."""
+    found = [line for split in splits for line in _split_anomalies(uri, split)]
+    return [f"the data drifted, or are not like what is asked: {_listed(found)} (all in {uri})"] if found else []
 
 
 def arithmetic_reasons(content: dict, uri: str) -> list[str]:
@@ -71,6 +103,13 @@ def arithmetic_reasons(content: dict, uri: str) -> list[str]:
     quarantine = os.path.join(uri, QUARANTINE_FILE)
     listed = _listed(offenders, sum(content["anomalies"].values()))
     return [f"arithmetic is violated ({kinds}): {listed}; the records are set aside in {quarantine}"]
+
+
+def _set_aside(folder: str, anomalies: ArithmeticAnomalies, reasons: list[str]) -> str:
+    with tf.io.gfile.GFile(os.path.join(anomalies.uri, QUARANTINE_FILE), "rb") as file:
+        records = {QUARANTINE_FILE: file.read()}
+    place = quarantine.set_aside(folder, anomalies.span, GATE, reasons, anomalies.uri, records)
+    return f"the report on span {anomalies.span} is in {place}"
 
 
 def _write_blessing(uri: str, records: dict[str, int]) -> None:

@@ -12,20 +12,19 @@ CANDIDATE = "candidate"
 
 
 def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> tfma.EvalConfig:
-    """Thresholds on exact match and bit accuracy at each of `lengths`, and against the last blessed model over all.
+    """Thresholds on exact match and bit accuracy at each of `lengths`, and on exact match against the baseline, at each and over all.
 
     A length without examples has no metrics, which TFMA counts as a failed threshold.
     """
     slices = [_slice(length) for length in lengths]
+    no_worse = tfma.GenericChangeThreshold(
+        direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -knobs.max_regression - _ROUNDING}
+    )
     exact = tfma.MetricConfig(
         class_name=metrics.SumExactMatch.__name__,
         module=metrics.__name__,
-        threshold=tfma.MetricThreshold(
-            change_threshold=tfma.GenericChangeThreshold(
-                direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -knobs.max_regression - _ROUNDING}
-            )
-        ),
-        per_slice_thresholds=_at_least(knobs.exact_match, slices),
+        threshold=tfma.MetricThreshold(change_threshold=no_worse),
+        per_slice_thresholds=_at_least(knobs.exact_match, slices, no_worse),
     )
     bits = tfma.MetricConfig(
         class_name=metrics.SumBitAccuracy.__name__,
@@ -67,6 +66,9 @@ def _slice(length: int) -> tfma.SlicingSpec:
     return tfma.SlicingSpec(feature_values={addition.FEATURE_LENGTH: str(length)})
 
 
-def _at_least(bound: float, slices: list[tfma.SlicingSpec]) -> list[tfma.PerSliceMetricThreshold]:
-    threshold = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={"value": bound - _ROUNDING}))
+def _at_least(
+    bound: float, slices: list[tfma.SlicingSpec], change: tfma.GenericChangeThreshold | None = None
+) -> list[tfma.PerSliceMetricThreshold]:
+    value = tfma.GenericValueThreshold(lower_bound={"value": bound - _ROUNDING})
+    threshold = tfma.MetricThreshold(value_threshold=value, change_threshold=change)
     return [tfma.PerSliceMetricThreshold(slicing_specs=slices, threshold=threshold)]

@@ -27,6 +27,7 @@ from components.settings import Data
 from components.tf_examples import serialize_batch, write_records
 
 SPAN_PROPERTY = "span"
+SPLITS_PROPERTY = "splits_key"
 
 # Bits of each operand that are in memory at the same time.
 _CHUNK_BITS = 1 << 22
@@ -54,17 +55,23 @@ def BitstringExampleGen(
     finally:
         if tf.io.gfile.exists(scratch):
             tf.io.gfile.rmtree(scratch)
-    examples.split_names = artifact_utils.encode_split_names(list(splits))
-    examples.span = section.span
-    examples.set_int_custom_property(SPAN_PROPERTY, section.span)
-    examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
-    examples_utils.set_file_format(examples, "tfrecords_gzip")
+    describe(examples, section)
     report("generate", step=sum(counts.values()), of=sum(counts.values()), **counts)
 
 
 def data_parameter(data: Data) -> str:
     """`data` as the parameter of BitstringExampleGen."""
     return json.dumps(dataclasses.asdict(data), sort_keys=True)
+
+
+def describe(examples: standard_artifacts.Examples, data: Data) -> None:
+    """Write into the artifact which splits it has, which span it is, and what decides in which split a pair is."""
+    examples.split_names = artifact_utils.encode_split_names(list(sampling.splits(data)))
+    examples.span = data.span
+    examples.set_int_custom_property(SPAN_PROPERTY, data.span)
+    examples.set_string_custom_property(SPLITS_PROPERTY, sampling.splits_key(data))
+    examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
+    examples_utils.set_file_format(examples, "tfrecords_gzip")
 
 
 def shard_path(uri: str, split: str, shard: int, shards: int) -> str:

@@ -1,16 +1,24 @@
-"""Which model the candidate is compared with: the last one that was finally blessed, other than the candidate itself.
+"""Which model the candidate is compared with: one that was finally blessed before, evaluated and proven.
 
-Were it the candidate, a run with nothing new would compare the model with itself, and so would not come from the cache.
+For a run on its own it is the last one other than the candidate itself: were it the candidate, a run with nothing new would
+compare the model with itself, and so would not come from the cache. For a run in a series it is the last one of an earlier span,
+from which the training begins, too: so a span that is run again begins with, and is compared with, what it was at first.
 """
 
 from ml_metadata import metadata_store
 from tfx import types
 from tfx.dsl.components.common import resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.dsl.io import fileio
 
 MODEL = "model"
 BLESSING = "model_blessing"
 CANDIDATE = "candidate"
+
+# In a blessing: the span of the run that trained the model.
+SPAN = "span"
+BLESSED = "blessed"
+_MODEL_ID = "current_model_id"
 
 
 class LastBlessedModelStrategy(resolver.ResolverStrategy):
@@ -24,3 +32,30 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
         others = [model for model in input_dict[MODEL] if model.id not in candidates]
         found = LatestBlessedModelStrategy().resolve_artifacts(store, {MODEL: others, BLESSING: list(input_dict[BLESSING])})
         return {**found, CANDIDATE: input_dict[CANDIDATE]}
+
+
+class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
+    """The finally blessed model of the latest span before `span`, of several the newest; inputs and outputs are MODEL and BLESSING.
+
+    Models of runs on their own, with span 0, are in no series.
+    """
+
+    def __init__(self, span: int):
+        self._span = span
+
+    def resolve_artifacts(
+        self, store: metadata_store.MetadataStore, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]]:
+        """The model and its blessing, or none of both."""
+        models = {model.id: model for model in input_dict[MODEL] if fileio.exists(model.uri)}
+        blessings = [
+            blessing
+            for blessing in input_dict[BLESSING]
+            if blessing.get_int_custom_property(BLESSED)
+            and 0 < blessing.get_int_custom_property(SPAN) < self._span
+            and blessing.get_int_custom_property(_MODEL_ID) in models
+        ]
+        if not blessings:
+            return {MODEL: [], BLESSING: []}
+        last = max(blessings, key=lambda blessing: (blessing.get_int_custom_property(SPAN), blessing.id))
+        return {MODEL: [models[last.get_int_custom_property(_MODEL_ID)]], BLESSING: [last]}

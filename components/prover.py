@@ -33,6 +33,9 @@ REQUIRED = "required"
 REASON = "reason"
 MARGIN = "margin"
 BASELINE_MARGIN = "baseline_margin"
+# Whether the margin is not too far below the baseline's.
+MARGIN_KEPT = "margin_kept"
+SPAN = "span"
 
 
 @component
@@ -44,15 +47,19 @@ def Prover(
     proof_knobs: Parameter[str],
     task: Parameter[str],
     code: Parameter[str],
+    span: Parameter[int] = 0,
     baseline: InputArtifact[standard_artifacts.Model] = None,
 ) -> None:
     """Prove the model, or say why not; bless it if it is evaluated and proven (or the proof is not required).
 
+    A proven model whose margin is below `margin_share` of the baseline's is not blessed either.
+
     Args:
         evaluation: the Evaluator's blessing of the same model.
-        baseline: the last blessed model, if there is one, for its margin beside the candidate's.
+        baseline: the blessed model that the candidate is compared with, if there is one.
         proof_knobs: JSON of settings.Proof.
         task: name of the transducer.
+        span: of the run, for the runs of later spans.
         code: hash of the code, so that the cache knows of changes.
     """
     knobs = settings.Proof(**json.loads(proof_knobs))
@@ -70,14 +77,17 @@ def Prover(
     certificate.margin = found.margin or 0.0
 
     evaluated = evaluation.get_int_custom_property(BLESSED)
-    blessed = int(bool(evaluated) and (found.proven or not knobs.required))
+    before = margin_of(baseline, task)
+    worse = margin_refusal(found.margin, before, knobs.margin_share)
+    blessed = int(bool(evaluated) and (found.proven or not knobs.required) and not worse)
     values = {BLESSED: blessed, EVALUATED: evaluated, PROVEN: int(found.proven), REQUIRED: int(knobs.required), _CURRENT_MODEL_ID: model.id}
+    values |= {MARGIN_KEPT: int(not worse), SPAN: span}
     for name, value in values.items():
         blessing.set_int_custom_property(name, value)
     blessing.set_string_custom_property(_CURRENT_MODEL, model.uri)
-    blessing.set_string_custom_property(REASON, found.reason)
+    blessing.set_string_custom_property(REASON, found.reason or worse)
     blessing.set_string_custom_property(MARGIN, _shown(found.margin))
-    blessing.set_string_custom_property(BASELINE_MARGIN, _shown(margin_of(baseline, task)))
+    blessing.set_string_custom_property(BASELINE_MARGIN, _shown(before))
     pathlib.Path(blessing.uri).mkdir(parents=True, exist_ok=True)
     (pathlib.Path(blessing.uri) / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
 
@@ -89,6 +99,16 @@ def margin_of(model: standard_artifacts.Model | None, task: str) -> float | None
     weights = saved_weights.read(path_utils.serving_model_path(model.uri))
     finding = finder.find(weights, TASKS[task])
     return checker.check(claims.write(finding.certificate), weights, TASKS[task]).margin if finding.certificate else None
+
+
+def margin_refusal(margin: float | None, before: float | None, share: float) -> str:
+    """Why a worst margin of `margin` is too little beside `before`, that of the baseline; "" if it is not, or one has none."""
+    if margin is None or before is None or margin >= share * before:
+        return ""
+    return (
+        f"proven, but its worst margin {_shown(margin)} is less than {share:g} times the {_shown(before)} of the model it is compared with "
+        "(proof.margin_share)"
+    )
 
 
 def _shown(margin: float | None) -> str:

@@ -13,8 +13,10 @@ from tfx.types import artifact_utils, channel, component_spec, standard_artifact
 from tfx.utils import path_utils
 
 from components import certificate, graph_identity, model_identity, version_folder
-from components.errors import BitsumError
+from components.errors import BitsumError, Refusal
 from components.progress import report
+
+GATE = "push"
 
 BLESSED = "blessed"
 VERSION = "pushed_version"
@@ -31,6 +33,7 @@ class PusherSpec(component_spec.ComponentSpec):
         "task": component_spec.ExecutionParameter(type=str),
         "config_hash": component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
+        "span": component_spec.ExecutionParameter(type=int),
     }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -53,9 +56,12 @@ class Executor(base_executor.BaseExecutor):
         model = pathlib.Path(path_utils.stamped_model_path(blessings[1].uri))
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         destination, task = pathlib.Path(exec_properties["destination"]), exec_properties["task"]
+        span, identity = exec_properties["span"], model_identity.fingerprint(model)
         check_task(destination, task)
+        check_span(destination, span, identity)
         origin = {
             "task": task,
+            "span": span,
             "graph_sha256": graph_identity.graph_sha256(model),
             "certificate": str(certificate.FILE) if (model / certificate.FILE).exists() else "",
             "run": self._context.pipeline_run_id if self._context else "",
@@ -63,7 +69,7 @@ class Executor(base_executor.BaseExecutor):
             "config_sha256": exec_properties["config_hash"],
             "code_sha256": exec_properties["code"],
         }
-        done = version_folder.push(model, destination, model_identity.fingerprint(model), origin)
+        done = version_folder.push(model, destination, identity, origin)
         report("push", version=done.version, new=done.is_new)
         record(pushed_model, done)
 
@@ -74,6 +80,21 @@ def check_task(destination: pathlib.Path, task: str) -> None:
     served = version_folder.manifest(destination / str(newest)).get("origin", {}).get("task", task)
     if served != task:
         raise BitsumError(f"{destination} holds versions for {served}, this model is for {task}: set serve.model_name to another name")
+
+
+def check_span(destination: pathlib.Path, span: int, identity: str) -> None:
+    """Raise Refusal if the newest version in `destination` is of a later span than `span`, unless it is this very model.
+
+    So neither a clock that went back nor a run of an earlier span puts an older model in the place of a newer one. A run on its
+    own has span 0, is in no series, and may.
+    """
+    newest = max(version_folder.versions(destination), default=0)
+    served = version_folder.manifest(destination / str(newest))
+    later = served.get("origin", {}).get("span", 0)
+    if 0 < span < later and served.get("identity") != identity:
+        raise Refusal(
+            GATE, f"span {span} is earlier than span {later} of version {newest} in {destination}, which stays; nothing was pushed"
+        )
 
 
 def record(pushed_model: standard_artifacts.PushedModel, done: version_folder.Pushed) -> None:
@@ -93,8 +114,10 @@ class Pusher(base_component.BaseComponent):
     SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, model, examples, model_blessing, infra_blessing, *, destination: str, task: str, config_hash: str, code: str):
-        """Channels in; parameters: folder of versions, what the model computes, and the hashes that the manifest names."""
+    def __init__(
+        self, model, examples, model_blessing, infra_blessing, *, destination: str, task: str, config_hash: str, code: str, span: int = 0
+    ):
+        """Channels in; parameters: folder of versions, what the model computes, the hashes that the manifest names, the run's span."""
         super().__init__(
             PusherSpec(
                 model=model,
@@ -105,6 +128,7 @@ class Pusher(base_component.BaseComponent):
                 task=task,
                 config_hash=config_hash,
                 code=code,
+                span=span,
                 pushed_model=channel.Channel(type=standard_artifacts.PushedModel)
             )
         )

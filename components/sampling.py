@@ -9,6 +9,8 @@ second permutation, of (seed, split, span): so a span has no pair twice. Any wor
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -97,11 +99,32 @@ def records(data: Data, split: str, start: int, stop: int) -> list[Batch]:
 
 def split_of(data: Data, a: int, b: int) -> str | None:
     """The only split that the pair can be in, None if none; depends on the pair, the seed and the lengths, never on the span."""
-    bits = class_of(a, b)
+    return splits_of(data, [(a, b)])[0]
+
+
+def splits_of(data: Data, pairs: Sequence[tuple[int, int]]) -> list[str | None]:
+    """`split_of` of each of the pairs, all at once."""
+    found: list[str | None] = [None] * len(pairs)
+    by_class: dict[int, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        by_class.setdefault(class_of(*pair), []).append(index)
+    for bits, indices in by_class.items():
+        for index, split in zip(indices, _splits_of_class(data, [pairs[index] for index in indices], bits)):
+            found[index] = split
+    return found
+
+
+def _splits_of_class(data: Data, pairs: Sequence[tuple[int, int]], bits: int) -> list[str | None]:
     if bits > data.max_length:
-        return "long" if data.long_lengths and bits <= data.long_lengths[-1] else None
-    [rank] = ranks_of([(a, b)], bits, round_keys("class", data.seed, bits))
-    return "eval" if rank < _eval_size(data, bits) else "train"
+        return ["long" if data.long_lengths and bits <= data.long_lengths[-1] else None] * len(pairs)
+    border = _eval_size(data, bits)
+    return ["eval" if rank < border else "train" for rank in ranks_of(pairs, bits, round_keys("class", data.seed, bits))]
+
+
+def splits_key(data: Data) -> str:
+    """A hash of all that decides in which split a pair is: spans with the same one can be read together without a leak."""
+    deciding = [data.task, data.seed, data.max_length, data.eval_share, *data.long_lengths]
+    return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
 
 
 def quotas(capacities: Sequence[int], count: int) -> list[int]:

@@ -5,11 +5,15 @@ command line. A section that exists is valid: an impossible value is refused, by
 """
 
 import dataclasses
+import datetime
 import math
 from typing import Any
 
 from components.errors import ConfigError
 from components.transducer import ADDITION, TASKS
+
+# TFX, too, numbers the spans that are dates in days since then.
+EPOCH = datetime.date(1970, 1, 1)
 
 
 def knob(default: Any, why: str, *, unit: str = "", at_least=None, at_most=None, choices: tuple = ()) -> Any:
@@ -79,7 +83,10 @@ class Data(Section):
         ADDITION.name, "What is computed, from the data to the answers of the server: a + b, a - b, or whether a > b.", choices=tuple(TASKS)
     )
     seed: int = knob(1, "The same seed gives the same records, byte for byte.", at_least=0, at_most=2**63 - 1)
-    span: int = knob(0, "Which portion of the data this run sees; a pair's split never depends on it.", at_least=0)
+    span: int = knob(
+        0, "Which portion of the data this run sees; a pair's split never depends on it. A number, or a date (2026-11-22), which stands "
+        "for the days since 1970-01-01. 0 for a run on its own, from 1 on for a run in a series.", at_least=0,
+    )
     max_length: int = knob(
         8, "Longest numbers of the train and eval splits. Short on purpose: what is longer must be generalized to.",
         unit="bits", at_least=1, at_most=31,
@@ -98,11 +105,39 @@ class Data(Section):
     long_examples: int = knob(64, "Pairs of each length of the long split.", unit="pairs", at_least=1)
     shards: int = knob(2, "Files per split: as many workers can write one at the same time.", unit="files", at_least=1, at_most=10_000)
 
+    def __post_init__(self):
+        if isinstance(self.span, datetime.date):
+            object.__setattr__(self, "span", (datetime.date(self.span.year, self.span.month, self.span.day) - EPOCH).days)
+        super().__post_init__()
+
     def check(self) -> None:
         if list(self.long_lengths) != sorted(set(self.long_lengths)):
             self.refuse("long_lengths", "must increase strictly")
         if self.long_lengths and self.long_lengths[0] <= self.max_length:
             self.refuse("long_lengths", f"must all be longer than data.max_length = {self.max_length} bits")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spans(Section):
+    """Runs in a series: where their data comes from, how much of it is trained on, and how much it may change."""
+
+    source: str = knob(
+        "", "Folder with folders span-<number> or span-<date> of CSV files (a,b or a,b,sum) or TFRecords, which are taken instead of "
+        "generated data; empty for generated data.",
+    )
+    window: int = knob(3, "A run trains on its own span and the ones before it, so many in all.", unit="spans", at_least=1, at_most=10_000)
+    max_drift: float = knob(
+        0.1, "How far the distributions of bits and lengths in the train split may be from those of the span before it, as "
+        "Jensen-Shannon divergence; 1 allows all.", at_least=0.0, at_most=1.0,
+    )
+    request_log: str = knob(
+        "", "Folder of the requests that the served model logged, <request_log_dir>/<model>; empty for none to compare with."
+    )
+    max_skew: float = knob(
+        0.2, "How far the distribution of bits in the train split may be from that in the logged requests, as Jensen-Shannon "
+        "divergence; 1 allows all. Lengths are not compared: the model is for any.", at_least=0.0, at_most=1.0,
+    )
+    least_requests: int = knob(100, "With fewer pairs in the request log nothing is compared.", unit="pairs", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +164,14 @@ class Train(Section):
     )
     update_bias: float = knob(0.0, "Initial bias of the update gate z; the other biases start at 0.", at_least=-20.0, at_most=20.0)
     report_every: int = knob(50, "Interval of the progress reports and TensorBoard scalars.", unit="steps", at_least=1)
+    warm_start: bool = knob(
+        True, "In a series, begin with the weights of the last model that was evaluated and proven on an earlier span, if they have "
+        "the shapes of this model's.",
+    )
+    least_steps: int = knob(
+        100, "No certificate counts before so many steps (or all, where there are fewer): a warm start may be proven before it has "
+        "seen the new data.", unit="steps", at_least=1,
+    )
     run_fn: str = knob("components.trainer.run_fn", "The function that TFX's Trainer calls, by its full name: another for another cell.")
 
 
@@ -167,6 +210,10 @@ class Proof(Section):
     search_seconds: float = knob(
         20.0, "How long a counterexample is looked for where no certificate is found.", unit="seconds", at_least=0.0, at_most=86_400.0
     )
+    margin_share: float = knob(
+        0.5, "A model is refused whose certified worst margin is below this share of that of the model it is compared with. Honest "
+        "retraining varies; 0 allows all.", at_least=0.0, at_most=1.0,
+    )
     parallel_above: int = knob(
         32, "Longer numbers are added in chunks that run side by side, by a proven model; an unproven one goes bit by bit.",
         unit="bits", at_least=1, at_most=2**31 - 1,
@@ -185,7 +232,8 @@ class Evaluate(Section):
     exact_match: float = knob(1.0, "Least share of sums with every bit right, at every evaluated length.", at_least=0.0, at_most=1.0)
     bit_accuracy: float = knob(1.0, "Least share of right bits, at every evaluated length.", at_least=0.0, at_most=1.0)
     max_regression: float = knob(
-        0.0, "How much lower than the last blessed model's its exact match may be, over all examples.", at_least=0.0, at_most=1.0
+        0.0, "How much lower than the last blessed model's its exact match may be, at every length and over all examples.",
+        at_least=0.0, at_most=1.0,
     )
 
 

@@ -19,6 +19,7 @@ from components.gru import GRU
 from components.progress import report
 from components.settings import Proof, Train
 from components.transducer import ADDITION, Transducer
+from components.weights import NAMES, Weights
 
 # So many examples of the eval split are looked at in each report; the Evaluator looks at all of them.
 REPORT_EXAMPLES = 2000
@@ -61,8 +62,11 @@ def train(
     log_directory: str,
     proof: Proof = Proof(),
     task: Transducer = ADDITION,
+    base: Weights | None = None,
 ) -> tuple[GRU, Outcome]:
-    """A GRU trained on the records of `train_files` (patterns), the same for the same settings and records.
+    """A GRU trained on the records of `train_files` (patterns), the same for the same settings, records and `base`.
+
+    It begins with the weights `base` (a warm start) if they are given. No certificate counts before `settings.least_steps`.
 
     It stops `proof.extra_steps` after the first accepted certificate, but never without one at the end: where the last attempt
     fails it goes on, and the weights of the last accepted certificate are returned. Losses, bit accuracy and exact match on
@@ -72,6 +76,8 @@ def train(
         BitsumError: no, damaged or no examples in the files, or the loss is no longer finite.
     """
     cell = GRU(settings.units, settings.seed, settings.update_bias)
+    if base:
+        assign(cell, base)
     update, carried = make_update(cell, settings, proof, task)
     attempts = Attempts(cell, task)
     held_out = first_batch(eval_files, REPORT_EXAMPLES)
@@ -89,6 +95,12 @@ def train(
     writer.close()
     attempts.restore()
     return cell, Outcome(attempts.last or step, attempts.first, attempts.margin)
+
+
+def assign(cell: GRU, weights: Weights) -> None:
+    """Give the cell these weights, which must be of its shapes."""
+    for name in NAMES:
+        getattr(cell, name).assign(getattr(weights, name))
 
 
 def make_update(cell: GRU, settings: Train, proof: Proof, task: Transducer = ADDITION) -> tuple[Update, Carried]:
@@ -166,7 +178,7 @@ def _attempted(attempts: Attempts, settings: Train, proof: Proof, step: int, bou
     if last and not attempts.first:
         # Nothing comes after this: boxes that are kept apart by the last symbols, too, are worth their time.
         return attempts.attempt(step, depths=(0, 1, 2)) or last
-    if not last and (step % proof.attempt_every or not bound > 0):
+    if not last and (step < settings.least_steps or step % proof.attempt_every or not bound > 0):
         return False
     return (attempts.attempt(step) and step >= attempts.first + proof.extra_steps) or last
 

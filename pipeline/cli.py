@@ -10,10 +10,15 @@ from components.errors import BitsumError
 # name -> (module with add_arguments and run, help, whether it takes --config and --set).
 _COMMANDS = {
     "run": ("pipeline.run", "run the pipeline: generate, validate, train, evaluate, push, serve, ask", True),
+    "node": ("pipeline.run_node", "run one node of the pipeline, for a scheduler; or list nodes and edges", True),
     "status": ("pipeline.status", "show what is pushed, served and blessed", True),
+    "lineage": ("pipeline.lineage", "show where a pushed version comes from: data, knobs, code, training, verdicts", True),
+    "history": ("pipeline.history", "show the runs, a line each: what every gate said, and the margin", True),
+    "gc": ("pipeline.gc", "show, and with --delete remove, what no model that counts descends from", True),
     "verify": ("pipeline.verify", "check that a model is proven: its certificate, its weights and its graph", True),
     "demo": ("pipeline.demo", "show what the proof is for: a model that passes every test and is refused by the proof alone", False),
     "config": ("pipeline.show_config", "print every knob with its value, unit and reason, as TOML", True),
+    "compile": ("pipeline.compile", "write the pipeline as a file for another scheduler: Kubeflow Pipelines", True),
     "serve": ("serving.serve", "serve a folder of versions over gRPC, as tensorflow_model_server does", False),
     "rollout": ("serving.rollout", "put a new version in the place of the stable one, if it answers as well", False),
     "rollback": ("serving.rollback", "make the version stable again that was it before the last rollout", False),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from components.errors import BitsumError
 
-_MARKER = ".bitsum"
+MARKER = ".bitsum"
 _MARKER_TEXT = "This folder belongs to bitsum: artifacts, metadata, logs and served models.\n"
 
 
@@ -20,14 +20,14 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if not (root / _MARKER).exists():
+        if not (root / MARKER).exists():
             strangers = sorted(entry.name for entry in root.iterdir())
             if strangers:
                 raise BitsumError(
                     f"pipeline.root = {root} holds {len(strangers)} files that are not bitsum's, the first being {strangers[0]!r}: "
                     "choose an empty folder"
                 )
-            (root / _MARKER).write_text(_MARKER_TEXT)
+            (root / MARKER).write_text(_MARKER_TEXT)
         for name in ("logs", "tmp"):
             (root / name).mkdir(exist_ok=True)
         if not os.access(root, os.W_OK):
@@ -38,12 +38,16 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def held(root: pathlib.Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Hold the folder: a second run waits until the first is done, and `waiting` is told so once."""
-    with open(root / _MARKER, "r+") as file:
+def held(root: pathlib.Path, waiting: Callable[[str], None], shared: bool = False) -> Iterator[None]:
+    """Hold the folder: a second run waits until the first is done, and `waiting` is told so once.
+
+    Those who hold it `shared`, the nodes of a scheduled run, do not wait for one another.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with open(root / MARKER, "r+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             waiting(f"another run works in {root}: waiting until it is done")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, kind)
         yield

@@ -1,11 +1,15 @@
-"""Run the pipeline here, node after node in this process."""
+"""Run the pipeline here: node after node in this process, or one node of a run that somebody else schedules."""
 
 import tempfile
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from components.errors import BitsumError
-from pipeline import metadata_store, node
+from components.errors import BitsumError, Refusal
+from pipeline import housekeeping, metadata_store, node
 from pipeline.config import Config
+
+if TYPE_CHECKING:
+    from pipeline.verdicts import Push
 
 # What a person calls the nodes.
 STAGES = {
@@ -15,7 +19,13 @@ STAGES = {
     "StatisticsGen": "statistics",
     "ImportSchemaGen": "schema",
     "ExampleValidator": "validate schema",
+    "PreviousSpan": "previous span",
+    "RequestStatistics": "requests",
+    "DriftValidator": "validate drift",
     "DataGate": "data gate",
+    "WindowSpans": "spans",
+    "SpanWindow": "window",
+    "BaseModel": "base model",
     "Trainer": "train",
     "LastBlessedModel": "last blessed",
     "Evaluator": "evaluate",
@@ -25,8 +35,8 @@ STAGES = {
 }
 
 
-def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
-    """Run every node in topological order; `begin` is told the stage, `end` what came of it.
+def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable[[str], None], only: str = "") -> None:
+    """Run every node in topological order, or `only` one; `begin` is told the stage, `end` what came of it.
 
     Raises:
         BitsumError: a gate refused, or a step failed; the text names the step.
@@ -34,10 +44,10 @@ def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable
     graph = node.compile_pipeline(config)
     node.set_run_id(graph, run_id)
     connection = metadata_store.connection(config)
-    metadata_store.open_store(config)
+    _keep_house(config, begin, end)
     # Beam and AutoGraph leave files behind in the temporary folder: give them one of ours.
     tempfile.tempdir = str(config.root / "tmp")
-    for node_id in node.node_ids(graph):
+    for node_id in [only] if only else node.node_ids(graph):
         stage = STAGES.get(node_id, node_id)
         begin(stage)
         try:
@@ -45,6 +55,38 @@ def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable
         except Exception as error:
             raise _ours(error) or BitsumError(f"step {stage!r} failed: {_one_line(error)}") from error
         end("cached" if cached else "done")
+
+
+def _keep_house(config: Config, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
+    """Close what a killed process left RUNNING; nothing is said where there is nothing to close."""
+    closed = housekeeping.close_abandoned(metadata_store.open_store(config))
+    if closed:
+        begin("housekeeping")
+        first = f"{closed[0].kind}, execution {closed[0].execution}: {closed[0].reason}"
+        end(f"closed as failed: {first}" + (f"; and {len(closed) - 1} more" if len(closed) > 1 else ""))
+
+
+def conclude(config: Config, run_id: str, line: Callable[[str], None]) -> "Push":
+    """What the gates of a run said, a line each, and what it pushed.
+
+    Raises:
+        Refusal: of the first gate that refused the model; the text has the reason.
+        BitsumError: the run has not come as far as the last gate.
+    """
+    from pipeline import verdicts
+
+    outputs = metadata_store.outputs_of_run(metadata_store.open_store(config), run_id)
+    found = verdicts.of_run(outputs)
+    for verdict in found:
+        line(f"  {verdict.gate}: {verdict.word}, {verdict.reason}")
+    refused = [verdict for verdict in found if not verdict.passed]
+    if refused:
+        raise Refusal(refused[0].gate, f"{refused[0].reason}; nothing was pushed")
+    push = verdicts.push_of_run(outputs)
+    if not push.version:
+        raise BitsumError(f"run {run_id} has pushed nothing, and no gate of it refused: its nodes are not all done")
+    line(f"  version {push.version} {'pushed' if push.is_new else 'is this very model, not pushed again'}: {push.path}")
+    return push
 
 
 def _one_line(error: Exception) -> str:

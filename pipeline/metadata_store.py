@@ -1,16 +1,31 @@
 """The ML Metadata store: where it is, and what it knows of a run."""
 
+import contextlib
 import dataclasses
 import pathlib
+import random
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
 
-from ml_metadata import metadata_store
+from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.errors import BitsumError, ConfigError
 from pipeline.config import Config, Metadata
 
 _PORTS = {"mysql": 3306, "postgresql": 5432}
-_RUN_CONTEXT = "pipeline_run"
+RUN_CONTEXT = "pipeline_run"
+NODE_CONTEXT = "node"
+
+# ML Metadata itself tries some 25 s on a locked file, and then says that tables are missing.
+_LOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
+
+# What a database says to the second of two programs that set it up at once: it will be there in a moment.
+_SET_UP_BY_ANOTHER = ("duplicate key", "already exists", "subset of tables", "oncurrent")
+_ATTEMPTS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +72,79 @@ def sqlite_file(config: Config) -> pathlib.Path:
 
 
 def open_store(config: Config) -> metadata_store.MetadataStore:
-    """A client of the store.
+    """A client of the store; a new one is set up where there is none.
 
     Raises:
         BitsumError: it cannot be reached or opened.
     """
+    where = connection(config)
+    check_unlocked(where)
+    for attempt in range(_ATTEMPTS):
+        try:
+            return metadata_store.MetadataStore(where)
+        except Exception as error:
+            # ML Metadata raises errors of many modules of its own, all with the database's words in them.
+            if attempt + 1 == _ATTEMPTS or not any(words in str(error) for words in _SET_UP_BY_ANOTHER):
+                raise unusable(where, error) from error
+            time.sleep(attempt + random.random())
+    raise AssertionError("the last attempt returns or raises")
+
+
+@contextlib.contextmanager
+def existing(config: Config) -> Iterator[metadata_store.MetadataStore]:
+    """A client of a store that is there already; what goes wrong in the block with the database is told in one line.
+
+    Raises:
+        BitsumError: there is none, or it cannot be used.
+    """
+    where = connection(config)
+    if config.metadata.backend == "sqlite" and not sqlite_file(config).exists():
+        path = sqlite_file(config)
+        raise BitsumError(f"there is no metadata store {path}: bitsum run makes one, --set pipeline.root names another folder")
+    store = open_store(config)
     try:
-        return metadata_store.MetadataStore(connection(config))
-    except Exception as error:
-        # ML Metadata raises errors of many modules of its own, all with the database's words in them.
-        words = " ".join(str(error).split())
-        raise BitsumError(f"cannot open the metadata store ({config.metadata.backend}): {words}") from error
+        yield store
+    except errors.StatusError as error:
+        raise unusable(where, error) from error
+
+
+def check_unlocked(where: mlmd.ConnectionConfig) -> None:
+    """Wait a while for a SQLite file that another program has locked. Raises: BitsumError, it stays locked, or is no database."""
+    path = pathlib.Path(where.sqlite.filename_uri)
+    if where.WhichOneof("config") != "sqlite" or not path.is_file():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_LOCK_SECONDS)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        advice = "wait for it, or stop it" if "locked" in str(error) else "set metadata.path to another file"
+        locked = f"another program has held its lock for {_LOCK_SECONDS:g} s" if "locked" in str(error) else str(error)
+        raise BitsumError(f"cannot use the metadata store {path}: {locked}; {advice}") from error
+
+
+def unusable(where: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
+    """`error` of ML Metadata's as one line that says what can be done. Of a database server it does not say why it cannot be used."""
+    backend = where.WhichOneof("config")
+    words = " ".join(str(error).split())[:300]
+    if backend == "sqlite":
+        return BitsumError(f"cannot use the metadata store {where.sqlite.filename_uri}: {words}")
+    database = getattr(where, backend)
+    target = f"{backend} at {database.host}:{database.port}"
+    try:
+        socket.create_connection((database.host, int(database.port)), _CONNECT_SECONDS).close()
+    except OSError as away:
+        reason = f"nobody answers ({away.strerror or away}): start the database, or see metadata.host and metadata.port"
+        return BitsumError(f"cannot reach the metadata store, {target}: {reason}")
+    if "connection pointer is NULL" in words:
+        words = "it does not let us in"
+    name = database.dbname if backend == "postgresql" else database.database
+    knobs = "metadata.user, metadata.password_file and metadata.database"
+    return BitsumError(f"cannot use the metadata store, {target}, database {name!r}, user {database.user!r}: {words}; see {knobs}")
 
 
 def outputs_of_run(store: metadata_store.MetadataStore, run_id: str) -> list[Output]:
     """What the steps of a run put out, or took from the cache, oldest first."""
-    context = store.get_context_by_type_and_name(_RUN_CONTEXT, run_id)
+    context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
     if context is None:
         return []
     executions = {execution.id: execution for execution in store.get_executions_by_context(context.id)}

@@ -11,18 +11,20 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
+from components.errors import BitsumError, ConfigError
 from pipeline.config import Config
 from pipeline.graph import create_pipeline
+from pipeline.owned_metadata import OwnedMetadata, take_over
 
 # Whether the newest version is the candidate has to be looked at in each run: somebody may have removed it since.
-_NEVER_CACHED = ("Pusher",)
+NEVER_CACHED = ("Pusher",)
 
 
 def compile_pipeline(config: Config) -> pipeline_pb2.Pipeline:
     """The intermediate representation of the pipeline, in which the run's id is still open."""
     graph = compiler.Compiler().compile(create_pipeline(config))
     for node in graph.nodes:
-        if node.pipeline_node.node_info.id in _NEVER_CACHED:
+        if node.pipeline_node.node_info.id in NEVER_CACHED:
             node.pipeline_node.execution_options.caching_options.enable_cache = False
     return graph
 
@@ -37,30 +39,44 @@ def node_ids(graph: pipeline_pb2.Pipeline) -> list[str]:
     return [node.pipeline_node.node_info.id for node in graph.nodes]
 
 
+def upstream(graph: pipeline_pb2.Pipeline) -> dict[str, list[str]]:
+    """The graph's edges: {node id: ids of the nodes that have to be done before it}, in topological order."""
+    return {node.pipeline_node.node_info.id: sorted(node.pipeline_node.upstream_nodes) for node in graph.nodes}
+
+
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> bool:
     """Run one node of a graph whose run id is set; says whether its outputs came from the cache.
 
     Raises:
-        Exception: whatever the component raised.
+        ConfigError: the graph has no such node.
+        Exception: whatever the component raised; BitsumError, its inputs are not there, or another process works on it.
     """
-    node = next(node.pipeline_node for node in graph.nodes if node.pipeline_node.node_info.id == node_id)
+    node = next((node.pipeline_node for node in graph.nodes if node.pipeline_node.node_info.id == node_id), None)
+    if node is None:
+        raise ConfigError(f"there is no node {node_id!r} in the pipeline: it has {', '.join(node_ids(graph))}")
+    with OwnedMetadata(connection) as handle:
+        take_over(handle.store, graph.runtime_spec.pipeline_run_id.field_value.string_value, f"{graph.pipeline_info.id}.{node_id}")
     deployment = runner_utils.extract_local_deployment_config(graph)
     with _no_arguments():
         done = launcher.Launcher(
             pipeline_node=node,
-            mlmd_connection=metadata.Metadata(connection),
+            mlmd_connection=OwnedMetadata(connection),
             pipeline_info=graph.pipeline_info,
             pipeline_runtime_spec=graph.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
         ).launch()
-    return _is_cached(connection, done.execution_id) if done and done.execution_id else False
+    state = _state(connection, done.execution_id) if done and done.execution_id else None
+    # TFX records a node whose inputs it cannot find as failed, or not at all, and raises nothing. Only a resolver may find nothing.
+    if state == mlmd.Execution.FAILED or (state is None and node_id in deployment.executor_specs):
+        raise BitsumError(f"{node_id} did not run: what it takes is not there in this run; the nodes before it have to be done first")
+    return state == mlmd.Execution.CACHED
 
 
-def _is_cached(connection: mlmd.ConnectionConfig, execution_id: int) -> bool:
+def _state(connection: mlmd.ConnectionConfig, execution_id: int) -> "mlmd.Execution.State":
     with metadata.Metadata(connection) as handle:
         [execution] = handle.store.get_executions_by_id([execution_id])
-    return execution.last_known_state == mlmd.Execution.CACHED
+    return execution.last_known_state
 
 
 @contextlib.contextmanager

@@ -41,3 +41,11 @@ def into(log: pathlib.Path) -> Iterator[TextIO]:
             for descriptor, target in zip(kept, (1, 2)):
                 os.dup2(descriptor, target)
                 os.close(descriptor)
+
+
+def database() -> None:
+    """Keep ML Metadata's database drivers from writing every connection to stderr; before ml_metadata is imported.
+
+    What goes wrong is raised as well.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "3")

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-from components.errors import BitsumError, Refusal
+from components.errors import BitsumError
 from pipeline import config as configuration
 from pipeline import home, quiet
 from pipeline.config import Config
@@ -51,17 +51,9 @@ def _pipeline(config: Config, run_id: str, progress: Progress) -> None:
 
 
 def _summary(config: Config, run_id: str, log: pathlib.Path, progress: Progress, keep_serving: bool) -> None:
-    from pipeline import metadata_store, verdicts
+    from pipeline import local
 
-    outputs = metadata_store.outputs_of_run(metadata_store.open_store(config), run_id)
-    found = verdicts.of_run(outputs)
-    for verdict in found:
-        progress.line(f"  {verdict.gate}: {verdict.word}, {verdict.reason}")
-    refused = [verdict for verdict in found if not verdict.passed]
-    if refused:
-        raise Refusal(refused[0].gate, f"{refused[0].reason}; nothing was pushed")
-    push = verdicts.push_of_run(outputs)
-    progress.line(f"  version {push.version} {'pushed' if push.is_new else 'is this very model, not pushed again'}: {push.path}")
+    push = local.conclude(config, run_id, progress.line)
     _serve(config, push.version, log.with_suffix(".server.log"), progress, keep_serving)
     progress.line(f"artifacts {config.root / 'artifacts'}, log {log}")
 

@@ -19,8 +19,8 @@ RECORDS = {"train": 10, "eval": 5}
 FILE = "Split-train/data_tfrecord-00000-of-00001.gz"
 
 
-def gate(folder, schema: dict[str, anomalies_pb2.Anomalies] | None, counts: dict[str, int], offenders: list) -> DataBlessing:
-    """Run the component's executor as TFX runs it, on artifacts below `folder`."""
+def gate(folder, schema: dict[str, anomalies_pb2.Anomalies] | None, counts: dict[str, int], offenders: list, **others) -> DataBlessing:
+    """Run the component's executor as TFX runs it, on artifacts below `folder`; `others` are artifacts or parameters."""
     inputs = {"arithmetic_anomalies": [ArithmeticAnomalies()]}
     inputs["arithmetic_anomalies"][0].uri = str(folder)
     inputs["arithmetic_anomalies"][0].span = 3
@@ -35,13 +35,15 @@ def gate(folder, schema: dict[str, anomalies_pb2.Anomalies] | None, counts: dict
         inputs["example_anomalies"] = [artifact]
     blessing = DataBlessing()
     blessing.uri = str(folder / "blessing")
-    DataGate.EXECUTOR_SPEC.executor_class().Do(inputs, {"blessing": [blessing]}, {"code": "hash"})
+    inputs |= {name: [artifact] for name, artifact in others.items() if name != "quarantine_folder"}
+    properties = {"code": "hash", "quarantine_folder": others.get("quarantine_folder", "")}
+    DataGate.EXECUTOR_SPEC.executor_class().Do(inputs, {"blessing": [blessing]}, properties)
     return blessing
 
 
-def refusal(*arguments) -> str:
+def refusal(*arguments, **others) -> str:
     with pytest.raises(Refusal) as caught:
-        gate(*arguments)
+        gate(*arguments, **others)
     assert caught.value.gate == "data gate" and caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
     assert not os.path.exists(arguments[0] / "blessing")
@@ -98,3 +100,33 @@ def test_without_statistics_only_unreadable_data_is_refused(tmp_path):
     gate(tmp_path, None, {"wrong sum": 1}, [[FILE, 0, "wrong sum: text"]])
     (tmp_path / "two").mkdir()
     assert "1 x corrupt file" in refusal(tmp_path / "two", None, {"corrupt file": 1}, [[FILE, 7, "corrupt file: text"]])
+
+
+def drift(folder, text: str) -> standard_artifacts.ExampleAnomalies:
+    anomalies = anomalies_pb2.Anomalies()
+    if text:
+        anomalies.anomaly_info["length"].description = text
+    artifact = standard_artifacts.ExampleAnomalies()
+    artifact.uri, artifact.split_names = str(folder / "drift"), json.dumps(["train"])
+    os.makedirs(folder / "drift" / "Split-train")
+    writer_utils.write_anomalies(str(folder / "drift" / "Split-train" / "SchemaDiff.pb"), anomalies)
+    return artifact
+
+
+def test_a_blessing_in_a_series_says_what_is_blessed(tmp_path):
+    examples, statistics = standard_artifacts.Examples(), standard_artifacts.ExampleStatistics()
+    examples.id, statistics.id = 7, 8
+    blessing = gate(tmp_path, {}, {}, [], examples=examples, statistics=statistics, drift_anomalies=drift(tmp_path, ""))
+    assert [blessing.get_int_custom_property(name) for name in ("span", "examples_id", "statistics_id")] == [3, 7, 8]
+
+
+def test_drift_is_refused_and_its_report_stays(tmp_path):
+    (tmp_path / "quarantine.tfrecord.gz").write_bytes(b"set aside")
+    others = {"drift_anomalies": drift(tmp_path, "the distance is 0.4"), "quarantine_folder": str(tmp_path / "kept")}
+    text = refusal(tmp_path, {}, {"wrong sum": 1}, [[FILE, 0, "wrong sum: text"]], **others)
+    assert "the data drifted, or are not like what is asked: split 'train', length: the distance is 0.4" in text
+    assert text.endswith(f"; the report on span 3 is in {tmp_path}/kept/span-3")
+    report = json.loads((tmp_path / "kept" / "span-3" / "report.json").read_text())
+    assert (report["span"], report["gate"], len(report["reasons"])) == (3, "data gate", 2)
+    assert (tmp_path / "kept" / "span-3" / "quarantine.tfrecord.gz").read_bytes() == b"set aside"
+    assert sorted(os.listdir(tmp_path / "kept" / "span-3")) == ["quarantine.tfrecord.gz", "report.json"]

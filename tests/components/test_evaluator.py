@@ -122,6 +122,16 @@ def test_a_model_worse_than_the_last_blessed_one_is_refused_though_it_reaches_ev
     assert _evaluate(folder, examples, better, worse, [8, 100], lenient)[0]
 
 
+def test_exact_match_is_compared_with_the_last_blessed_model_at_each_length(folder, examples):
+    # 6 of 30 sums: over all examples the candidate is at most a fifth worse.
+    lenient = settings.Evaluate(exact_match=0.0, bit_accuracy=0.0, max_regression=0.25)
+    worse, better = _model(folder, 53), _model(folder, -4)
+    blessed, evaluation = _evaluate(folder, examples, worse, better, [8, 100], lenient)
+    assert not blessed
+    failed = tfma.load_validation_result(evaluation).metric_validations_per_slice
+    assert {one.slice_key.single_slice_keys[0].int64_value for one in failed if one.failures} == {100}
+
+
 @pytest.mark.parametrize(
     ("prediction", "bits", "sums"),
     [

@@ -27,16 +27,18 @@ def _model(folder: pathlib.Path, number: int = 1, cell_class=GRU, **changes: np.
     return artifact
 
 
-def _prove(folder: pathlib.Path, model: standard_artifacts.Model, evaluated: int = 1, task: str = "addition", **knobs):
+def _prove(folder: pathlib.Path, model: standard_artifacts.Model, evaluated: int = 1, task: str = "addition", baseline=None, **knobs):
     """Run the executor as TFX runs it: (certificate, blessing, report)."""
     evaluation, certificate, blessing = standard_artifacts.ModelBlessing(), Certificate(), standard_artifacts.ModelBlessing()
     evaluation.set_int_custom_property("blessed", evaluated)
     certificate.uri, blessing.uri = str(folder / "certificate"), str(folder / "blessing")
     properties = {
         "proof_knobs": json.dumps(dataclasses.asdict(settings.Proof(**{"search_seconds": 10.0, **knobs}))), "task": task, "code": "hash",
+        "span": 3,
     }
     outputs = {"certificate": [certificate], "blessing": [blessing]}
-    prover.Prover.EXECUTOR_SPEC.executor_class().Do({"model": [model], "evaluation": [evaluation]}, outputs, properties)
+    inputs = {"model": [model], "evaluation": [evaluation]} | ({"baseline": [baseline]} if baseline else {})
+    prover.Prover.EXECUTOR_SPEC.executor_class().Do(inputs, outputs, properties)
     return certificate, blessing, json.loads((folder / "certificate" / "report.json").read_text())
 
 
@@ -48,6 +50,7 @@ def test_a_certified_cell_is_proven_and_its_certificate_is_the_checkers(tmp_path
     assert len(text) <= 50_000
     assert (certificate.proven, blessing.get_int_custom_property("blessed")) == (1, 1)
     assert blessing.get_int_custom_property("current_model_id") == 7
+    assert (blessing.get_int_custom_property("span"), blessing.get_int_custom_property("margin_kept")) == (3, 1)
 
 
 @pytest.mark.parametrize(("evaluated", "expected"), [(0, 0), (1, 1)])
@@ -68,6 +71,24 @@ def test_a_wrong_model_is_refused_with_two_numbers_that_it_gets_wrong(tmp_path):
 def test_a_model_for_addition_is_not_proven_to_subtract(tmp_path):
     certificate, blessing, _ = _prove(tmp_path, _model(tmp_path / "model"), task="subtraction")
     assert (certificate.proven, blessing.get_int_custom_property("blessed")) == (0, 0)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 0), (0.2, 1), (0.0, 1)])
+def test_a_model_whose_margin_is_too_far_below_the_last_blessed_one_s_is_refused(tmp_path, share, expected):
+    output = {name: certified.arrays(certified.weights())[name] for name in ("W_o", "b_o")}
+    worse = _model(tmp_path / "model", **{name: value * np.float32(0.25) for name, value in output.items()})
+    baseline = _model(tmp_path / "baseline")
+    certificate, blessing, _ = _prove(tmp_path, worse, baseline=baseline, margin_share=share)
+    assert (certificate.proven, blessing.get_int_custom_property("proven")) == (1, 1)
+    found = [blessing.get_int_custom_property(name) for name in ("blessed", "margin_kept")]
+    assert found == [expected, expected]
+    reason, before = (blessing.get_string_custom_property(name) for name in ("reason", "baseline_margin"))
+    margin = blessing.get_string_custom_property("margin")
+    assert reason == ("" if expected else (
+        f"proven, but its worst margin {margin} is less than 0.5 times the {before} of the model it is compared with (proof.margin_share)"
+    ))
+    # The other way round nothing is in the way.
+    assert _prove(tmp_path, baseline, baseline=worse, margin_share=1.0)[1].get_int_custom_property("blessed") == 1
 
 
 class _Reversed(GRU):

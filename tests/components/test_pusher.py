@@ -9,11 +9,11 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components import pusher, version_folder
-from components.errors import BitsumError
+from components.errors import BitsumError, Refusal
 from tests.serving import adder_model
 
 
-def _push(tmp_path, blessed: int, infra: int, name: str = "run", task: str = "addition") -> standard_artifacts.PushedModel:
+def _push(tmp_path, blessed: int, infra: int, name: str = "run", task: str = "addition", span: int = 0) -> standard_artifacts.PushedModel:
     """Run the executor as TFX runs it, on a model that infra validation left in its blessing."""
     kinds = {
         "model": standard_artifacts.Model, "examples": standard_artifacts.Examples,
@@ -28,7 +28,7 @@ def _push(tmp_path, blessed: int, infra: int, name: str = "run", task: str = "ad
     pushed = standard_artifacts.PushedModel()
     pushed.uri = str(tmp_path / name)
     context = base_executor.BaseExecutor.Context(pipeline_run_id="run-1")
-    properties = {"destination": str(tmp_path / "served"), "task": task, "config_hash": "c", "code": "d"}
+    properties = {"destination": str(tmp_path / "served"), "task": task, "config_hash": "c", "code": "d", "span": span}
     pusher.Executor(context).Do(inputs, {"pushed_model": [pushed]}, properties)
     return pushed
 
@@ -74,6 +74,27 @@ def test_the_same_model_saved_again_is_not_pushed_again_and_another_one_is(tmp_p
     other = _push(tmp_path, 1, 1, "other")
     assert other.get_int_custom_property("is_new") == 1
     assert len(version_folder.versions(tmp_path / "served")) == 2
+
+
+def test_a_model_of_an_earlier_span_does_not_take_the_place_of_a_later_one(tmp_path, stamped):
+    first = _push(tmp_path, 1, 1, span=5)
+    [version] = version_folder.versions(tmp_path / "served")
+    assert version_folder.manifest(tmp_path / "served" / str(version))["origin"]["span"] == 5
+    # The same model is the same, whichever span it is pushed for.
+    assert _push(tmp_path, 1, 1, "same", span=4).get_int_custom_property("is_new") == 0
+    adder_model.save(stamped, broken=True)
+    with pytest.raises(Refusal, match=f"^push refused: span 4 is earlier than span 5 of version {version} in .*, which stays"):
+        _push(tmp_path, 1, 1, "earlier", span=4)
+    assert version_folder.versions(tmp_path / "served") == [version]
+    assert version_folder.problems(tmp_path / "served" / first.get_string_custom_property("pushed_version")) == []
+    # A span that is run again with other data, and a run on its own, may.
+    assert _push(tmp_path, 1, 1, "again", span=5).get_int_custom_property("is_new") == 1
+
+
+def test_a_run_on_its_own_may_push_after_a_series(tmp_path, stamped):
+    _push(tmp_path, 1, 1, span=5)
+    adder_model.save(stamped, broken=True)
+    assert _push(tmp_path, 1, 1, "alone").get_int_custom_property("is_new") == 1
 
 
 def test_a_model_for_another_task_does_not_take_the_place_of_what_clients_ask(tmp_path, stamped):

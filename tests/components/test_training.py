@@ -23,6 +23,7 @@ from components.errors import BitsumError
 from components.settings import Proof, Train
 from components.transducer import ADDITION, TASKS
 from components.weights import Weights
+from tests.fast import certified
 
 SMALL = Train(units=8, steps=60, batch_size=32, report_every=20, learning_rate=0.01, state_noise=0.2)
 # Every data loss is low enough for a share to grow, if there were one.
@@ -59,10 +60,10 @@ def files(data, split):
     return [str(data / f"Split-{split}" / "*")]
 
 
-def run_fn(data, out, settings, **config):
+def run_fn(data, out, settings, base_model=None, **config):
     fn_args = types.SimpleNamespace(
         custom_config={"train": dataclasses.asdict(settings), "code": "hash", **config},
-        train_files=files(data, "train"), eval_files=files(data, "eval"),
+        train_files=files(data, "train"), eval_files=files(data, "eval"), base_model=base_model,
         serving_model_dir=str(out / "Format-Serving"), model_run_dir=str(out / "logs"),
     )  # fmt: skip
     trainer.run_fn(fn_args)
@@ -248,6 +249,45 @@ def test_run_fn_exports_a_proven_model_that_runs_in_chunks_and_logs_for_tensorbo
     tags = {value.tag for record in tf.compat.v1.train.summary_iterator(str(events)) for value in record.summary.value}
     trained = {"train/loss", "train/box_loss", "train/share", "train/bound", "train/margin"}
     assert tags == trained | {"eval/loss", "eval/accuracy", "eval/exact"}
+
+
+def certified_model(folder, units=8):
+    """The certified cell of 8 units, exported; or a cell of another size."""
+    cell = training.GRU(units)
+    if units == 8:
+        training.assign(cell, certified.weights())
+    export.save(cell, str(folder))
+    return str(folder)
+
+
+def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, tmp_path, reports):
+    base = certified_model(tmp_path / "base")
+    settings = dataclasses.replace(SMALL, steps=300, batch_size=100, state_noise=0.0, report_every=5, least_steps=40)
+    proof = Proof(extra_steps=0, attempt_every=5, target=2.0, box_steps=10)
+    out = run_fn(data, tmp_path, settings, base_model=base, proof=dataclasses.asdict(proof), task="addition")
+    steps = [report.numbers for report in reports if "step" in report.numbers]
+    assert next(report.numbers["warm"] for report in reports if "warm" in report.numbers) == 1
+    # It adds right from the first report on, and yet no certificate counts before there were 40 steps on the new data.
+    assert steps[0]["exact"] > 0.9
+    assert 40 <= steps[-1]["step"] < 300
+    assert all("margin" not in report for report in steps if report["step"] < 40)
+    trained = weights_of(out / "Format-Serving")
+    assert trained != weights_of(base)
+    assert checker.check(certificate.write(finder.find(trained).certificate), trained).proven
+
+
+def test_a_model_of_another_size_is_no_base(data, tmp_path, reports):
+    other = certified_model(tmp_path / "other", units=5)
+    config = dataclasses.replace(SMALL, steps=20)
+    made = run_fn(data, tmp_path / "made", config, base_model=other, proof={"train": False, "search_seconds": 0.0})
+    cold = run_fn(data, tmp_path / "cold", config, proof={"train": False, "search_seconds": 0.0})
+    assert [report.numbers for report in reports if "warm" in report.numbers] == [{"warm": 0, "base_units": 5, "units": 8}]
+    assert weights_of(made / "Format-Serving") == weights_of(cold / "Format-Serving")
+
+
+def test_a_base_model_that_cannot_be_read_stops_the_training(data, tmp_path):
+    with pytest.raises(BitsumError, match="variables.index"):
+        run_fn(data, tmp_path, SMALL, base_model=str(tmp_path / "missing"))
 
 
 def test_run_fn_with_the_plain_loss_exports_a_model_that_runs_step_by_step(data, tmp_path, reports):

@@ -15,8 +15,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # The only modules of components/ that may import TFX or Beam, themselves or through others.
 STEPS = {
-    "arithmetic_validator", "artifacts", "data_gate", "evaluator", "examples", "infra_validator", "last_blessed", "metrics", "prover",
-    "pusher",
+    "arithmetic_validator", "artifacts", "data_gate", "drift_validator", "evaluator", "examples", "infra_validator", "last_blessed",
+    "metrics", "prover", "pusher", "request_statistics", "span_importer", "span_resolvers", "window",
 }  # fmt: skip
 TFX_AND_BEAM = {
     "apache_beam", "ml_metadata", "tensorflow_data_validation", "tensorflow_model_analysis", "tensorflow_transform", "tfx", "tfx_bsl",

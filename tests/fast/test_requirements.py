@@ -13,7 +13,7 @@ from pipeline.config import tomllib
 
 ROOT = pathlib.Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements"
-LOCKS = ("lock.txt", "uv.txt", "compiler.txt")
+LOCKS = ("lock.txt", "airflow.txt", "postgresql.txt", "uv.txt", "compiler.txt")
 
 
 def pinned(name: str) -> dict[str, list[str]]:
@@ -81,7 +81,7 @@ def test_what_installs_the_project_is_locked(locked):
     assert not [line for line in build if not Requirement(line).specifier.contains(locked[canonicalize_name(Requirement(line).name)])]
 
 
-@pytest.mark.parametrize("path", ["requirements/install.sh", ".ci/run"])
+@pytest.mark.parametrize("path", ["requirements/install.sh", "requirements/install-airflow.sh", ".ci/run"])
 def test_scripts_can_be_started(path):
     assert os.access(ROOT / path, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / path], check=True)

@@ -1,0 +1,194 @@
+"""The tasks of the DAG: wait for the turn, run a program of bitsum for the run's span, give the turn back; and who is told of failures."""
+
+import datetime
+import json
+import os
+import pathlib
+import re
+import socket
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator, BaseSensorOperator, Context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from bitsum_program import REFUSED, WRONG_USAGE, Program, refusal
+from bitsum_turn import Run, Turn
+
+_UNFINISHED = ["queued", "running"]
+_ASK_AGAIN_SECONDS = 10.0
+# A backfill starts its runs within seconds, unless it is one that goes backwards.
+_PATIENCE_SECONDS = 300.0
+_WEBHOOK_SECONDS = 10.0
+
+
+class Refused(AirflowFailException):
+    """A gate refused: trying again would change nothing. `gate` is empty where the line named none."""
+
+    def __init__(self, line: str):
+        super().__init__(line)
+        self.gate, self.reason = refusal(line)
+
+
+def span_of(context: Context, hours: int) -> int:
+    """The span of a run: its parameter, a number or a date, or else the span of `hours` in which its logical date lies.
+
+    Raises:
+        AirflowFailException: it has neither, or a parameter that is no span.
+    """
+    given = context["params"].get("span")
+    try:
+        moment = datetime.datetime.fromisoformat(given) if isinstance(given, str) else context["dag_run"].logical_date
+    except ValueError as error:
+        raise AirflowFailException(f"the parameter span = {given!r} is neither a number nor a date, as 2026-01-31") from error
+    if isinstance(given, int):
+        return given
+    if moment is None:
+        raise AirflowFailException('this run has neither the parameter span nor a logical date: trigger it with {"span": "2026-01-31"}')
+    return int(moment.replace(tzinfo=moment.tzinfo or datetime.timezone.utc).timestamp()) // (hours * 3600)
+
+
+def run_of(context: Context) -> Run:
+    """The run that a task is part of. BITSUM_AIRFLOW names the installation, on whichever of its hosts the task runs."""
+    here = os.environ.get("BITSUM_AIRFLOW") or f"{socket.gethostname()}:{os.environ.get('AIRFLOW_HOME', '')}"
+    return Run(here, context["dag_run"].dag_id, context["dag_run"].run_id)
+
+
+def run_id(context: Context) -> str:
+    """The id of the run in bitsum's metadata and logs."""
+    return re.sub(r"[^\w.:+-]", "_", context["dag_run"].run_id)[:200]
+
+
+class TakeTurn(BaseSensorOperator):
+    """Waits until no other run works in the pipeline's folder, and no run of an earlier date is under way; then holds the turn.
+
+    It is asked again and again instead of waiting in a process, so that any number of waiting runs leaves room for the one at work.
+    """
+
+    def __init__(self, *, root: str, span_hours: int, **options: Any):
+        super().__init__(mode="reschedule", poke_interval=_ASK_AGAIN_SECONDS, **options)
+        self.root = root
+        self.span_hours = span_hours
+
+    def poke(self, context: Context) -> bool:
+        span = span_of(context, self.span_hours)
+        run, task = run_of(context), context["ti"]
+        turn = Turn(self.root)
+        if turn.holder() != run:
+            earlier = task.get_previous_dagrun("running") or (task.get_previous_dagrun("queued") if self._is_patient(context) else None)
+            if earlier:
+                self.log.info("run %s is of an earlier date and not done: waiting for it", earlier.run_id)
+                return False
+        holder = turn.take(run, lambda other: task.get_dr_count(other.dag, run_ids=[other.run], states=_UNFINISHED) == 0)
+        if holder:
+            self.log.info("run %s of %s at %s has the turn in %s: waiting for it", holder.run, holder.dag, holder.airflow, self.root)
+            return False
+        self.log.info("span %d has the turn", span)
+        return True
+
+    def _is_patient(self, context: Context) -> bool:
+        """Whether an earlier run that has not been started yet is still waited for; Airflow may never start it before this one ends."""
+        since = context["ti"].get_first_reschedule_date(context)
+        return since is None or (datetime.datetime.now(datetime.timezone.utc) - since).total_seconds() < _PATIENCE_SECONDS
+
+
+class GiveBackTurn(BaseOperator):
+    """Lets the next run begin."""
+
+    def __init__(self, *, root: str, **options: Any):
+        super().__init__(**options)
+        self.root = root
+
+    def execute(self, context: Context) -> None:
+        Turn(self.root).give_back(run_of(context))
+
+
+class BitsumOperator(BaseOperator):
+    """Runs a command of bitsum. Exit code 3 and 2 fail the task at once, anything else is tried again.
+
+    A BashOperator would try every exit code again, or none.
+    """
+
+    def __init__(self, *, command: Sequence[str], folder: str, root: str, **options: Any):
+        super().__init__(**options)
+        self.command = list(command)
+        self.folder = folder
+        self.root = root
+        self._program: Program | None = None
+
+    def execute(self, context: Context) -> None:
+        if Turn(self.root).holder() != run_of(context):
+            raise AirflowFailException(f"this run has not the turn in {self.root}: clear its task take_turn")
+        self._program = Program(self.line(context), self.folder)
+        ended = self._program.wait(self.log.info)
+        if ended.code == REFUSED:
+            raise Refused(ended.reason)
+        if ended.code == WRONG_USAGE:
+            raise AirflowFailException(ended.reason)
+        if ended.code:
+            raise AirflowException(ended.reason)
+
+    def line(self, context: Context) -> list[str]:
+        """Program and arguments."""
+        return self.command
+
+    def on_kill(self) -> None:
+        if self._program:
+            self._program.stop()
+
+
+class NodeOperator(BitsumOperator):
+    """Runs a node of the pipeline for the span of the run, with the knobs that the run's parameter `set` gives."""
+
+    def __init__(self, *, span_hours: int, **options: Any):
+        super().__init__(**options)
+        self.span_hours = span_hours
+
+    def line(self, context: Context) -> list[str]:
+        knobs = [*context["params"].get("set", []), f"data.span={span_of(context, self.span_hours)}"]
+        return [*self.command, "--run-id", run_id(context), *(word for knob in knobs for word in ("--set", knob))]
+
+
+class RolloutOperator(BitsumOperator):
+    """Rolls the newest version out. Before a server was ever started there is nothing to do: it begins with the newest version."""
+
+    def __init__(self, *, config_file: str, **options: Any):
+        super().__init__(**options)
+        self.config_file = config_file
+
+    def execute(self, context: Context) -> None:
+        if not pathlib.Path(self.folder, self.config_file).exists():
+            raise AirflowSkipException(f"there is no {self.config_file}: bitsum serve writes it when it starts, with the newest version")
+        super().execute(context)
+
+
+class Alarm:
+    """What happens when a task has failed for good: a line in the log, one in a file, and a POST to the webhook where there is one."""
+
+    def __init__(self, root: str, webhook_file: str):
+        self._file = pathlib.Path(root, "logs", "failures.jsonl")
+        self._webhook_file = webhook_file
+
+    def __call__(self, context: Context) -> None:
+        task, error = context["ti"], context.get("exception")
+        gate, reason = (error.gate, error.reason) if isinstance(error, Refused) else ("", str(error))
+        what = f"{gate} refused" if gate else "failed"
+        failure = {
+            "text": f"{task.dag_id} {task.run_id}, {task.task_id}: {what}: {reason}",
+            "dag": task.dag_id, "run": task.run_id, "task": task.task_id, "gate": gate, "reason": reason, "refused": bool(gate),
+        }  # fmt: skip
+        task.task.log.error("%s", failure["text"])
+        with open(self._file, "a") as file:
+            file.write(json.dumps(failure) + "\n")
+        if self._webhook_file:
+            self._post(failure, task.task.log)
+
+    def _post(self, failure: dict[str, Any], log: Any) -> None:
+        try:
+            url = pathlib.Path(self._webhook_file).read_text().splitlines()[0]
+            body = json.dumps(failure).encode()
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+            urllib.request.urlopen(request, timeout=_WEBHOOK_SECONDS).close()
+        except (OSError, ValueError, IndexError) as error:
+            # The address is a secret: what it was stays out of the log.
+            log.error("the webhook of %s was not reached: %s", self._webhook_file, type(error).__name__)

@@ -1,0 +1,275 @@
+"""Airflow on this machine: start it, stop it. Everything it keeps is in one folder, <pipeline.root>/airflow.
+
+    service.py start [--config FILE] [--set SECTION.KNOB=VALUE ...]      # the knobs of `bitsum run`; [schedule] has those of this
+    service.py stop [--config FILE] [--set ...]
+
+Run by the Python of Airflow's own environment; needs only the standard library. The folder gets
+
+    graph.json        the compiled pipeline that the DAG is made of
+    airflow           Airflow's command line, for this installation: airflow dags trigger ..., airflow backfill create ...
+    password.json     the generated password of the user admin
+    secrets.json      keys, generated once
+    service.json      its address
+    processes.json    what runs: process ids and their start times
+    *.log             what each process says
+"""
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+
+_TOP = pathlib.Path(__file__).resolve().parents[1]
+_BITSUM = _TOP / ".venv/bin/bitsum"
+_AIRFLOW = pathlib.Path(sys.executable).with_name("airflow")
+_HOST = "127.0.0.1"
+_USER = "admin"
+# The API server first: the scheduler's tasks report to it.
+_PROCESSES = {"api-server": [], "scheduler": ["--skip-serve-logs"], "dag-processor": []}
+_START_SECONDS = 180.0
+_STOP_SECONDS = 30.0
+
+
+class ServiceError(Exception):
+    """Airflow cannot be started or stopped; one line."""
+
+
+def main() -> int:
+    """Exit code 0, or 1 with a line on stderr."""
+    parser = argparse.ArgumentParser(description="Start or stop Airflow on this machine.")
+    parser.add_argument("action", choices=("start", "stop"))
+    parser.add_argument("--config", metavar="FILE", help="TOML file with knobs, as for bitsum run")
+    parser.add_argument("--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated")
+    args = parser.parse_args()
+    options = [*(["--config", args.config] if args.config else []), *(word for knob in args.set for word in ("--set", knob))]
+    try:
+        return start(options) if args.action == "start" else stop(options)
+    except ServiceError as error:
+        print(f"airflow: {error}", file=sys.stderr)
+        return 1
+
+
+def start(options: list[str]) -> int:
+    """Start what does not run yet, and say where it is and how to use it."""
+    plan = _plan(options)
+    home = pathlib.Path(plan["root"], "airflow")
+    home.mkdir(exist_ok=True)
+    if running := _running(home):
+        raise ServiceError(f"{', '.join(running)} of {home} run already: make airflow-stop")
+    _write(home / "graph.json", json.dumps(plan, indent=1))
+    port = plan["schedule"]["port"] or _free_port()
+    _write(home / "service.json", json.dumps({"url": f"http://{_HOST}:{port}", "port": port}))
+    environment = _environment(home, plan, port)
+    _write_program(home / "airflow", environment)
+    _airflow(home, environment, "db", "migrate")
+    started: dict[str, subprocess.Popen] = {}
+    try:
+        for name, arguments in _PROCESSES.items():
+            started[name] = _start(home, environment, name, arguments)
+            _write(home / "processes.json", json.dumps({name: [one.pid, _start_time(one.pid)] for name, one in started.items()}))
+            if name == "api-server":
+                _wait(home, port, started, lambda health: True)
+        _wait(home, port, started, lambda health: all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor")))
+    except BaseException:
+        stop_all(home)
+        raise
+    _say(home, plan, port)
+    return 0
+
+
+def stop(options: list[str]) -> int:
+    """Stop what runs; the tasks under way are ended with it, and tried again after the next start."""
+    home = pathlib.Path(_plan(options)["root"], "airflow")
+    stopped = stop_all(home)
+    print(f"stopped: {', '.join(stopped)}" if stopped else f"nothing of {home} runs")
+    return 0
+
+
+def stop_all(home: pathlib.Path) -> list[str]:
+    """Stop the processes that `start` recorded, the last one first; their names."""
+    running = _running(home)
+    for name, pid in reversed(running.items()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        if not _ends(pid, _STOP_SECONDS):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            _ends(pid, _STOP_SECONDS)
+    (home / "processes.json").unlink(missing_ok=True)
+    return list(running)
+
+
+def _plan(options: list[str]) -> dict:
+    done = subprocess.run([_BITSUM, "node", "--list", "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise ServiceError((done.stderr.strip().splitlines() or ["no message"])[-1])
+    return json.loads(done.stdout)
+
+
+def _environment(home: pathlib.Path, plan: dict, port: int) -> dict[str, str]:
+    """What Airflow is told, by its own names."""
+    keys = _secrets(home)
+    password = home / "password.json"
+    if not password.exists():
+        _write(password, json.dumps({_USER: secrets.token_urlsafe(12)}))
+    settings = {
+        "core__dags_folder": str(_TOP / "airflow/dags"),
+        "core__load_examples": "False",
+        "core__executor": "LocalExecutor",
+        "core__parallelism": str(plan["schedule"]["parallelism"]),
+        "core__simple_auth_manager_users": f"{_USER}:admin",
+        "core__simple_auth_manager_passwords_file": str(password),
+        "core__execution_api_server_url": f"http://{_HOST}:{port}/execution/",
+        "core__fernet_key": keys["fernet"],
+        "core__default_timezone": "utc",
+        "database__sql_alchemy_conn": _database(home, plan["schedule"]["database_file"]),
+        "api__host": _HOST,
+        "api__port": str(port),
+        "api__base_url": f"http://{_HOST}:{port}",
+        "api__workers": "1",
+        "api__secret_key": keys["api"],
+        "api_auth__jwt_secret": keys["jwt"],
+        "logging__base_log_folder": str(home / "logs"),
+        "dag_processor__refresh_interval": "30",
+        "usage_data_collection__enabled": "False",
+    }
+    return {
+        "AIRFLOW_HOME": str(home),
+        "BITSUM_GRAPH": str(home / "graph.json"),
+        # Generated once with the keys, so that it stays when the host is given another name.
+        "BITSUM_AIRFLOW": keys["name"],
+        **{f"AIRFLOW__{name.upper()}": value for name, value in settings.items()},
+    }
+
+
+def _database(home: pathlib.Path, file: str) -> str:
+    if not file:
+        return f"sqlite:///{home}/airflow.sqlite"
+    try:
+        return pathlib.Path(file).expanduser().read_text().splitlines()[0].strip()
+    except (OSError, IndexError) as error:
+        raise ServiceError(f"schedule.database_file = {file!r} cannot be read, or is empty: {error}") from error
+
+
+def _secrets(home: pathlib.Path) -> dict[str, str]:
+    file = home / "secrets.json"
+    if not file.exists():
+        fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        keys = {name: secrets.token_hex(32) for name in ("api", "jwt")}
+        _write(file, json.dumps({"fernet": fernet, **keys, "name": f"{socket.gethostname()}:{home}"}))
+    return json.loads(file.read_text())
+
+
+def _write(file: pathlib.Path, text: str, mode: int = 0o600) -> None:
+    """Whole or not at all, and for nobody else to read."""
+    beside = file.with_name(f".{file.name}.writing")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as stream:
+        stream.write(text)
+    os.replace(beside, file)
+
+
+def _write_program(file: pathlib.Path, environment: dict[str, str]) -> None:
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
+    _write(file, f'#!/bin/sh\n# Airflow\'s command line for this folder.\n{exports}\nexec {shlex.quote(str(_AIRFLOW))} "$@"\n', 0o700)
+
+
+def _airflow(home: pathlib.Path, environment: dict[str, str], *arguments: str) -> None:
+    log = home / "setup.log"
+    with open(log, "ab") as output:
+        command = [_AIRFLOW, *arguments]
+        done = subprocess.run(command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise ServiceError(f"airflow {' '.join(arguments)} failed: {_last_line(log)} ({log})")
+
+
+def _start(home: pathlib.Path, environment: dict[str, str], name: str, arguments: list[str]) -> subprocess.Popen:
+    with open(home / f"{name}.log", "ab") as output:
+        return subprocess.Popen(
+            [_AIRFLOW, name, *arguments], env={**os.environ, **environment}, cwd=home, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+
+def _wait(home: pathlib.Path, port: int, started: dict[str, subprocess.Popen], good: Callable[[dict], bool]) -> None:
+    """Until the API server's report of health is `good`."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        for name, process in started.items():
+            if process.poll() is not None:
+                raise ServiceError(f"{name} ended: {_last_line(home / f'{name}.log')} ({home / f'{name}.log'})")
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            # Without the proxies of the environment: it is this machine.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(f"http://{_HOST}:{port}/api/v2/monitor/health", timeout=5) as answer:
+                if good(json.load(answer)):
+                    return
+        time.sleep(0.5)
+    raise ServiceError(f"not ready after {_START_SECONDS:g} s: {home}/*.log say why")
+
+
+def _running(home: pathlib.Path) -> dict[str, int]:
+    """{name: process id} of what `start` recorded and still runs; an id that the system gave to another program is not ours."""
+    try:
+        recorded = json.loads((home / "processes.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return {name: pid for name, (pid, began) in recorded.items() if began and _start_time(pid) == began}
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, in ticks since boot; empty if there is none, or it is a zombie."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _ends(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while _start_time(pid):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind((_HOST, 0))
+        return found.getsockname()[1]
+
+
+def _last_line(log: pathlib.Path) -> str:
+    return next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "it said nothing")
+
+
+def _say(home: pathlib.Path, plan: dict, port: int) -> None:
+    password = json.loads((home / "password.json").read_text())[_USER]
+    dag, knobs = plan["pipeline"], plan["schedule"]
+    program = os.path.relpath(home / "airflow")
+    print(f"Airflow is at http://{_HOST}:{port}, user {_USER}, password {password}")
+    print(f"  DAG {dag}: http://{_HOST}:{port}/dags/{dag}; it runs {knobs['cron'] or 'when it is triggered'}")
+    print(f"""  run a span:      {program} dags trigger {dag} --conf '{{"span": "2026-01-31"}}'""")
+    print(f"""  ... with knobs:  {program} dags trigger {dag} --conf '{{"span": "2026-01-31", "set": ["train.steps=300"]}}'""")
+    print(f"  five days:       {program} backfill create --dag-id {dag} --from-date 2026-01-01 --to-date 2026-01-05")
+    print(f"  what ran:        {program} dags list-runs {dag}")
+    print(f"  what failed:     {plan['root']}/logs/failures.jsonl")
+    print("  stop it:         make airflow-stop (with the same ARGS)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""What is kept of a span that a gate refused: the report, and the records that were set aside.
+
+    <folder>/span-<number>/report.json    {"span": ..., "gate": ..., "reasons": [...], "source": ...}
+    <folder>/span-<number>/<name>         the offending lines or records
+
+The step that refuses loses its outputs; this stays, until the same span is refused again.
+"""
+
+import json
+import pathlib
+import uuid
+from collections.abc import Mapping, Sequence
+
+REPORT_FILE = "report.json"
+
+
+def place_of(folder: str, span: int) -> pathlib.Path:
+    """Where the report of a span is."""
+    return pathlib.Path(folder) / f"span-{span}"
+
+
+def set_aside(folder: str, span: int, gate: str, reasons: Sequence[str], source: str, files: Mapping[str, bytes]) -> pathlib.Path:
+    """Write report and `files`, {name: content}, for `span`; returns where they are. The report appears last.
+
+    Args:
+        source: what was refused: the folder that it came from, or the artifact.
+    """
+    place = place_of(folder, span)
+    place.mkdir(parents=True, exist_ok=True)
+    report = {"span": span, "gate": gate, "reasons": list(reasons), "source": source, "files": sorted(files)}
+    for name, content in {**files, REPORT_FILE: (json.dumps(report, indent=1) + "\n").encode()}.items():
+        writing = place / f".{name}.{uuid.uuid4().hex}"
+        writing.write_bytes(content)
+        writing.rename(place / name)
+    return place

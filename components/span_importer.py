@@ -1,0 +1,78 @@
+"""SpanImporter: a user's own span takes the place of a generated one, as the same artifact."""
+
+import json
+import os
+import pathlib
+import uuid
+
+import tensorflow as tf
+from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
+
+from components import imported, quarantine, span_folders
+from components.errors import BitsumError, Refusal
+from components.examples import describe, shard_path
+from components.progress import report
+from components.settings import Data
+from components.tf_examples import write_records
+
+GATE = "import"
+OFFENDERS_FILE = "offenders.csv"
+# How many offenders the refusal names; the quarantine has all of them.
+NAMED = 3
+
+
+@component
+def SpanImporter(
+    examples: OutputArtifact[standard_artifacts.Examples],
+    data: Parameter[str],
+    folder: Parameter[str],
+    fingerprint: Parameter[str],
+    quarantine_folder: Parameter[str],
+    code: Parameter[str],
+) -> None:
+    """Write the splits of the span in `folder`.
+
+    Args:
+        data: JSON of a settings.Data.
+        fingerprint: of the folder when the run began; TFX looks into its cache with it.
+        quarantine_folder: where the report of a refused span goes.
+        code: hash of the code, so that the cache knows of changes.
+
+    Raises:
+        Refusal: names the first lines that cannot be taken.
+        BitsumError: the span has nothing to train on, or was changed since the run began.
+    """
+    section, place = Data(**json.loads(data)), pathlib.Path(folder)
+    found = imported.read(place, section)
+    if span_folders.fingerprint(place) != fingerprint:
+        raise BitsumError(f"span {section.span} was changed while it was read: {folder}; nothing was taken, run the span again")
+    if found.offenders:
+        raise Refusal(GATE, _refused(found.offenders, section.span, folder, quarantine_folder))
+    if not found.records["train"]:
+        raise BitsumError(f"span {section.span} is empty: no pair in {folder} is one to train on, of at most {section.max_length} bits")
+    for split, records in found.records.items():
+        _write(examples.uri, split, records, section.shards)
+    describe(examples, section)
+    report("generate", repeated=found.repeated, **{split: len(records) for split, records in found.records.items()})
+
+
+def _refused(offenders: list[imported.Offender], span: int, folder: str, quarantine_folder: str) -> str:
+    lines = "".join(f"{offender.file},{offender.line},{offender.text}\n" for offender in offenders)
+    place = quarantine.set_aside(quarantine_folder, span, GATE, list(map(str, offenders)), folder, {OFFENDERS_FILE: lines.encode()})
+    more = f" and {len(offenders) - NAMED} more" if len(offenders) > NAMED else ""
+    listed = " | ".join(map(str, offenders[:NAMED]))
+    return f"span {span} in {folder}: {listed}{more}; the report is in {place}"
+
+
+def _write(uri: str, split: str, records: list[bytes], shards: int) -> None:
+    for shard in range(shards):
+        path = shard_path(uri, split, shard, shards)
+        written = f"{path}.{uuid.uuid4().hex}"
+        try:
+            tf.io.gfile.makedirs(os.path.dirname(path))
+            write_records(written, records[len(records) * shard // shards : len(records) * (shard + 1) // shards])
+            tf.io.gfile.rename(written, path, overwrite=True)
+        except (OSError, tf.errors.OpError) as error:
+            raise BitsumError(f"cannot write {path}: {error}") from error

@@ -1,0 +1,104 @@
+"""`bitsum node`: run one node of the graph, as part of a run that a scheduler holds together; or show the graph to the scheduler.
+
+    bitsum node --list --json > graph.json                              # nodes and edges; needs TFX
+    bitsum node Trainer --run-id 2026-11-22 --set data.span=20261122    # exit code 0 done, 3 refused, 1 failed, 2 wrong usage
+    bitsum node verdict --run-id 2026-11-22                             # 3 if a gate refused the model
+
+The nodes of a run share its id and its knobs. A gate that blesses ends with 0 when it refuses, so that the later nodes see it;
+`verdict` then says so. Nodes of one run that do not wait for one another may run side by side; `bitsum run` waits for them.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+import traceback
+from typing import Any
+
+from components.errors import ConfigError
+from pipeline import config as configuration
+from pipeline import home, quiet
+from pipeline.config import Config
+from pipeline.progress import Progress
+
+VERDICT = "verdict"
+# It becomes the name of a log file, and of a context in the metadata store.
+_RUN_ID = re.compile(r"[\w.:+-]{1,200}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum node`."""
+    parser.add_argument("node", nargs="?", metavar="NODE", help=f"id of the node, or {VERDICT}: what the gates of the run said")
+    parser.add_argument("--run-id", metavar="ID", help="the run that the node is part of; letters, digits and any of _ . : + -")
+    parser.add_argument("--list", action="store_true", help="print the nodes, each with those that have to be done before it")
+    parser.add_argument("--json", action="store_true", help="with --list: as JSON, with what a scheduler needs to start them")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the node; the exit code.
+
+    Raises:
+        ConfigError: no node of that id, no usable run id, or a knob that is wrong.
+        Refusal: a gate refused.
+        BitsumError: the node failed.
+    """
+    config = configuration.load(args.config, args.set)
+    if args.list:
+        print(_json(config, args) if args.json else _text(config))
+        return 0
+    if not args.node or not args.run_id or not _RUN_ID.fullmatch(args.run_id):
+        raise ConfigError(f"--run-id = {args.run_id!r}, NODE = {args.node!r}: both are needed, the id of letters, digits and _ . : + -")
+    root = home.prepare(config.root)
+    log = root / "logs" / f"{args.run_id}.{pathlib.PurePath(args.node).name}.log"
+    with quiet.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+        try:
+            with home.held(root, progress.line, shared=True):
+                _run(config, args.node, args.run_id, progress)
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+            raise
+    return 0
+
+
+def _run(config: Config, node_id: str, run_id: str, progress: Progress) -> None:
+    progress.begin("load libraries")
+    from pipeline import local
+
+    progress.end("done")
+    if node_id == VERDICT:
+        local.conclude(config, run_id, progress.line)
+    else:
+        local.run(config, run_id, progress.begin, progress.end, only=node_id)
+
+
+def _graph(config: Config) -> dict[str, list[str]]:
+    """The graph of a run in a series, whichever its span: imported data has the place of generated data in it."""
+    from pipeline import node
+
+    data = dataclasses.replace(config.data, span=config.data.span or 1)
+    return node.upstream(node.compile_pipeline(dataclasses.replace(config, data=data, spans=dataclasses.replace(config.spans, source=""))))
+
+
+def _text(config: Config) -> str:
+    return "\n".join(f"{node}: {', '.join(before) or '-'}" for node, before in _graph(config).items())
+
+
+def _json(config: Config, args: argparse.Namespace) -> str:
+    """The graph, and what a scheduler has to know to start its nodes."""
+    home.prepare(config.root)
+    options = ["--config", str(pathlib.Path(args.config).resolve())] if args.config else []
+    options += [word for override in args.set for word in ("--set", override)]
+    plan: dict[str, Any] = {
+        "pipeline": config.pipeline.name,
+        "program": str(pathlib.Path(sys.executable).with_name("bitsum")),
+        # Relative paths in knobs are relative to this.
+        "folder": str(pathlib.Path.cwd()),
+        "options": options,
+        "root": str(config.root),
+        "schedule": dataclasses.asdict(config.schedule),
+        "model_name": config.serve.model_name,
+        "nodes": [{"id": node, "upstream": before} for node, before in _graph(config).items()],
+    }
+    return json.dumps(plan, indent=1)

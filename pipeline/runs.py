@@ -1,0 +1,108 @@
+"""The runs that a metadata store knows, each as one row: how far it came, what every gate said, what it pushed, and its margin."""
+
+import dataclasses
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline import housekeeping, recorded, verdicts
+from pipeline.ancestry import Ancestry, Link
+from pipeline.metadata_store import Output
+
+DATA = "data"
+# These raise when they refuse; the others put out a blessing.
+_DATA_GATES = ("ReadableGate", "DataGate")
+_DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
+_LAST_NODE = "Pusher"
+_NOT_REACHED = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run; times are milliseconds since 1970.
+
+    `state`: "done", "refused", "failed at NODE", "killed at NODE" or "running NODE", or "unfinished" between two nodes.
+    `gates`: what each gate said, in a word, in the order of the graph; `reasons`: why, where it refused. `version`: what was
+    pushed, also where it was pushed before; 0 for nothing. `margin`: the certified worst margin, and `change` the difference to
+    the last run before that has one.
+    """
+
+    run: str
+    span: int
+    started: int
+    finished: int
+    state: str
+    cached: int
+    steps: int
+    gates: dict[str, str]
+    reasons: dict[str, str]
+    version: int
+    is_new: bool
+    margin: float | None
+    change: float | None
+
+
+def all_runs(known: Ancestry, last: int = 0) -> list[Run]:
+    """The runs, oldest first; only the `last` ones if that is not 0."""
+    ids = sorted({run: execution for execution, run in sorted(known.run_of.items(), reverse=True)}.items(), key=lambda item: item[1])
+    rows: list[Run] = []
+    before = None
+    for position, (run_id, _) in enumerate(ids):
+        outputs = [_output(known, link) for execution in known.executions_of(run_id) for link in known.outputs(execution)]
+        margin = next((float(output.text(recorded.MARGIN)) for output in outputs if output.text(recorded.MARGIN)), None)
+        if not last or position >= len(ids) - last:
+            rows.append(_run(known, run_id, outputs, margin, before))
+        before = before if margin is None else margin
+    return rows
+
+
+def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | None, before: float | None) -> Run:
+    executions = [known.executions[id] for id in known.executions_of(run_id)]
+    found = verdicts.of_run(outputs)
+    push = verdicts.push_of_run(outputs)
+    gates = {DATA: _data(known, executions)} | {verdict.gate: verdict.word for verdict in found}
+    return Run(
+        run=run_id,
+        span=max((output.artifact.properties["span"].int_value for output in outputs if "span" in output.artifact.properties), default=0),
+        started=min(execution.create_time_since_epoch for execution in executions),
+        finished=max(execution.last_update_time_since_epoch for execution in executions),
+        state=_state(known, executions, any(not verdict.passed for verdict in found)),
+        cached=sum(execution.last_known_state == mlmd.Execution.CACHED for execution in executions),
+        steps=len(executions),
+        gates=gates,
+        reasons={verdict.gate: verdict.reason for verdict in found if not verdict.passed},
+        version=push.version,
+        is_new=push.is_new,
+        margin=margin,
+        change=None if margin is None or before is None else margin - before,
+    )
+
+
+def _data(known: Ancestry, executions: list[mlmd.Execution]) -> str:
+    states = {known.node_of[execution.id]: execution for execution in executions if known.node_of[execution.id] in _DATA_GATES}
+    if any(state.last_known_state == mlmd.Execution.FAILED and not _killed(state) for state in states.values()):
+        return verdicts.REFUSED
+    last = states.get(_DATA_GATES[-1])
+    return "passed" if last is not None and last.last_known_state in _DONE else _NOT_REACHED
+
+
+def _state(known: Ancestry, executions: list[mlmd.Execution], refused: bool) -> str:
+    for execution in executions:
+        node = known.node_of[execution.id]
+        if execution.last_known_state == mlmd.Execution.RUNNING:
+            return f"killed at {node}" if housekeeping.why_abandoned(execution) else f"running {node}"
+        if execution.last_known_state == mlmd.Execution.FAILED:
+            if _killed(execution):
+                return f"killed at {node}"
+            return "refused" if node in _DATA_GATES else f"failed at {node}"
+    if refused:
+        return "refused"
+    done = {known.node_of[execution.id] for execution in executions if execution.last_known_state in _DONE}
+    return "done" if _LAST_NODE in done else "unfinished"
+
+
+def _killed(execution: mlmd.Execution) -> bool:
+    return housekeeping.CLOSED in execution.custom_properties
+
+
+def _output(known: Ancestry, link: Link) -> Output:
+    return Output(known.node_of[link.execution], link.key, known.artifacts[link.artifact])

@@ -1,0 +1,72 @@
+"""What `make airflow` leaves and what `make airflow-stop` takes for its own."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+_FILE = pathlib.Path(__file__).parents[2] / "airflow" / "service.py"
+
+
+@pytest.fixture(scope="module")
+def service():
+    spec = importlib.util.spec_from_file_location("airflow_service", _FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def record(home: pathlib.Path, **processes: list) -> None:
+    (home / "processes.json").write_text(json.dumps(processes))
+
+
+def test_only_processes_that_were_started_are_stopped_not_those_that_got_their_ids(service, tmp_path):
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as ours, subprocess.Popen(["sleep", "60"]) as strange:
+        try:
+            record(tmp_path, scheduler=[ours.pid, service._start_time(ours.pid)], **{"api-server": [strange.pid, "1"]})
+            assert service.stop_all(tmp_path) == ["scheduler"]
+            assert ours.wait(10) == -15
+            assert strange.poll() is None
+            assert service.stop_all(tmp_path) == []
+        finally:
+            strange.kill()
+
+
+def test_what_was_never_started_cannot_be_stopped(service, tmp_path):
+    assert service.stop_all(tmp_path) == []
+    record(tmp_path, scheduler=[2**22 + 1, "5"])
+    assert service.stop_all(tmp_path) == []
+
+
+def test_keys_and_password_are_made_once_for_nobody_else_to_read(service, tmp_path):
+    plan = {"schedule": {"parallelism": 2, "database_file": ""}}
+    first = service._environment(tmp_path, plan, 1)
+    assert service._environment(tmp_path, plan, 1) == first
+    assert first["AIRFLOW__API__HOST"] == "127.0.0.1"
+    for name in ("password.json", "secrets.json"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    service._write_program(tmp_path / "airflow", first)
+    assert (tmp_path / "airflow").stat().st_mode & 0o777 == 0o700
+    other = tmp_path / "other"
+    other.mkdir()
+    assert service._environment(other, plan, 1)["AIRFLOW__API_AUTH__JWT_SECRET"] != first["AIRFLOW__API_AUTH__JWT_SECRET"]
+
+
+def test_another_database_comes_from_a_file_since_its_address_holds_a_password(service, tmp_path):
+    file = tmp_path / "database"
+    file.write_text("postgresql+psycopg2://airflow:secret@127.0.0.1/airflow\n")
+    assert service._database(tmp_path, str(file)) == "postgresql+psycopg2://airflow:secret@127.0.0.1/airflow"
+    with pytest.raises(service.ServiceError, match="database_file"):
+        service._database(tmp_path, str(tmp_path / "none"))
+
+
+def test_a_missing_pipeline_is_told_in_one_line(service, tmp_path, monkeypatch):
+    program = tmp_path / "bitsum"
+    program.write_text("#!/bin/sh\necho noise >&2\necho 'bitsum: schedule.start = 5: wrong' >&2\nexit 2\n")
+    os.chmod(program, 0o755)
+    monkeypatch.setattr(service, "_BITSUM", program)
+    with pytest.raises(service.ServiceError, match="^bitsum: schedule.start = 5: wrong$"):
+        service._plan([])

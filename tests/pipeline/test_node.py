@@ -1,0 +1,80 @@
+"""`bitsum node`: the nodes one by one, each in a process of its own, come to what `bitsum run` comes to."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import cli, home
+from tests.pipeline.conftest import SMALL
+
+BITSUM = str(pathlib.Path(sys.executable).with_name("bitsum"))
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A function: arguments -> what `bitsum node` with them did, in tmp_path / "var"."""
+    knobs = [word for knob in (f"pipeline.root={tmp_path / 'var'}", *SMALL) for word in ("--set", knob)]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([BITSUM, "node", *arguments, *knobs], capture_output=True, text=True)
+
+    return run
+
+
+def test_the_list_is_the_graph_with_its_edges_in_an_order_in_which_it_can_run(node, tmp_path):
+    done = node("--list", "--json", "--set", "data.span=3")
+    plan = json.loads(done.stdout)
+    assert plan["program"] == BITSUM and plan["root"] == str(tmp_path / "var")
+    assert plan["options"][-2:] == ["--set", SMALL[-1]]
+    seen = set()
+    for one in plan["nodes"]:
+        assert set(one["upstream"]) <= seen, one
+        seen.add(one["id"])
+    upstream = {one["id"]: set(one["upstream"]) for one in plan["nodes"]}
+    assert {"DataGate"} <= upstream["Trainer"] and {"Trainer", "Prover", "InfraValidator"} <= upstream["Pusher"]
+
+
+def test_a_refusal_ends_with_3_a_failure_with_1_wrong_usage_with_2_each_in_one_line(node, tmp_path):
+    done = node("Nobody", "--run-id", "one")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "no node 'Nobody'" in done.stderr and "Trainer" in done.stderr
+    done = node("verdict", "--run-id", "one")
+    assert done.returncode == 1 and "has pushed nothing" in done.stderr
+    done = node("Trainer", "--run-id", "a/b")
+    assert done.returncode == 2 and "'a/b'" in done.stderr
+
+    for name in ("BitstringExampleGen", "ArithmeticValidator"):
+        assert node(name, "--run-id", "one").returncode == 0
+    [folder] = (tmp_path / "var" / "artifacts" / "BitstringExampleGen" / "examples").iterdir()
+    for file in (folder / "Split-eval").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    assert node("ArithmeticValidator", "--run-id", "two").returncode == 1, "its examples are not there in another run"
+    assert node("BitstringExampleGen", "--run-id", "two").returncode == 0
+    # The first look was at whole files; without the cache it is another one.
+    assert node("ArithmeticValidator", "--run-id", "two", "--set", "pipeline.cache=false").returncode == 0
+    done = node("ReadableGate", "--run-id", "two")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert done.stderr.startswith("bitsum: data gate refused: ")
+
+
+def test_nodes_of_one_run_share_the_folder_and_a_whole_run_waits_for_them(tmp_path):
+    root = home.prepare(tmp_path / "var")
+    waited = []
+    with home.held(root, waited.append, shared=True), home.held(root, waited.append, shared=True):
+        program = (
+            "import sys, pathlib; from pipeline import home\n"
+            f"with home.held(pathlib.Path({str(root)!r}), lambda line: print(line, flush=True)): print('began')"
+        )
+        whole = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert "waiting" in whole.stdout.readline()
+        assert whole.poll() is None
+    assert whole.communicate(timeout=30)[0] == "began\n"
+    assert waited == []
+
+
+def test_node_needs_its_run(capsys):
+    assert cli.main(["node", "Trainer"]) == 2
+    assert "--run-id" in capsys.readouterr().err
