@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test test-fast campaign airflow airflow-stop airflow-test lock clean
+.PHONY: help setup run test test-fast test-long campaign airflow airflow-stop airflow-test lock clean
 
 help:  ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile | while read -r target _ text; do printf 'make %-13s %s\n' "$$target" "$$text"; done
@@ -16,13 +16,17 @@ setup:  ## make the Python environment .venv/, or repair it
 run: setup  ## the whole pipeline: generate, validate, train, evaluate, push, serve, ask
 	@.venv/bin/bitsum run $(ARGS)
 
-test: setup  ## all tests but those of make airflow-test
-	@$(PYTHON) -m pytest tests --ignore=tests/airflow --numprocesses=2 --dist=loadfile $(ARGS)
+test: setup  ## all tests but those of make test-long and make airflow-test
+	@$(PYTHON) -m pytest tests --ignore=tests/airflow -m "not long" --numprocesses=2 --dist=loadfile $(ARGS)
 
 test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under a minute
 	@$(PYTHON) -m pytest tests/fast --numprocesses=2 $(ARGS)
 
+test-long: setup  ## the tests that take minutes each: whole runs beside, after and instead of one another
+	@$(PYTHON) -m pytest tests --ignore=tests/airflow -m long --numprocesses=2 --dist=loadfile $(ARGS)
+
 campaign: setup  ## the measurements at full size, with their tables
+	@requirements/install-airflow.sh
 	@$(PYTHON) -m benchmarks.campaign
 
 airflow: setup  ## the pipeline on a schedule: Airflow on this machine, with its own environment; prints where and how

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import certified_seeds, float32_steps, fuzz, kills, refusals, seeds, serving_throughput, streaming, swaps
+from benchmarks import certified_seeds, float32_steps, fuzz, kills, refusals, scheduled_runs, seeds, serving_throughput, streaming, swaps
 
 CLAIMS = {
     "trained and proven, a hundred seeds": certified_seeds.main,
@@ -14,6 +14,7 @@ CLAIMS = {
     "malformed requests": fuzz.main,
     "requests a second": serving_throughput.main,
     "long numbers": streaming.main,
+    "scheduled runs": scheduled_runs.main,
 }
 
 

@@ -52,7 +52,7 @@ def Prover(
 ) -> None:
     """Prove the model, or say why not; bless it if it is evaluated and proven (or the proof is not required).
 
-    A proven model whose margin is below `margin_share` of the baseline's is not blessed either.
+    A proven model whose margin is too far below the baseline's (`margin_refusal`) is not blessed either.
 
     Args:
         evaluation: the Evaluator's blessing of the same model.
@@ -78,7 +78,7 @@ def Prover(
 
     evaluated = evaluation.get_int_custom_property(BLESSED)
     before = margin_of(baseline, task)
-    worse = margin_refusal(found.margin, before, knobs.margin_share)
+    worse = margin_refusal(found.margin, before, knobs)
     blessed = int(bool(evaluated) and (found.proven or not knobs.required) and not worse)
     values = {BLESSED: blessed, EVALUATED: evaluated, PROVEN: int(found.proven), REQUIRED: int(knobs.required), _CURRENT_MODEL_ID: model.id}
     values |= {MARGIN_KEPT: int(not worse), SPAN: span}
@@ -101,13 +101,14 @@ def margin_of(model: standard_artifacts.Model | None, task: str) -> float | None
     return checker.check(claims.write(finding.certificate), weights, TASKS[task]).margin if finding.certificate else None
 
 
-def margin_refusal(margin: float | None, before: float | None, share: float) -> str:
+def margin_refusal(margin: float | None, before: float | None, knobs: settings.Proof) -> str:
     """Why a worst margin of `margin` is too little beside `before`, that of the baseline; "" if it is not, or one has none."""
-    if margin is None or before is None or margin >= share * before:
+    if margin is None or before is None or margin >= knobs.margin_share * min(before, knobs.margin_enough):
         return ""
+    counted = f", which counts as {knobs.margin_enough:g} (proof.margin_enough)" if before > knobs.margin_enough else ""
     return (
-        f"proven, but its worst margin {_shown(margin)} is less than {share:g} times the {_shown(before)} of the model it is compared with "
-        "(proof.margin_share)"
+        f"proven, but its worst margin {_shown(margin)} is less than {knobs.margin_share:g} times (proof.margin_share) the {_shown(before)} "
+        f"of the model it is compared with{counted}"
     )
 
 

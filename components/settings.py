@@ -214,6 +214,10 @@ class Proof(Section):
         0.5, "A model is refused whose certified worst margin is below this share of that of the model it is compared with. Honest "
         "retraining varies; 0 allows all.", at_least=0.0, at_most=1.0,
     )
+    margin_enough: float = knob(
+        6.0, "In that comparison, the earlier model's margin counts up to this. Margins grow with each warm start, from 5 to 17 and "
+        "more, and no cold start, as after a change of train.units, would ever reach half of that.", at_least=0.0, at_most=1e6,
+    )
     parallel_above: int = knob(
         32, "Longer numbers are added in chunks that run side by side, by a proven model; an unproven one goes bit by bit.",
         unit="bits", at_least=1, at_most=2**31 - 1,

@@ -85,7 +85,7 @@ def test_a_model_whose_margin_is_too_far_below_the_last_blessed_one_s_is_refused
     reason, before = (blessing.get_string_custom_property(name) for name in ("reason", "baseline_margin"))
     margin = blessing.get_string_custom_property("margin")
     assert reason == ("" if expected else (
-        f"proven, but its worst margin {margin} is less than 0.5 times the {before} of the model it is compared with (proof.margin_share)"
+        f"proven, but its worst margin {margin} is less than 0.5 times (proof.margin_share) the {before} of the model it is compared with"
     ))
     # The other way round nothing is in the way.
     assert _prove(tmp_path, baseline, baseline=worse, margin_share=1.0)[1].get_int_custom_property("blessed") == 1
@@ -123,3 +123,20 @@ def test_a_model_that_is_evaluated_but_not_proven_is_never_the_last_blessed_one(
     assert [model.id for model in found["model"]] == [1]
     found = LastBlessedModelStrategy().resolve_artifacts(None, channels | {"candidate": [proven]})
     assert found["model"] == []
+
+
+@pytest.mark.parametrize(
+    ("margin", "before", "share", "enough", "words"),
+    [
+        (2.9, 6.0, 0.5, 6.0, "2.9 is less than 0.5 times (proof.margin_share) the 6 of the model it is compared with"),
+        (2.9, 17.0, 0.5, 6.0, "the 17 of the model it is compared with, which counts as 6 (proof.margin_enough)"),
+        (3.0, 17.0, 0.5, 6.0, ""),
+        (3.0, 17.0, 0.5, 100.0, "3 is less than 0.5 times (proof.margin_share) the 17 of"),
+        (0.1, 17.0, 0.0, 6.0, ""),
+        (None, 17.0, 1.0, 6.0, ""),
+        (0.1, None, 1.0, 6.0, ""),
+    ],
+)
+def test_an_earlier_margin_counts_up_to_what_is_enough(margin, before, share, enough, words):
+    said = prover.margin_refusal(margin, before, settings.Proof(margin_share=share, margin_enough=enough))
+    assert bool(said) == bool(words) and words in said

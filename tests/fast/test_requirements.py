@@ -19,6 +19,7 @@ LOCKS = ("lock.txt", "airflow.txt", "postgresql.txt", "uv.txt", "compiler.txt")
 def pinned(name: str) -> dict[str, list[str]]:
     """{"package==version": its hashes} of a file in requirements/; a line of any other form is an error."""
     found: dict[str, list[str]] = {}
+    last = ""
     for line in (REQUIREMENTS / name).read_text().splitlines():
         line = line.strip().removesuffix("\\").strip()
         if not line or line.startswith("#"):

@@ -32,6 +32,10 @@ class Server:
         server = (f"metadata.port={self.port}", f"metadata.user={USER}", f"metadata.password_file={self.password_file}")
         return "metadata.backend=postgresql", *server, *more
 
+    def url(self, database: str) -> str:
+        """SQLAlchemy's URL of a database."""
+        return f"postgresql+psycopg2://{USER}:{self._password}@127.0.0.1:{self.port}/{database}"
+
     def start(self) -> None:
         self._call("pg_ctl", "start", "--wait", f"--log={self._folder / 'log'}", f"--options=-p {self.port} {_SETTINGS}")
 

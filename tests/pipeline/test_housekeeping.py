@@ -100,6 +100,7 @@ def test_more_than_a_page_of_them(store):
     assert sorted(one.execution for one in housekeeping.close_abandoned(open_store(store.config))) == ids
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_is_closed_by_the_next_one_and_its_outputs_are_collected(tmp_path, capfd):
     root = tmp_path / "var"
     settings = [word for setting in (f"pipeline.root={root}", *SMALL) for word in ("--set", setting)]

@@ -127,6 +127,7 @@ def test_refused(options, code, words, tmp_path, capfd):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_every_container_does_its_work(compiled, tmp_path, monkeypatch):
     """The launcher of Kubeflow Pipelines, as far as a container sees it: files in place of a bucket, one command after the other."""
     spec, _, _ = compiled(overrides=[*SMALL, f"pipeline.push_to={tmp_path / 'served'}"])

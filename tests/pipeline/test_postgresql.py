@@ -94,6 +94,7 @@ def test_a_database_that_goes_away_and_comes_back(server, tmp_path):
     assert metadata_store.open_store(config).get_contexts() == []
 
 
+@pytest.mark.long
 def test_two_runs_at_once_on_one_database(server, tmp_path):
     """Each in a folder of its own, where no lock of ours holds one back; both begin on an empty database."""
     settings = [*server.settings("metadata.database=two"), *SMALL]

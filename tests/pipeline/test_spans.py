@@ -124,6 +124,7 @@ def test_a_source_without_a_span_is_a_wrong_configuration(bitsum_run, tmp_path):
     assert "spans.source" in errors and "Set data.span, too" in errors
 
 
+@pytest.mark.long
 def test_the_story_of_the_served_model(bitsum_run, tmp_path):
     served = tmp_path / "var" / "serving" / "bitsum"
 

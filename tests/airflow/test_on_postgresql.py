@@ -1,0 +1,34 @@
+"""A real Airflow whose database and metadata are on a PostgreSQL that these tests install: what fails, and what is tried again."""
+
+import json
+
+
+def test_a_run_with_neither_span_nor_date_fails_at_once_and_says_what_it_needs(on_postgresql):
+    story, _ = on_postgresql
+    story.airflow.trigger("nothing", None, {})
+    assert story.airflow.wait("nothing", 300) == "failed"
+    [told] = story.told_of("nothing")
+    assert told["task"] == "take_turn" and "parameter span" in told["reason"] and not told["refused"]
+
+
+def test_a_machine_that_fails_is_tried_again(on_postgresql, tmp_path):
+    """The span is in no folder yet, as when the data come late."""
+    story, database = on_postgresql
+    story.airflow.trigger("late", None, {"span": 7, "set": [f"spans.source={tmp_path}"]})
+    assert story.airflow.wait("late", 300) == "failed"
+    tasks = story.airflow.tasks("late")
+    assert tasks["BitstringExampleGen"]["try_number"] == 2
+    [told] = [told for told in story.told_of("late") if told["task"] == "BitstringExampleGen"]
+    assert "span 7 does not exist" in told["reason"] and not told["refused"]
+    assert not (story.root / "schedule" / "turn.json").exists(), "the next run may begin"
+
+    # Both in the database, and nowhere else.
+    assert database.query("airflow", "SELECT state FROM dag_run ORDER BY run_id") == ["failed", "failed"]
+    assert database.query("bitsum", "SELECT count(*) FROM information_schema.tables WHERE table_name = 'execution'") == ["1"]
+    assert not list(story.root.rglob("*.sqlite"))
+
+
+def test_what_failed_stands_in_a_file_too(on_postgresql):
+    story, _ = on_postgresql
+    lines = (story.root / "logs" / "failures.jsonl").read_text().splitlines()
+    assert {json.loads(line)["run"] for line in lines} == {"nothing", "late"}
