@@ -73,6 +73,8 @@ def start(options: list[str]) -> int:
     environment = _environment(home, plan, port)
     _write_program(home / "airflow", environment)
     _airflow(home, environment, "db", "migrate")
+    # So that the DAG is there as soon as the scheduler is, and can be triggered.
+    _airflow(home, environment, "dags", "reserialize")
     started: dict[str, subprocess.Popen] = {}
     try:
         for name, arguments in _PROCESSES.items():
@@ -260,7 +262,7 @@ def _last_line(log: pathlib.Path) -> str:
 def _say(home: pathlib.Path, plan: dict, port: int) -> None:
     password = json.loads((home / "password.json").read_text())[_USER]
     dag, knobs = plan["pipeline"], plan["schedule"]
-    program = os.path.relpath(home / "airflow")
+    program = min(os.path.relpath(home / "airflow"), str(home / "airflow"), key=len)
     print(f"Airflow is at http://{_HOST}:{port}, user {_USER}, password {password}")
     print(f"  DAG {dag}: http://{_HOST}:{port}/dags/{dag}; it runs {knobs['cron'] or 'when it is triggered'}")
     print(f"""  run a span:      {program} dags trigger {dag} --conf '{{"span": "2026-01-31"}}'""")

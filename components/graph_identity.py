@@ -30,25 +30,21 @@ def graph_sha256(model_dir: str | pathlib.Path) -> str:
     return Graph(model_dir).sha256()
 
 
-def differences_from(model_dir: str | pathlib.Path, save: Callable[[str], None]) -> list[str]:
-    """`differences` of a model from what `save` writes to the folder that it is given, the fresh export of the cell.
+def fresh(save: Callable[[str], None]) -> Graph:
+    """The graph of what `save` writes to the folder that it is given, a fresh export of the cell."""
+    with tempfile.TemporaryDirectory(prefix="bitsum-cell-") as folder:
+        model_dir = pathlib.Path(folder) / "model"
+        save(str(model_dir))
+        return Graph(model_dir)
+
+
+def differences(model_dir: str | pathlib.Path, expected: Graph) -> list[str]:
+    """What distinguishes the graph of a SavedModel from the expected one, one line each, at most `MOST`; empty where they are the same.
 
     Raises:
         BitsumError: there is no readable SavedModel.
     """
-    with tempfile.TemporaryDirectory(prefix="bitsum-cell-") as folder:
-        expected_dir = pathlib.Path(folder) / "model"
-        save(str(expected_dir))
-        return differences(model_dir, expected_dir)
-
-
-def differences(model_dir: str | pathlib.Path, expected_dir: str | pathlib.Path) -> list[str]:
-    """What distinguishes the graph of a SavedModel from the expected one, one line each, at most `MOST`; empty where they are the same.
-
-    Raises:
-        BitsumError: one of them is no readable SavedModel.
-    """
-    graph, expected = Graph(model_dir), Graph(expected_dir)
+    graph = Graph(model_dir)
     found = [f"there is a file {name}, which a server may read" for name in _OTHER_FILES if (pathlib.Path(model_dir) / name).exists()]
     if graph.sha256() != expected.sha256():
         found += graph_differences.explained(graph, expected, MOST)

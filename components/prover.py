@@ -107,8 +107,8 @@ def margin_refusal(margin: float | None, before: float | None, knobs: settings.P
         return ""
     counted = f", which counts as {knobs.margin_enough:g} (proof.margin_enough)" if before > knobs.margin_enough else ""
     return (
-        f"proven, but its worst margin {_shown(margin)} is less than {knobs.margin_share:g} times (proof.margin_share) the {_shown(before)} "
-        f"of the model it is compared with{counted}"
+        f"proven, but its worst margin {_shown(margin)} is less than {knobs.margin_share:g} times (proof.margin_share) "
+        f"the {_shown(before)} of the model it is compared with{counted}"
     )
 
 

@@ -9,11 +9,11 @@ import argparse
 import os
 import pathlib
 import re
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from components.errors import BitsumError, ConfigError
 from pipeline import config as configuration
+from pipeline import quiet
 from pipeline.config import Config
 
 if TYPE_CHECKING:
@@ -40,11 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile, write the file, say what is in it; 0."""
     config = configuration.load(args.config, args.set)
-    with tempfile.TemporaryDirectory(prefix="bitsum-compile-") as folder:
-        from pipeline import quiet
-
-        with quiet.into(pathlib.Path(folder) / "log"):
-            documents = compiled(config, args.image, args.claim)
+    with quiet.into_nothing():
+        documents = compiled(config, args.image, args.claim)
     write(pathlib.Path(args.output), documents)
     tasks = documents[0]["root"]["dag"]["tasks"]
     print(f"{args.output}: {len(tasks)} nodes, image {args.image}, command {' '.join(COMMAND)}")

@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import TextIO
@@ -41,6 +42,13 @@ def into(log: pathlib.Path) -> Iterator[TextIO]:
             for descriptor, target in zip(kept, (1, 2)):
                 os.dup2(descriptor, target)
                 os.close(descriptor)
+
+
+@contextlib.contextmanager
+def into_nothing() -> Iterator[None]:
+    """Drop the noise, for what is over at once and says in its exception what went wrong."""
+    with tempfile.TemporaryDirectory(prefix="bitsum-log-") as folder, into(pathlib.Path(folder) / "log"):
+        yield
 
 
 def database() -> None:

@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """
     config = configuration.load(args.config, args.set)
     if args.list:
-        print(_json(config, args) if args.json else _text(config))
+        with quiet.into_nothing():
+            listed = _json(config, args) if args.json else _text(config)
+        print(listed)
         return 0
     if not args.node or not args.run_id or not _RUN_ID.fullmatch(args.run_id):
         raise ConfigError(f"--run-id = {args.run_id!r}, NODE = {args.node!r}: both are needed, the id of letters, digits and _ . : + -")

@@ -294,13 +294,13 @@ TAMPERINGS = {
 
 
 def test_the_model_is_itself(certified_model):
-    assert graph_identity.differences(certified_model, certified_model) == []
+    assert graph_identity.differences(certified_model, canonical_graph.Graph(certified_model)) == []
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_tampering_is_noticed_and_named(tampered, certified_model, name):
     change, words = TAMPERINGS[name]
-    found = graph_identity.differences(tampered(change), certified_model)
+    found = graph_identity.differences(tampered(change), canonical_graph.Graph(certified_model))
     assert 1 <= len(found) <= graph_identity.MOST and not any("\n" in line for line in found)
     assert any(words in line for line in found), found
 
@@ -331,7 +331,7 @@ def test_two_functions_or_nodes_of_one_name_are_refused(tampered, certified_mode
         (recursion, "is recursive, or nested too deeply"),
     ]:
         with pytest.raises(BitsumError, match="saved_model.pb is damaged: ") as refusal:
-            graph_identity.differences(tampered(change), certified_model)
+            graph_identity.differences(tampered(change), canonical_graph.Graph(certified_model))
         assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -340,7 +340,7 @@ def test_other_files_that_a_server_reads_are_noticed(tampered, certified_model, 
     folder = tampered()
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).touch()
-    assert graph_identity.differences(folder, certified_model) == [f"there is a file {name}, which a server may read"]
+    assert graph_identity.differences(folder, canonical_graph.Graph(certified_model)) == [f"there is a file {name}, which a server may read"]
 
 
 def change_somewhere(message, draw):
@@ -392,12 +392,12 @@ def test_what_is_ignored_is_ignored(tampered, certified_model):
         function(model, "step").arg_attr[0].attr["_user_specified_name"].s = b"x"
 
     folder = tampered(ignored)
-    assert graph_identity.differences(folder, certified_model) == []
+    assert graph_identity.differences(folder, canonical_graph.Graph(certified_model)) == []
     assert graph_identity.graph_sha256(folder) == graph_identity.graph_sha256(certified_model)
 
 
 def test_another_number_of_units_is_named(certified_model):
-    found = graph_identity.differences_from(certified_model, lambda folder: export.save(GRU(3), folder))
+    found = graph_identity.differences(certified_model, graph_identity.fresh(lambda folder: export.save(GRU(3), folder)))
     assert any(line == "main graph: node W_o: attr[shape] shape dim[0] size is 8, the cell has 3" for line in found), found
 
 
@@ -412,7 +412,7 @@ def test_an_export_of_other_code_is_another_graph(certified_model, monkeypatch):
             return advance(self, x_z, x_r, x_h, h)
 
     monkeypatch.setattr(GRU, "advance", reversed_z)
-    found = graph_identity.differences_from(certified_model, lambda folder: export.save(GRU(8), folder))
+    found = graph_identity.differences(certified_model, graph_identity.fresh(lambda folder: export.save(GRU(8), folder)))
     assert any("while_body" in line and "is missing" in line for line in found), found
 
 
@@ -434,7 +434,7 @@ def test_an_export_of_another_process_with_other_weights_is_the_same(certified_m
     command = [sys.executable, "-c", EXPORT_AFTER_OTHER_WORK, str(folder)]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": "7"})
     assert (folder / "saved_model.pb").read_bytes() != (certified_model / "saved_model.pb").read_bytes()
-    assert graph_identity.differences(folder, certified_model) == []
+    assert graph_identity.differences(folder, canonical_graph.Graph(certified_model)) == []
     assert saved_weights.read(folder) != certified.weights()
 
 
