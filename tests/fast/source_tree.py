@@ -41,6 +41,7 @@ class SourceTree:
 
     def __init__(self, root: pathlib.Path):
         self.modules: dict[str, Module] = {}
+        self._imports: dict[str, list[Import]] = {}
         for layer in LAYERS:
             for path in sorted((root / layer).rglob("*.py")):
                 relative = path.relative_to(root)
@@ -49,6 +50,11 @@ class SourceTree:
 
     def imports(self, module: Module) -> list[Import]:
         """What `module` imports; of our own packages the very module, so `from components import errors` is components.errors."""
+        if module.name not in self._imports:
+            self._imports[module.name] = self._read_imports(module)
+        return self._imports[module.name]
+
+    def _read_imports(self, module: Module) -> list[Import]:
         found = []
         for node, at_once in _walk(module.tree, at_once=True):
             if isinstance(node, ast.Import):

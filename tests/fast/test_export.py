@@ -2,8 +2,6 @@
 
 import itertools
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,10 +9,8 @@ import tensorflow as tf
 
 from components import export, graph_identity, model_identity, signatures
 from components.addition import from_bits, to_bits
-from components.carry_select import CarrySelect
 from components.errors import BitsumError
 from components.gru import GRU
-from components.transducer import ADDITION
 from tests.fast.hand_made import adder
 
 
@@ -240,34 +236,6 @@ def test_nothing_is_left_beside_the_model_and_an_existing_one_is_not_overwritten
         export.save(GRU(3, seed=9), str(model_dir))
     assert [path.name for path in model_dir.parent.iterdir()] == ["model"]
     assert model_identity.fingerprint(str(model_dir)) == before
-
-
-EXPORT_AFTER_OTHER_WORK = """
-import sys
-import tensorflow as tf
-from components import export, model_identity
-from components.carry_select import CarrySelect
-from components.gru import GRU
-from components.transducer import ADDITION
-for number in range(3):
-    tf.function(lambda: tf.while_loop(lambda i: i < 3, lambda i: i + 1, [number]))()
-    tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: tf.scan(lambda y, z: y + z, tf.stack([x, x]))[0]))(tf.constant(number))
-for folder, parallel in zip(sys.argv[1:], (None, CarrySelect(ADDITION, 20, 8))):
-    export.save(GRU(3, seed=5), folder, parallel)
-    print(model_identity.fingerprint(folder))
-"""
-
-
-def test_identity_is_that_of_another_process_that_did_other_work_before(tmp_path):
-    options = {"steps": None, "chunks": CarrySelect(ADDITION, 20, 8), "other": CarrySelect(ADDITION, 20, 9)}
-    for name, parallel in options.items():
-        export.save(GRU(3, seed=5), str(tmp_path / name), parallel)
-    command = [sys.executable, "-c", EXPORT_AFTER_OTHER_WORK, str(tmp_path / "there"), str(tmp_path / "there_chunks")]
-    there = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    here = [model_identity.fingerprint(str(tmp_path / name)) for name in options]
-    assert here[:2] == there
-    assert len(set(here)) == 3
-    assert (tmp_path / "steps" / "saved_model.pb").read_bytes() != (tmp_path / "there" / "saved_model.pb").read_bytes()
 
 
 def test_identity_notices_other_weights_and_another_wiring(model_dir, tmp_path, monkeypatch):
