@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import uuid
 
 import tensorflow as tf
@@ -27,31 +26,32 @@ NAMED = 3
 def SpanImporter(
     examples: OutputArtifact[standard_artifacts.Examples],
     data: Parameter[str],
-    folder: Parameter[str],
+    source: Parameter[str],
     fingerprint: Parameter[str],
     quarantine_folder: Parameter[str],
     code: Parameter[str],
 ) -> None:
-    """Write the splits of the span in `folder`.
+    """Write the splits of the span, which lies in a folder of its own below `source`.
 
     Args:
         data: JSON of a settings.Data.
-        fingerprint: of the folder when the run began; TFX looks into its cache with it.
+        fingerprint: of that folder when the run began, "" where there was none; TFX looks into its cache with it.
         quarantine_folder: where the report of a refused span goes.
         code: hash of the code, so that the cache knows of changes.
 
     Raises:
         Refusal: names the first lines that cannot be taken.
-        BitsumError: the span has nothing to train on, or was changed since the run began.
+        BitsumError: the span is not there, has nothing to train on, or was changed since the run began.
     """
-    section, place = Data(**json.loads(data)), pathlib.Path(folder)
+    section = Data(**json.loads(data))
+    place = span_folders.folder_of(source, section.span)
     found = imported.read(place, section)
     if span_folders.fingerprint(place) != fingerprint:
-        raise BitsumError(f"span {section.span} was changed while it was read: {folder}; nothing was taken, run the span again")
+        raise BitsumError(f"span {section.span} was changed while it was read: {place}; nothing was taken, run the span again")
     if found.offenders:
-        raise Refusal(GATE, _refused(found.offenders, section.span, folder, quarantine_folder))
+        raise Refusal(GATE, _refused(found.offenders, section.span, str(place), quarantine_folder))
     if not found.records["train"]:
-        raise BitsumError(f"span {section.span} is empty: no pair in {folder} is one to train on, of at most {section.max_length} bits")
+        raise BitsumError(f"span {section.span} is empty: no pair in {place} is one to train on, of at most {section.max_length} bits")
     for split, records in found.records.items():
         _write(examples.uri, split, records, section.shards)
     describe(examples, section)

@@ -12,6 +12,7 @@ from tfx.types import Channel, standard_artifacts
 from components import last_blessed, logged_requests, span_folders, span_resolvers
 from components.artifacts import DataBlessing
 from components.drift_validator import DriftValidator
+from components.errors import BitsumError
 from components.examples import BitstringExampleGen, data_parameter
 from components.request_statistics import RequestStatistics
 from components.span_importer import SpanImporter
@@ -24,20 +25,15 @@ GATE = "DataGate"
 
 
 def generator(config: Config, code: str) -> BaseComponent:
-    """The component that makes or imports the span of the run.
-
-    Raises:
-        BitsumError: the span is not there or empty.
-    """
+    """The component that makes or imports the span of the run."""
     if not config.spans.source:
         return BitstringExampleGen(data=data_parameter(config.data), code=code)
     if not config.data.span:
         config.spans.refuse("source", "the data of which span? Set data.span, too")
-    folder = span_folders.folder_of(config.spans.source, config.data.span)
     return SpanImporter(
         data=data_parameter(config.data),
-        folder=str(folder),
-        fingerprint=span_folders.fingerprint(folder),
+        source=_absolute(config.spans.source),
+        fingerprint=_fingerprint(config.spans.source, config.data.span),
         quarantine_folder=quarantine(config),
         code=code,
     ).with_id(GENERATOR)
@@ -57,7 +53,7 @@ def drift(config: Config, statistics: BaseComponent, code: str) -> list[BaseNode
         data_blessing=Channel(type=DataBlessing, producer_component_id=GATE),
     ).with_id("PreviousSpan")
     log = config.spans.request_log
-    requests = [RequestStatistics(folder=_log(log), fingerprint=_log_fingerprint(_log(log)), code=code)] if log else []
+    requests = [RequestStatistics(folder=_absolute(log), fingerprint=_log_fingerprint(_absolute(log)), code=code)] if log else []
     validator = DriftValidator(
         statistics=statistics.outputs["statistics"],
         previous=previous.outputs["statistics"],
@@ -93,8 +89,16 @@ def base_model(config: Config, trainer: str, blesser: str) -> Resolver:
     ).with_id("BaseModel")
 
 
-def _log(folder: str) -> str:
+def _absolute(folder: str) -> str:
     return str(pathlib.Path(folder).expanduser().resolve())
+
+
+def _fingerprint(source: str, span: int) -> str:
+    """Of a user's own span; "" where it cannot be read, which the importer says when it is its turn, and no other node."""
+    try:
+        return span_folders.fingerprint(span_folders.folder_of(source, span))
+    except BitsumError:
+        return ""
 
 
 def _log_fingerprint(folder: str) -> str:

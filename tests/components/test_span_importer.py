@@ -23,7 +23,7 @@ def run(folder, text, data=DATA, fingerprint=None):
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder / "examples")
     properties = {
-        "data": data_parameter(data), "folder": str(source), "fingerprint": fingerprint or span_folders.fingerprint(source),
+        "data": data_parameter(data), "source": str(folder), "fingerprint": fingerprint or span_folders.fingerprint(source),
         "quarantine_folder": str(folder / "quarantine"), "code": "hash",
     }
     SpanImporter.EXECUTOR_SPEC.executor_class().Do({}, {"examples": [artifact]}, properties)

@@ -105,6 +105,7 @@ def test_neither_tensorflow_nor_tfx_is_imported(store, command):
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
 
 
+@pytest.mark.long
 def test_of_a_real_run_it_says_what_tensorflow_reads(bitsum_run, tmp_path, capfd):
     code, _, err = bitsum_run()
     assert code == 0, err

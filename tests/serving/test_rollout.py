@@ -289,5 +289,6 @@ def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed)
     assert "there is no model config file" in err
 
 
+@pytest.mark.long
 def test_ten_swaps_under_traffic_fail_no_request(deployed, capsys):
     assert swaps.measure(deployed.target, deployed.config_file, deployed.base, 10, clients=2) == 0, capsys.readouterr().out
