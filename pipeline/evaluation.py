@@ -1,6 +1,7 @@
 """What TensorFlow Model Analysis wrote about a model, read without importing it: metrics by length, and which thresholds were missed."""
 
 import functools
+import math
 import pathlib
 import types
 
@@ -34,7 +35,7 @@ def exact_match_by_length(evaluation: str) -> dict[int, float]:
 
 
 def failures(evaluation: str) -> list[str]:
-    """Which thresholds the candidate missed, a line each: on a metric, or for want of examples.
+    """Which thresholds the candidate missed, a line each: on a metric, shortest length first, or for want of examples.
 
     Raises:
         BitsumError: there is no such file, or it is damaged.
@@ -42,8 +43,9 @@ def failures(evaluation: str) -> list[str]:
     lines, missing = [], []
     for record in tfrecords.read(pathlib.Path(evaluation) / _VALIDATIONS):
         result = _protos().validation.ValidationResult.FromString(record)
-        for per_slice in result.metric_validations_per_slice:
-            for failure in per_slice.failures:
+        # They are written in whatever order Beam's workers were done in.
+        for per_slice in sorted(result.metric_validations_per_slice, key=_length):
+            for failure in sorted(per_slice.failures, key=lambda failure: (failure.metric_key.name, failure.metric_key.is_diff)):
                 value = failure.metric_value.double_value.value
                 # A difference is that to the last blessed model.
                 verb = "changes by" if failure.metric_key.is_diff else "is"
@@ -56,6 +58,11 @@ def failures(evaluation: str) -> list[str]:
 def _protos() -> types.SimpleNamespace:
     folder = f"{_PACKAGE}.proto"
     return lean_protos.load_from(_PACKAGE, metrics=f"{folder}.metrics_for_slice_pb2", validation=f"{folder}.validation_result_pb2")
+
+
+def _length(per_slice) -> float:
+    """The length that a slice is of; that of all lengths comes after the others."""
+    return min((one.int64_value for one in per_slice.slice_key.single_slice_keys), default=math.inf)
 
 
 def _slice(key) -> str:
