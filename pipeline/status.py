@@ -2,29 +2,40 @@
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from components import version_folder
 from components.errors import BitsumError
 from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
 from pipeline.config import Config
+from serving import target
+
+if TYPE_CHECKING:
+    import grpc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum status`."""
     parser.add_argument("--server", metavar="HOST:PORT", help="the model server to ask (default: serve.host and serve.port)")
+    target.add_tls_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the status; 1 if a pushed version's files are not those of its manifest."""
+    """Print the status; 1 if a pushed version's files are not those of its manifest.
+
+    Raises:
+        ConfigError: a knob is wrong, or a file for TLS cannot be used.
+    """
     config = configuration.load(args.config, args.set)
+    credentials = target.credentials(args)
     versions = version_folder.versions(config.push_to)
     damaged = [problem for version in versions for problem in _pushed(config, version)]
     if not versions:
         print(f"nothing is pushed in {config.push_to}: bitsum run pushes")
     for problem in damaged:
         print(f"DAMAGED: {problem}")
-    print(_served(config, args.server or f"{config.serve.host}:{config.serve.port}"))
+    print(_served(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials))
     return 1 if damaged else 0
 
 
@@ -55,16 +66,17 @@ def _proven(folder: pathlib.Path, origin: dict[str, str]) -> str:
     return f"{task.name} proven for any length, worst margin {verdict.margin:.4g}"
 
 
-def _served(config: Config, target: str) -> str:
+def _served(config: Config, server: str, credentials: "grpc.ChannelCredentials | None") -> str:
     from serving.client import AdderClient, ServingError
     from serving.deployment import LABELS, served
 
+    name, options = config.serve.model_name, {"deadline": config.serve.deadline, "credentials": credentials}
     try:
-        with AdderClient(target, model_name=config.serve.model_name, deadline=config.serve.deadline, attempts=1) as client:
+        with AdderClient(server, name, attempts=1, **options) as client:
             states = client.status()
-            labels = {label: served(target, config.serve.model_name, label, config.serve.deadline) for label in LABELS}
+            labels = {label: served(server, name, label, **options) for label in LABELS}
     except ServingError as error:
-        return f"server {target}: {error}"
+        return f"server {server}: {error}"
     carried = {state.version: [label for label, version in labels.items() if version == state.version] for state in states}
     told = [f"version {state.version} {' '.join([state.state, *carried[state.version]])}" for state in states]
-    return f"server {target}: {', '.join(told)}"
+    return f"server {server}: {', '.join(told)}"

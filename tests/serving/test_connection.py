@@ -206,7 +206,7 @@ def identity(tmp_path_factory):
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-def test_tls(ask, identity, mutual, capsys):
+def test_tls(ask, identity, mutual, tmp_path, capsys):
     from serving import ssl_config
 
     key, cert = identity
@@ -217,6 +217,9 @@ def test_tls(ask, identity, mutual, capsys):
         assert ask(target, lambda client: client.add(13, 29), credentials=ssl_config.client_credentials(cert, *own)) == 42
         assert cli.main(["add", "13", "29", "--server", target, *flags]) == 0
         assert capsys.readouterr().out == "42\n"
+        assert cli.main(["status", "--set", f"pipeline.root={tmp_path}", "--server", target, *flags]) == 0
+        # It is reached: what stands in for a server here knows no status.
+        assert "UNIMPLEMENTED" in capsys.readouterr().out
         with pytest.raises(ServerUnavailable):
             ask(target, lambda client: client.add(13, 29), attempts=1)
         if mutual:
