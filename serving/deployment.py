@@ -145,7 +145,7 @@ class Deployment:
                 file = held.enter_context(open(self.config_file.with_name(f".{self.config_file.name}.lock"), "a"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise BitsumError(f"another rollout or rollback by {self.config_file} is under way: try again when it is through") from error
+                raise BitsumError(f"another rollout or rollback by {self.config_file} is under way: try again when it is done") from error
             except OSError as error:
                 raise BitsumError(f"cannot lock {self.config_file}: {error.strerror}") from error
             yield
