@@ -86,6 +86,11 @@ class Schedule(Section):
     database_file: str = knob("", "File whose first line is the SQLAlchemy URL of the scheduler's own database; empty for a SQLite file.")
     port: int = knob(8080, "Port of the scheduler's page on this machine; 0 takes a free one.", at_least=0, at_most=65535)
 
+    def __post_init__(self):
+        if isinstance(self.start, datetime.date):
+            object.__setattr__(self, "start", str(self.start))
+        super().__post_init__()
+
     def check(self) -> None:
         try:
             datetime.date.fromisoformat(self.start)

@@ -18,6 +18,11 @@ def test_override_is_toml_and_everything_else_keeps_its_default():
     assert dataclasses.replace(changed.train, steps=config.Config().train.steps) == config.Config().train
 
 
+def test_a_day_is_one_as_a_date_and_as_a_text():
+    plain, quoted = (config.load(None, [f"schedule.start={day}", "data.span=2026-11-22"]) for day in ("2026-11-22", "'2026-11-22'"))
+    assert plain == quoted and (plain.schedule.start, plain.data.span) == ("2026-11-22", 20779)
+
+
 def test_override_wins_over_file(tmp_path):
     file = tmp_path / "knobs.toml"
     file.write_text('[train]\nsteps = 10\nloss = "quadratic"\n')
@@ -41,6 +46,7 @@ def test_every_knob_says_why_it_is_there():
 @pytest.mark.parametrize(
     ("override", "offender"),
     [
+        ("schedule.start=2026-11-22T10:00:00", "schedule.start = '2026-11-22 10:00:00': must be a day"),
         ("trian.steps=1", "'trian'"),
         ("train.step=1", "train.step:"),
         ("train.steps=0", "train.steps = 0: must be at least 1"),
