@@ -69,6 +69,7 @@ def start(options: list[str]) -> int:
         raise ServiceError(f"{', '.join(running)} of {home} run already: make airflow-stop")
     _write(home / "graph.json", json.dumps(plan, indent=1))
     port = plan["schedule"]["port"] or _free_port()
+    _check_free(port)
     _write(home / "service.json", json.dumps({"url": f"http://{_HOST}:{port}", "port": port}))
     environment = _environment(home, plan, port)
     _write_program(home / "airflow", environment)
@@ -102,11 +103,10 @@ def stop_all(home: pathlib.Path) -> list[str]:
     """Stop the processes that `start` recorded, the last one first; their names."""
     running = _running(home)
     for name, pid in reversed(running.items()):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        # Tasks have process groups of their own, and the scheduler waits for them: asked themselves, they end what they have started.
+        _signal(_session(pid), signal.SIGTERM)
         if not _ends(pid, _STOP_SECONDS):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+            _signal(_session(pid), signal.SIGKILL)
             _ends(pid, _STOP_SECONDS)
     (home / "processes.json").unlink(missing_ok=True)
     return list(running)
@@ -146,8 +146,12 @@ def _environment(home: pathlib.Path, plan: dict, port: int) -> dict[str, str]:
         "dag_processor__refresh_interval": "30",
         "usage_data_collection__enabled": "False",
     }
+    # The tasks ask the API server, too, and it is this machine: a proxy of the environment could not reach it.
+    direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), _HOST]))
     return {
         "AIRFLOW_HOME": str(home),
+        "no_proxy": direct,
+        "NO_PROXY": direct,
         "BITSUM_GRAPH": str(home / "graph.json"),
         # Generated once with the keys, so that it stays when the host is given another name.
         "BITSUM_AIRFLOW": keys["name"],
@@ -238,6 +242,22 @@ def _start_time(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
+def _session(leader: int) -> list[int]:
+    """The processes that `leader` has started, and theirs, but for those that have begun a session of their own; itself among them."""
+    members = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(entry.name)) == leader:
+                members.append(int(entry.name))
+    return members
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def _ends(pid: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while _start_time(pid):
@@ -255,6 +275,16 @@ def _free_port() -> int:
         return found.getsockname()[1]
 
 
+def _check_free(port: int) -> None:
+    """Raises: ServiceError: somebody listens there, whose answers would be taken for those of our API server."""
+    with socket.socket() as asked:
+        asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            asked.bind((_HOST, port))
+        except OSError as error:
+            raise ServiceError(f"schedule.port = {port} cannot be had on {_HOST}: {error.strerror}; 0 takes a free one") from error
+
+
 def _last_line(log: pathlib.Path) -> str:
     return next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "it said nothing")
 
@@ -262,7 +292,7 @@ def _last_line(log: pathlib.Path) -> str:
 def _say(home: pathlib.Path, plan: dict, port: int) -> None:
     password = json.loads((home / "password.json").read_text())[_USER]
     dag, knobs = plan["pipeline"], plan["schedule"]
-    program = min(os.path.relpath(home / "airflow"), str(home / "airflow"), key=len)
+    program = shlex.quote(min(os.path.relpath(home / "airflow"), str(home / "airflow"), key=len))
     print(f"Airflow is at http://{_HOST}:{port}, user {_USER}, password {password}")
     print(f"  DAG {dag}: http://{_HOST}:{port}/dags/{dag}; it runs {knobs['cron'] or 'when it is triggered'}")
     print(f"""  run a span:      {program} dags trigger {dag} --conf '{{"span": "2026-01-31"}}'""")

@@ -8,19 +8,23 @@ the generated pairs besides, since those are the test that a model has to pass w
 
 import csv
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from components import arithmetic, sampling, span_folders
-from components.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, from_bits, to_bits
+from components.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, abbreviated, from_bits, to_bits
 from components.errors import BitsumError
 from components.settings import Data
 from components.tf_examples import CorruptFile, parse, read_records, serialize, serialize_batch
 from components.transducer import TASKS, Transducer
 
 HEADERS = (["a", "b"], ["a", "b", "sum"], ["a", "b", "result"])
+
+# Python's int() takes more: 1_000, and the digits of other scripts.
+_NUMBER = re.compile(r"(?P<sign>[+-]?)(?:0x(?P<hexadecimal>[0-9a-f]+)|(?P<decimal>[0-9]+))", re.IGNORECASE)
 
 
 class Offender(NamedTuple):
@@ -44,10 +48,11 @@ class Span(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A pair, where it stands, and its record, which a pair from a CSV file has not yet."""
+    """A pair, where it stands, in how many bits it is written, and its record, which a pair from a CSV file has not yet."""
 
     place: tuple[str, int]
     pair: tuple[int, int]
+    bits: int
     raw: bytes | None
 
 
@@ -66,12 +71,11 @@ def read(folder: pathlib.Path, data: Data) -> Span:
     # Records without a pair belong nowhere: the checks find them wherever they are.
     records["train"] += unplaced
     seen = {split: _generated(data, split, records) for split in records if split != "train"} | {"train": set()}
-    repeated = 0
+    repeated, longest = 0, (data.max_length, *data.long_lengths)[-1]
     for row, split in zip(rows, sampling.splits_of(data, [row.pair for row in rows])):
-        if split is None:
-            longest = (data.max_length, *data.long_lengths)[-1]
-            bits = max(number.bit_length() for number in row.pair)
-            offenders.append(Offender(*row.place, f"a number of {bits} bits: the longest that is evaluated has {longest}", ""))
+        # Zeros before a short number are steps of the training, too.
+        if split is None or row.bits > longest:
+            offenders.append(Offender(*row.place, f"a number of {row.bits} bits: the longest that is evaluated has {longest}", ""))
             continue
         raw = row.raw or _record(row.pair, _width(data, row.pair, split), task)
         if row.pair in seen[split] and (row.raw is None or not arithmetic.problem_of(parse(raw), task)):
@@ -96,31 +100,40 @@ def _tfrecord_rows(path: pathlib.Path, name: str) -> Iterator[_Row | Offender | 
     number = 0
     try:
         for number, raw in enumerate(read_records(str(path)), start=1):
-            pair = _pair(raw)
-            yield _Row((name, number), pair, raw) if pair else raw
+            bits = _bits(raw)
+            yield _Row((name, number), tuple(map(from_bits, bits)), max(map(len, bits)), raw) if bits else raw
     except CorruptFile as error:
         yield Offender(name, 0, f"corrupt file: unreadable after {number} records: {error}", "")
 
 
-def _pair(raw: bytes) -> tuple[int, int] | None:
+def _bits(raw: bytes) -> list[list[int]] | None:
+    """The bits of both numbers; None where there are none to be seen."""
     try:
         features = parse(raw)
     except ValueError:
         return None
     bits = [features.get(name, []) for name in (FEATURE_A, FEATURE_B)]
-    return tuple(map(from_bits, bits)) if all(side and set(side) <= {0, 1} for side in bits) else None
+    return bits if all(side and set(side) <= {0, 1} for side in bits) else None
 
 
 def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row | Offender]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            for number, cells in enumerate(csv.reader(file), start=1):
+            is_first = True
+            # Not strict, the reader would make 23 of "2"3.
+            for cells in (reader := csv.reader(file, strict=True)):
                 cells = [cell.strip() for cell in cells]
-                if not any(cells) or (number == 1 and [cell.lower() for cell in cells] in HEADERS):
+                if not any(cells):
                     continue
-                problem = _cells_problem(cells, task)
-                place = name, number
-                yield Offender(*place, problem, ",".join(cells)) if problem else _Row(place, (_integer(cells[0]), _integer(cells[1])), None)
+                is_header, is_first = is_first and [cell.lower() for cell in cells] in HEADERS, False
+                if is_header:
+                    continue
+                place = name, reader.line_num
+                if problem := _cells_problem(cells, task):
+                    yield Offender(*place, problem, ",".join(cells))
+                else:
+                    pair = _integer(cells[0]), _integer(cells[1])
+                    yield _Row(place, pair, max(number.bit_length() for number in pair), None)
     except (UnicodeDecodeError, csv.Error) as error:
         yield Offender(name, 0, f"no CSV file in UTF-8: {error}", "")
     except OSError as error:
@@ -134,16 +147,25 @@ def _cells_problem(cells: list[str], task: Transducer) -> str:
         try:
             if _integer(cell) < 0:
                 return f"{_short(cell)} is negative"
-        except ValueError:
-            return f"{_short(cell)!r} is no whole number"
+        except ValueError as error:
+            return str(error)
     right = task.meaning(_integer(cells[0]), _integer(cells[1]))
     if len(cells) == 3 and not _says(cells[2], right):
-        return f"wrong sum: {task.statement(*map(_short, cells))}, {_short(str(right))} is right"
+        return f"wrong sum: {task.statement(*map(_short, cells))}, {abbreviated(right)} is right"
     return ""
 
 
 def _integer(text: str) -> int:
-    return int(text, 16 if text.lower().startswith("0x") else 10)
+    found = _NUMBER.fullmatch(text)
+    if not found:
+        raise ValueError(f"{_short(text)!r} is no whole number")
+    if found["hexadecimal"]:
+        return int(found["sign"] + found["hexadecimal"], 16)
+    try:
+        return int(found["sign"] + found["decimal"])
+    except ValueError as error:
+        # Python converts 4300 decimal digits, unless it is told otherwise, and any number of hexadecimal ones.
+        raise ValueError(f"{_short(text)} has {len(found['decimal'])} decimal digits, too many: write it as 0x...") from error
 
 
 def _says(text: str, result: int | bool) -> bool:

@@ -56,9 +56,14 @@ def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
     """The files of a span, sorted.
 
     Raises:
-        BitsumError: there are none.
+        BitsumError: there are none, or something is a link that leads to no file.
     """
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(folder))]
+    entries = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path.relative_to(folder))]
+    for path in entries:
+        # It would be passed over in silence, and with it what somebody meant to be read.
+        if path.is_symlink() and not path.is_file():
+            raise BitsumError(f"{path} is a link to a folder or to nothing: put the files themselves there")
+    files = [path for path in entries if path.is_file()]
     if not files:
         raise BitsumError(f"the span is empty: {folder} has no file, or only such that begin with a dot or an underscore")
     return files

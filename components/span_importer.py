@@ -69,7 +69,8 @@ def _refused(offenders: list[imported.Offender], span: int, folder: str, quarant
 def _write(uri: str, split: str, records: list[bytes], shards: int) -> None:
     for shard in range(shards):
         path = shard_path(uri, split, shard, shards)
-        written = f"{path}.{uuid.uuid4().hex}"
+        # Not beside it: what a killed attempt left there would be read as one more file of the split.
+        written = os.path.join(uri, f".writing-{uuid.uuid4().hex}")
         try:
             tf.io.gfile.makedirs(os.path.dirname(path))
             write_records(written, records[len(records) * shard // shards : len(records) * (shard + 1) // shards])

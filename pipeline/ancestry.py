@@ -31,7 +31,9 @@ class Ancestry:
         self.executions = {execution.id: execution for execution in store.get_executions()}
         self.artifacts = {artifact.id: artifact for artifact in store.get_artifacts()}
         self._kinds = {kind.id: kind.name for kind in store.get_artifact_types()}
-        self.node_of = _by_execution(store, NODE_CONTEXT, lambda name: name.rpartition(".")[2])
+        nodes = {execution: name.rpartition(".") for execution, name in _by_execution(store, NODE_CONTEXT, str).items()}
+        self.node_of = {execution: node for execution, (_, _, node) in nodes.items()}
+        self.pipeline_of = {execution: pipeline for execution, (pipeline, _, _) in nodes.items()}
         self.run_of = _by_execution(store, RUN_CONTEXT, str)
         events = store.get_events_by_execution_ids(list(self.executions)) if self.executions else []
         self._inputs = _grouped(event for event in events if event.type in _INPUTS)

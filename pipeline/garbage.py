@@ -22,6 +22,7 @@ _ENDED = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED, *_ENDED_BADLY)
 _THERE = (mlmd.Artifact.LIVE, mlmd.Artifact.MARKED_FOR_DELETION)
 _SYSTEM = ".system"
 _PROVER = "Prover"
+_DATA_GATE = "DataGate"
 _SPAN = "span"
 # Clocks of file systems and of databases may differ by so much.
 _CLOCK_MS = 2_000
@@ -43,9 +44,9 @@ def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int
     Args:
         keep: so many of the last runs that put something there are needed whole, and all that are under way.
         served: the versions that may be served, beside those that were pushed and are still there.
-        window: what is known of so many of the last spans is needed: later runs train on them.
+        window: the data of so many of the last blessed spans are needed, of each pipeline: later runs train on them.
     """
-    needed = _needed(known, folder, keep, served) | known.ancestors(_of_last_spans(known, window))
+    needed = _needed(known, folder, keep, served) | known.ancestors(_blessed_spans(known, folder, window))
     needed_paths = {pathlib.Path(known.artifacts[id].uri) for id in needed}
     by_path: dict[pathlib.Path, list[int]] = {}
     for id, artifact in sorted(known.artifacts.items()):
@@ -111,11 +112,17 @@ def _needed(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection
     return known.ancestors({*(link.artifact for link in links), *models})
 
 
-def _of_last_spans(known: Ancestry, window: int) -> set[int]:
-    spans = {id: artifact.properties[_SPAN].int_value for id, artifact in known.artifacts.items() if _SPAN in artifact.properties}
-    # 0 is that of runs in no series.
-    last = sorted({*spans.values()} - {0})[-window:] if window else []
-    return {id for id, span in spans.items() if span in last}
+def _blessed_spans(known: Ancestry, folder: pathlib.Path, window: int) -> Iterator[int]:
+    """The data gate's blessings of the last spans: a refused span is in no window, nor is one of another pipeline or folder."""
+    by_pipeline: dict[str, dict[int, int]] = {}
+    for artifact in known.of_kind("DataBlessing"):
+        made_by, span = known.producer(artifact.id), artifact.custom_properties[_SPAN].int_value
+        # 0 is that of runs in no series.
+        if known.node_of.get(made_by) == _DATA_GATE and span > 0 and folder in pathlib.Path(artifact.uri).parents:
+            by_pipeline.setdefault(known.pipeline_of[made_by], {})[artifact.id] = span
+    for spans in by_pipeline.values():
+        last = sorted({*spans.values()})[-window:] if window else []
+        yield from (id for id, span in spans.items() if span in last)
 
 
 def _blessed_models(known: Ancestry) -> Iterator[int]:

@@ -42,7 +42,9 @@ def create_pipeline(config: Config, cold_start: bool = False) -> pipeline.Pipeli
     generator = series.generator(config, code)
     arithmetic_validator = ArithmeticValidator(examples=generator.outputs["examples"], task=config.data.task, code=code)
     # TFX's StatisticsGen ends in an error of Beam's on records that cannot be read: those are refused before, with their names.
-    readable = DataGate(arithmetic_anomalies=arithmetic_validator.outputs["anomalies"], code=code).with_id("ReadableGate")
+    readable = DataGate(
+        arithmetic_anomalies=arithmetic_validator.outputs["anomalies"], quarantine_folder=series.quarantine(config), code=code
+    ).with_id("ReadableGate")
     statistics = StatisticsGen(examples=generator.outputs["examples"])
     statistics.add_upstream_node(readable)
     schema = ImportSchemaGen(schema_file=str(schema_file))

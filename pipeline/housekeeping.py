@@ -21,6 +21,7 @@ STARTED = "owner_started"
 CLOSED = "closed_because"
 
 _PROC = pathlib.Path("/proc")
+_MACHINE = pathlib.Path("/etc/machine-id")
 # After the name of the program, which may hold anything in its parentheses: state, and 19 fields on, the start in ticks since boot.
 _STAT = re.compile(r".*\) (?P<state>\S)(?: \S+){18} (?P<ticks>\d+)", re.DOTALL)
 _DEAD = "ZXx"
@@ -89,8 +90,12 @@ def elsewhere(store: metadata_store.MetadataStore) -> dict[str, int]:
 
 
 def _host() -> str:
-    """The host's name and, since process ids mean something only there, the namespace that they are in."""
-    return f"{socket.gethostname()} {os.readlink(_PROC / 'self/ns/pid')}"
+    """The host's name and, since process ids mean something only there, the machine and the namespace that they are in.
+
+    Neither of the others would do: machines made from one image share the name, and the first namespace has one number on all.
+    """
+    machine = _MACHINE.read_text().strip() if _MACHINE.is_file() else ""
+    return f"{socket.gethostname()} {os.readlink(_PROC / 'self/ns/pid')} {machine}".rstrip()
 
 
 def _name(host: str) -> str:

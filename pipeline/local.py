@@ -53,7 +53,10 @@ def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable
         try:
             cached = node.run_node(graph, node_id, connection)
         except Exception as error:
-            raise _ours(error) or BitsumError(f"step {stage!r} failed: {_one_line(error)}") from error
+            ours = _ours(error)
+            if isinstance(ours, Refusal):
+                node.record_refusal(graph, node_id, connection, ours.reason)
+            raise ours or BitsumError(f"step {stage!r} failed: {_one_line(error)}") from error
         end("cached" if cached else "done")
 
 

@@ -14,7 +14,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from components.errors import BitsumError, ConfigError
 from pipeline.config import Config
 from pipeline.graph import create_pipeline
-from pipeline.owned_metadata import OwnedMetadata, take_over
+from pipeline.owned_metadata import OwnedMetadata, amend, note_refusal, take_over
 
 # Whether the newest version is the candidate has to be looked at in each run: somebody may have removed it since.
 NEVER_CACHED = ("Pusher",)
@@ -55,7 +55,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
     if node is None:
         raise ConfigError(f"there is no node {node_id!r} in the pipeline: it has {', '.join(node_ids(graph))}")
     with OwnedMetadata(connection) as handle:
-        take_over(handle.store, graph.runtime_spec.pipeline_run_id.field_value.string_value, f"{graph.pipeline_info.id}.{node_id}")
+        taken_over = take_over(handle.store, *_place(graph, node_id))
     deployment = runner_utils.extract_local_deployment_config(graph)
     with _no_arguments():
         done = launcher.Launcher(
@@ -70,7 +70,21 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
     # TFX records a node whose inputs it cannot find as failed, or not at all, and raises nothing. Only a resolver may find nothing.
     if state == mlmd.Execution.FAILED or (state is None and node_id in deployment.executor_specs):
         raise BitsumError(f"{node_id} did not run: what it takes is not there in this run; the nodes before it have to be done first")
+    if taken_over and node_id in deployment.executor_specs:
+        with OwnedMetadata(connection) as handle:
+            amend(handle, node.node_info.type, done)
     return state == mlmd.Execution.CACHED
+
+
+def record_refusal(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, reason: str) -> None:
+    """Let the store know that the node did not just fail: its gate refused, for `reason`."""
+    with OwnedMetadata(connection) as handle:
+        note_refusal(handle.store, *_place(graph, node_id), reason)
+
+
+def _place(graph: pipeline_pb2.Pipeline, node_id: str) -> tuple[str, str]:
+    """The run and the node's context, by which the store finds what was begun there."""
+    return graph.runtime_spec.pipeline_run_id.field_value.string_value, f"{graph.pipeline_info.id}.{node_id}"
 
 
 def _state(connection: mlmd.ConnectionConfig, execution_id: int) -> "mlmd.Execution.State":

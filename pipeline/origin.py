@@ -20,6 +20,11 @@ from serving import tfrecords
 _BLESSING_NODES = ("Evaluator", "Prover", "InfraValidator", "Pusher")
 _BLESSINGS = ("ModelBlessing", "InfraBlessing")
 _CODE = "code"
+_PLAIN = ("int_value", "double_value", "string_value", "bool_value")
+# What stands beside the knobs in an execution and is none.
+_NO_KNOBS = (
+    _CODE, housekeeping.HOST, housekeeping.PID, housekeeping.STARTED, housekeeping.CLOSED, recorded.REFUSED_BECAUSE,
+)  # fmt: skip
 
 
 def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> dict[str, Any]:
@@ -149,14 +154,20 @@ def _schema(known: Ancestry, model: int) -> dict[str, Any]:
 
 
 def _knobs(known: Ancestry, run: str) -> dict[str, dict[str, Any]]:
-    """What the steps of a run were told, by node and parameter, JSON taken apart; hashes of code aside."""
-    knobs = {}
+    """What the steps of a run were told, by node and parameter, JSON taken apart, and plain values by node; hashes of code aside."""
+    knobs: dict[str, dict[str, Any]] = {}
     for execution in known.executions_of(run):
-        for name, value in known.executions[execution].custom_properties.items():
+        node = known.node_of[execution]
+        for name, value in sorted(known.executions[execution].custom_properties.items()):
             told = _dictionary(value.string_value)
             told.pop(_CODE, None)
-            if told and not name.startswith("_"):
-                knobs[f"{known.node_of[execution]}.{name}"] = told
+            if name.startswith("_") or name in _NO_KNOBS:
+                continue
+            kind = value.WhichOneof("value")
+            if told:
+                knobs[f"{node}.{name}"] = told
+            elif kind in _PLAIN:
+                knobs.setdefault(node, {})[name] = getattr(value, kind)
     return knobs
 
 

@@ -7,12 +7,16 @@ from ml_metadata import metadata_store
 from ml_metadata.metadata_store import ListOptions
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
+from tfx.orchestration.portable import data_types
+from tfx.orchestration.portable.mlmd import event_lib, execution_lib
 
 from components.errors import BitsumError
-from pipeline import housekeeping
+from pipeline import housekeeping, recorded
 from pipeline import metadata_store as known
 
 _ENDED_BADLY = (mlmd.Execution.FAILED, mlmd.Execution.CANCELED)
+# TFX's type of context that stands for a cache key.
+_CACHE_KEY = "execution_cache"
 
 
 class OwnedMetadata(metadata.Metadata):
@@ -32,7 +36,11 @@ class OwnedMetadata(metadata.Metadata):
 
 
 class _Stamping:
-    """A store that passes everything on, executions that are RUNNING with their owner."""
+    """A store that passes everything on, executions that are RUNNING with their owner, and those that failed without a cache key.
+
+    TFX ties one that failed to the key of what it was given, and the next attempt goes on with the same execution: once that is
+    done, with mended data or other knobs, the cache would take its outputs for those of the first.
+    """
 
     def __init__(self, store: metadata_store.MetadataStore):
         self._store = store
@@ -42,6 +50,9 @@ class _Stamping:
 
     def put_execution(self, execution: mlmd.Execution, *args: Any, **options: Any) -> Any:
         _stamp([execution])
+        if execution.last_known_state in _ENDED_BADLY and "contexts" in options:
+            keys = {kind.id for kind in self._store.get_context_types() if kind.name == _CACHE_KEY}
+            options["contexts"] = [context for context in options["contexts"] if context.type_id not in keys]
         return self._store.put_execution(execution, *args, **options)
 
     def put_executions(self, executions: Sequence[mlmd.Execution], *args: Any, **options: Any) -> Any:
@@ -49,8 +60,10 @@ class _Stamping:
         return self._store.put_executions(executions, *args, **options)
 
 
-def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: str) -> None:
+def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: str) -> bool:
     """Make this process the owner of what an earlier attempt at the node left: TFX goes on with that execution as it is.
+
+    Says whether there was such an attempt.
 
     Args:
         node_context: name of the node's context, `<pipeline>.<node>`.
@@ -58,9 +71,8 @@ def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: st
     Raises:
         BitsumError: a living process works on this node of this run.
     """
-    contexts = f"contexts_a.type = 'pipeline_run' AND contexts_a.name = '{run_id}'"
-    contexts += f" AND contexts_b.type = 'node' AND contexts_b.name = '{node_context}'"
-    for execution in store.get_executions(ListOptions(filter_query=contexts)):
+    taken = False
+    for execution in _attempts(store, run_id, node_context):
         owner = _recorded(execution)
         is_running = execution.last_known_state == mlmd.Execution.RUNNING
         if is_running and owner not in ({}, housekeeping.owner()) and not housekeeping.why_abandoned(execution):
@@ -68,8 +80,45 @@ def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: st
             raise BitsumError(f"{node_context} of run {run_id} is being run by {where}: wait for it, or stop it")
         if is_running or execution.last_known_state in _ENDED_BADLY:
             execution.last_known_state = mlmd.Execution.RUNNING
+            # What became of the attempt before says nothing about this one.
+            for name in (housekeeping.CLOSED, recorded.REFUSED_BECAUSE):
+                execution.custom_properties.pop(name, None)
             housekeeping.stamp(execution)
             store.put_executions([execution])
+            taken = True
+    return taken
+
+
+def amend(handle: metadata.Metadata, kind: mlmd.ExecutionType, done: data_types.ExecutionInfo) -> None:
+    """Write into an execution that was taken over what the last attempt at it read and was told: TFX keeps what the first one was."""
+    [execution] = handle.store.get_executions_by_id([done.execution_id])
+    told = execution_lib.prepare_execution(handle, kind, execution.last_known_state, done.exec_properties)
+    for now, before in ((told.properties, execution.properties), (told.custom_properties, execution.custom_properties)):
+        for name in now:
+            before[name].CopyFrom(now[name])
+    handle.store.put_executions([execution])
+    known_events = handle.store.get_events_by_execution_ids([execution.id])
+    read = {event.artifact_id for event in known_events if event.type == mlmd.Event.INPUT}
+    handle.store.put_events([
+        event_lib.generate_event(mlmd.Event.INPUT, key, index, artifact.id, execution.id)
+        for key, artifacts in done.input_dict.items() for index, artifact in enumerate(artifacts) if artifact.id not in read
+    ])
+
+
+def note_refusal(store: metadata_store.MetadataStore, run_id: str, node_context: str, reason: str) -> None:
+    """Write into the failed execution that its gate refused: TFX records the failure and not what it was."""
+    refused = [found for found in _attempts(store, run_id, node_context) if found.last_known_state == mlmd.Execution.FAILED]
+    for execution in refused:
+        execution.custom_properties[recorded.REFUSED_BECAUSE].string_value = reason
+    if refused:
+        store.put_executions(refused)
+
+
+def _attempts(store: metadata_store.MetadataStore, run_id: str, node_context: str) -> list[mlmd.Execution]:
+    """What stands in the store of a node in a run."""
+    contexts = f"contexts_a.type = 'pipeline_run' AND contexts_a.name = '{run_id}'"
+    contexts += f" AND contexts_b.type = 'node' AND contexts_b.name = '{node_context}'"
+    return store.get_executions(ListOptions(filter_query=contexts))
 
 
 def _recorded(execution: mlmd.Execution) -> dict[str, str | int]:

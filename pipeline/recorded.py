@@ -6,6 +6,9 @@ They are the steps' own, written down here once more: the steps' modules need TF
 BLESSED = "blessed"
 REASON = "reason"
 
+# Of an execution that failed because its gate refused, and not because of the machine.
+REFUSED_BECAUSE = "refused_because"
+
 # Of the Prover's blessing.
 PROVEN = "proven"
 REQUIRED = "required"

@@ -1,6 +1,7 @@
 """The runs that a metadata store knows, each as one row: how far it came, what every gate said, what it pushed, and its margin."""
 
 import dataclasses
+import json
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -9,8 +10,9 @@ from pipeline.ancestry import Ancestry, Link
 from pipeline.metadata_store import Output
 
 DATA = "data"
-# These raise when they refuse; the others put out a blessing.
-_DATA_GATES = ("ReadableGate", "DataGate")
+PUSH = "push"
+# These raise when they refuse, and so does the push; the others put out a blessing.
+_DATA_GATES = ("BitstringExampleGen", "ReadableGate", "DataGate")
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
 _LAST_NODE = "Pusher"
 _NOT_REACHED = "-"
@@ -62,14 +64,14 @@ def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | No
     gates = {DATA: _data(known, executions)} | {verdict.gate: verdict.word for verdict in found}
     return Run(
         run=run_id,
-        span=max((output.artifact.properties["span"].int_value for output in outputs if "span" in output.artifact.properties), default=0),
+        span=_span(executions, outputs),
         started=min(execution.create_time_since_epoch for execution in executions),
         finished=max(execution.last_update_time_since_epoch for execution in executions),
         state=_state(known, executions, any(not verdict.passed for verdict in found)),
         cached=sum(execution.last_known_state == mlmd.Execution.CACHED for execution in executions),
         steps=len(executions),
         gates=gates,
-        reasons={verdict.gate: verdict.reason for verdict in found if not verdict.passed},
+        reasons=_refusals(known, executions) | {verdict.gate: verdict.reason for verdict in found if not verdict.passed},
         version=push.version,
         is_new=push.is_new,
         margin=margin,
@@ -77,9 +79,26 @@ def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | No
     )
 
 
+def _span(executions: list[mlmd.Execution], outputs: list[Output]) -> int:
+    """As the generator was told: a span that it refused to import has no output that would say so."""
+    told = [execution.custom_properties["data"].string_value for execution in executions if "data" in execution.custom_properties]
+    if told:
+        return json.loads(told[0])["span"]
+    return max((output.artifact.properties["span"].int_value for output in outputs if "span" in output.artifact.properties), default=0)
+
+
+def _refusals(known: Ancestry, executions: list[mlmd.Execution]) -> dict[str, str]:
+    """Why the gates refused that raise when they do."""
+    refused = [execution for execution in executions if _refused(execution)]
+    return {
+        DATA if known.node_of[execution.id] in _DATA_GATES else PUSH: execution.custom_properties[recorded.REFUSED_BECAUSE].string_value
+        for execution in refused
+    }
+
+
 def _data(known: Ancestry, executions: list[mlmd.Execution]) -> str:
     states = {known.node_of[execution.id]: execution for execution in executions if known.node_of[execution.id] in _DATA_GATES}
-    if any(state.last_known_state == mlmd.Execution.FAILED and not _killed(state) for state in states.values()):
+    if any(map(_refused, states.values())):
         return verdicts.REFUSED
     last = states.get(_DATA_GATES[-1])
     return "passed" if last is not None and last.last_known_state in _DONE else _NOT_REACHED
@@ -93,11 +112,15 @@ def _state(known: Ancestry, executions: list[mlmd.Execution], refused: bool) -> 
         if execution.last_known_state == mlmd.Execution.FAILED:
             if _killed(execution):
                 return f"killed at {node}"
-            return "refused" if node in _DATA_GATES else f"failed at {node}"
+            return "refused" if _refused(execution) else f"failed at {node}"
     if refused:
         return "refused"
     done = {known.node_of[execution.id] for execution in executions if execution.last_known_state in _DONE}
     return "done" if _LAST_NODE in done else "unfinished"
+
+
+def _refused(execution: mlmd.Execution) -> bool:
+    return execution.last_known_state == mlmd.Execution.FAILED and recorded.REFUSED_BECAUSE in execution.custom_properties
 
 
 def _killed(execution: mlmd.Execution) -> bool:

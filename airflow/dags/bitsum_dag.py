@@ -2,7 +2,7 @@
 
 Nothing of TFX is imported: the nodes run in the Python environment of the pipeline, as programs. BITSUM_GRAPH names the file.
 
-    take_turn >> the nodes >> verdict >> rollout >> give_back_turn
+    take_turn >> the nodes >> verdict >> rollout >> give_back_turn, outcome
 
 `verdict` fails the run and names the gate if one refused the model; `rollout` is there where a server is configured. Clearing a
 failed task clears the tasks after it, and take_turn and give_back_turn with them.
@@ -14,6 +14,7 @@ import os
 import pathlib
 from typing import Any
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param
 from bitsum_operators import Alarm, GiveBackTurn, NodeOperator, RolloutOperator, TakeTurn
 
@@ -21,11 +22,14 @@ from bitsum_operators import Alarm, GiveBackTurn, NodeOperator, RolloutOperator,
 _ACTIVE_RUNS = 64
 # A run may ask for its turn for days, once every few seconds: a busy scheduler that loses one of these tasks must not end it.
 _WAITING_RETRIES = 1000
+# Airflow's own limit is a week, which a backfill of a month may well take.
+_WAITING = datetime.timedelta(days=3650)
 
 
 def pipeline_dag(plan: dict[str, Any]) -> DAG:
     """The DAG of a graph and its schedule."""
     knobs = plan["schedule"]
+    alarm = Alarm(plan["root"], plan["folder"], knobs["webhook_file"])
     place = {"folder": plan["folder"], "root": plan["root"]}
     node_command = [plan["program"], "node", *plan["options"]]
     with DAG(
@@ -45,13 +49,17 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
             "retry_delay": datetime.timedelta(seconds=knobs["retry_delay"]),
             "retry_exponential_backoff": True,
             "execution_timeout": datetime.timedelta(seconds=knobs["node_timeout"]),
-            "on_failure_callback": Alarm(plan["root"], knobs["webhook_file"]),
+            "on_failure_callback": alarm,
         },
+        on_failure_callback=alarm.of_run,
         doc_md=__doc__,
     ) as dag:
         first = TakeTurn(
             task_id="take_turn", root=plan["root"], span_hours=knobs["span_hours"], retries=_WAITING_RETRIES,
-            retry_delay=datetime.timedelta(seconds=10), retry_exponential_backoff=False, execution_timeout=None,
+            retry_delay=datetime.timedelta(seconds=10), retry_exponential_backoff=False, execution_timeout=None, timeout=_WAITING,
+            # Airflow's own rules would have all who wait ask before a node of the run that works begins: its executor takes any number
+            # of tasks, and starts them in the order that they came in.
+            weight_rule="absolute", priority_weight=0, max_active_tis_per_dag=1,
         ).as_setup()  # fmt: skip
         nodes = {
             node["id"]: NodeOperator(
@@ -68,7 +76,10 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
         if knobs["rollout_server"]:
             last >> (last := _rollout(plan, knobs, place))
         # After every node and not just the last: where a gate refuses, others may still be at work when the last is given up.
-        [*nodes.values(), last] >> GiveBackTurn(task_id="give_back_turn", root=plan["root"]).as_teardown(setups=first)
+        give_back = GiveBackTurn(task_id="give_back_turn", root=plan["root"], last="verdict")
+        [*nodes.values(), last] >> give_back.as_teardown(setups=first, on_failure_fail_dagrun=True)
+        # What a run is called in the end: Airflow asks the last tasks, and the verdict is not one once the teardown counts, too.
+        last >> EmptyOperator(task_id="outcome", trigger_rule="none_failed")
     return dag
 
 

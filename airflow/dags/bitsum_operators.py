@@ -1,11 +1,14 @@
 """The tasks of the DAG: wait for the turn, run a program of bitsum for the run's span, give the turn back; and who is told of failures."""
 
 import datetime
+import http.client
 import json
+import logging
 import os
 import pathlib
 import re
 import socket
+import time
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +16,14 @@ from typing import Any
 from airflow.sdk import BaseOperator, BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from bitsum_program import REFUSED, WRONG_USAGE, Program, refusal
-from bitsum_turn import Run, Turn
+from bitsum_turn import Run, Turn, UnreadableTurn
 
 _UNFINISHED = ["queued", "running"]
 _ASK_AGAIN_SECONDS = 10.0
 # A backfill starts its runs within seconds, unless it is one that goes backwards.
 _PATIENCE_SECONDS = 300.0
 _WEBHOOK_SECONDS = 10.0
+_NO_ERROR = "the process of a task ended and left no error: its log has the last lines"
 
 
 class Refused(AirflowFailException):
@@ -37,6 +41,9 @@ def span_of(context: Context, hours: int) -> int:
         AirflowFailException: it has neither, or a parameter that is no span.
     """
     given = context["params"].get("span")
+    # A form or a shell may give a number as text, and JSON's integers are floats with nothing after the point, too.
+    if isinstance(given, float) or (isinstance(given, str) and given.isdecimal() and len(given) < len("20260131")):
+        return int(given)
     try:
         moment = datetime.datetime.fromisoformat(given) if isinstance(given, str) else context["dag_run"].logical_date
     except ValueError as error:
@@ -59,6 +66,14 @@ def run_id(context: Context) -> str:
     return re.sub(r"[^\w.:+-]", "_", context["dag_run"].run_id)[:200]
 
 
+def _holder(root: str) -> Run | None:
+    """Who has the turn. Raises: AirflowFailException: that cannot be read, and will not become readable by asking again."""
+    try:
+        return Turn(root).holder()
+    except UnreadableTurn as error:
+        raise AirflowFailException(str(error)) from error
+
+
 class TakeTurn(BaseSensorOperator):
     """Waits until no other run works in the pipeline's folder, and no run of an earlier date is under way; then holds the turn.
 
@@ -74,14 +89,15 @@ class TakeTurn(BaseSensorOperator):
         span = span_of(context, self.span_hours)
         run, task = run_of(context), context["ti"]
         turn = Turn(self.root)
-        if turn.holder() != run:
+        if _holder(self.root) != run:
             earlier = task.get_previous_dagrun("running") or (task.get_previous_dagrun("queued") if self._is_patient(context) else None)
             if earlier:
                 self.log.info("run %s is of an earlier date and not done: waiting for it", earlier.run_id)
                 return False
         holder = turn.take(run, lambda other: task.get_dr_count(other.dag, run_ids=[other.run], states=_UNFINISHED) == 0)
         if holder:
-            self.log.info("run %s of %s at %s has the turn in %s: waiting for it", holder.run, holder.dag, holder.airflow, self.root)
+            self.log.info("run %s of %s at %s has the turn in %s: waiting for it; if that Airflow is no more, remove %s",
+                          holder.run, holder.dag, holder.airflow, self.root, turn.file)  # fmt: skip
             return False
         self.log.info("span %d has the turn", span)
         return True
@@ -93,14 +109,23 @@ class TakeTurn(BaseSensorOperator):
 
 
 class GiveBackTurn(BaseOperator):
-    """Lets the next run begin."""
+    """Lets the next run begin.
 
-    def __init__(self, *, root: str, **options: Any):
+    Airflow leaves a run that somebody marks as failed running until this task is done, and forgets what it was marked as: all that
+    is left to see is a failed task, and that the task `last` was skipped.
+    """
+
+    def __init__(self, *, root: str, last: str, **options: Any):
         super().__init__(**options)
         self.root = root
+        self.last = last
 
     def execute(self, context: Context) -> None:
         Turn(self.root).give_back(run_of(context))
+        run = context["dag_run"]
+        states = context["ti"].get_task_states(run.dag_id, run_ids=[run.run_id]).get(run.run_id, {})
+        if states.get(self.last) == "skipped" and "failed" in states.values():
+            raise AirflowFailException("the run was marked as failed by hand")
 
 
 class BitsumOperator(BaseOperator):
@@ -117,7 +142,7 @@ class BitsumOperator(BaseOperator):
         self._program: Program | None = None
 
     def execute(self, context: Context) -> None:
-        if Turn(self.root).holder() != run_of(context):
+        if _holder(self.root) != run_of(context):
             raise AirflowFailException(f"this run has not the turn in {self.root}: clear its task take_turn")
         self._program = Program(self.line(context), self.folder)
         ended = self._program.wait(self.log.info)
@@ -165,23 +190,46 @@ class RolloutOperator(BitsumOperator):
 class Alarm:
     """What happens when a task has failed for good: a line in the log, one in a file, and a POST to the webhook where there is one."""
 
-    def __init__(self, root: str, webhook_file: str):
+    def __init__(self, root: str, folder: str, webhook_file: str):
         self._file = pathlib.Path(root, "logs", "failures.jsonl")
-        self._webhook_file = webhook_file
+        # Relative to where `make airflow` was called, as every path in knobs; Airflow works in a folder of its own.
+        self._webhook_file = str(pathlib.Path(folder, webhook_file)) if webhook_file else ""
 
     def __call__(self, context: Context) -> None:
         task, error = context["ti"], context.get("exception")
-        gate, reason = (error.gate, error.reason) if isinstance(error, Refused) else ("", str(error))
+        gate, reason = (error.gate, error.reason) if isinstance(error, Refused) else ("", str(error or _NO_ERROR))
         what = f"{gate} refused" if gate else "failed"
         failure = {
             "text": f"{task.dag_id} {task.run_id}, {task.task_id}: {what}: {reason}",
             "dag": task.dag_id, "run": task.run_id, "task": task.task_id, "gate": gate, "reason": reason, "refused": bool(gate),
         }  # fmt: skip
-        task.task.log.error("%s", failure["text"])
+        self._tell(failure, task.task.log)
+
+    def of_run(self, context: Context) -> None:
+        """A run failed. Airflow asks no callback of a task whose process was killed: then this is the only one to tell."""
+        run = context["dag_run"]
+        if self._is_told(run):
+            return
+        self._tell({
+            "text": f"{run.dag_id} {run.run_id}: failed: {_NO_ERROR}",
+            "dag": run.dag_id, "run": run.run_id, "task": "", "gate": "", "reason": _NO_ERROR, "refused": False,
+        }, logging.getLogger(__name__))  # fmt: skip
+
+    def _is_told(self, run: Any) -> bool:
+        """Whether a task of the run told of its failure since the run was last started."""
+        if not self._file.exists():
+            return False
+        lines = (json.loads(line) for line in self._file.read_text().splitlines())
+        since = run.start_date.timestamp()
+        return any((line["dag"], line["run"]) == (run.dag_id, run.run_id) and line.get("time", 0) >= since for line in lines)
+
+    def _tell(self, failure: dict[str, Any], log: Any) -> None:
+        log.error("%s", failure["text"])
+        failure = {**failure, "time": time.time()}
         with open(self._file, "a") as file:
             file.write(json.dumps(failure) + "\n")
         if self._webhook_file:
-            self._post(failure, task.task.log)
+            self._post(failure, log)
 
     def _post(self, failure: dict[str, Any], log: Any) -> None:
         try:
@@ -189,6 +237,6 @@ class Alarm:
             body = json.dumps(failure).encode()
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=_WEBHOOK_SECONDS).close()
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, http.client.HTTPException, ValueError, IndexError) as error:
             # The address is a secret: what it was stays out of the log.
             log.error("the webhook of %s was not reached: %s", self._webhook_file, type(error).__name__)

@@ -1,5 +1,6 @@
 """Run a program of bitsum for a task: its lines go to the task's log, its exit code says what became of it."""
 
+import contextlib
 import ctypes
 import dataclasses
 import os
@@ -17,7 +18,8 @@ _REFUSAL = re.compile(r"(?P<gate>.+?) refused: (?P<reason>.*)")
 # What Airflow sets for its own Python must not reach another one, and its secrets nobody.
 _NOT_PASSED_ON = re.compile(r"_?AIRFLOW.*|PYTHON(PATH|HOME)|VIRTUAL_ENV|__.*")
 _PR_SET_PDEATHSIG = 1
-_KILL_SECONDS = 20.0
+# Airflow itself kills a task that does not end within 5 seconds, and then nobody is left to do this.
+_KILL_SECONDS = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +52,13 @@ class Program:
 
     def stop(self) -> None:
         """End it and its children: asked first, killed if that is not heard."""
-        with_children = os.getpgid(self._process.pid) if self._process.poll() is None else 0
-        if not with_children:
-            return
-        os.killpg(with_children, signal.SIGTERM)
-        try:
-            self._process.wait(_KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(with_children, signal.SIGKILL)
-            self._process.wait()
+        # It leads a group of its own, which may outlive it, as when the system killed it alone.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_KILL_SECONDS)
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 def refusal(reason: str) -> tuple[str, str]:

@@ -22,18 +22,28 @@ class Run:
     run: str
 
 
+class UnreadableTurn(Exception):
+    """The file does not say who has the turn; the text says what to do."""
+
+
 class Turn:
     """The turn in the pipeline's folder `root`. Any number of processes may ask for it at once."""
 
     def __init__(self, root: str):
-        self._file = pathlib.Path(root, "schedule", "turn.json")
+        self.file = pathlib.Path(root, "schedule", "turn.json")
 
     def holder(self) -> Run | None:
-        """Who has it; None if nobody has."""
+        """Who has it; None if nobody has.
+
+        Raises:
+            UnreadableTurn: the file is damaged, as after a loss of power.
+        """
         try:
-            return Run(**json.loads(self._file.read_text()))
+            return Run(**json.loads(self.file.read_text()))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError) as error:
+            raise UnreadableTurn(f"{self.file} does not say which run has the turn: remove it once no run works here") from error
 
     def take(self, run: Run, is_over: Callable[[Run], bool]) -> Run | None:
         """Take it for `run` where it is free, or its holder's run `is_over`; who has it otherwise, None on success."""
@@ -41,20 +51,20 @@ class Turn:
             holder = self.holder()
             if holder and holder != run and not (holder.airflow == run.airflow and is_over(holder)):
                 return holder
-            beside = self._file.with_name(f".turn.{os.getpid()}")
+            beside = self.file.with_name(f".turn.{os.getpid()}")
             beside.write_text(json.dumps(dataclasses.asdict(run)) + "\n")
-            os.replace(beside, self._file)
+            os.replace(beside, self.file)
             return None
 
     def give_back(self, run: Run) -> None:
         """Let the next one have it; nothing happens where `run` does not have it."""
         with self._alone():
             if self.holder() == run:
-                self._file.unlink()
+                self.file.unlink()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._file.with_suffix(".lock"), "a") as file:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.file.with_suffix(".lock"), "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

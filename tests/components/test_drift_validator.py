@@ -57,6 +57,19 @@ def test_honest_spans_do_not_drift(one):
     assert anomalies(statistics(generated(2)), one) == set()
 
 
+@pytest.mark.parametrize(("count", "top"), [(30, 2**8), (100, 2**8), (3000, 2**8), (300, 2**31)])
+def test_an_honest_span_of_another_size_does_not_drift(count, top):
+    """The shortest number of a span is another one in each: the histograms do not begin at the same length."""
+    generator = np.random.default_rng(1)
+
+    def span(size):
+        pairs = generator.integers(0, top, (size, 2)).tolist()
+        return statistics([(a, b, max(1, a.bit_length(), b.bit_length())) for a, b in pairs])
+
+    before = span(3000)
+    assert [anomalies(span(count), before) for _ in range(5)] == [set()] * 5
+
+
 @pytest.mark.parametrize(("pairs", "expected"), [
     ([(a, b, 2) for a, b, length in generated(2) if length == 2] * 20, {"length"}),
     ([(0, b, length) for _, b, length in generated(2)], {"a"}),

@@ -6,12 +6,13 @@ import os
 import pytest
 from tfx.types import standard_artifacts
 
-from components import examples, imported, sampling, span_folders
+from components import examples, imported, sampling, span_folders, span_importer
+from components.arithmetic_validator import split_files
 from components.errors import BitsumError, Refusal
 from components.examples import data_parameter
 from components.settings import Data
 from components.span_importer import SpanImporter
-from components.tf_examples import read_records
+from components.tf_examples import read_records, write_records
 
 DATA = Data(span=4, max_length=4, long_lengths=(8,), long_examples=5, train_examples=20, eval_examples=20)
 
@@ -43,6 +44,21 @@ def test_the_artifact_is_as_the_generator_makes_it(tmp_path):
     for split, records in expected.items():
         assert sorted(os.listdir(f"{found.uri}/Split-{split}")) == [f"data_tfrecord-0000{shard}-of-00002.gz" for shard in (0, 1)]
         assert [raw for shard in (0, 1) for raw in read_records(examples.shard_path(found.uri, split, shard, 2))] == records
+
+
+def test_what_a_killed_attempt_left_is_no_file_of_a_split(tmp_path, monkeypatch):
+    """A node that is tried again writes into the folder of the attempt before."""
+
+    def killed(path, records):
+        write_records(path, records[:1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(span_importer, "write_records", killed)
+        run(tmp_path, every_pair())
+    found = run(tmp_path, every_pair())
+    for split in imported.read(tmp_path / "span-4", DATA).records:
+        assert split_files(found.uri, split) == [f"Split-{split}/data_tfrecord-0000{shard}-of-00002.gz" for shard in (0, 1)]
 
 
 def test_a_span_that_cannot_be_taken_is_refused_and_its_report_stays(tmp_path):

@@ -75,10 +75,28 @@ def test_a_pair_that_comes_again_is_taken_once(tmp_path):
     ("1.5,2", "'1.5' is no whole number"),
     ("65536,1", "a number of 17 bits: the longest that is evaluated has 16"),
     ("1,2,three", "wrong sum: 1 + 2 = three, 3 is right"),
+    ("1_000,2", "'1_000' is no whole number"),
+    ("\u0663,2", "'\u0663' is no whole number"),
+    (f"{'9' * 5000},1", "999999999999...999999 has 5000 decimal digits, too many: write it as 0x..."),
+    (f"0x{'f' * 4000},1,5", "wrong sum: 0xffffffffff...ffffff + 1 = 5, 0x100000000000000000...0000000000 (16001 bits) is right"),
 ])
 def test_a_line_that_cannot_be_taken_is_named(tmp_path, line, what):
     found = read(tmp_path, f"a,b\n1,2\n\n{line}\n")
     assert [str(offender) for offender in found.offenders] == [f"pairs.csv line 4: {what}"]
+
+
+def test_quotes_are_read_as_csv_or_not_at_all(tmp_path):
+    found = read(tmp_path, '\n"a","b"\n"5","2"\n')
+    assert found.offenders == [] and (5, 2) in pairs_of(found.records["train"] + found.records["eval"])
+    [offender] = read(tmp_path, '1,"2"3\n').offenders
+    assert offender.what.startswith("no CSV file in UTF-8")
+
+
+def test_a_record_is_no_wider_than_what_is_evaluated(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        writer.write(record(1, 2, [1, 1] + [0] * 16, 17))
+    [offender] = imported.read(tmp_path, DATA).offenders
+    assert str(offender) == "a.tfrecord line 1: a number of 17 bits: the longest that is evaluated has 16"
 
 
 def test_results_of_other_tasks(tmp_path):

@@ -68,3 +68,14 @@ def test_a_date_is_a_span_and_prints_as_its_number(tmp_path):
     assert "span = 20779" in config.to_toml(found)
     with pytest.raises(ConfigError, match="data.span = -1: must be at least 0"):
         Data(span=datetime.date(1969, 12, 31))
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_link_that_leads_to_no_file_is_not_passed_over(tmp_path, target):
+    folder = tmp_path / "span-1"
+    folder.mkdir()
+    (folder / "pairs.csv").write_text("1,2\n")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "more").symlink_to(tmp_path / target)
+    with pytest.raises(BitsumError, match="more is a link to a folder or to nothing"):
+        span_folders.files_of(folder)

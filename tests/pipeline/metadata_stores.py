@@ -80,7 +80,8 @@ class Store:
         statistics = self.execution(run, "StatisticsGen", examples, {"statistics": {}})
         found = self.execution(run, "ExampleValidator", {"statistics": statistics["statistics"]}, {"anomalies": {}})
         wrong = self.execution(run, "ArithmeticValidator", examples, {"anomalies": {}})
-        self.execution(run, "DataGate", {"arithmetic_anomalies": wrong["anomalies"]}, {"blessing": {}})
+        checked = examples | {"arithmetic_anomalies": wrong["anomalies"], "statistics": statistics["statistics"]}
+        self.execution(run, "DataGate", checked, {"blessing": {"span": span}})
         start = {"base_model": base} if base else {}
         train = self.execution(run, "Trainer", {**examples, "schema": schema["schema"], **start}, {"model": {}, "model_run": {}})
         model = {"model": train["model"]}

@@ -13,6 +13,10 @@ from serving import model_config
 from tests.pipeline.metadata_stores import COMPLETE, FAILED, RUNNING, Store
 
 
+# What a span that later runs train on consists of: examples, statistics, anomalies and the blessing.
+CHECKED_DATA = ("BitstringExampleGen", "StatisticsGen", "ArithmeticValidator", "DataGate")
+
+
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "var")
@@ -81,8 +85,25 @@ def test_data_that_later_runs_may_train_on_stay(store):
         store.run(f"run {span}", span=span, exact=0.5)
     store.run("in no series", exact=0.5)
     assert gc(store, "--keep", "1", "--set", "spans.window=2", "--delete") == 0
-    data = [path for run in ("run 3", "run 4") for path in of(store, run) if "/examples/" in path]
-    assert there(store) == of(store, "in no series") | {*data} and len(data) == 2
+    data = [path for run in ("run 3", "run 4") for path in of(store, run) if path.split("/")[0] in CHECKED_DATA]
+    assert there(store) == of(store, "in no series") | {*data} and len(data) == 2 * len(CHECKED_DATA)
+
+
+def test_neither_refused_spans_nor_those_of_another_folder_take_the_place_of_blessed_ones(store, tmp_path):
+    store.run("blessed", span=1, exact=0.5)
+    for span in (2, 3):
+        refused = store.execution(f"refused {span}", "BitstringExampleGen", {}, {"examples": {"span": span}})
+        store.execution(f"refused {span}", "DataGate", {"examples": refused["examples"]}, {}, FAILED)
+    elsewhere = store.run("elsewhere", span=20779, exact=0.5)
+    known = Ancestry(store.client)
+    moved = [known.artifacts[link.artifact] for id in known.executions_of("elsewhere") for link in known.outputs(id)]
+    for artifact in moved:
+        artifact.uri = artifact.uri.replace(str(store.root), str(tmp_path / "other root"))
+    store.client.put_artifacts(moved)
+    assert elsewhere["examples"] in {artifact.id for artifact in moved}
+    store.run("in no series", exact=0.5)
+    assert gc(store, "--keep", "1", "--set", "spans.window=2", "--delete") == 0
+    assert {path for path in of(store, "blessed") if path.split("/")[0] in CHECKED_DATA} <= there(store)
 
 
 def _withdrawn(store, run):

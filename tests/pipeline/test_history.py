@@ -55,12 +55,19 @@ def test_how_far_a_run_came(store, capfd):
     store.execution("killed", "Trainer", {}, {}, RUNNING, **gone)
     store.execution("running", "Trainer", {}, {}, RUNNING, **housekeeping.owner())
     store.execution("failed", "Trainer", {}, {}, FAILED)
-    store.execution("bad data", "DataGate", {}, {}, FAILED)
+    store.execution("bad data", "DataGate", {}, {}, FAILED, refused_because="3 + 3 = 7")
+    store.execution("bad lines", "BitstringExampleGen", {}, {}, FAILED, refused_because="line 2", data='{"span": 7}')
+    store.execution("full disk", "DataGate", {}, {}, FAILED)
+    store.execution("earlier span", "Pusher", {}, {}, FAILED, refused_because="span 1 is earlier")
     store.execution("between", "BitstringExampleGen", {}, {"examples": {}})
-    expected = ["killed at Trainer", "running Trainer", "failed at Trainer", "refused", "unfinished"]
+    expected = [
+        "killed at Trainer", "running Trainer", "failed at Trainer", "refused", "refused", "failed at DataGate", "refused", "unfinished",
+    ]  # fmt: skip
     found = rows(store, capfd)
     assert [row["state"] for row in found] == expected
-    assert [row["gates"]["data"] for row in found] == ["-", "-", "-", "REFUSED", "-"]
+    assert [row["gates"]["data"] for row in found] == ["-", "-", "-", "REFUSED", "REFUSED", "-", "-", "-"]
+    assert [row["reasons"] for row in found[4:8]] == [{"data": "line 2"}, {}, {"push": "span 1 is earlier"}, {}]
+    assert found[4]["span"] == 7
     # Only looking changes nothing; the next start closes it, and the line stays as it was.
     assert housekeeping.close_abandoned(store.client) and [row["state"] for row in rows(store, capfd)] == expected
 

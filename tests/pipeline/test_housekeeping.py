@@ -79,6 +79,15 @@ def test_what_is_recorded_decides(store, changed, closed):
     assert store.state(id) == (FAILED if closed else RUNNING)
 
 
+def test_another_machine_of_the_same_name_is_left_alone(store, tmp_path, monkeypatch):
+    (tmp_path / "machine-id").write_text("0123\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(housekeeping, "_MACHINE", tmp_path / "machine-id")
+        elsewhere = housekeeping.owner()
+    id = _begun(store, **{**elsewhere, housekeeping.STARTED: "0f7d 17"})
+    assert housekeeping.close_abandoned(store.client) == [] and store.state(id) == RUNNING
+
+
 def test_a_host_that_is_known_to_be_gone(store):
     id = _begun(store, **{**housekeeping.owner(), housekeeping.HOST: "elsewhere pid:[1]"})
     assert housekeeping.elsewhere(store.client) == {"elsewhere": 1}

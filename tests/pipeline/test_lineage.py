@@ -38,6 +38,7 @@ def test_a_warm_start_is_told_with_the_versions_that_it_came_from(store, capfd):
     assert [(span["span"], span["artifact"]) for span in found["spans"]] == [(3, third["examples"])]
     assert (found["run"], found["margin"], found["code_sha256"], found["config"]["sha256"]) == ("wednesday", "5", "c0de", "c0ffee")
     assert found["config"]["knobs"]["BitstringExampleGen.data"] == {"span": 3, "seed": 1}
+    assert found["config"]["knobs"]["Pusher"] == {"config_hash": "c0ffee", "task": "addition"}
     assert [(gate["gate"], gate["verdict"]) for gate in found["gates"]] == [
         ("evaluation", "blessed"), ("proof", "proven"), ("infra validation", "blessed"),
     ]  # fmt: skip

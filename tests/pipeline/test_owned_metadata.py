@@ -8,8 +8,8 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.errors import BitsumError
-from pipeline import cli, housekeeping, metadata_store
-from pipeline.owned_metadata import OwnedMetadata, take_over
+from pipeline import cli, housekeeping, metadata_store, recorded
+from pipeline.owned_metadata import OwnedMetadata, note_refusal, take_over
 from tests.pipeline.metadata_stores import COMPLETE, FAILED, RUNNING, Store
 
 # Holds the lock of a SQLite file until its input ends.
@@ -54,6 +54,23 @@ def test_an_attempt_that_ended_badly_is_taken_over(store, owner, state, then):
     take_over(store.client, "run", _NODE)
     assert store.state(id) == then
     assert _owner(store, id) == (housekeeping.owner() if then == RUNNING else owner)
+
+
+def test_why_an_earlier_attempt_ended_is_not_said_of_the_next(store):
+    id = store.execution("run", "Trainer", {}, {}, RUNNING, **_GONE)["execution"]
+    housekeeping.close_abandoned(store.client)
+    take_over(store.client, "run", _NODE)
+    note_refusal(store.client, "run", _NODE, "it runs")
+    [execution] = store.client.get_executions_by_id([id])
+    assert {housekeeping.CLOSED, recorded.REFUSED_BECAUSE}.isdisjoint(execution.custom_properties)
+    execution.last_known_state = FAILED
+    store.client.put_executions([execution])
+    note_refusal(store.client, "run", _NODE, "3 + 3 = 7")
+    [execution] = store.client.get_executions_by_id([id])
+    assert execution.custom_properties[recorded.REFUSED_BECAUSE].string_value == "3 + 3 = 7"
+    take_over(store.client, "run", _NODE)
+    [execution] = store.client.get_executions_by_id([id])
+    assert recorded.REFUSED_BECAUSE not in execution.custom_properties
 
 
 def test_a_node_that_a_living_process_works_on_is_left_to_it(store):

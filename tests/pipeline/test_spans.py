@@ -6,11 +6,12 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from components import addition, version_folder
+from components import addition, span_folders, version_folder
 from components.errors import BitsumError, Refusal
 from components.tf_examples import serialize
 from pipeline import config as configuration
 from pipeline import home, local, metadata_store, node
+from pipeline.ancestry import Ancestry
 from tests.pipeline.conftest import SMALL
 
 EVERY_SHORT_PAIR = "a,b,sum\n" + "".join(f"{a},{b},{a + b}\n" for a in range(64) for b in range(64))
@@ -21,6 +22,7 @@ class Data:
 
     def __init__(self, folder: pathlib.Path):
         self.own, self.var = folder / "own", folder / "var"
+        self.config = configuration.load(None, [f"pipeline.root={self.var}"])
         self.own.mkdir()
 
     def put(self, span: int, name: str, content: str | list[bytes]) -> None:
@@ -53,6 +55,15 @@ class Data:
                 raise local._ours(error) or error from error
             if node_id == "SpanWindow":
                 return cached
+
+    def node(self, node_id: str, run_id: str) -> bool:
+        """Run one node of a run on a user's own span 2; whether it came from the cache."""
+        overrides = [f"pipeline.root={self.var}", *SMALL, "data.span=2", f"spans.source={self.own}"]
+        config = configuration.load(None, overrides)
+        home.prepare(config.root)
+        graph = node.compile_pipeline(config)
+        node.set_run_id(graph, run_id)
+        return node.run_node(graph, node_id, metadata_store.connection(config))
 
     def own_run(self, span: int, *overrides: str) -> dict[str, bool]:
         return self.run(span, f"spans.source={self.own}", *overrides)
@@ -91,6 +102,11 @@ def test_bad_spans_are_kept_apart_and_good_ones_are_read(data):
         data.own_run(2)
     assert data.report(2)["gate"] == "data gate"
 
+    data.put(2, "pairs.tfrecord", [*records, b"no example"])
+    with pytest.raises(Refusal, match="data gate refused: .*1 x not parsable.*the report on span 2 is in"):
+        data.own_run(2)
+    assert "not parsable" in data.report(2)["reasons"][0]
+
     data.put(2, "pairs.csv", "".join(f"{a},{b}\n" for a in range(4) for b in range(4)))
     with pytest.raises(Refusal, match="data gate refused: the data drifted.*split 'train', length: "):
         data.own_run(2)
@@ -105,6 +121,30 @@ def test_bad_spans_are_kept_apart_and_good_ones_are_read(data):
     assert {name for name, cached in again.items() if not cached} == {"PreviousSpan", "WindowSpans"}
     data.run(4, "spans.window=2")
     assert data.spans_of_last_window() == "4,3"
+
+
+def test_a_node_that_is_tried_again_is_known_by_what_it_read_at_last(data):
+    with pytest.raises(BitsumError, match="ArithmeticValidator did not run"):
+        data.node("ArithmeticValidator", "first")
+    data.put(2, "pairs.csv", EVERY_SHORT_PAIR + "200,100,301\n")
+    with pytest.raises(Refusal):
+        data.node("BitstringExampleGen", "first")
+    data.put(2, "pairs.csv", EVERY_SHORT_PAIR)
+    assert not data.node("BitstringExampleGen", "first") and not data.node("ArithmeticValidator", "first")
+
+    known = Ancestry(metadata_store.open_store(data.config))
+    by_node = {name: id for id, name in known.node_of.items()}
+    generate, validate = (by_node[wanted] for wanted in ("BitstringExampleGen", "ArithmeticValidator"))
+    [examples] = known.outputs(generate)
+    assert [(link.key, link.artifact) for link in known.inputs(validate)] == [("examples", examples.artifact)]
+    told = known.executions[generate].custom_properties["fingerprint"].string_value
+    assert told == span_folders.fingerprint(data.own / "span-2")
+
+    # What was refused is not what was taken in the end: it does not come from the cache.
+    assert data.node("BitstringExampleGen", "second")
+    data.put(2, "pairs.csv", EVERY_SHORT_PAIR + "200,100,301\n")
+    with pytest.raises(Refusal):
+        data.node("BitstringExampleGen", "third")
 
 
 @pytest.mark.parametrize(("text", "said"), [
