@@ -29,9 +29,9 @@ class Airflow:
 
     _token = ""
 
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self._token}"} if self._token else {})}
-        request = urllib.request.Request(self._url + path, json.dumps(body).encode() if body is not None else None, headers)
+        request = urllib.request.Request(self._url + path, json.dumps(body).encode() if body is not None else None, headers, method=method)
         # Without the proxies of the environment: it is this machine.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             return json.load(answer)
@@ -43,6 +43,14 @@ class Airflow:
     def trigger(self, run: str, logical_date: str | None, conf: dict[str, Any]) -> None:
         """Start a run, as a person does."""
         self._call(f"/api/v2/dags/{DAG}/dagRuns", {"dag_run_id": run, "logical_date": logical_date, "conf": conf})
+
+    def mark(self, run: str, state: str) -> None:
+        """Call a run failed or successful, as a person does."""
+        self._call(f"/api/v2/dags/{DAG}/dagRuns/{run}", {"state": state}, "PATCH")
+
+    def state(self, run: str) -> str:
+        """What has become of a run so far."""
+        return self._call(f"/api/v2/dags/{DAG}/dagRuns/{run}")["state"]
 
     def parse_seconds(self) -> float:
         """How long the DAG file took to parse the last time."""
@@ -67,13 +75,13 @@ class Airflow:
         return {
             name: (_moment(task["start_date"]), _moment(task["end_date"]))
             for name, task in self.tasks(run).items()
-            if name != "take_turn" and task["state"] in ("success", "failed") and task["start_date"]
+            if name not in ("take_turn", "outcome") and task["state"] in ("success", "failed") and task["start_date"]
         }
 
     def wait(self, run: str, seconds: float) -> str:
         """How a run ended. Raises: TimeoutError."""
         end = time.monotonic() + seconds
-        while (state := self._call(f"/api/v2/dags/{DAG}/dagRuns/{run}")["state"]) in UNFINISHED:
+        while (state := self.state(run)) in UNFINISHED:
             if time.monotonic() > end:
                 raise TimeoutError(f"{run} is not done after {seconds:g} s: {self.states(run)}")
             time.sleep(_POLL_SECONDS)

@@ -85,7 +85,7 @@ class Data(Section):
     seed: int = knob(1, "The same seed gives the same records, byte for byte.", at_least=0, at_most=2**63 - 1)
     span: int = knob(
         0, "Which portion of the data this run sees; a pair's split never depends on it. A number, or a date (2026-11-22), which stands "
-        "for the days since 1970-01-01. 0 for a run on its own, from 1 on for a run in a series.", at_least=0,
+        "for the days since 1970-01-01. 0 for a run on its own, from 1 on for a run in a series.", at_least=0, at_most=2**31 - 1,
     )
     max_length: int = knob(
         8, "Longest numbers of the train and eval splits. Short on purpose: what is longer must be generalized to.",

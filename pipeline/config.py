@@ -66,7 +66,10 @@ class Metadata(Section):
 class Schedule(Section):
     """The pipeline under a scheduler: when it runs, how often a machine that fails is tried again, who is told."""
 
-    cron: str = knob("@daily", "When a run starts, in UTC: five fields of cron, or @hourly, @daily, @weekly; empty for never by itself.")
+    cron: str = knob(
+        "@daily", "When a run starts, in UTC: five fields of cron, or @hourly, @daily, @weekly; empty for never by itself. A run is for "
+        "the time since the one before: that of @daily at midnight for the day that has ended.",
+    )
     start: str = knob("2026-01-01", "First day of the schedule, YYYY-MM-DD.")
     catchup: bool = knob(False, "Start the runs that were missed since schedule.start, too.")
     span_hours: int = knob(

@@ -13,7 +13,7 @@ from tfx.proto import trainer_pb2
 from tfx.types import Channel, standard_artifacts
 
 import components
-from components import evaluator
+from components import evaluator, sampling
 from components.arithmetic_validator import ArithmeticValidator
 from components.data_gate import DataGate
 from components.infra_validator import InfraValidator
@@ -72,6 +72,7 @@ def create_pipeline(config: Config, cold_start: bool = False) -> pipeline.Pipeli
             "train": dataclasses.asdict(config.train),
             "proof": dataclasses.asdict(config.proof),
             "task": config.data.task,
+            "splits": sampling.splits_key(config.data),
             "code": code,
         },
     )

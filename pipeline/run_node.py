@@ -1,7 +1,7 @@
 """`bitsum node`: run one node of the graph, as part of a run that a scheduler holds together; or show the graph to the scheduler.
 
     bitsum node --list --json > graph.json                              # nodes and edges; needs TFX
-    bitsum node Trainer --run-id 2026-11-22 --set data.span=20261122    # exit code 0 done, 3 refused, 1 failed, 2 wrong usage
+    bitsum node Trainer --run-id 2026-11-22 --set data.span=2026-11-22  # exit code 0 done, 3 refused, 1 failed, 2 wrong usage
     bitsum node verdict --run-id 2026-11-22                             # 3 if a gate refused the model
 
 The nodes of a run share its id and its knobs. A gate that blesses ends with 0 when it refuses, so that the later nodes see it;

@@ -15,7 +15,7 @@ import pathlib
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from bitsum_operators import Alarm, GiveBackTurn, NodeOperator, RolloutOperator, TakeTurn
 
 # The turn makes the runs wait for one another; this many may wait. With 1, a run that waits for an earlier one would keep it out.
@@ -35,7 +35,8 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
     with DAG(
         plan["pipeline"],
         description="Generates a span, validates it, trains from the last blessed model, evaluates, proves, pushes",
-        schedule=knobs["cron"] or None,
+        # A run's logical date, and with it the span, is the start of the time that has just ended: its data are there.
+        schedule=CronDataIntervalTimetable(knobs["cron"], timezone="UTC") if knobs["cron"] else None,
         start_date=datetime.datetime.fromisoformat(knobs["start"]).replace(tzinfo=datetime.timezone.utc),
         catchup=knobs["catchup"],
         max_active_runs=_ACTIVE_RUNS,

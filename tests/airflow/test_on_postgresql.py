@@ -2,6 +2,8 @@
 
 import json
 
+from benchmarks import airflow_service
+
 
 def test_a_run_with_neither_span_nor_date_fails_at_once_and_says_what_it_needs(on_postgresql):
     story, _ = on_postgresql
@@ -29,7 +31,17 @@ def test_a_machine_that_fails_is_tried_again(on_postgresql, tmp_path):
     assert not list(story.root.rglob("*.sqlite"))
 
 
+def test_a_run_that_somebody_marks_as_failed_is_failed_and_told(on_postgresql, tmp_path):
+    story, _ = on_postgresql
+    story.airflow.trigger("marked", None, {"span": 8, "set": [f"spans.source={tmp_path}"]})
+    while story.airflow.states("marked").get("take_turn") != "success":
+        assert story.airflow.state("marked") in airflow_service.UNFINISHED
+    story.airflow.mark("marked", "failed")
+    assert story.airflow.wait("marked", 300) == "failed"
+    assert any("marked as failed by hand" in told["reason"] for told in story.told_of("marked"))
+
+
 def test_what_failed_stands_in_a_file_too(on_postgresql):
     story, _ = on_postgresql
     lines = (story.root / "logs" / "failures.jsonl").read_text().splitlines()
-    assert {json.loads(line)["run"] for line in lines} == {"nothing", "late"}
+    assert {json.loads(line)["run"] for line in lines} == {"nothing", "late", "marked"}

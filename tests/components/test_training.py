@@ -25,7 +25,7 @@ from components.transducer import ADDITION, TASKS
 from components.weights import Weights
 from tests.fast import certified
 
-SMALL = Train(units=8, steps=60, batch_size=32, report_every=20, learning_rate=0.01, state_noise=0.2)
+SMALL = Train(units=8, steps=60, least_steps=1, batch_size=32, report_every=20, learning_rate=0.01, state_noise=0.2)
 # Every data loss is low enough for a share to grow, if there were one.
 PLAIN = Proof(train=False, ready_loss=100.0)
 
@@ -256,15 +256,16 @@ def certified_model(folder, units=8):
     cell = training.GRU(units)
     if units == 8:
         training.assign(cell, certified.weights())
-    export.save(cell, str(folder))
-    return str(folder)
+    export.save(cell, str(folder / "Format-Serving"))
+    (folder / trainer.SPLITS_FILE).write_text("these")
+    return str(folder / "Format-Serving")
 
 
 def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, tmp_path, reports):
     base = certified_model(tmp_path / "base")
     settings = dataclasses.replace(SMALL, steps=300, batch_size=100, state_noise=0.0, report_every=5, least_steps=40)
     proof = Proof(extra_steps=0, attempt_every=5, target=2.0, box_steps=10)
-    out = run_fn(data, tmp_path, settings, base_model=base, proof=dataclasses.asdict(proof), task="addition")
+    out = run_fn(data, tmp_path, settings, base_model=base, proof=dataclasses.asdict(proof), task="addition", splits="these")
     steps = [report.numbers for report in reports if "step" in report.numbers]
     assert next(report.numbers["warm"] for report in reports if "warm" in report.numbers) == 1
     # It adds right from the first report on, and yet no certificate counts before there were 40 steps on the new data.
@@ -276,12 +277,15 @@ def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, 
     assert checker.check(certificate.write(finder.find(trained).certificate), trained).proven
 
 
-def test_a_model_of_another_size_is_no_base(data, tmp_path, reports):
-    other = certified_model(tmp_path / "other", units=5)
+@pytest.mark.parametrize(("units", "splits"), [(5, "these"), (8, "others"), (8, "")])
+def test_a_model_of_another_size_or_trained_by_other_splits_is_no_base(data, tmp_path, reports, units, splits):
+    other = certified_model(tmp_path / "other", units)
     config = dataclasses.replace(SMALL, steps=20)
-    made = run_fn(data, tmp_path / "made", config, base_model=other, proof={"train": False, "search_seconds": 0.0})
-    cold = run_fn(data, tmp_path / "cold", config, proof={"train": False, "search_seconds": 0.0})
-    assert [report.numbers for report in reports if "warm" in report.numbers] == [{"warm": 0, "base_units": 5, "units": 8}]
+    plain = {"train": False, "search_seconds": 0.0}
+    made = run_fn(data, tmp_path / "made", config, base_model=other, proof=plain, splits=splits)
+    assert (made / trainer.SPLITS_FILE).read_text() == splits
+    cold = run_fn(data, tmp_path / "cold", config, proof=plain)
+    assert [report.numbers for report in reports if "warm" in report.numbers] == [{"warm": 0, "base_units": units, "units": 8}]
     assert weights_of(made / "Format-Serving") == weights_of(cold / "Format-Serving")
 
 
@@ -411,7 +415,7 @@ def test_another_process_trains_the_same_model_and_another_seed_another(data, tm
     there = {
         "custom_config": {"train": dataclasses.asdict(settings), "proof": proof},
         "train_files": files(data, "train"), "eval_files": files(data, "eval"),
-        "serving_model_dir": str(tmp_path / "there"), "model_run_dir": str(tmp_path / "logs"),
+        "serving_model_dir": str(tmp_path / "there"), "model_run_dir": str(tmp_path / "logs"), "base_model": None,
     }  # fmt: skip
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(there)]
     fingerprint = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -4,7 +4,9 @@ import importlib.util
 import json
 import os
 import pathlib
+import socket
 import subprocess
+import time
 
 import pytest
 
@@ -39,6 +41,28 @@ def test_what_was_never_started_cannot_be_stopped(service, tmp_path):
     assert service.stop_all(tmp_path) == []
     record(tmp_path, scheduler=[2**22 + 1, "5"])
     assert service.stop_all(tmp_path) == []
+
+
+def test_tasks_are_stopped_with_what_started_them_though_they_have_groups_of_their_own(service, tmp_path):
+    # As the scheduler: it waits for a task that is in a process group of its own, and passes no signal on.
+    script = "set -m; trap '' TERM; (trap - TERM; exec sleep 60) & echo $! > child; while kill -0 $!; do wait; done"
+    with subprocess.Popen(["bash", "-c", script], cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL) as scheduler:
+        while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text().endswith("\n"):
+            time.sleep(0.01)
+        task = int((tmp_path / "child").read_text())
+        assert os.getpgid(task) != os.getpgid(scheduler.pid)
+        record(tmp_path, scheduler=[scheduler.pid, service._start_time(scheduler.pid)])
+        assert service.stop_all(tmp_path) == ["scheduler"]
+        assert service._start_time(task) == "" and service._start_time(scheduler.pid) == ""
+
+
+def test_a_port_that_somebody_has_is_refused_before_anything_is_started(service):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(service.ServiceError, match=f"schedule.port = {taken.getsockname()[1]} cannot be had on 127.0.0.1: Address"):
+            service._check_free(taken.getsockname()[1])
+    service._check_free(service._free_port())
 
 
 def test_keys_and_password_are_made_once_for_nobody_else_to_read(service, tmp_path):

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from pipeline import home
+
 DAGS = pathlib.Path(__file__).parents[2] / "airflow" / "dags"
 
 
@@ -80,6 +82,19 @@ def test_of_many_that_find_a_run_over_at_once_one_gets_its_turn(tmp_path):
     assert json.loads((tmp_path / "schedule" / "turn.json").read_text())["run"] == str(winner)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"airflow": "here"}'])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, text):
+    turn = turns.Turn(tmp_path)
+    turn.take(ONE, never)
+    turn.file.write_text(text)
+    with pytest.raises(turns.UnreadableTurn, match=f"{turn.file} does not say which run has the turn: remove it"):
+        turn.take(TWO, never)
+
+
+def test_who_runs_the_whole_pipeline_looks_for_the_turn_where_it_is(tmp_path):
+    assert turns.Turn(tmp_path).file == tmp_path / home.TURN
+
+
 @pytest.mark.parametrize(
     ("script", "code", "reason"),
     [
@@ -118,6 +133,18 @@ def test_a_program_goes_with_its_children_when_it_is_stopped(tmp_path):
 
     assert program.wait(stop).code == -15
     assert left == [""]
+
+
+def test_children_that_outlive_a_program_are_stopped_too(tmp_path):
+    program = programs.Program(["sh", "-c", "sleep 60 & echo $! > child; kill -9 $$"], str(tmp_path))
+    program._process.wait(10)
+    child = (tmp_path / "child").read_text().strip()
+    assert _state(child) not in ("", "Z")
+    program.stop()
+    end = time.monotonic() + 10
+    while _state(child) not in ("", "Z"):
+        assert time.monotonic() < end, "it still runs"
+        time.sleep(0.05)
 
 
 def _state(pid: str) -> str:

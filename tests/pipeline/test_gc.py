@@ -12,7 +12,6 @@ from pipeline.ancestry import Ancestry
 from serving import model_config
 from tests.pipeline.metadata_stores import COMPLETE, FAILED, RUNNING, Store
 
-
 # What a span that later runs train on consists of: examples, statistics, anomalies and the blessing.
 CHECKED_DATA = ("BitstringExampleGen", "StatisticsGen", "ArithmeticValidator", "DataGate")
 

@@ -75,6 +75,22 @@ def test_nodes_of_one_run_share_the_folder_and_a_whole_run_waits_for_them(tmp_pa
     assert waited == []
 
 
+def test_a_whole_run_waits_until_a_scheduled_one_is_over(tmp_path):
+    root, waited = home.prepare(tmp_path / "var"), []
+    (root / home.TURN).parent.mkdir()
+    (root / home.TURN).touch()
+
+    def waiting(line: str) -> None:
+        waited.append(line)
+        (root / home.TURN).unlink()
+
+    with home.held(root, waiting):
+        assert [str(root / home.TURN) in line for line in waited] == [True]
+    (root / home.TURN).touch()
+    with home.held(root, waited.append, shared=True):
+        assert len(waited) == 1
+
+
 def test_node_needs_its_run(capsys):
     assert cli.main(["node", "Trainer"]) == 2
     assert "--run-id" in capsys.readouterr().err
