@@ -38,7 +38,7 @@ def test_a_run_that_somebody_marks_as_failed_is_failed_and_told(on_postgresql, t
         assert story.airflow.state("marked") in airflow_service.UNFINISHED
     story.airflow.mark("marked", "failed")
     assert story.airflow.wait("marked", 300) == "failed"
-    assert any("marked as failed by hand" in told["reason"] for told in story.told_of("marked"))
+    assert any("ended by hand" in told["reason"] for told in story.told_of("marked"))
 
 
 def test_what_failed_stands_in_a_file_too(on_postgresql):
