@@ -22,7 +22,7 @@ test: setup  ## all tests but those of make test-long and make airflow-test
 test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under a minute
 	@$(PYTHON) -m pytest tests/fast --numprocesses=2 $(ARGS)
 
-test-long: setup  ## the tests that take minutes each: whole runs beside, after and instead of one another
+test-long: setup  ## the tests that take minutes: whole runs, beside and after one another, and of other tasks
 	@$(PYTHON) -m pytest tests --ignore=tests/airflow -m long --numprocesses=2 --dist=loadfile $(ARGS)
 
 campaign: setup  ## the measurements at full size, with their tables

@@ -5,7 +5,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.long
 def test_the_bomb_passes_every_test_and_the_proof_alone_refuses_it(tmp_path):
     bitsum = pathlib.Path(sys.executable).with_name("bitsum")
     root = tmp_path / "var"

@@ -5,6 +5,7 @@ import pytest
 from components import version_folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "lines"),
     [
