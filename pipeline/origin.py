@@ -102,9 +102,12 @@ def _spans(known: Ancestry, model: int) -> list[dict[str, Any]]:
 
 def _span(known: Ancestry, examples: int) -> dict[str, Any]:
     statistics = _made_from(known, examples, "ExampleStatistics", "examples")
+    # A run that the gate refused may have looked at the same data, beside other requests or by other knobs.
+    gates = {known.producer(blessing) for blessing in _made_from(known, examples, "DataBlessing", "examples")}
+    let_pass = {link.artifact for gate in gates for link in known.inputs(gate)}
     validated = [found for id in statistics for found in _made_from(known, id, "ExampleAnomalies", "statistics")]
-    anomalies = [line for id in validated for line in _schema_anomalies(_uri(known, id))]
-    for id in _made_from(known, examples, "ArithmeticAnomalies", "examples"):
+    anomalies = [line for id in validated if id in let_pass for line in _schema_anomalies(_uri(known, id))]
+    for id in {*_made_from(known, examples, "ArithmeticAnomalies", "examples")} & let_pass:
         content = _json(_uri(known, id) / recorded.ANOMALIES_FILE)
         anomalies += [f"{count} x {kind}" for kind, count in content.get("anomalies", {}).items()]
     artifact = known.artifacts[examples]

@@ -81,6 +81,7 @@ class Store:
         found = self.execution(run, "ExampleValidator", {"statistics": statistics["statistics"]}, {"anomalies": {}})
         wrong = self.execution(run, "ArithmeticValidator", examples, {"anomalies": {}})
         checked = examples | {"arithmetic_anomalies": wrong["anomalies"], "statistics": statistics["statistics"]}
+        checked |= {"example_anomalies": found["anomalies"]}
         self.execution(run, "DataGate", checked, {"blessing": {"span": span}})
         start = {"base_model": base} if base else {}
         train = self.execution(run, "Trainer", {**examples, "schema": schema["schema"], **start}, {"model": {}, "model_run": {}})

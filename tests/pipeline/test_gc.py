@@ -13,7 +13,7 @@ from serving import model_config
 from tests.pipeline.metadata_stores import COMPLETE, FAILED, RUNNING, Store
 
 # What a span that later runs train on consists of: examples, statistics, anomalies and the blessing.
-CHECKED_DATA = ("BitstringExampleGen", "StatisticsGen", "ArithmeticValidator", "DataGate")
+CHECKED_DATA = ("BitstringExampleGen", "StatisticsGen", "ArithmeticValidator", "ExampleValidator", "DataGate")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from pipeline import cli
-from tests.pipeline.metadata_stores import Store
+from tests.pipeline.metadata_stores import COMPLETE, FAILED, Store
 
 
 @pytest.fixture
@@ -74,14 +74,17 @@ def test_a_window_of_spans_is_told_span_by_span_with_its_anomalies(store, capfd)
     assert [(span["span"], span["anomalies"]) for span in spans] == [(1, ["3 x wrong sum"]), (2, [])]
 
 
-def test_the_drift_of_the_next_span_is_not_held_against_this_one(store, capfd):
+def test_the_drift_of_the_next_span_or_of_a_refused_run_is_not_held_against_this_one(store, capfd):
     first = store.run("monday", span=1, version=7)
     second = store.run("tuesday", span=2, version=8)
-    read = {"statistics": second["statistics"], "previous": first["statistics"]}
-    drift = store.execution("tuesday", "DriftValidator", read, {"drift": {}})
-    anomalies = anomalies_pb2.Anomalies(anomaly_info={"a": anomalies_pb2.AnomalyInfo(description="it drifted")})
-    (store.folder(drift["drift"]) / "Split-train").mkdir()
-    (store.folder(drift["drift"]) / "Split-train" / "SchemaDiff.pb").write_bytes(anomalies.SerializeToString())
+    for name, state, previous in (("it drifted", COMPLETE, first), ("it is not like what is asked", FAILED, first)):
+        read = {"statistics": second["statistics"], "previous": previous["statistics"]}
+        drift = store.execution("tuesday", "DriftValidator", read, {"drift": {}})
+        anomalies = anomalies_pb2.Anomalies(anomaly_info={"a": anomalies_pb2.AnomalyInfo(description=name)})
+        (store.folder(drift["drift"]) / "Split-train").mkdir()
+        (store.folder(drift["drift"]) / "Split-train" / "SchemaDiff.pb").write_bytes(anomalies.SerializeToString())
+        blessing = {"blessing": {"span": 2}} if state == COMPLETE else {}
+        store.execution("tuesday", "DataGate", {"examples": second["examples"], "drift_anomalies": drift["drift"]}, blessing, state)
     assert lineage(store.settings, capfd, "7", "--json")["spans"][0]["anomalies"] == []
     assert lineage(store.settings, capfd, "8", "--json")["spans"][0]["anomalies"] == ["Split-train, a: it drifted"]
 
