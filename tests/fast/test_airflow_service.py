@@ -6,6 +6,7 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -45,8 +46,14 @@ def test_what_was_never_started_cannot_be_stopped(service, tmp_path):
 
 def test_tasks_are_stopped_with_what_started_them_though_they_have_groups_of_their_own(service, tmp_path):
     # As the scheduler: it waits for a task that is in a process group of its own, and passes no signal on.
-    script = "set -m; trap '' TERM; (trap - TERM; exec sleep 60) & echo $! > child; while kill -0 $!; do wait; done"
-    with subprocess.Popen(["bash", "-c", script], cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL) as scheduler:
+    script = (
+        "import os, pathlib, signal, subprocess\n"
+        "task = subprocess.Popen(['sleep', '60'], preexec_fn=os.setpgrp)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "pathlib.Path('child').write_text(f'{task.pid}\\n')\n"
+        "task.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, start_new_session=True) as scheduler:
         while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text().endswith("\n"):
             time.sleep(0.01)
         task = int((tmp_path / "child").read_text())
