@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import certified
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +13,7 @@ from components.gru import GRU
 from components.time_loop import TimeLoop
 from components.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from components.weights import NAMES
+from tests.fast import certified
 
 CHUNK, ABOVE = 8, 20
 # Around one chunk, the threshold, and multiples of a chunk; with the bit for the last carry these are full chunks, too.
