@@ -66,6 +66,6 @@ def held(root: pathlib.Path, waiting: Callable[[str], None], shared: bool = Fals
             if shared or not (root / TURN).exists():
                 break
             fcntl.flock(file, fcntl.LOCK_UN)
-            tell(f"a scheduled run has the turn, as {root / TURN} says: waiting until it gives it back")
+            tell(f"a scheduled run has the turn: waiting until it is over; if its Airflow is no more, remove {root / TURN}")
             time.sleep(_ASK_AGAIN_SECONDS)
         yield
