@@ -23,7 +23,7 @@ test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under
 	@$(PYTHON) -m pytest tests/fast --numprocesses=2 $(ARGS)
 
 test-long: setup  ## the tests that take minutes: whole runs, beside and after one another, and of other tasks
-	@$(PYTHON) -m pytest tests --ignore=tests/airflow -m long --numprocesses=2 --dist=load $(ARGS)
+	@$(PYTHON) -m pytest tests --ignore=tests/airflow -m long --numprocesses=2 --dist=loadfile $(ARGS)
 
 campaign: setup  ## the measurements at full size, with their tables
 	@requirements/install-airflow.sh

@@ -1,7 +1,9 @@
 """Run the pipeline here: node after node in this process, or one node of a run that somebody else schedules."""
 
+import contextlib
+import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from components.errors import BitsumError, Refusal
@@ -45,19 +47,28 @@ def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable
     node.set_run_id(graph, run_id)
     connection = metadata_store.connection(config)
     _keep_house(config, begin, end)
-    # Beam and AutoGraph leave files behind in the temporary folder: give them one of ours.
-    tempfile.tempdir = str(config.root / "tmp")
-    for node_id in [only] if only else node.node_ids(graph):
-        stage = STAGES.get(node_id, node_id)
-        begin(stage)
-        try:
-            cached = node.run_node(graph, node_id, connection)
-        except Exception as error:
-            ours = _ours(error)
-            if isinstance(ours, Refusal):
-                node.record_refusal(graph, node_id, connection, ours.reason)
-            raise ours or BitsumError(f"step {stage!r} failed: {_one_line(error)}") from error
-        end("cached" if cached else "done")
+    with _temporary_files_in(config.root / "tmp"):
+        for node_id in [only] if only else node.node_ids(graph):
+            stage = STAGES.get(node_id, node_id)
+            begin(stage)
+            try:
+                cached = node.run_node(graph, node_id, connection)
+            except Exception as error:
+                ours = _ours(error)
+                if isinstance(ours, Refusal):
+                    node.record_refusal(graph, node_id, connection, ours.reason)
+                raise ours or BitsumError(f"step {stage!r} failed: {_one_line(error)}") from error
+            end("cached" if cached else "done")
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
+    """Beam and AutoGraph leave files behind in the temporary folder: give them one of ours."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _keep_house(config: Config, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
