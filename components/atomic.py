@@ -1,0 +1,171 @@
+"""The one way in which a local file or folder appears where others may read it: whole or not at all.
+
+It is written beside its place, synced to disk, and renamed. The writer holds a lock on what it writes, which the kernel lets go
+of when the process is gone, however it went: so the next writer in that folder can tell a leftover from work under way, and
+removes it. After the rename the change is visible, and nothing that follows it is reported as a failure.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import pathlib
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+
+LOGGER = logging.getLogger(__name__)
+
+_MARK = ".bitsum-writing-"
+_FOLDER_MODE = 0o755
+_FILE_MODE = 0o644
+
+
+def write(path: str | os.PathLike, content: str | bytes, mode: int = _FILE_MODE) -> None:
+    """Put a file with `content` (text as UTF-8) in the place of `path`, through a link to where that leads; its folder must exist.
+
+    Raises:
+        OSError: it cannot be written; what was there before is unchanged, and nothing stays beside it.
+    """
+    with file(path, mode) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def file(path: str | os.PathLike, mode: int = _FILE_MODE) -> Iterator[pathlib.Path]:
+    """Gives an empty file beside `path` to write to, which takes the place of `path` when the context ends without an error.
+
+    Raises:
+        OSError: it cannot be written, or `path` is neither missing nor a regular file; the rest is as in `write`.
+    """
+    target = pathlib.Path(os.path.realpath(path))
+    _require(target, stat.S_ISREG, "regular file")
+    with _locked_beside(target, is_folder=False) as partial:
+        yield partial
+        os.chmod(partial, mode)
+        sync(partial)
+        os.replace(partial, target)
+        _sync_visible(target)
+
+
+@contextlib.contextmanager
+def folder(path: str | os.PathLike, mode: int = _FOLDER_MODE) -> Iterator[pathlib.Path]:
+    """Gives an empty folder beside `path` to fill, which becomes `path` when the context ends without an error.
+
+    `path` must be missing, or an empty folder.
+
+    Raises:
+        OSError: it cannot be written, or something else is there; nothing stays beside it.
+    """
+    target = pathlib.Path(path)
+    _require(target, stat.S_ISDIR, "folder")
+    with _locked_beside(target, is_folder=True) as partial:
+        yield partial
+        os.chmod(partial, mode)
+        for below in [*partial.rglob("*"), partial]:
+            if not below.is_symlink():
+                sync(below)
+        os.rename(partial, target)
+        _sync_visible(target)
+
+
+def sweep(parent: str | os.PathLike) -> list[str]:
+    """Remove what killed writers left in the folder `parent`; the names of what is gone. Work under way is left alone.
+
+    A leftover that cannot be removed stays for the next time.
+    """
+    gone = []
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(parent)):
+            if _MARK in name and _remove_leftover(pathlib.Path(parent, name)):
+                gone.append(name)
+    return gone
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Have the file or folder on the disk before this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file or folder of that name is one that is being written, or what was left of it."""
+    return _MARK in name
+
+
+@contextlib.contextmanager
+def _locked_beside(target: pathlib.Path, is_folder: bool) -> Iterator[pathlib.Path]:
+    """A new, empty, locked file or folder beside `target`, which is gone when the context ends."""
+    sweep(target.parent)
+    partial, descriptor = _made(target, is_folder)
+    try:
+        yield partial
+    finally:
+        _discard(partial)
+        # A descriptor is gone even if its close reports an error, and there is nothing to write back.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def _made(target: pathlib.Path, is_folder: bool) -> tuple[pathlib.Path, int]:
+    while True:
+        partial = target.with_name(f".{target.name[:100]}{_MARK}{uuid.uuid4().hex}")
+        try:
+            if is_folder:
+                partial.mkdir(mode=0o700)
+                descriptor = os.open(partial, os.O_RDONLY)
+            else:
+                descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            if _lock(descriptor, partial):
+                return partial, descriptor
+            os.close(descriptor)
+        except BaseException:
+            _discard(partial)
+            raise
+
+
+def _lock(descriptor: int, path: pathlib.Path) -> bool:
+    """Whether what is open as `descriptor` is locked by this call and still stands at `path`."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _remove_leftover(path: pathlib.Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return _lock(descriptor, path) and _discard(path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def _discard(path: pathlib.Path) -> bool:
+    """Remove the file or folder; whether it is gone."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return not os.path.lexists(path)
+
+
+def _require(target: pathlib.Path, is_kind: Callable[[int], bool], kind: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not is_kind(os.lstat(target).st_mode):
+            raise FileExistsError(17, f"is not a {kind}, so it is not replaced", str(target))
+
+
+def _sync_visible(target: pathlib.Path) -> None:
+    """Sync the rename itself. It has happened: that it might not outlast a loss of power is no failure of the caller's."""
+    try:
+        sync(target.parent)
+    except OSError as error:
+        LOGGER.warning("%s is written, but its folder could not be synced to disk: %s", target, error.strerror or error)
