@@ -3,17 +3,19 @@
 `variables/` holds a checkpoint in TensorFlow's tensor bundle format: variables.index is a table (`components.sstable`) from the
 key of a tensor to a BundleEntryProto, from the empty key to a BundleHeaderProto; variables.data-00000-of-00001 holds the
 tensors' little-endian bytes. A variable's key follows from the object graph, which is a tensor of the checkpoint itself: the
-attribute VARIABLE_VALUE of the model's child of that name.
+attribute VARIABLE_VALUE of the model's child of that name. Only what TensorFlow itself writes is read, byte for byte, so that nothing
+can be hidden from this reader that another one sees.
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/tensor_bundle/tensor_bundle.h
 """
 
 import math
 import pathlib
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from components import lean_protos, sstable
 from components.errors import BitsumError
@@ -23,15 +25,19 @@ _INDEX = "variables.index"
 _DATA = "variables.data-00000-of-00001"
 # The index has one small entry for each of a dozen tensors.
 _LARGEST_INDEX = 2**20
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+# tensor_bundle.h: kTensorBundleVersion.
+_VERSION = 1
 _ATTRIBUTE = "VARIABLE_VALUE"
 _RANKS = {"W": 2, "U": 2, "b": 1}
 _LENGTH = struct.Struct("<I")
 _MODULES = {
+    "shapes": "tensorflow.core.framework.tensor_shape_pb2",
     "types": "tensorflow.core.framework.types_pb2",
     "bundle": "tensorflow.core.protobuf.tensor_bundle_pb2",
     "objects": "tensorflow.core.protobuf.trackable_object_graph_pb2",
 }
+_Found = TypeVar("_Found")
 
 
 def read(model_dir: str | pathlib.Path) -> Weights:
@@ -40,13 +46,22 @@ def read(model_dir: str | pathlib.Path) -> Weights:
     Raises:
         BitsumError: there is no such checkpoint, it is damaged, or its variables are not the eleven of a cell.
     """
+    return _read(model_dir, _weights)
+
+
+def object_graph(model_dir: str | pathlib.Path) -> bytes:
+    """The serialized object graph in the checkpoint of the SavedModel in `model_dir`. Raises: BitsumError, as `read`."""
+    return _read(model_dir, lambda bundle, protos: bundle.text(OBJECT_GRAPH))
+
+
+def _read(model_dir: str | pathlib.Path, what: Callable[["_Bundle", Any], _Found]) -> _Found:
     folder = pathlib.Path(model_dir) / "variables"
     protos = lean_protos.load(**_MODULES)
     index = _bytes(folder / _INDEX, _LARGEST_INDEX)
     data = _bytes(folder / _DATA)
     try:
         entries = _index(index, protos)
-        return _weights(_Bundle(entries, data, protos), protos)
+        return what(_Bundle(entries, data, protos), protos)
     except (ValueError, DecodeError) as error:
         raise BitsumError(f"cannot read the weights in {folder}: {error or 'damaged'}") from error
 
@@ -93,7 +108,7 @@ class _Bundle:
         if key not in self.entries:
             raise ValueError(f"there is no {key}")
         entry = self.entries[key]
-        if entry.dtype != dtype or entry.slices:
+        if entry.dtype != dtype:
             wanted = self._types.DataType.Name(dtype)
             raise ValueError(f"{key} is no whole tensor of type {wanted}")
         return entry, self._data[entry.offset : entry.offset + entry.size]
@@ -104,10 +119,39 @@ def _index(table: bytes, protos: Any) -> dict[str, Any]:
         raw = sstable.read(table)
     except ValueError as error:
         raise ValueError(f"{_INDEX} is damaged: {error}") from error
-    header = protos.bundle.BundleHeaderProto.FromString(raw.pop(b"", b""))
-    if header.num_shards != 1 or header.endianness != protos.bundle.BundleHeaderProto.LITTLE:
+    source, kind = raw.pop(b"", b""), protos.bundle.BundleHeaderProto
+    header = _parsed(kind, source)
+    if header.num_shards != 1 or header.endianness != kind.LITTLE:
         raise ValueError(f"{_INDEX} speaks of {header.num_shards} data files or of big-endian numbers; one, little-endian, is read")
-    return {key.decode(): protos.bundle.BundleEntryProto.FromString(value) for key, value in raw.items()}
+    _require_plain(kind(num_shards=1, version={"producer": _VERSION}), source, "the header")
+    return {key.decode(): _entry(value, f"the entry of {key.decode()!r}", protos) for key, value in raw.items()}
+
+
+def _entry(source: bytes, where: str, protos: Any) -> Message:
+    kind = protos.bundle.BundleEntryProto
+    entry = _parsed(kind, source)
+    if entry.slices:
+        raise ValueError(f"{where} speaks of slices; whole tensors are read")
+    plain = {name: getattr(entry, name) for name in ("dtype", "shard_id", "offset", "size", "crc32c")}
+    shape = protos.shapes.TensorShapeProto(dim=[{"size": dimension.size} for dimension in entry.shape.dim])
+    _require_plain(kind(shape=shape, **plain), source, where)
+    return entry
+
+
+def _parsed(kind: type[Message], source: bytes) -> Message:
+    """The message, without fields that `kind` does not know. Raises: DecodeError."""
+    with warnings.catch_warnings():
+        # Protobuf only warns where it gives up in the middle and drops the rest; `_require_plain` refuses that.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        message = kind.FromString(source)
+    message.DiscardUnknownFields()
+    return message
+
+
+def _require_plain(message: Message, source: bytes, where: str) -> None:
+    """Raises: ValueError, `source` holds something else than `message` as TensorFlow writes it."""
+    if message.SerializeToString(deterministic=True) != source:
+        raise ValueError(f"{where} holds unknown fields, or is not written as TensorFlow writes it")
 
 
 def _check_layout(entries: Mapping[str, Any], size: int) -> None:
@@ -122,8 +166,11 @@ def _check_layout(entries: Mapping[str, Any], size: int) -> None:
 
 
 def _weights(bundle: _Bundle, protos: Any) -> Weights:
-    keys = _keys(protos.objects.TrackableObjectGraph.FromString(bundle.text(_OBJECT_GRAPH)))
-    unknown = set(bundle.entries) - set(keys.values()) - {_OBJECT_GRAPH}
+    source = bundle.text(OBJECT_GRAPH)
+    graph = _parsed(protos.objects.TrackableObjectGraph, source)
+    _require_plain(graph, source, "its object graph")
+    keys = _keys(graph)
+    unknown = set(bundle.entries) - set(keys.values()) - {OBJECT_GRAPH}
     if sorted(keys) != sorted(NAMES) or unknown:
         raise ValueError(f"a cell has the variables {', '.join(NAMES)}; here are {', '.join([*keys, *sorted(unknown)])[:200]}")
     return Weights.of({name: bundle.floats(key, _RANKS[name[0]]) for name, key in keys.items()})
