@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
-from components import certificate, version_folder
+from components import certificate, graph_identity, version_folder
 from components.settings import Proof
 from components.transducer import ADDITION
 from components.weights import NAMES
@@ -36,5 +36,6 @@ def push(base: pathlib.Path, count: int = 1) -> list[int]:
     with tempfile.TemporaryDirectory() as folder:
         model = pathlib.Path(folder) / "model"
         export(model)
-        origin = {"run": "benchmark", "task": ADDITION.name, "certificate": str(certificate.FILE)}
+        graph = graph_identity.graph_sha256(model)
+        origin = {"run": "benchmark", "task": ADDITION.name, "certificate": str(certificate.FILE), "graph_sha256": graph}
         return [version_folder.push(model, base, f"benchmark-{number}", origin).version for number in range(count)]

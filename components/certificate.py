@@ -34,7 +34,7 @@ FILE = pathlib.PurePosixPath("assets.extra/certificate.json")
 FORMAT = "bitsum-certificate"
 VERSION = 1
 LONGEST = 16 * 2**20
-MOST_BOXES = 4096
+MOST_BOXES = 512
 
 # Derived, or measured on the runtimes that are served; the checker's docstring says where each comes in.
 UNIT_ROUNDOFF = 2.0**-24

@@ -66,6 +66,9 @@ from components.weights import Weights, is_float32
 
 Column = tuple[float, ...]
 
+# They take about a minute. Four boxes of 16 units take some 20,000, of 512 units some 16 million.
+MOST_PRODUCTS = 2**24
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -207,6 +210,12 @@ def _static(certificate: Certificate, weights: Weights, task: Transducer) -> Non
     """All that can be refused before any interval is computed."""
     problem = weights.problem() if type(weights) is Weights else "these are no Weights"
     _require(not problem, problem)
+    boxes, units = len(certificate.boxes), weights.units
+    products = (1 + boxes) * len(task.inputs) * (3 * units * (weights.bits + 1 + units) + units + 1)
+    _require(
+        products <= MOST_PRODUCTS,
+        f"checking {boxes} boxes of {units} units takes {products} products of intervals, more than the limit of {MOST_PRODUCTS}",
+    )
     _require(certificate.task == task.name, f"the certificate is for {certificate.task!r}, not for {task.name!r}")
     _require(certificate.transducer == claims.canonical(task.description()), f"its transducer is not that of {task.name}")
     _require(dict(certificate.allowances) == claims.ALLOWANCES, "its allowances are not those of this checker")

@@ -1,8 +1,8 @@
 """The graph that is served is the cell that was certified: hashing weights says nothing about wiring.
 
 `differences` compares an exported model with a fresh export of the cell: the canonical forms (`components.canonical_graph`)
-must be equal, each variable must be restored from the tensor of its own name, so that the weights that the checker reads are
-those that the graph computes with, and no other file may change what a server runs.
+must be equal, and each variable must be restored from the tensor of its own name, so that the weights that the checker reads are
+those that the graph computes with. That no other file changes what a server runs is for `components.model_files`.
 """
 
 import pathlib
@@ -16,9 +16,6 @@ from components.saved_weights import checkpoint_key
 from components.weights import NAMES
 
 MOST = 20
-
-# Files from which a loader would take a graph instead of saved_model.pb, or optimizations of it.
-_OTHER_FILES = ("saved_model.cpb", "saved_model.pbtxt", "assets.extra/saved_model_config.pb")
 
 
 def graph_sha256(model_dir: str | pathlib.Path) -> str:
@@ -45,9 +42,7 @@ def differences(model_dir: str | pathlib.Path, expected: Graph) -> list[str]:
         BitsumError: there is no readable SavedModel.
     """
     graph = Graph(model_dir)
-    found = [f"there is a file {name}, which a server may read" for name in _OTHER_FILES if (pathlib.Path(model_dir) / name).exists()]
-    if graph.sha256() != expected.sha256():
-        found += graph_differences.explained(graph, expected, MOST)
+    found = graph_differences.explained(graph, expected, MOST) if graph.sha256() != expected.sha256() else []
     found += _wrongly_restored(graph)
     return found[:MOST]
 

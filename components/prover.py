@@ -12,7 +12,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import cell_graph, checker, finder, picture, proof, saved_weights, settings, signatures
+from components import cell_graph, checker, finder, loaded_weights, model_files, picture, proof, saved_weights, settings, signatures
 from components import certificate as claims
 from components.addition import to_bits
 from components.artifacts import Certificate
@@ -117,8 +117,14 @@ def _shown(margin: float | None) -> str:
 
 
 def prove(model: str, knobs: settings.Proof, task: str) -> proof.Proof:
-    """The proof that the SavedModel in `model` computes `task`: of its weights, and of its graph being the cell."""
+    """The proof that the SavedModel in `model` computes `task`: of the weights that TensorFlow loads, and of its graph being the cell."""
+    foreign = model_files.foreign(model)
+    if foreign:
+        return proof.Proof("", f"not proven: {foreign[0]} ({len(foreign)} such in all)")
     weights = saved_weights.read(model)
+    others = loaded_weights.differences(model)
+    if others:
+        return proof.Proof("", f"not proven: {others[0]} ({len(others)} differences)")
     wrong_graph = cell_graph.differences(model, weights.units, TASKS[task], knobs)
     if wrong_graph:
         return proof.Proof("", f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)")

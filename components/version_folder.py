@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from components import model_files
 from components.errors import BitsumError
 
 MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
@@ -72,6 +73,8 @@ def versions(base: pathlib.Path) -> list[int]:
 
 def manifest(version: pathlib.Path) -> dict[str, Any]:
     """The manifest of the version in that folder; empty where there is none that can be read."""
+    if not (version / MANIFEST).is_file():
+        return {}
     try:
         content = json.loads((version / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -80,10 +83,14 @@ def manifest(version: pathlib.Path) -> dict[str, Any]:
 
 
 def problems(version: pathlib.Path) -> list[str]:
-    """What the files of the version in that folder have against its manifest, a line each; empty if they match."""
+    """What the files of the version in that folder have against its manifest, a line each; empty if they match.
+
+    Files that desktops leave behind (`components.model_files`) do not count.
+    """
     expected = manifest(version).get("files")
     if not isinstance(expected, dict):
         return [f"{version / MANIFEST} is missing or damaged"]
+    expected = {name: sha256 for name, sha256 in expected.items() if not model_files.is_litter(pathlib.PurePosixPath(name).name)}
     found = _hashes(version)
     return [
         f"{version / name} {'is missing' if name not in found else 'is not in the manifest' if name not in expected else 'was changed'}"
@@ -98,10 +105,13 @@ def sha256_of_files(folder: pathlib.Path) -> str:
 
 
 def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    """The sha256 of every file below `folder` but the manifest, by its name relative to `folder`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items() if name != str(MANIFEST)}
+    """The sha256 of every file below `folder` but the manifest, by its name relative to `folder`; what is no file is named instead."""
+    found = [entry for entry in model_files.entries(folder) if entry.kind != model_files.FOLDER and not entry.is_litter]
+    return {entry.name: _content(entry) for entry in found if entry.name != str(MANIFEST)}
+
+
+def _content(entry: model_files.Entry) -> str:
+    return hashlib.sha256(entry.path.read_bytes()).hexdigest() if entry.kind == model_files.FILE else entry.kind
 
 
 @contextlib.contextmanager

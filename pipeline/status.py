@@ -5,8 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from components import version_folder
-from components.errors import BitsumError
-from components.transducer import ADDITION, TASKS
+from components.transducer import Transducer
 from pipeline import config as configuration
 from pipeline.config import Config
 from serving import target
@@ -30,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, args.set)
     credentials = target.credentials(args)
     versions = version_folder.versions(config.push_to)
-    damaged = [problem for version in versions for problem in _pushed(config, version)]
+    damaged = [problem for version in versions for problem in _pushed(config.push_to / str(version))]
     if not versions:
         print(f"nothing is pushed in {config.push_to}: bitsum run pushes")
     for problem in damaged:
@@ -39,31 +38,19 @@ def run(args: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
-def _pushed(config: Config, version: int) -> list[str]:
-    folder = config.push_to / str(version)
-    origin = version_folder.manifest(folder).get("origin", {})
-    problems = version_folder.problems(folder)
-    state = "DAMAGED" if problems else "files as pushed"
-    print(f"version {version}: {state}, {_proven(folder, origin)}, run {origin.get('run', 'unknown')}, {folder}")
-    return problems
+def _pushed(folder: pathlib.Path) -> list[str]:
+    from serving import provenance
+
+    found = provenance.of(folder)
+    state = "DAMAGED" if found.damage else "files as pushed"
+    ignored = f", ignored: {', '.join(found.ignored)}" if found.ignored else ""
+    proven = f"NOT PROVEN ({found.unblessed})" if found.margin is None else _proven(found.task, found.margin)
+    print(f"version {folder.name}: {state}{ignored}, {proven}, run {found.run or 'unknown'}, {folder}")
+    return list(found.damage)
 
 
-def _proven(folder: pathlib.Path, origin: dict[str, str]) -> str:
-    """What the checker says of the certificate, the weights and the graph that are there now."""
-    from components import certificate, checker, graph_identity, saved_weights
-
-    task = TASKS.get(origin.get("task", ""), ADDITION)
-    try:
-        text = (folder / certificate.FILE).read_text()
-        verdict = checker.check(text, saved_weights.read(folder), task)
-        graph = graph_identity.graph_sha256(folder)
-    except (OSError, UnicodeDecodeError, BitsumError) as error:
-        return f"NOT PROVEN ({getattr(error, 'strerror', None) or error})"
-    if not verdict.proven:
-        return f"NOT PROVEN ({verdict.reason})"
-    if graph != origin.get("graph_sha256"):
-        return "NOT PROVEN (its graph is not the one that was compared with the cell)"
-    return f"{task.name} proven for any length, worst margin {verdict.margin:.4g}"
+def _proven(task: Transducer, margin: float) -> str:
+    return f"{task.name} proven for any length, worst margin {margin:.4g}"
 
 
 def _served(config: Config, server: str, credentials: "grpc.ChannelCredentials | None") -> str:

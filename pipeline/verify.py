@@ -1,17 +1,18 @@
 """`bitsum verify MODEL_DIR`: check a SavedModel's certificate against the weights in it, and its graph against the cell.
 
 The certificate and the weights are checked without TensorFlow. The graph is compared on request: with --graph, which imports
-TensorFlow to export the cell anew, or with --graph-sha256, the hash of a graph that was compared before.
+TensorFlow to export the cell anew and to see that it loads the same weights, or with --graph-sha256, the hash of a graph that was
+compared before. A model with a file that no certified model has (`components.model_files`) is refused before anything is read.
 
 With --json, one object on one line:
 
     {"proven": true, "reason": "proven: addition of any length", "where": "", "margin": 3.9, "slack": 1e-06, "evaluations": 20,
      "task": "addition", "units": 16, "weights_sha256": "...", "graph_sha256": "...", "graph_compared_with": "cell",
-     "graph_differences": [], "not_checked": ["the kernels of the server that runs it"], "model": "...",
-     "certificate": "..."}
+     "graph_differences": [], "weight_differences": [], "foreign_files": [], "ignored_files": [],
+     "not_checked": ["the kernels of the server that runs it"], "model": "...", "certificate": "..."}
 
 margin: worst distance of a logit from 0; slack: least distance of an image from the side of its box; null where there is none.
-graph_compared_with: "cell", "hash" or null. Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model,
+units: null where nothing was read. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave behind. Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model,
 or a damaged one.
 """
 
@@ -60,33 +61,47 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give either MODEL_DIR, or --server HOST:PORT and perhaps --all-floats")
     if args.server:
         return _qualified(args)
-    from components import graph_identity, saved_weights
+    from components import model_files
 
     model_dir = pathlib.Path(args.model_dir)
     if not model_dir.is_dir():
         raise BitsumError(f"{model_dir} is no folder: give the one that holds saved_model.pb")
+    path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
+    foreign = model_files.foreign(model_dir)
+    report = {"task": args.task, "foreign_files": foreign, "ignored_files": model_files.litter(model_dir)}
+    report |= _unread(foreign) if foreign else _checked(args, model_dir, path)
+    report |= {"not_checked": [_KERNELS] if report["graph_compared_with"] else [_GRAPH, _KERNELS]}
+    report |= {"model": str(model_dir), "certificate": str(path)}
+    print(json.dumps(report) if args.json else _line(report))
+    return _PROVEN if report["proven"] else _REFUSED
+
+
+def _unread(foreign: list[str]) -> dict[str, Any]:
+    """What is reported of a model of which nothing is read."""
+    verdict = dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step"))
+    return verdict | _weights_and_graph(None, "", "", None, [], [])
+
+
+def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
+    from components import graph_identity, saved_weights
+
     weights = saved_weights.read(model_dir)
     sha256 = graph_identity.graph_sha256(model_dir)
     compared_with = _CELL if args.graph else _HASH if args.graph_sha256 else None
-    found = _graph_differences(args, sha256, weights.units)
-    path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
+    graph, loaded = _differences(args, sha256, weights.units)
     verdict = _verdict(path, bool(args.certificate), weights, args.task)
-    report = dataclasses.asdict(verdict) | {
-        "proven": verdict.proven and not found,
-        "margin": _finite(verdict.margin),
-        "slack": _finite(verdict.slack),
-        "task": args.task,
-        "units": weights.units,
-        "weights_sha256": "" if weights.problem() else weights.sha256(),
-        "graph_sha256": sha256,
-        "graph_compared_with": compared_with,
-        "graph_differences": found,
-        "not_checked": [_KERNELS] if compared_with else [_GRAPH, _KERNELS],
-        "model": str(model_dir),
-        "certificate": str(path),
-    }
-    print(json.dumps(report) if args.json else _line(report))
-    return _PROVEN if report["proven"] else _REFUSED
+    known = {"proven": verdict.proven and not graph and not loaded, "margin": _finite(verdict.margin), "slack": _finite(verdict.slack)}
+    weights_sha256 = "" if weights.problem() else weights.sha256()
+    return dataclasses.asdict(verdict) | known | _weights_and_graph(weights.units, weights_sha256, sha256, compared_with, graph, loaded)
+
+
+def _weights_and_graph(
+    units: int | None, weights_sha256: str, graph_sha256: str, compared_with: str | None, graph: list[str], loaded: list[str]
+) -> dict[str, Any]:
+    return {
+        "units": units, "weights_sha256": weights_sha256, "graph_sha256": graph_sha256, "graph_compared_with": compared_with,
+        "graph_differences": graph, "weight_differences": loaded,
+    }  # fmt: skip
 
 
 def _qualified(args: argparse.Namespace) -> int:
@@ -110,29 +125,33 @@ def _verdict(path: pathlib.Path, asked_for: bool, weights: Any, task: str) -> ch
     return checker.check(source, weights, TASKS[task])
 
 
-def _graph_differences(args: argparse.Namespace, sha256: str, units: int) -> list[str]:
-    """What distinguishes the graph from the one it is compared with, if it is."""
+def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[list[str], list[str]]:
+    """What distinguishes the graph from the one it is compared with, and the weights from those that TensorFlow loads, if they are."""
     if args.graph_sha256:
         wanted = args.graph_sha256.strip().lower()
-        return [] if sha256 == wanted else [f"its hash is {sha256}, not {wanted[:64]}"]
-    return _compared_with_the_cell(args, units) if args.graph else []
+        return [] if sha256 == wanted else [f"its hash is {sha256}, not {wanted[:64]}"], []
+    return _compared_with_the_cell(args, units) if args.graph else ([], [])
 
 
-def _compared_with_the_cell(args: argparse.Namespace, units: int) -> list[str]:
+def _compared_with_the_cell(args: argparse.Namespace, units: int) -> tuple[list[str], list[str]]:
     from pipeline import quiet
 
     with tempfile.TemporaryDirectory(prefix="bitsum-verify-") as folder, quiet.into(pathlib.Path(folder) / "log"):
-        from components import cell_graph
+        from components import cell_graph, loaded_weights
 
-        return cell_graph.differences(args.model_dir, units, TASKS[args.task], configuration.load(args.config, args.set).proof)
+        knobs = configuration.load(args.config, args.set).proof
+        return cell_graph.differences(args.model_dir, units, TASKS[args.task], knobs), loaded_weights.differences(args.model_dir)
 
 
 def _line(report: dict[str, Any]) -> str:
-    facts = [f"{report['units']} units", f"weights {report['weights_sha256'][:12] or 'of no cell'}"]
+    read = [f"{report['units']} units", f"weights {report['weights_sha256'][:12] or 'of no cell'}"]
+    facts = [] if report["units"] is None else read
     known = (("worst margin", report["margin"]), ("tightest containment", report["slack"]))
     facts[:0] = [f"{name} {value:.6g}" for name, value in known if value is not None]
     if report["graph_compared_with"] and not report["graph_differences"]:
         facts.append(_SAME_GRAPH[report["graph_compared_with"]])
+    if report["ignored_files"]:
+        facts.append("ignored: " + ", ".join(report["ignored_files"]))
     facts.append("not checked: " + ", ".join(report["not_checked"]))
     return f"{_heading(report)}; " + "; ".join(facts)
 
@@ -143,8 +162,14 @@ def _heading(report: dict[str, Any]) -> str:
     found = report["graph_differences"]
     problems = [] if report["reason"].startswith("proven") else [f"{report['reason']}, {report['where']}"]
     if found:
-        problems.append(f"the graph is another: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
+        problems.append(f"the graph is another: {_first(found)}")
+    if report["weight_differences"]:
+        problems.append(_first(report["weight_differences"]))
     return f"refused: {report['task']} is not proven: " + "; ".join(problems)
+
+
+def _first(lines: list[str]) -> str:
+    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,45 +1,60 @@
-"""Whether a version on disk is what a pipeline pushed: its files against the manifest, and who blessed it."""
+"""Whether a version on disk is what a pipeline pushed: its files, its certificate and its graph, and who blessed it."""
 
 import dataclasses
 import pathlib
 
-from components import certificate, version_folder
+from components import certificate, checker, graph_identity, model_files, saved_weights, version_folder
 from components.errors import BitsumError
 from components.transducer import ADDITION, TASKS, Transducer
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """`damage`: what the files have against the manifest, a line each. `unblessed`: why no pipeline stands behind the version."""
+    """Where a version comes from, and what is wrong with it.
+
+    `damage`: files that no certified version has, and what the files have against the manifest, a line each. `unblessed`: why no
+    pipeline stands behind the version. `margin`: the worst one, where the certificate proves the weights. `ignored`: names of files
+    that do not count.
+    """
 
     run: str
     task: Transducer
     damage: tuple[str, ...] = ()
     unblessed: str = ""
+    margin: float | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def of(folder: pathlib.Path) -> Provenance:
-    """The provenance of the version in `folder`, read from what lies there; the certificate is checked against the weights."""
+    """The provenance of the version in `folder`, read from what lies there: the certificate is checked against the weights, the
+    graph against the hash of the one that was compared with the cell.
+
+    Raises:
+        BitsumError: the folder cannot be listed.
+    """
+    foreign = tuple(f"{folder}: {problem}" for problem in model_files.foreign(folder))
+    if foreign:
+        # Nothing of it is opened: it could be a FIFO.
+        return Provenance("", ADDITION, foreign, "it has foreign files")
     manifest = version_folder.manifest(folder)
     origin = manifest.get("origin", {})
-    task = TASKS.get(origin.get("task", ""), ADDITION)
+    task, ignored = TASKS.get(origin.get("task", ""), ADDITION), tuple(model_files.litter(folder))
+    found = Provenance(origin.get("run", ""), task, ignored=ignored)
     if not manifest:
-        return Provenance("", task, unblessed=f"{folder} has no manifest of a push")
+        return dataclasses.replace(found, unblessed=f"{folder} has no manifest of a push")
     damage = tuple(version_folder.problems(folder))
     if damage:
-        return Provenance(origin.get("run", ""), task, damage)
-    if not origin.get("run"):
-        return Provenance("", task, unblessed=f"the manifest of {folder} names no run of a pipeline")
-    return Provenance(origin["run"], task, unblessed=_unproven(folder, task))
-
-
-def _unproven(folder: pathlib.Path, task: Transducer) -> str:
-    """Why the certificate in `folder` does not prove the weights there; empty where it does."""
-    from components import checker, saved_weights
-
-    file = folder / certificate.FILE
+        return dataclasses.replace(found, damage=damage, unblessed="it is damaged")
     try:
-        verdict = checker.check(file.read_text(), saved_weights.read(folder), task)
+        verdict = checker.check((folder / certificate.FILE).read_text(), saved_weights.read(folder), task)
+        graph = graph_identity.graph_sha256(folder)
     except (OSError, UnicodeDecodeError, BitsumError) as error:
-        return f"{folder} is not proven: {getattr(error, 'strerror', None) or error}"
-    return "" if verdict.proven else f"{folder} is not proven: {verdict.reason}"
+        return dataclasses.replace(found, unblessed=f"it is not proven: {getattr(error, 'strerror', None) or error}")
+    unblessed = "" if verdict.proven else f"it is not proven: {verdict.reason}"
+    if graph != origin.get("graph_sha256"):
+        unblessed = unblessed or "it is not proven: its graph is not the one that was compared with the cell"
+    return dataclasses.replace(
+        found,
+        unblessed=unblessed or ("" if found.run else f"the manifest of {folder} names no run of a pipeline"),
+        margin=None if unblessed else verdict.margin,
+    )

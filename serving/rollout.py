@@ -127,7 +127,7 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
 
 
 def _check(found: "Provenance", candidate: int, force: bool) -> None:
-    """Raises: Refusal, for a version with other files than were pushed, or that no pipeline blessed."""
+    """Raises: Refusal, for a version with foreign files or others than were pushed, or that no pipeline blessed."""
     if found.damage:
         raise Refusal(
             "rollout", f"version {candidate} is damaged and cannot be served: {found.damage[0]} ({len(found.damage)} in all); push it again"
@@ -139,6 +139,8 @@ def _check(found: "Provenance", candidate: int, force: bool) -> None:
         if not found.unblessed
         else f"version {candidate}: not blessed ({found.unblessed}), rolled out by --force"
     )
+    if found.ignored:
+        print(f"version {candidate}: {', '.join(found.ignored)} ignored")
 
 
 def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> None:

@@ -3,12 +3,13 @@
 Speaks TensorFlow Serving's API (PredictionService, ModelService), grpc.health.v1 and gRPC's reflection. Imports TensorFlow.
 """
 
+import os
 import pathlib
 from concurrent import futures
 
 import grpc
 
-from components import version_folder
+from components import certificate, loaded_weights, model_files, version_folder
 from components.errors import BitsumError
 from serving.batching import BatchedModel
 from serving.batching_parameters import BatchingParameters
@@ -16,6 +17,7 @@ from serving.handlers import MODEL_SERVICE, PREDICTION_SERVICE, Handlers
 from serving.health import Health, reflection_handler
 from serving.loaded_model import LoadedModel
 from serving.status import Code, StatusError
+from serving.versions import LOGGER
 from serving.warmup import replay
 
 # Names that a health check may ask for; the empty one stands for the whole server.
@@ -30,12 +32,10 @@ def load(
     """The version in `path`, warmed up unless told otherwise; its requests are batched where there are parameters.
 
     Raises:
-        StatusError: its files are not those of the push that left a manifest, it cannot be loaded, or a warmup request fails.
+        StatusError: its files are not those of the push that left a manifest, it has a certificate and files that nothing certified
+            has, or weights that TensorFlow reads otherwise than the checker; it cannot be loaded, or a warmup request fails.
     """
-    if (path / version_folder.MANIFEST).exists():
-        damage = version_folder.problems(path)
-        if damage:
-            raise StatusError(Code.DATA_LOSS, f"{damage[0]} since it was pushed ({len(damage)} differences in all): push it again")
+    _check_files(path)
     model = LoadedModel(path)
     try:
         if warm_up:
@@ -44,6 +44,28 @@ def load(
         model.close()
         raise
     return BatchedModel(model, batching) if batching else model
+
+
+def _check_files(path: pathlib.Path) -> None:
+    is_certified, is_pushed = os.path.lexists(path / certificate.FILE), (path / version_folder.MANIFEST).exists()
+    if not is_certified and not is_pushed:
+        return
+    try:
+        if is_certified:
+            _refuse(model_files.foreign(path), "such files in all): remove them, or push it again")
+        if is_pushed:
+            _refuse([f"{problem} since it was pushed" for problem in version_folder.problems(path)], "differences in all): push it again")
+        if is_certified:
+            _refuse(loaded_weights.differences(path), "differences in all): it is not what was certified")
+        for name in model_files.litter(path):
+            LOGGER.warning("%s is ignored", path / name)
+    except BitsumError as error:
+        raise StatusError(Code.DATA_LOSS, str(error)) from error
+
+
+def _refuse(problems: list[str], rest: str) -> None:
+    if problems:
+        raise StatusError(Code.DATA_LOSS, f"{problems[0]} ({len(problems)} {rest}")
 
 
 class Server:
