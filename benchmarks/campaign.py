@@ -2,13 +2,16 @@
 
 import sys
 
-from benchmarks import certified_seeds, float32_steps, fuzz, kills, refusals, scheduled_runs, seeds, serving_throughput, streaming, swaps
+from benchmarks import (
+    certified_seeds, checkpoint_fuzz, float32_steps, fuzz, kills, refusals, scheduled_runs, seeds, serving_throughput, streaming, swaps,
+)  # fmt: skip
 
 CLAIMS = {
     "trained and proven, a hundred seeds": certified_seeds.main,
     "exact match by length, five seeds": seeds.main,
     "runs killed in each stage": kills.main,
     "broken certificates and models": refusals.main,
+    "forged checkpoints": checkpoint_fuzz.main,
     "float32 steps of certified models": float32_steps.main,
     "a hundred version swaps under traffic": swaps.main,
     "malformed requests": fuzz.main,

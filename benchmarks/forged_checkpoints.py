@@ -220,13 +220,13 @@ def hide_in_object_graph(checkpoint: Checkpoint, draw: random.Random) -> None:
     start, size = checkpoint.place(_GRAPH)
     text = _text(checkpoint.data[start : start + size])
     hidden = text + draw.choice([field(1000, draw.randbytes(256)), b"\x0b", b"\x0c", b"\0\0", field(2, b""), b"\x0a\x00"])
-    _set_text(checkpoint, hidden)
+    set_text(checkpoint, hidden)
 
 
 def lengthen_text(checkpoint: Checkpoint, draw: random.Random) -> None:
     """The length of the object graph, a byte longer than it need be."""
     start, size = checkpoint.place(_GRAPH)
-    _set_text(checkpoint, _text(checkpoint.data[start : start + size]), long=True)
+    set_text(checkpoint, _text(checkpoint.data[start : start + size]), long=True)
 
 
 def _text(tensor: bytes) -> bytes:
@@ -234,7 +234,8 @@ def _text(tensor: bytes) -> bytes:
     return tensor[position + 4 :]
 
 
-def _set_text(checkpoint: Checkpoint, text: bytes, long: bool = False) -> None:
+def set_text(checkpoint: Checkpoint, text: bytes, long: bool = False) -> None:
+    """Give the checkpoint another object graph, and all checksums that go with it."""
     fixed = struct.pack("<I", len(text))
     crc = struct.pack("<I", masked(fixed))
     checkpoint.replace(_GRAPH, varint(len(text), long) + crc + text, fixed + crc + text)

@@ -24,7 +24,7 @@ _TRAILER = struct.Struct("<BI")
 _RESTARTS = struct.Struct("<I")
 _NOT_COMPRESSED = 0
 # Keys that share their beginnings can be many times as long as the table.
-_MOST_KEY_BYTES = 2**24
+_MOST_KEY_BYTES = 2**22
 
 # What TensorFlow's writer of checkpoints goes by: tensorflow/tsl's lib/io/table_options.h and table_builder.cc.
 _BLOCK_SIZE = 262_144

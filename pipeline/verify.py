@@ -77,9 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _unread(foreign: list[str]) -> dict[str, Any]:
-    """What is reported of a model of which nothing is read."""
-    verdict = dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step"))
-    return verdict | _weights_and_graph(None, "", "", None, [], [])
+    return dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step")) | {
+        "units": None, "weights_sha256": "", "graph_sha256": "", "graph_compared_with": None, "graph_differences": [],
+        "weight_differences": [],
+    }  # fmt: skip
 
 
 def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
@@ -87,21 +88,19 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
 
     weights = saved_weights.read(model_dir)
     sha256 = graph_identity.graph_sha256(model_dir)
-    compared_with = _CELL if args.graph else _HASH if args.graph_sha256 else None
-    graph, loaded = _differences(args, sha256, weights.units)
+    found, others = _differences(args, sha256, weights.units)
     verdict = _verdict(path, bool(args.certificate), weights, args.task)
-    known = {"proven": verdict.proven and not graph and not loaded, "margin": _finite(verdict.margin), "slack": _finite(verdict.slack)}
-    weights_sha256 = "" if weights.problem() else weights.sha256()
-    return dataclasses.asdict(verdict) | known | _weights_and_graph(weights.units, weights_sha256, sha256, compared_with, graph, loaded)
-
-
-def _weights_and_graph(
-    units: int | None, weights_sha256: str, graph_sha256: str, compared_with: str | None, graph: list[str], loaded: list[str]
-) -> dict[str, Any]:
-    return {
-        "units": units, "weights_sha256": weights_sha256, "graph_sha256": graph_sha256, "graph_compared_with": compared_with,
-        "graph_differences": graph, "weight_differences": loaded,
-    }  # fmt: skip
+    return dataclasses.asdict(verdict) | {
+        "proven": verdict.proven and not found and not others,
+        "margin": _finite(verdict.margin),
+        "slack": _finite(verdict.slack),
+        "units": weights.units,
+        "weights_sha256": "" if weights.problem() else weights.sha256(),
+        "graph_sha256": sha256,
+        "graph_compared_with": _CELL if args.graph else _HASH if args.graph_sha256 else None,
+        "graph_differences": found,
+        "weight_differences": others,
+    }
 
 
 def _qualified(args: argparse.Namespace) -> int:

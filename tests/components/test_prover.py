@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import pathlib
+import random
 
 import numpy as np
 import pytest
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import checker, export, prover, settings
+from benchmarks import forged_checkpoints
+from components import checker, export, prover, saved_weights, settings, sstable
 from components.artifacts import Certificate
 from components.gru import GRU
 from components.last_blessed import LastBlessedModelStrategy
@@ -140,3 +142,24 @@ def test_a_model_that_is_evaluated_but_not_proven_is_never_the_last_blessed_one(
 def test_an_earlier_margin_counts_up_to_what_is_enough(margin, before, share, enough, words):
     said = prover.margin_refusal(margin, before, settings.Proof(margin_share=share, margin_enough=enough))
     assert bool(said) == bool(words) and words in said
+
+
+def test_a_model_with_a_file_that_no_certified_model_has_is_not_proven(tmp_path):
+    model = _model(tmp_path / "model")
+    (pathlib.Path(path_utils.serving_model_path(model.uri)) / "saved_model.mlir").touch()
+    _, blessing, report = _prove(tmp_path, model)
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert report["reason"] == "not proven: saved_model.mlir is a file that no certified model has (1 such in all)"
+
+
+def test_a_model_of_which_tensorflow_loads_other_weights_is_not_proven(tmp_path, monkeypatch):
+    model = _model(tmp_path / "model")
+    served = pathlib.Path(path_utils.serving_model_path(model.uri))
+    checkpoint = forged_checkpoints.Checkpoint.read(served)
+    forged_checkpoints.hide_in_value(checkpoint, random.Random(1))
+    checkpoint.write(served)
+    monkeypatch.setattr(sstable, "read", lambda _: dict(checkpoint.entries))
+    monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
+    _, blessing, report = _prove(tmp_path, model)
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert report["reason"] == "not proven: TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences)"

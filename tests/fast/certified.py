@@ -55,3 +55,8 @@ def for_weights(text: dict, cell: Weights) -> dict:
 
 def replaced(cell: Weights, **fields) -> Weights:
     return dataclasses.replace(cell, **fields)
+
+
+def weights_of_zeros(units: int) -> Weights:
+    shapes = {"W": (2, units), "U": (units, units), "b": (units,)}
+    return Weights.of({name: np.zeros({"W_o": (units, 1), "b_o": (1,)}.get(name, shapes[name[0]])) for name in NAMES})

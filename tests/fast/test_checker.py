@@ -391,3 +391,13 @@ def test_the_hash_is_that_of_names_shapes_and_bytes():
         for name in ("W_z", "U_z", "b_z", "W_r", "U_r", "b_r", "W_h", "U_h", "b_h", "W_o", "b_o")
     )
     assert tiny.sha256() == hashlib.sha256(text).hexdigest()
+
+
+def test_what_would_take_minutes_is_refused_at_once_and_the_limit_is_named():
+    boxes = CERTIFICATE["boxes"]
+    assert checker.check(CERTIFICATE | {"boxes": boxes * 3}, WEIGHTS).proven
+    too_many = (boxes * (claims.MOST_BOXES // len(boxes) + 1))[: claims.MOST_BOXES + 1]
+    assert refusal(CERTIFICATE | {"boxes": too_many}) == f"{claims.MOST_BOXES + 1} boxes, there must be 1 to {claims.MOST_BOXES}"
+    wide = certified.weights_of_zeros(150)
+    said = refusal(CERTIFICATE | {"boxes": too_many[:-1]}, wide)
+    assert said == f"checking 512 boxes of 150 units takes 141590052 products of intervals, more than the limit of {checker.MOST_PRODUCTS}"

@@ -338,14 +338,6 @@ def test_two_functions_or_nodes_of_one_name_are_refused(tampered, certified_mode
         assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["saved_model.cpb", "saved_model.pbtxt", "assets.extra/saved_model_config.pb"])
-def test_other_files_that_a_server_reads_are_noticed(tampered, certified_model, name, cell):
-    folder = tampered()
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).touch()
-    assert graph_identity.differences(folder, cell) == [f"there is a file {name}, which a server may read"]
-
-
 def change_somewhere(message, draw):
     """Changes a scalar below `message` that a random walk leads to, or takes an empty message out; the names of the fields on the way."""
     field, value = draw.choice(message.ListFields())

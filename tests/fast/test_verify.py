@@ -1,6 +1,8 @@
 """`bitsum verify`: one line for every outcome, its exit code, and no TensorFlow where the graph is not exported anew."""
 
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 from tensorflow.core.protobuf import saved_model_pb2
 
-from components import graph_identity
+from benchmarks import forged_checkpoints
+from components import graph_identity, saved_weights, sstable
 from pipeline import cli
 from tests.fast import certified
 
@@ -53,7 +56,7 @@ def test_json_has_every_fact(certified_model, verify):
     assert report == {
         "proven": True, "reason": "proven: addition of any length", "where": "", "evaluations": 20, "task": "addition", "units": 8,
         "weights_sha256": certified.weights().sha256(), "graph_sha256": graph_identity.graph_sha256(certified_model),
-        "graph_compared_with": None, "graph_differences": [],
+        "graph_compared_with": None, "graph_differences": [], "weight_differences": [], "foreign_files": [], "ignored_files": [],
         "not_checked": ["the graph (--graph compares it with the cell)", "the kernels of the server that runs it"],
         "model": str(certified_model), "certificate": str(certified_model / CERTIFICATE),
     }  # fmt: skip
@@ -97,6 +100,56 @@ def test_the_graph_is_compared_with_a_hash(certified_model, verify):
     assert code == REFUSED
     assert json.loads(line)["proven"] is False
     assert json.loads(line)["graph_differences"] == [f"its hash is {sha256}, not {sha256[:-1]}"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--graph"], ["--graph-sha256"]])
+def test_files_that_no_certified_model_has_are_refused_in_every_form(copy, verify, arguments):
+    arguments = [*arguments, graph_identity.graph_sha256(copy)] if arguments == ["--graph-sha256"] else arguments
+    (copy / "model.tflite").touch()
+    (copy / "aot_packages").mkdir()
+    code, line = verify(copy, *arguments)
+    assert code == REFUSED
+    assert line.startswith("refused: addition is not proven: aot_packages is a folder that no certified model has (and 1 more), ")
+    report = json.loads(verify(copy, "--json", *arguments)[1])
+    assert (report["proven"], report["units"], len(report["foreign_files"])) == (False, None, 2)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index", CERTIFICATE])
+def test_a_fifo_is_refused_and_never_opened(copy, verify, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    code, line = verify(copy)
+    assert code == REFUSED and f"{name} is a FIFO, not a file" in line
+
+
+def test_what_desktops_leave_behind_is_ignored_and_told(copy, verify):
+    (copy / "variables" / ".DS_Store").touch()
+    (copy / "._saved_model.pb").touch()
+    code, line = verify(copy)
+    assert code == PROVEN and "; ignored: ._saved_model.pb, variables/.DS_Store; " in line
+
+
+@pytest.mark.parametrize("tamper", [forged_checkpoints.hide_in_value, forged_checkpoints.hide_behind_handle])
+def test_a_checkpoint_that_hides_other_weights_is_refused(copy, verify, tamper):
+    checkpoint = forged_checkpoints.Checkpoint.read(copy)
+    tamper(checkpoint, random.Random(1))
+    checkpoint.write(copy)
+    code, line = verify(copy, "--graph")
+    assert code == FAILED and "a restart point is not where an entry with a whole key begins" in line
+
+
+def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_loads(copy, verify, monkeypatch):
+    """What the reader would miss if it were wrong in a way that nobody has thought of."""
+    checkpoint = forged_checkpoints.Checkpoint.read(copy)
+    forged_checkpoints.hide_in_value(checkpoint, random.Random(1))
+    checkpoint.write(copy)
+    monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
+    monkeypatch.setattr(sstable, "read", lambda _: dict(checkpoint.entries))
+    code, line = verify(copy)
+    assert code == PROVEN, line
+    code, line = verify(copy, "--graph")
+    assert code == REFUSED
+    assert line.startswith("refused: addition is not proven: TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (and 5 more)")
 
 
 def write(path, value):

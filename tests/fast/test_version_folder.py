@@ -73,6 +73,25 @@ def test_problems_name_changed_missing_and_added_files(model, tmp_path):
     assert "missing or damaged" in version_folder.problems(path)[0]
 
 
+def test_what_desktops_leave_behind_is_no_difference_and_a_fifo_is_one(model, tmp_path):
+    (model / ".DS_Store").write_bytes(b"before the push")
+    path = version_folder.push(model, tmp_path / "base", "identity", {}).path
+    (path / "variables" / "._variables.index").write_bytes(b"after it")
+    (path / "Thumbs.db").touch()
+    (path / ".DS_Store").write_bytes(b"changed")
+    assert version_folder.problems(path) == []
+    os.mkfifo(path / "variables" / "._fifo")
+    (path / "saved_model.pb").unlink()
+    os.mkfifo(path / "saved_model.pb")
+    assert [line.removeprefix(f"{path}/") for line in version_folder.problems(path)] == [
+        "saved_model.pb was changed",
+        "variables/._fifo is not in the manifest",
+    ]
+    (path / version_folder.MANIFEST).unlink()
+    os.mkfifo(path / version_folder.MANIFEST)
+    assert "missing or damaged" in version_folder.problems(path)[0]
+
+
 _KILLED_PUSH = """
 import os, pathlib, signal, sys
 from components import version_folder
