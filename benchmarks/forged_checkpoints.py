@@ -285,9 +285,9 @@ def other_header(checkpoint: Checkpoint, draw: random.Random) -> None:
 def move_restarts(checkpoint: Checkpoint, draw: random.Random) -> None:
     """Restart points wherever."""
     size = len(block(checkpoint.entries))
-    any_place = [draw.randrange(size) for _ in range(draw.randrange(4))]
-    most = 2**32 - 1
-    checkpoint.restarts[draw.choice([0, 0, 0, -1])] = draw.choice([any_place, [0, *any_place], [0, *sorted(any_place)], [], [0, 0], [0, most]])
+    anywhere = [draw.randrange(size) for _ in range(draw.randrange(4))]
+    found = draw.choice([anywhere, [0, *anywhere], [0, *sorted(anywhere)], [], [0, 0], [0, 2**32 - 1]])
+    checkpoint.restarts[draw.choice([0, 0, 0, -1])] = found
 
 
 def other_interval(checkpoint: Checkpoint, draw: random.Random) -> None:

@@ -12,8 +12,8 @@ With --json, one object on one line:
      "not_checked": ["the kernels of the server that runs it"], "model": "...", "certificate": "..."}
 
 margin: worst distance of a logit from 0; slack: least distance of an image from the side of its box; null where there is none.
-units: null where nothing was read. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave behind. Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model,
-or a damaged one.
+units: null where nothing was read. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave behind.
+Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model, or a damaged one.
 """
 
 import argparse

@@ -69,6 +69,9 @@ def test_a_checkpoint_that_tensorflow_does_not_load_is_no_match(model, monkeypat
     assert line.startswith("TensorFlow cannot load the weights: ") and "\n" not in line
 
 
+UNKNOWN = forged_checkpoints.field(100, b"hidden")
+
+
 def append(more):
     return lambda checkpoint, key: checkpoint.set(key, checkpoint.value(key) + more)
 
@@ -92,10 +95,10 @@ def nest_an_unknown_field(checkpoint, key):
 @pytest.mark.parametrize(
     "change, key, words",
     [
-        (append(forged_checkpoints.field(100, b"hidden")), b"", "the header holds unknown fields, or is not written as TensorFlow writes it"),
+        (append(UNKNOWN), b"", "the header holds unknown fields, or is not written as TensorFlow writes it"),
         (append(b"\x08\x01"), b"", "the header holds unknown fields"),
         (append(b"\x1a\x02\x10\x01"), b"", "the header holds unknown fields"),
-        (append(forged_checkpoints.field(100, b"hidden")), b"U_h/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'U_h/.ATTR.* holds unknown fields"),
+        (append(UNKNOWN), b"U_h/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'U_h/.ATTR.* holds unknown fields"),
         (append(b"\x08\x01"), b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* holds unknown fields, or is not written"),
         (append(b"\x0c"), b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* holds unknown fields"),
         (append(b"\0\0"), b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "cannot read the weights"),

@@ -149,7 +149,8 @@ def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_load
     assert code == PROVEN, line
     code, line = verify(copy, "--graph")
     assert code == REFUSED
-    assert line.startswith("refused: addition is not proven: TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (and 5 more)")
+    reason = "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (and 5 more)"
+    assert line.startswith(f"refused: addition is not proven: {reason}")
 
 
 def write(path, value):
