@@ -5,7 +5,6 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from components import version_folder
-from components.transducer import Transducer
 from pipeline import config as configuration
 from pipeline.config import Config
 from serving import target
@@ -42,15 +41,15 @@ def _pushed(folder: pathlib.Path) -> list[str]:
     from serving import provenance
 
     found = provenance.of(folder)
-    state = "DAMAGED" if found.damage else "files as pushed"
+    damage = list(found.damage) or ([] if version_folder.manifest(folder) else version_folder.problems(folder))
+    state = "DAMAGED" if damage else "files as pushed"
     ignored = f", ignored: {', '.join(found.ignored)}" if found.ignored else ""
-    proven = f"NOT PROVEN ({found.unblessed})" if found.margin is None else _proven(found.task, found.margin)
+    if found.margin is None:
+        proven = f"NOT PROVEN ({found.unblessed.removeprefix(provenance.UNPROVEN)})"
+    else:
+        proven = f"{found.task.name} proven for any length, worst margin {found.margin:.4g}"
     print(f"version {folder.name}: {state}{ignored}, {proven}, run {found.run or 'unknown'}, {folder}")
-    return list(found.damage)
-
-
-def _proven(task: Transducer, margin: float) -> str:
-    return f"{task.name} proven for any length, worst margin {margin:.4g}"
+    return damage
 
 
 def _served(config: Config, server: str, credentials: "grpc.ChannelCredentials | None") -> str:

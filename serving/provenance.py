@@ -7,6 +7,9 @@ from components import certificate, checker, graph_identity, model_files, saved_
 from components.errors import BitsumError
 from components.transducer import ADDITION, TASKS, Transducer
 
+# How `Provenance.unblessed` begins where the version is as it was pushed, but its certificate or graph does not hold.
+UNPROVEN = "it is not proven: "
+
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
@@ -49,10 +52,10 @@ def of(folder: pathlib.Path) -> Provenance:
         verdict = checker.check((folder / certificate.FILE).read_text(), saved_weights.read(folder), task)
         graph = graph_identity.graph_sha256(folder)
     except (OSError, UnicodeDecodeError, BitsumError) as error:
-        return dataclasses.replace(found, unblessed=f"it is not proven: {getattr(error, 'strerror', None) or error}")
-    unblessed = "" if verdict.proven else f"it is not proven: {verdict.reason}"
+        return dataclasses.replace(found, unblessed=f"{UNPROVEN}{getattr(error, 'strerror', None) or error}")
+    unblessed = "" if verdict.proven else f"{UNPROVEN}{verdict.reason}"
     if graph != origin.get("graph_sha256"):
-        unblessed = unblessed or "it is not proven: its graph is not the one that was compared with the cell"
+        unblessed = unblessed or f"{UNPROVEN}its graph is not the one that was compared with the cell"
     return dataclasses.replace(
         found,
         unblessed=unblessed or ("" if found.run else f"the manifest of {folder} names no run of a pipeline"),

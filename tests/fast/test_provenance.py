@@ -7,6 +7,7 @@ import pytest
 
 from components import graph_identity, version_folder
 from components.errors import Refusal
+from pipeline import cli
 from serving import provenance, rollout
 
 
@@ -65,3 +66,29 @@ def test_what_desktops_leave_behind_is_told_and_no_damage(version, capsys):
     assert (found.damage, found.unblessed, found.ignored) == ((), "", ("variables/.DS_Store",))
     rollout._check(found, 7, force=False)
     assert "version 7: variables/.DS_Store ignored\n" in capsys.readouterr().out
+
+
+def test_status_says_what_lies_there(version, tmp_path, capsys):
+    folder = version()
+    (tmp_path / "root" / "serving").mkdir(parents=True)
+    base = folder.parent.rename(tmp_path / "root" / "serving" / "bitsum")
+    folder = base / folder.name
+    arguments = ["status", "--set", f"pipeline.root={tmp_path / 'root'}", "--server", "127.0.0.1:1"]
+
+    def said():
+        code = cli.main(arguments)
+        return code, capsys.readouterr().out.splitlines()
+
+    (folder / "Thumbs.db").touch()
+    code, lines = said()
+    assert (code, len(lines)) == (0, 2)
+    proven = "addition proven for any length, worst margin 5.278"
+    assert lines[0] == f"version {folder.name}: files as pushed, ignored: Thumbs.db, {proven}, run run-1, {folder}"
+    (folder / "model.tflite").touch()
+    code, lines = said()
+    assert code == 1 and "DAMAGED, NOT PROVEN (it has foreign files), run unknown" in lines[0]
+    assert lines[1] == f"DAMAGED: {folder}: model.tflite is a file that no certified model has"
+    (folder / "model.tflite").unlink()
+    (folder / version_folder.MANIFEST).unlink()
+    code, lines = said()
+    assert code == 1 and "DAMAGED, ignored: Thumbs.db, NOT PROVEN (" in lines[0] and lines[1].endswith("manifest.json is missing or damaged")
