@@ -24,7 +24,7 @@ class OwnedMetadata(metadata.Metadata):
 
     def __enter__(self) -> "OwnedMetadata":
         where = self.connection_config
-        known.check_unlocked(where)
+        known.recover(where)
         try:
             return super().__enter__()
         except Exception as error:
