@@ -26,7 +26,7 @@ def until_free(holder: Callable[[], str], say: Callable[[str], None], limit: flo
     while found := holder():
         now = time.monotonic()
         if now - began >= limit:
-            raise BitsumError(f"gave up after {knob} = {limit:g} s of waiting for {found}")
+            raise BitsumError(f"gave up after {knob} = {limit:g} s of waiting for {found}; stop that, or set {knob} higher")
         if found != before or now - said >= _SAY_AGAIN_SECONDS:
             say(f"waiting for {found}" + (f"; {now - began:.0f} s so far" if before else ""))
             before, said = found, now
