@@ -7,7 +7,8 @@ from benchmarks import certified_seeds, float32_steps, fuzz, kills, refusals, sc
 CLAIMS = {
     "trained and proven, a hundred seeds": certified_seeds.main,
     "exact match by length, five seeds": seeds.main,
-    "runs killed in each stage": kills.main,
+    "runs killed in each stage": kills.in_stages,
+    "runs killed at random moments": kills.at_random_moments,
     "broken certificates and models": refusals.main,
     "float32 steps of certified models": float32_steps.main,
     "a hundred version swaps under traffic": swaps.main,
