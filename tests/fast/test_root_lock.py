@@ -93,6 +93,7 @@ def test_who_waits_says_for_whom_and_gives_up(config, holder, theirs, shared):
     other, said = holder(theirs), []
     with pytest.raises(BitsumError) as error, root_lock.held(config, "bitsum gc", said.append, shared):
         pass
+    # What a file says must not reach the terminal as it is.
     whom = rf"'bitsum run \x1b[31mmonday', process {other.pid} on {os.uname().nodename}, at work in {config.root} since 20"
     assert len(said) == 1 and said[0].startswith(f"waiting for {whom}")
     assert str(error.value).startswith(f"gave up after pipeline.lock_timeout = 0.1 s of waiting for {whom}")
@@ -101,6 +102,16 @@ def test_who_waits_says_for_whom_and_gives_up(config, holder, theirs, shared):
     with root_lock.held(config, "bitsum gc", silent, shared):
         assert len(list((config.root / "holders").iterdir())) == 1
     assert list((config.root / "holders").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("run",), ("node", "Trainer", "--run-id", "one"), ("gc", "--delete")], ids=" ".join)
+def test_a_command_that_waits_in_vain_ends_with_1_and_one_line(config, holder, command):
+    other = holder()
+    program = [sys.executable, "-m", "pipeline", *command, "--set", f"pipeline.root={config.root}", "--set", "pipeline.lock_timeout=0.1"]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"waiting for 'bitsum run \\x1b[31mmonday', process {other.pid} on" in done.stdout
+    assert done.stderr.startswith("bitsum: gave up after pipeline.lock_timeout = 0.1 s") and len(done.stderr.splitlines()) == 1
 
 
 def test_nodes_of_one_run_share_the_folder(config, holder):
