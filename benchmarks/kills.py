@@ -16,8 +16,8 @@ from components import version_folder
 
 # Each stage is killed this long after it began, in the middle of its work.
 KILL_AFTER_SECONDS = 0.3
-# The kills at random moments fall within the time that the slowest run so far has taken; this much before there was one.
-FIRST_RUN_SECONDS = 40.0
+# The kills at random moments fall within the time that the last run of the kind has taken; within this before there was one.
+EXPECTED_SECONDS = {"train": 60.0, "data": 60.0, "infra": 40.0, "nothing new": 20.0}
 KILLS = 60
 
 SMALL = (
@@ -92,44 +92,52 @@ def kill_after(seconds: float, root: pathlib.Path, *settings: str) -> str | None
     return (said.strip().splitlines() or ["nothing"])[-1].strip()
 
 
-def knobs() -> Iterator[tuple[str, ...]]:
-    """Knobs for run after run, each with something to do that is in no cache: training, data, or infra validation and all after it."""
+def knobs() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Run after run, what it has to do that is in no cache, and its knobs: training, data, or infra validation, and all after that.
+
+    Each is followed by a run with nothing new, whose steps all come from the cache: it writes to the store most often in a second.
+    """
     count = 0
     while True:
-        for changed in range(3):
-            numbers = [count + (changed >= index) for index in range(3)]
-            # How another seed's margin compares with the last model's is no question here.
-            yield (
-                f"train.seed={numbers[0]}", f"data.long_examples={40 + numbers[1]}", f"infra.examples={60 + numbers[2]}",
-                "proof.margin_share=0",
+        for changed, work in enumerate(("train", "data", "infra")):
+            seed, examples, requests = (count + (changed >= index) for index in range(3))
+            # How the margins of two seeds compare is no question here.
+            chosen = (
+                f"train.seed={seed}", f"data.long_examples={40 + examples}", f"infra.examples={60 + requests}", "proof.margin_share=0",
             )  # fmt: skip
+            yield work, chosen
+            yield "nothing new", chosen
         count += 1
 
 
 def at_random_moments(arguments: list[str]) -> int:
     """Print a table, a row per kill; 1 unless the run after each succeeds, and nothing stays RUNNING."""
     wanted = int(arguments[0]) if arguments else KILLS
-    generator, settings, seconds = random.Random(1), knobs(), FIRST_RUN_SECONDS
+    generator, runs, seconds = random.Random(1), knobs(), dict(EXPECTED_SECONDS)
     succeeded = journals = 0
-    print("| kill | after | it said last | a hot journal | next run |\n|---|---|---|---|---|")
+    print("| kill | new | after | it said last | a hot journal | next run |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder) / "var"
         for number in range(1, wanted + 1):
             said = None
             while said is None:
-                chosen, moment = next(settings), generator.uniform(0.0, seconds)
+                work, chosen = next(runs)
+                moment, began = generator.uniform(0.0, seconds[work]), time.monotonic()
                 said = kill_after(moment, root, *chosen)
-                seconds = moment if said is None else seconds
+                if said is None:
+                    seconds[work] = time.monotonic() - began
             # Whoever opens the store mends it: it is looked at from outside.
             journal = root / "metadata.sqlite-journal"
             is_hot = journal.exists() and journal.read_bytes()[:1] not in (b"", b"\0")
             began = time.monotonic()
             done = resume(root, *chosen)
-            seconds = max(seconds, time.monotonic() - began)
+            seconds[work] = max(moment, time.monotonic() - began)
             succeeded += done.returncode == 0
             journals += is_hot
-            why = f", {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}" if done.returncode else ""
-            print(f"| {number} | {moment:.1f} s | {said} | {'yes' if is_hot else 'no'} | exit {done.returncode}{why} |", flush=True)
+            ended = f"exit {done.returncode}"
+            if done.returncode:
+                ended += f", {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}"
+            print(f"| {number} | {work} | {moment:.1f} s | {said} | {'yes' if is_hot else 'no'} | {ended} |", flush=True)
         left = leftovers(root)
     print(f"\n{wanted} kills, {journals} of them left a hot journal; the next run succeeded {succeeded} times; left at the end: {left}")
     return int(succeeded < wanted or "RUNNING" in left)

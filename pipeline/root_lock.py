@@ -47,6 +47,9 @@ def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = 
         try:
             file = stack.enter_context(open(root / home.MARKER, "r+"))
             waiting.until_free(lambda: _take(file, root, say, shared), say, config.pipeline.lock_timeout, _KNOB)
+        except BrokenPipeError:
+            # Of whoever reads what `say` is told.
+            raise
         except OSError as error:
             raise BitsumError(f"cannot lock pipeline.root = {root}: {error.strerror or error}") from error
         stack.enter_context(_recorded(root / _HOLDERS, doing, shared))
