@@ -134,6 +134,8 @@ def recover(where: mlmd.ConnectionConfig) -> None:
     """Have a SQLite file ready for whoever opens it next, also to read only: what a killed writer left half done is rolled back.
 
     SQLite does that itself, but only through a connection that may write. A lock is waited for, since ML Metadata says nothing of it.
+    Not to be called while another thread of this process is at work in the store: ML Metadata has a SQLite of its own, and in one
+    process the two do not see each other's locks.
 
     Raises:
         BitsumError: the file stays locked, is no database, or must be rolled back by somebody who may write to it.
@@ -157,7 +159,7 @@ def recover(where: mlmd.ConnectionConfig) -> None:
 def _unusable_file(path: pathlib.Path, words: str) -> BitsumError:
     """The one line about a SQLite file: what `words` of SQLite's mean here, and what to do."""
     if "locked" in words:
-        words = f"{processes.locks_file(path) or 'another program'} has held its lock for {_LOCK_SECONDS:g} s"
+        words = f"{processes.lock_holder(path) or 'another program'} has held its lock for {_LOCK_SECONDS:g} s"
         advice = "wait for it, or stop it"
     elif not os.access(path, os.R_OK):
         words, advice = f"you may not read it ({words})", "let somebody run this who may"

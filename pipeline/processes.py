@@ -78,7 +78,7 @@ def _is_hidden(pid: int) -> bool:
         return True
 
 
-def locks_file(path: str | os.PathLike) -> str:
+def lock_holder(path: str | os.PathLike) -> str:
     """Who holds a POSIX lock on a file, as SQLite's are, in words: id and command; empty where that cannot be seen."""
     try:
         status = os.stat(path)

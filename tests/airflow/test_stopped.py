@@ -1,12 +1,13 @@
 """A real Airflow is stopped while a run trains: others may work in the folder then, and after the next start the run goes on."""
 
+import dataclasses
 import json
 import time
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from benchmarks import airflow_service
-from pipeline import cli
+from pipeline import cli, processes
 from pipeline import config as configuration
 from pipeline.metadata_store import open_store
 from pipeline.root_lock import TURN
@@ -22,7 +23,7 @@ def _until(happened) -> None:
         time.sleep(0.2)
 
 
-def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path, capfd):
+def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path):
     root, knobs = tmp_path / "var", (*SMALL, "schedule.retry_delay=1")
     turn, settings = root / TURN, [word for knob in (f"pipeline.root={root}", *SMALL) for word in ("--set", knob)]
     with airflow_service.started(root, knobs) as airflow:
@@ -34,16 +35,20 @@ def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path, 
         assert "run stopped has lost its turn" in airflow_service.service("stop", airflow_service.options(root, knobs))
         assert not turn.exists()
         assert cli.main(["gc", "--delete", *settings, "--set", "pipeline.lock_timeout=30"]) == 0
-        assert "closed as failed: Trainer" in capfd.readouterr().out
 
+        # Somebody else's Airflow works here by now, whose scheduler this process stands for.
+        turn.write_text(json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs", **dataclasses.asdict(processes.this())}))
         airflow_service.service("start", airflow_service.options(root, knobs))
         airflow = airflow_service.Airflow(root / "airflow")
+        _until(lambda: "up_for_reschedule" in airflow.states("stopped").values())
+        turn.unlink()
         _until(turn.exists)
         again = json.loads(turn.read_text())
         assert again["run"] == "stopped" and again["pid"] == _scheduler(root) != first["pid"]
         assert airflow.wait("stopped", _SECONDS) == "success", airflow.states("stopped")
         assert not turn.exists()
-        assert airflow.tasks("stopped")["take_turn"]["try_number"] == 1
+        tries = {name: task["try_number"] for name, task in airflow.tasks("stopped").items()}
+        assert tries["take_turn"] == 1 and max(tries.values()) > 1, tries
         executions = open_store(configuration.load(None, [f"pipeline.root={root}"])).get_executions()
         assert mlmd.Execution.RUNNING not in [execution.last_known_state for execution in executions]
 
