@@ -30,6 +30,9 @@ import time
 import urllib.request
 from collections.abc import Callable
 
+# Beside this file, and as free of Airflow as it is.
+from dags.bitsum_turn import Turn, UnreadableTurn
+
 _TOP = pathlib.Path(__file__).resolve().parents[1]
 _BITSUM = _TOP / ".venv/bin/bitsum"
 _AIRFLOW = pathlib.Path(sys.executable).with_name("airflow")
@@ -92,22 +95,48 @@ def start(options: list[str]) -> int:
 
 
 def stop(options: list[str]) -> int:
-    """Stop what runs; the tasks under way are ended with it, and tried again after the next start."""
-    home = pathlib.Path(_plan(options)["root"], "airflow")
+    """Stop what runs; the tasks under way are ended with it, and tried again after the next start.
+
+    The turn of the run that had it is free then, and the run takes it again when it goes on.
+    """
+    root = pathlib.Path(_plan(options)["root"])
+    home = root / "airflow"
     stopped = stop_all(home)
     print(f"stopped: {', '.join(stopped)}" if stopped else f"nothing of {home} runs")
+    if run := free_turn(root):
+        print(f"run {run} has lost its turn, and takes it again after the next start")
     return 0
 
 
+def free_turn(root: pathlib.Path) -> str:
+    """Let others work in the folder `root` whose Airflow has been stopped; the run that had the turn, empty if none of its had.
+
+    Raises:
+        ServiceError: it cannot be seen who has it.
+    """
+    if not (root / "airflow" / "secrets.json").exists():
+        return ""
+    try:
+        run = Turn(str(root)).give_back_of(_secrets(root / "airflow")["name"])
+    except (OSError, UnreadableTurn) as error:
+        raise ServiceError(str(error)) from error
+    return run.run if run else ""
+
+
 def stop_all(home: pathlib.Path) -> list[str]:
-    """Stop the processes that `start` recorded, the last one first; their names."""
+    """Stop the processes that `start` recorded, the last one first, and wait until they and their tasks are gone; their names.
+
+    Raises:
+        ServiceError: one does not end.
+    """
     running = _running(home)
     for name, pid in reversed(running.items()):
         # Tasks have process groups of their own, and the scheduler waits for them: asked themselves, they end what they have started.
         _signal(_session(pid), signal.SIGTERM)
         if not _ends(pid, _STOP_SECONDS):
             _signal(_session(pid), signal.SIGKILL)
-            _ends(pid, _STOP_SECONDS)
+            if not _ends(pid, _STOP_SECONDS):
+                raise ServiceError(f"{name}, process {pid}, does not end, even when it is killed")
     (home / "processes.json").unlink(missing_ok=True)
     return list(running)
 
@@ -243,11 +272,11 @@ def _start_time(pid: int) -> str:
 
 
 def _session(leader: int) -> list[int]:
-    """The processes that `leader` has started, and theirs, but for those that have begun a session of their own; itself among them."""
+    """The living among the processes that `leader` has started, and theirs, but for those in sessions of their own; itself among them."""
     members = []
     for entry in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.getsid(int(entry.name)) == leader:
+            if os.getsid(int(entry.name)) == leader and _start_time(int(entry.name)):
                 members.append(int(entry.name))
     return members
 
@@ -259,8 +288,9 @@ def _signal(pids: list[int], number: signal.Signals) -> None:
 
 
 def _ends(pid: int, seconds: float) -> bool:
+    """Whether the session of `pid` is over within `seconds`: a task may outlive what started it."""
     deadline = time.monotonic() + seconds
-    while _start_time(pid):
+    while _session(pid):
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         if time.monotonic() > deadline:

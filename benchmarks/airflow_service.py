@@ -95,12 +95,16 @@ def started(root: pathlib.Path, knobs: Sequence[str]) -> Iterator[Airflow]:
     Raises:
         RuntimeError: it did not start or stop; the text is what it said.
     """
-    options = [word for knob in ("schedule.cron=", "schedule.port=0", *knobs, f"pipeline.root={root}") for word in ("--set", knob)]
-    service("start", options)
+    service("start", options(root, knobs))
     try:
         yield Airflow(root / "airflow")
     finally:
-        service("stop", options)
+        service("stop", options(root, knobs))
+
+
+def options(root: pathlib.Path, knobs: Sequence[str]) -> list[str]:
+    """What `service` is told for the pipeline in `root`."""
+    return [word for knob in ("schedule.cron=", "schedule.port=0", *knobs, f"pipeline.root={root}") for word in ("--set", knob)]
 
 
 def service(action: str, options: Sequence[str]) -> str:

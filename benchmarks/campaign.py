@@ -9,7 +9,8 @@ from benchmarks import (
 CLAIMS = {
     "trained and proven, a hundred seeds": certified_seeds.main,
     "exact match by length, five seeds": seeds.main,
-    "runs killed in each stage": kills.main,
+    "runs killed in each stage": kills.in_stages,
+    "runs killed at random moments": kills.at_random_moments,
     "broken certificates and models": refusals.main,
     "forged checkpoints": checkpoint_fuzz.main,
     "float32 steps of certified models": float32_steps.main,

@@ -1,17 +1,24 @@
-"""What a run that is killed (SIGKILL) in a stage leaves behind, and that the next run completes.
+"""What a run that is killed (SIGKILL) leaves behind, and that the next run completes: in each stage, and at random moments.
 
-python -m benchmarks.kills [STAGE...]     (all stages without arguments)
+python -m benchmarks.kills [STAGE...]            (all stages without arguments, each in a folder of its own)
+python -m benchmarks.kills --random [COUNT]      (60 kills without COUNT, all in one folder)
 """
 
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 
 from components import version_folder
 
 # Each stage is killed this long after it began, in the middle of its work.
 KILL_AFTER_SECONDS = 0.3
+# The kills at random moments fall within the time that the last run of the kind has taken; within this before there was one.
+EXPECTED_SECONDS = {"train": 60.0, "data": 60.0, "infra": 40.0, "nothing new": 20.0}
+KILLS = 60
 
 SMALL = (
     "data.long_lengths=[16, 100]", "data.long_examples=40", "data.train_examples=3000", "data.eval_examples=500",
@@ -37,10 +44,15 @@ def kill(stage: str, root: pathlib.Path) -> int:
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
 
 
-def resume(root: pathlib.Path) -> subprocess.CompletedProcess:
-    """`bitsum run` in the same folder."""
-    words = [word for setting in (f"pipeline.root={root}", *SMALL) for word in ("--set", setting)]
-    return subprocess.run([sys.executable, "-m", "pipeline", "run", *words], capture_output=True, text=True)
+def command(root: pathlib.Path, *settings: str) -> list[str]:
+    """`bitsum run` in the folder `root`."""
+    words = [word for setting in (f"pipeline.root={root}", *SMALL, *settings) for word in ("--set", setting)]
+    return [sys.executable, "-m", "pipeline", "run", *words]
+
+
+def resume(root: pathlib.Path, *settings: str) -> subprocess.CompletedProcess:
+    """What becomes of `bitsum run` in the folder of a run that was killed."""
+    return subprocess.run(command(root, *settings), capture_output=True, text=True)
 
 
 def leftovers(root: pathlib.Path) -> str:
@@ -62,8 +74,82 @@ def leftovers(root: pathlib.Path) -> str:
     return f"{', '.join(states) or 'nothing open'}; {len(served)} versions"
 
 
-def main(stages: list[str]) -> int:
-    """Print a table, a row per stage; 1 if a run could not be completed after a kill."""
+def kill_after(seconds: float, root: pathlib.Path, *settings: str) -> str | None:
+    """Kill a run `seconds` after it was started; the last line that it wrote, None if it was done before.
+
+    Raises:
+        RuntimeError: it failed by itself.
+    """
+    with subprocess.Popen(command(root, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            said, _ = process.communicate(timeout=seconds)
+            if process.returncode == 0:
+                return None
+            raise RuntimeError(f"a run failed before it was killed: {said}")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said, _ = process.communicate()
+    return (said.strip().splitlines() or ["nothing"])[-1].strip()
+
+
+def knobs() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Run after run, what it has to do that is in no cache, and its knobs: training, data, or infra validation, and all after that.
+
+    Each is followed by a run with nothing new, whose steps all come from the cache: it writes to the store most often in a second.
+    """
+    count = 0
+    while True:
+        for changed, work in enumerate(("train", "data", "infra")):
+            seed, examples, requests = (count + (changed >= index) for index in range(3))
+            # How the margins of two seeds compare is no question here.
+            chosen = (
+                f"train.seed={seed}", f"data.long_examples={40 + examples}", f"infra.examples={60 + requests}", "proof.margin_share=0",
+            )  # fmt: skip
+            yield work, chosen
+            yield "nothing new", chosen
+        count += 1
+
+
+def at_random_moments(arguments: list[str]) -> int:
+    """Print a table, a row per kill; 1 unless the run after each succeeds, and nothing stays RUNNING."""
+    wanted = int(arguments[0]) if arguments else KILLS
+    generator, runs, seconds = random.Random(1), knobs(), dict(EXPECTED_SECONDS)
+    succeeded = journals = 0
+    print("| kill | new | after | it said last | a hot journal | next run |\n|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder) / "var"
+        for number in range(1, wanted + 1):
+            said = None
+            while said is None:
+                work, chosen = next(runs)
+                moment, began = generator.uniform(0.0, seconds[work]), time.monotonic()
+                said = kill_after(moment, root, *chosen)
+                if said is None:
+                    seconds[work] = time.monotonic() - began
+            # Whoever opens the store mends it: it is looked at from outside.
+            journal = root / "metadata.sqlite-journal"
+            is_hot = journal.exists() and journal.read_bytes()[:1] not in (b"", b"\0")
+            began = time.monotonic()
+            done = resume(root, *chosen)
+            seconds[work] = max(moment, time.monotonic() - began)
+            succeeded += done.returncode == 0
+            journals += is_hot
+            ended = f"exit {done.returncode}"
+            if done.returncode:
+                ended += f", {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}"
+            print(f"| {number} | {work} | {moment:.1f} s | {said} | {'yes' if is_hot else 'no'} | {ended} |", flush=True)
+        left = leftovers(root)
+    print(f"\n{wanted} kills, {journals} of them left a hot journal; the next run succeeded {succeeded} times; left at the end: {left}")
+    return int(succeeded < wanted or "RUNNING" in left)
+
+
+def main(arguments: list[str]) -> int:
+    """Print a table, a row per kill; 1 if a run could not be completed after one."""
+    return at_random_moments(arguments[1:]) if arguments[:1] == ["--random"] else in_stages(arguments)
+
+
+def in_stages(stages: list[str]) -> int:
+    """Kill a run in each of `stages`, of all if there are none; 1 if a run could not be completed after one."""
     from pipeline.local import STAGES
 
     failed = False

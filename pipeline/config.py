@@ -30,6 +30,9 @@ class Pipeline(Section):
     root: str = knob("var", "Folder for everything that a run writes: artifacts, metadata, logs, served models.")
     push_to: str = knob("", "Folder of the served versions; empty for <root>/serving/<serve.model_name>.")
     cache: bool = knob(True, "A step whose inputs, knobs and code are those of an earlier run reuses its outputs.")
+    lock_timeout: float = knob(
+        3600.0, "How long a command waits for another that works in the folder, before it gives up.", unit="seconds", at_least=0.0
+    )
     progress_interval: float = knob(
         1.0, "Least time between two lines of progress where there is no terminal.", unit="seconds", at_least=0.0
     )

@@ -5,11 +5,12 @@ folder, and what the model config file names by version or label. The data of th
 """
 
 import argparse
+import functools
 import pathlib
 
 from components.errors import BitsumError, ConfigError
 from pipeline import config as configuration
-from pipeline import home, quiet
+from pipeline import home, quiet, root_lock
 from pipeline.config import Config
 
 _MEGABYTE = 1e6
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not (config.root / home.MARKER).exists():
         raise BitsumError(f"pipeline.root = {config.root} is no folder of bitsum's: nothing was removed")
-    with home.held(config.root, print):
+    with root_lock.held(config, "bitsum gc --delete", functools.partial(print, flush=True)):
         _collect(config, args)
     return 0
 

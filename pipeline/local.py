@@ -73,7 +73,8 @@ def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
 
 def _keep_house(config: Config, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
     """Close what a killed process left RUNNING; nothing is said where there is nothing to close."""
-    closed = housekeeping.close_abandoned(metadata_store.open_store(config))
+    with metadata_store.opened(config) as store:
+        closed = housekeeping.close_abandoned(store)
     if closed:
         begin("housekeeping")
         first = f"{closed[0].kind}, execution {closed[0].execution}: {closed[0].reason}"
@@ -89,7 +90,8 @@ def conclude(config: Config, run_id: str, line: Callable[[str], None]) -> "Push"
     """
     from pipeline import verdicts
 
-    outputs = metadata_store.outputs_of_run(metadata_store.open_store(config), run_id)
+    with metadata_store.opened(config) as store:
+        outputs = metadata_store.outputs_of_run(store, run_id)
     found = verdicts.of_run(outputs)
     for verdict in found:
         line(f"  {verdict.gate}: {verdict.word}, {verdict.reason}")

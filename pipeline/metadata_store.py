@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import random
 import socket
@@ -13,6 +14,7 @@ from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.errors import BitsumError, ConfigError
+from pipeline import processes
 from pipeline.config import Config, Metadata
 
 _PORTS = {"mysql": 3306, "postgresql": 5432}
@@ -21,7 +23,11 @@ NODE_CONTEXT = "node"
 
 # ML Metadata itself tries some 25 s on a locked file, and then says that tables are missing.
 _LOCK_SECONDS = 10.0
+_ASK_AGAIN_SECONDS = 0.1
 _CONNECT_SECONDS = 5.0
+
+# What SQLite keeps beside its file while it writes: the journal to roll back, or, in its other mode, the one to go on with.
+_LEFT_BY_WRITERS = ("-journal", "-wal")
 
 # What a database says to the second of two programs that set it up at once: it will be there in a moment.
 _SET_UP_BY_ANOTHER = ("duplicate key", "already exists", "subset of tables", "oncurrent")
@@ -78,7 +84,7 @@ def open_store(config: Config) -> metadata_store.MetadataStore:
         BitsumError: it cannot be reached or opened.
     """
     where = connection(config)
-    check_unlocked(where)
+    recover(where)
     for attempt in range(_ATTEMPTS):
         try:
             return metadata_store.MetadataStore(where)
@@ -91,35 +97,79 @@ def open_store(config: Config) -> metadata_store.MetadataStore:
 
 
 @contextlib.contextmanager
-def existing(config: Config) -> Iterator[metadata_store.MetadataStore]:
-    """A client of a store that is there already; what goes wrong in the block with the database is told in one line.
+def opened(config: Config) -> Iterator[metadata_store.MetadataStore]:
+    """As `open_store`; what goes wrong in the block with the database is told in one line, too.
 
     Raises:
-        BitsumError: there is none, or it cannot be used.
+        BitsumError: it cannot be reached, opened or used.
     """
-    where = connection(config)
-    if config.metadata.backend == "sqlite" and not sqlite_file(config).exists():
-        path = sqlite_file(config)
-        raise BitsumError(f"there is no metadata store {path}: bitsum run makes one, --set pipeline.root names another folder")
     store = open_store(config)
     try:
         yield store
     except errors.StatusError as error:
-        raise unusable(where, error) from error
+        raise unusable(connection(config), error) from error
 
 
-def check_unlocked(where: mlmd.ConnectionConfig) -> None:
-    """Wait a while for a SQLite file that another program has locked. Raises: BitsumError, it stays locked, or is no database."""
-    path = pathlib.Path(where.sqlite.filename_uri)
-    if where.WhichOneof("config") != "sqlite" or not path.is_file():
-        return
+@contextlib.contextmanager
+def existing(config: Config) -> Iterator[metadata_store.MetadataStore]:
+    """As `opened`, of a store that is there already.
+
+    Raises:
+        BitsumError: there is none, or it cannot be used.
+    """
+    path = sqlite_file(config)
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_LOCK_SECONDS)) as database:
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
-        advice = "wait for it, or stop it" if "locked" in str(error) else "set metadata.path to another file"
-        locked = f"another program has held its lock for {_LOCK_SECONDS:g} s" if "locked" in str(error) else str(error)
-        raise BitsumError(f"cannot use the metadata store {path}: {locked}; {advice}") from error
+        if config.metadata.backend == "sqlite":
+            os.stat(path)
+    except FileNotFoundError as error:
+        missing = f"there is no metadata store {path}: bitsum run makes one, --set pipeline.root names another folder"
+        raise BitsumError(missing) from error
+    except OSError as error:
+        raise BitsumError(f"cannot use the metadata store {path}: {error.strerror}") from error
+    with opened(config) as store:
+        yield store
+
+
+def recover(where: mlmd.ConnectionConfig) -> None:
+    """Have a SQLite file ready for whoever opens it next, also to read only: what a killed writer left half done is rolled back.
+
+    SQLite does that itself, but only through a connection that may write. A lock is waited for, since ML Metadata says nothing of it.
+    Not to be called while another thread of this process is at work in the store: ML Metadata has a SQLite of its own, and in one
+    process the two do not see each other's locks.
+
+    Raises:
+        BitsumError: the file stays locked, is no database, or must be rolled back by somebody who may write to it.
+    """
+    path = pathlib.Path(where.sqlite.filename_uri)
+    if where.WhichOneof("config") != "sqlite" or not os.path.isfile(path):
+        return
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            # SQLite's own wait cannot be interrupted. Where the file may not be written, this opens it to read.
+            with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return
+        except sqlite3.Error as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise _unusable_file(path, str(error)) from error
+        time.sleep(_ASK_AGAIN_SECONDS)
+
+
+def _unusable_file(path: pathlib.Path, words: str) -> BitsumError:
+    """The one line about a SQLite file: what `words` of SQLite's mean here, and what to do."""
+    if "locked" in words:
+        words = f"{processes.lock_holder(path) or 'another program'} has held its lock for {_LOCK_SECONDS:g} s"
+        advice = "wait for it, or stop it"
+    elif not os.access(path, os.R_OK):
+        words, advice = f"you may not read it ({words})", "let somebody run this who may"
+    elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        left = [file.name for file in (path.with_name(path.name + end) for end in _LEFT_BY_WRITERS) if os.path.exists(file)]
+        words = f"{' and '.join(left) or 'its journal mode'} asks for a user who may write to the file and its folder ({words})"
+        advice = "let one run bitsum history: that rolls back what a killed run left half done"
+    else:
+        advice = "set metadata.path to another file"
+    return BitsumError(f"cannot use the metadata store {path}: {words}; {advice}")
 
 
 def unusable(where: mlmd.ConnectionConfig, error: Exception) -> BitsumError:

@@ -1,6 +1,7 @@
 """Run one node of the compiled graph: what the local runner does for each, and what any scheduler can do with a command."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from components.errors import BitsumError, ConfigError
 from pipeline.config import Config
 from pipeline.graph import create_pipeline
-from pipeline.owned_metadata import OwnedMetadata, amend, note_refusal, take_over
+from pipeline.owned_metadata import OwnedMetadata, amend, close_others, note_refusal, take_over
 
 # Whether the newest version is the candidate has to be looked at in each run: somebody may have removed it since.
 NEVER_CACHED = ("Pusher",)
@@ -57,15 +58,18 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
     with OwnedMetadata(connection) as handle:
         taken_over = take_over(handle.store, *_place(graph, node_id))
     deployment = runner_utils.extract_local_deployment_config(graph)
-    with _no_arguments():
-        done = launcher.Launcher(
-            pipeline_node=node,
-            mlmd_connection=OwnedMetadata(connection),
-            pipeline_info=graph.pipeline_info,
-            pipeline_runtime_spec=graph.runtime_spec,
-            executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
-            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-        ).launch()
+    try:
+        with _no_arguments():
+            done = launcher.Launcher(
+                pipeline_node=node,
+                mlmd_connection=OwnedMetadata(connection),
+                pipeline_info=graph.pipeline_info,
+                pipeline_runtime_spec=graph.runtime_spec,
+                executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+            ).launch()
+    finally:
+        _close_others(graph, node_id, connection, taken_over)
     state = _state(connection, done.execution_id) if done and done.execution_id else None
     # TFX records a node whose inputs it cannot find as failed, or not at all, and raises nothing. Only a resolver may find nothing.
     if state == mlmd.Execution.FAILED or (state is None and node_id in deployment.executor_specs):
@@ -74,6 +78,15 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
         with OwnedMetadata(connection) as handle:
             amend(handle, node.node_info.type, done)
     return state == mlmd.Execution.CACHED
+
+
+def _close_others(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, before: list[mlmd.Execution]) -> None:
+    """What came of the node stands in the store already: that this fails is no failure of the node's, and the next start does it then."""
+    try:
+        with OwnedMetadata(connection) as handle:
+            close_others(handle.store, *_place(graph, node_id), before)
+    except Exception:
+        logging.exception("the attempts at %s that came to nothing could not be closed", node_id)
 
 
 def record_refusal(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, reason: str) -> None:

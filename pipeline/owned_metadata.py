@@ -24,7 +24,7 @@ class OwnedMetadata(metadata.Metadata):
 
     def __enter__(self) -> "OwnedMetadata":
         where = self.connection_config
-        known.check_unlocked(where)
+        known.recover(where)
         try:
             return super().__enter__()
         except Exception as error:
@@ -60,10 +60,11 @@ class _Stamping:
         return self._store.put_executions(executions, *args, **options)
 
 
-def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: str) -> bool:
-    """Make this process the owner of what an earlier attempt at the node left: TFX goes on with that execution as it is.
+def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: str) -> list[mlmd.Execution]:
+    """Make this process the owner of what earlier attempts at the node left: TFX goes on with such an execution as it is.
 
-    Says whether there was such an attempt.
+    Returns:
+        What those executions were before; `close_others` wants it once the attempt is over.
 
     Args:
         node_context: name of the node's context, `<pipeline>.<node>`.
@@ -71,7 +72,7 @@ def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: st
     Raises:
         BitsumError: a living process works on this node of this run.
     """
-    taken = False
+    taken = []
     for execution in _attempts(store, run_id, node_context):
         owner = _recorded(execution)
         is_running = execution.last_known_state == mlmd.Execution.RUNNING
@@ -79,14 +80,38 @@ def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: st
             where = f"process {owner.get(housekeeping.PID)} on {str(owner.get(housekeeping.HOST)).partition(' ')[0]}"
             raise BitsumError(f"{node_context} of run {run_id} is being run by {where}: wait for it, or stop it")
         if is_running or execution.last_known_state in _ENDED_BADLY:
+            before = mlmd.Execution()
+            before.CopyFrom(execution)
+            taken.append(before)
             execution.last_known_state = mlmd.Execution.RUNNING
             # What became of the attempt before says nothing about this one.
             for name in (housekeeping.CLOSED, recorded.REFUSED_BECAUSE):
                 execution.custom_properties.pop(name, None)
             housekeeping.stamp(execution)
             store.put_executions([execution])
-            taken = True
     return taken
+
+
+def close_others(store: metadata_store.MetadataStore, run_id: str, node_context: str, before: Sequence[mlmd.Execution]) -> None:
+    """Once this process's attempt at the node is over: close as FAILED what it has taken over or begun and left RUNNING.
+
+    TFX goes on with an earlier execution only where the node has an executor; resolvers and importers begin another one each time.
+
+    Args:
+        before: what `take_over` gave; those executions are again what they were, or closed if they were RUNNING.
+    """
+    known = {execution.id: execution for execution in before}
+    left = []
+    for execution in _attempts(store, run_id, node_context):
+        if execution.last_known_state == mlmd.Execution.RUNNING and _recorded(execution) == housekeeping.owner():
+            earlier = known.get(execution.id, execution)
+            if earlier.last_known_state == mlmd.Execution.RUNNING:
+                reason = housekeeping.why_abandoned(earlier) or "its attempt ended without a result"
+                earlier.last_known_state = mlmd.Execution.FAILED
+                earlier.custom_properties[housekeeping.CLOSED].string_value = reason
+            left.append(earlier)
+    if left:
+        store.put_executions(left)
 
 
 def amend(handle: metadata.Metadata, kind: mlmd.ExecutionType, done: data_types.ExecutionInfo) -> None:

@@ -58,15 +58,17 @@ def all_runs(known: Ancestry, last: int = 0) -> list[Run]:
 
 
 def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | None, before: float | None) -> Run:
-    executions = [known.executions[id] for id in known.executions_of(run_id)]
+    attempts = [known.executions[id] for id in known.executions_of(run_id)]
+    # What became of a node is what became of the last attempt at it.
+    executions = list({known.node_of[execution.id]: execution for execution in attempts}.values())
     found = verdicts.of_run(outputs)
     push = verdicts.push_of_run(outputs)
     gates = {DATA: _data(known, executions)} | {verdict.gate: verdict.word for verdict in found}
     return Run(
         run=run_id,
         span=_span(executions, outputs),
-        started=min(execution.create_time_since_epoch for execution in executions),
-        finished=max(execution.last_update_time_since_epoch for execution in executions),
+        started=min(execution.create_time_since_epoch for execution in attempts),
+        finished=max(execution.last_update_time_since_epoch for execution in attempts),
         state=_state(known, executions, any(not verdict.passed for verdict in found)),
         cached=sum(execution.last_known_state == mlmd.Execution.CACHED for execution in executions),
         steps=len(executions),

@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
-from bitsum_operators import Alarm, GiveBackTurn, NodeOperator, RolloutOperator, TakeTurn
+from bitsum_operators import GIVE_BACK_TURN, Alarm, GiveBackTurn, NodeOperator, RolloutOperator, TakeTurn
 
 # The turn makes the runs wait for one another; this many may wait. With 1, a run that waits for an earlier one would keep it out.
 _ACTIVE_RUNS = 64
@@ -77,7 +77,7 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
         if knobs["rollout_server"]:
             last >> (last := _rollout(plan, knobs, place))
         # After every node and not just the last: where a gate refuses, others may still be at work when the last is given up.
-        give_back = GiveBackTurn(task_id="give_back_turn", root=plan["root"], last="verdict")
+        give_back = GiveBackTurn(task_id=GIVE_BACK_TURN, root=plan["root"], last="verdict")
         [*nodes.values(), last] >> give_back.as_teardown(setups=first, on_failure_fail_dagrun=True)
         # What a run is called in the end: Airflow asks the last tasks, and the verdict is not one once the teardown counts, too.
         last >> EmptyOperator(task_id="outcome", trigger_rule="none_failed")

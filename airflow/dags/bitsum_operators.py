@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException, AirflowSkipException
 from bitsum_program import REFUSED, WRONG_USAGE, Program, refusal
-from bitsum_turn import Run, Turn, UnreadableTurn
+from bitsum_turn import Run, Turn, UnreadableTurn, process
+
+GIVE_BACK_TURN = "give_back_turn"
 
 _UNFINISHED = ["queued", "running"]
+_ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 _ASK_AGAIN_SECONDS = 10.0
 # A backfill starts its runs within seconds, unless it is one that goes backwards.
 _PATIENCE_SECONDS = 300.0
@@ -74,6 +77,31 @@ def _holder(root: str) -> Run | None:
         raise AirflowFailException(str(error)) from error
 
 
+def scheduler() -> dict[str, Any] | None:
+    """The process that runs this Airflow; None where `make airflow` has not started it, or not on this host."""
+    try:
+        pid, ticks = json.loads(pathlib.Path(os.environ["AIRFLOW_HOME"], "processes.json").read_text())["scheduler"]
+        found = process(pid)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found["started"].endswith(f" {ticks}") else None
+
+
+def _take(root: str, context: Context, log: Any) -> bool:
+    """Whether the run has the turn now; who has it else is told to `log`. Raises: AirflowFailException, as `_holder`."""
+    turn, task = Turn(root), context["ti"]
+    try:
+        holder = turn.take(
+            run_of(context), lambda other: task.get_dr_count(other.dag, run_ids=[other.run], states=_UNFINISHED) == 0, scheduler()
+        )
+    except UnreadableTurn as error:
+        raise AirflowFailException(str(error)) from error
+    if holder:
+        log.info("run %s of %s at %s has the turn in %s: waiting for it; if that Airflow is no more, remove %s",
+                 holder.run, holder.dag, holder.airflow, root, turn.file)  # fmt: skip
+    return holder is None
+
+
 class TakeTurn(BaseSensorOperator):
     """Waits until no other run works in the pipeline's folder, and no run of an earlier date is under way; then holds the turn.
 
@@ -88,16 +116,12 @@ class TakeTurn(BaseSensorOperator):
     def poke(self, context: Context) -> bool:
         span = span_of(context, self.span_hours)
         run, task = run_of(context), context["ti"]
-        turn = Turn(self.root)
         if _holder(self.root) != run:
             earlier = task.get_previous_dagrun("running") or (task.get_previous_dagrun("queued") if self._is_patient(context) else None)
             if earlier:
                 self.log.info("run %s is of an earlier date and not done: waiting for it", earlier.run_id)
                 return False
-        holder = turn.take(run, lambda other: task.get_dr_count(other.dag, run_ids=[other.run], states=_UNFINISHED) == 0)
-        if holder:
-            self.log.info("run %s of %s at %s has the turn in %s: waiting for it; if that Airflow is no more, remove %s",
-                          holder.run, holder.dag, holder.airflow, self.root, turn.file)  # fmt: skip
+        if not _take(self.root, context, self.log):
             return False
         self.log.info("span %d has the turn", span)
         return True
@@ -131,7 +155,8 @@ class GiveBackTurn(BaseOperator):
 class BitsumOperator(BaseOperator):
     """Runs a command of bitsum. Exit code 3 and 2 fail the task at once, anything else is tried again.
 
-    A BashOperator would try every exit code again, or none.
+    A BashOperator would try every exit code again, or none. Each takes the turn of its run first, which has it already unless its
+    Airflow was stopped meanwhile; where another run has it now, it is asked again later, and leaves its place to that run's tasks.
     """
 
     def __init__(self, *, command: Sequence[str], folder: str, root: str, **options: Any):
@@ -142,8 +167,11 @@ class BitsumOperator(BaseOperator):
         self._program: Program | None = None
 
     def execute(self, context: Context) -> None:
-        if _holder(self.root) != run_of(context):
+        if _holder(self.root) != run_of(context) and self._has_given_back(context):
             raise AirflowFailException(f"this run has not the turn in {self.root}: clear its task take_turn")
+        if not _take(self.root, context, self.log):
+            again = datetime.timedelta(seconds=_ASK_AGAIN_SECONDS)
+            raise AirflowRescheduleException(datetime.datetime.now(datetime.timezone.utc) + again)
         self._program = Program(self.line(context), self.folder)
         ended = self._program.wait(self.log.info)
         if ended.code == REFUSED:
@@ -152,6 +180,12 @@ class BitsumOperator(BaseOperator):
             raise AirflowFailException(ended.reason)
         if ended.code:
             raise AirflowException(ended.reason)
+
+    def _has_given_back(self, context: Context) -> bool:
+        """Whether the run is past its end, so that nobody would give the turn back again."""
+        run = context["dag_run"]
+        states = context["ti"].get_task_states(run.dag_id, run_ids=[run.run_id], task_ids=[GIVE_BACK_TURN])
+        return states.get(run.run_id, {}).get(GIVE_BACK_TURN) in _ENDED
 
     def line(self, context: Context) -> list[str]:
         """Program and arguments."""

@@ -18,7 +18,12 @@ _FILE = pathlib.Path(__file__).parents[2] / "airflow" / "service.py"
 def service():
     spec = importlib.util.spec_from_file_location("airflow_service", _FILE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # As a program it has its own folder on the path.
+    sys.path.insert(0, str(_FILE.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(_FILE.parent))
     return module
 
 
@@ -61,6 +66,47 @@ def test_tasks_are_stopped_with_what_started_them_though_they_have_groups_of_the
         record(tmp_path, scheduler=[scheduler.pid, service._start_time(scheduler.pid)])
         assert service.stop_all(tmp_path) == ["scheduler"]
         assert service._start_time(task) == "" and service._start_time(scheduler.pid) == ""
+
+
+def test_a_task_that_outlives_its_scheduler_is_waited_for_and_killed(service, tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "_STOP_SECONDS", 0.5)
+    script = (
+        "import pathlib, subprocess, sys\n"
+        "deaf = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)'\n"
+        "task = subprocess.Popen([sys.executable, '-c', deaf], stdout=subprocess.PIPE)\n"
+        "task.stdout.readline()\n"
+        "print(task.pid, flush=True)\n"
+        "task.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True) as scheduler:
+        task = int(scheduler.stdout.readline())
+        record(tmp_path, scheduler=[scheduler.pid, service._start_time(scheduler.pid)])
+        assert service.stop_all(tmp_path) == ["scheduler"]
+        assert service._start_time(scheduler.pid) == service._start_time(task) == ""
+
+
+def test_stopping_frees_the_turn_of_its_own_run_once_its_processes_are_gone(service, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "airflow"
+    home.mkdir()
+    monkeypatch.setattr(service, "_plan", lambda options: {"root": str(tmp_path)})
+    turn = tmp_path / "schedule" / "turn.json"
+    turn.parent.mkdir()
+    turn.write_text(json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs"}))
+    assert service.stop([]) == 0 and turn.exists(), "an Airflow that was never started here has no turn"
+    name = service._secrets(home)["name"]
+    assert service.stop([]) == 0 and turn.exists(), "it is another's"
+    turn.write_text(json.dumps({"airflow": name, "dag": "bitsum", "run": "ours"}))
+
+    def stop_all(folder) -> list:
+        assert folder == home and turn.exists(), "a task of the run may be at work until all are gone"
+        return ["scheduler"]
+
+    monkeypatch.setattr(service, "stop_all", stop_all)
+    assert service.stop([]) == 0 and not turn.exists()
+    assert "run ours has lost its turn" in capsys.readouterr().out
+    turn.write_text("{")
+    with pytest.raises(service.ServiceError, match="does not say which run has the turn"):
+        service.stop([])
 
 
 def test_a_port_that_somebody_has_is_refused_before_anything_is_started(service):

@@ -1,9 +1,11 @@
 """One run at a time: who gets the turn, who waits, and what a run that died leaves."""
 
 import ast
+import dataclasses
 import importlib.util
 import json
 import multiprocessing
+import os
 import pathlib
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import time
 
 import pytest
 
-from pipeline import home
+from pipeline import processes, root_lock
 
 DAGS = pathlib.Path(__file__).parents[2] / "airflow" / "dags"
 
@@ -82,7 +84,64 @@ def test_of_many_that_find_a_run_over_at_once_one_gets_its_turn(tmp_path):
     assert json.loads((tmp_path / "schedule" / "turn.json").read_text())["run"] == str(winner)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"airflow": "here"}'])
+def test_who_runs_a_run_is_written_down_as_the_pipeline_does_it(tmp_path):
+    this = turns.process(os.getpid())
+    assert this == dataclasses.asdict(processes.this())
+    turns.Turn(tmp_path).take(ONE, never, this)
+    told = json.loads((tmp_path / "schedule" / "turn.json").read_text())
+    assert {name: told[name] for name in this} == this and told["since"] > 0
+
+
+@pytest.fixture
+def service():
+    """A process and what turn.json says of it."""
+    with subprocess.Popen(["sleep", "60"]) as running:
+        yield running, turns.process(running.pid)
+        running.kill()
+
+
+def test_the_turn_of_an_airflow_that_is_gone_can_be_taken(tmp_path, service):
+    turn, (running, told) = turns.Turn(tmp_path), service
+    turn.take(ELSEWHERE, never, told)
+    assert turn.take(ONE, never) == ELSEWHERE
+    running.kill()
+    os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
+    assert turns.is_gone(told) and not turns.is_gone({**told, "host": "elsewhere"}) and not turns.is_gone({})
+    assert turn.take(ONE, never) is None
+    assert turn.holder() == ONE
+
+
+def test_a_run_of_the_same_airflow_goes_on_under_its_next_scheduler(tmp_path, service):
+    turn, (running, told) = turns.Turn(tmp_path), service
+    turn.take(ONE, never, told)
+    running.kill()
+    running.wait()
+    assert turn.take(TWO, never) == ONE, "its run is not over: the next scheduler goes on with it"
+    assert turn.take(ONE, never, turns.process(os.getpid())) is None
+    assert json.loads(turn.file.read_text())["pid"] == os.getpid()
+
+
+def test_a_stopped_airflow_gives_back_the_turn_of_its_run_and_no_others(tmp_path):
+    turn = turns.Turn(tmp_path)
+    assert turn.give_back_of("here") is None
+    turn.take(ELSEWHERE, never)
+    assert turn.give_back_of("here") is None and turn.holder() == ELSEWHERE
+    assert turn.give_back_of("there") == ELSEWHERE and turn.holder() is None
+    assert turn.take(TWO, never) is None, "and whoever comes first has it"
+    assert turn.take(ONE, never) == TWO
+
+
+def test_a_file_of_before_is_read_and_written_anew(tmp_path):
+    turn = turns.Turn(tmp_path)
+    turn.file.parent.mkdir()
+    turn.file.write_text(json.dumps(dataclasses.asdict(ONE)))
+    assert turn.holder() == ONE
+    assert turn.take(TWO, never) == ONE
+    assert turn.take(ONE, never, turns.process(os.getpid())) is None
+    assert json.loads(turn.file.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7", '{"airflow": "here"}'])
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, text):
     turn = turns.Turn(tmp_path)
     turn.take(ONE, never)
@@ -92,7 +151,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, text):
 
 
 def test_who_runs_the_whole_pipeline_looks_for_the_turn_where_it_is(tmp_path):
-    assert turns.Turn(tmp_path).file == tmp_path / home.TURN
+    assert turns.Turn(tmp_path).file == tmp_path / root_lock.TURN
 
 
 @pytest.mark.parametrize(

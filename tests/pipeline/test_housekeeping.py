@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pipeline import cli, housekeeping
+from pipeline import cli, housekeeping, processes
 from pipeline import config as configuration
 from pipeline.metadata_store import open_store
 from tests.pipeline.conftest import SMALL
@@ -82,7 +82,7 @@ def test_what_is_recorded_decides(store, changed, closed):
 def test_another_machine_of_the_same_name_is_left_alone(store, tmp_path, monkeypatch):
     (tmp_path / "machine-id").write_text("0123\n")
     with monkeypatch.context() as patch:
-        patch.setattr(housekeeping, "_MACHINE", tmp_path / "machine-id")
+        patch.setattr(processes, "_MACHINE", tmp_path / "machine-id")
         elsewhere = housekeeping.owner()
     id = _begun(store, **{**elsewhere, housekeeping.STARTED: "0f7d 17"})
     assert housekeeping.close_abandoned(store.client) == [] and store.state(id) == RUNNING

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline import cli, home
+from pipeline import cli
 from tests.pipeline.conftest import SMALL
 
 BITSUM = str(pathlib.Path(sys.executable).with_name("bitsum"))
@@ -58,37 +58,6 @@ def test_a_refusal_ends_with_3_a_failure_with_1_wrong_usage_with_2_each_in_one_l
     done = node("ReadableGate", "--run-id", "two")
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
     assert done.stderr.startswith("bitsum: data gate refused: ")
-
-
-def test_nodes_of_one_run_share_the_folder_and_a_whole_run_waits_for_them(tmp_path):
-    root = home.prepare(tmp_path / "var")
-    waited = []
-    with home.held(root, waited.append, shared=True), home.held(root, waited.append, shared=True):
-        program = (
-            "import sys, pathlib; from pipeline import home\n"
-            f"with home.held(pathlib.Path({str(root)!r}), lambda line: print(line, flush=True)): print('began')"
-        )
-        whole = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        assert "waiting" in whole.stdout.readline()
-        assert whole.poll() is None
-    assert whole.communicate(timeout=30)[0] == "began\n"
-    assert waited == []
-
-
-def test_a_whole_run_waits_until_a_scheduled_one_is_over(tmp_path):
-    root, waited = home.prepare(tmp_path / "var"), []
-    (root / home.TURN).parent.mkdir()
-    (root / home.TURN).touch()
-
-    def waiting(line: str) -> None:
-        waited.append(line)
-        (root / home.TURN).unlink()
-
-    with home.held(root, waiting):
-        assert [str(root / home.TURN) in line for line in waited] == [True]
-    (root / home.TURN).touch()
-    with home.held(root, waited.append, shared=True):
-        assert len(waited) == 1
 
 
 def test_node_needs_its_run(capsys):

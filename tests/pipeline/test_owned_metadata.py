@@ -8,7 +8,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.errors import BitsumError
-from pipeline import cli, housekeeping, metadata_store, recorded
+from pipeline import cli, housekeeping, metadata_store, processes, recorded
 from pipeline.owned_metadata import OwnedMetadata, note_refusal, take_over
 from tests.pipeline.metadata_stores import COMPLETE, FAILED, RUNNING, Store
 
@@ -17,7 +17,7 @@ _HOLDER = (
     "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], isolation_level=None); held.execute('BEGIN EXCLUSIVE')\n"
     "print('held', flush=True); sys.stdin.read()"
 )
-_OTHER = {**housekeeping.owner(), housekeeping.PID: 1, housekeeping.STARTED: housekeeping._started(1)}
+_OTHER = {**housekeeping.owner(), housekeeping.PID: 1, housekeeping.STARTED: processes.started(1)}
 _GONE = {**housekeeping.owner(), housekeeping.STARTED: "0f7d 17"}
 _NODE = "bitsum-addition.Trainer"
 

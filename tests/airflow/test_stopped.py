@@ -1,0 +1,57 @@
+"""A real Airflow is stopped while a run trains: others may work in the folder then, and after the next start the run goes on."""
+
+import dataclasses
+import json
+import time
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from benchmarks import airflow_service
+from pipeline import cli, processes
+from pipeline import config as configuration
+from pipeline.metadata_store import open_store
+from pipeline.root_lock import TURN
+from tests.pipeline.conftest import SMALL
+
+_SECONDS = 1200.0
+
+
+def _until(happened) -> None:
+    end = time.monotonic() + _SECONDS
+    while not happened():
+        assert time.monotonic() < end, "it has not happened"
+        time.sleep(0.2)
+
+
+def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path):
+    root, knobs = tmp_path / "var", (*SMALL, "schedule.retry_delay=1")
+    turn, settings = root / TURN, [word for knob in (f"pipeline.root={root}", *SMALL) for word in ("--set", knob)]
+    with airflow_service.started(root, knobs) as airflow:
+        airflow.trigger("stopped", None, {"span": 3})
+        _until(lambda: list((root / "artifacts" / "Trainer").glob("model/*")))
+        first = json.loads(turn.read_text())
+        assert first["run"] == "stopped" and first["pid"] == _scheduler(root)
+
+        assert "run stopped has lost its turn" in airflow_service.service("stop", airflow_service.options(root, knobs))
+        assert not turn.exists()
+        assert cli.main(["gc", "--delete", *settings, "--set", "pipeline.lock_timeout=30"]) == 0
+
+        # Somebody else's Airflow works here by now, whose scheduler this process stands for.
+        turn.write_text(json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs", **dataclasses.asdict(processes.this())}))
+        airflow_service.service("start", airflow_service.options(root, knobs))
+        airflow = airflow_service.Airflow(root / "airflow")
+        _until(lambda: "up_for_reschedule" in airflow.states("stopped").values())
+        turn.unlink()
+        _until(turn.exists)
+        again = json.loads(turn.read_text())
+        assert again["run"] == "stopped" and again["pid"] == _scheduler(root) != first["pid"]
+        assert airflow.wait("stopped", _SECONDS) == "success", airflow.states("stopped")
+        assert not turn.exists()
+        tries = {name: task["try_number"] for name, task in airflow.tasks("stopped").items()}
+        assert tries["take_turn"] == 1 and max(tries.values()) > 1, tries
+        executions = open_store(configuration.load(None, [f"pipeline.root={root}"])).get_executions()
+        assert mlmd.Execution.RUNNING not in [execution.last_known_state for execution in executions]
+
+
+def _scheduler(root) -> int:
+    return json.loads((root / "airflow" / "processes.json").read_text())["scheduler"][0]
