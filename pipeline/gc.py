@@ -9,7 +9,7 @@ import pathlib
 
 from components.errors import BitsumError, ConfigError
 from pipeline import config as configuration
-from pipeline import home, quiet
+from pipeline import home, quiet, relocation
 from pipeline.config import Config
 
 _MEGABYTE = 1e6
@@ -38,11 +38,13 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--keep = {args.keep}: must be at least 1, since a run may be between two of its steps")
     config = configuration.load(args.config, args.set)
     if not args.delete:
+        relocation.settle_alone(config, relocation.tell_aside)
         _collect(config, args)
         return 0
     if not (config.root / home.MARKER).exists():
         raise BitsumError(f"pipeline.root = {config.root} is no folder of bitsum's: nothing was removed")
     with home.held(config.root, print):
+        relocation.settle(config, print)
         _collect(config, args)
     return 0
 

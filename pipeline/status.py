@@ -8,6 +8,7 @@ from components import version_folder
 from components.errors import BitsumError
 from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
+from pipeline import relocation
 from pipeline.config import Config
 from serving import target
 
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """
     config = configuration.load(args.config, args.set)
     credentials = target.credentials(args)
+    relocation.settle_alone(config, relocation.tell_aside)
     versions = version_folder.versions(config.push_to)
     damaged = [problem for version in versions for problem in _pushed(config, version)]
     if not versions:

@@ -21,6 +21,7 @@ class Store:
         artifact = kind()
         artifact.id, artifact.uri = self._last, str(self.folder / str(self._last))
         (self.folder / str(self._last)).mkdir()
+        (self.folder / str(self._last) / "content").touch()
         for name, value in properties.items():
             (artifact.set_int_custom_property if isinstance(value, int) else artifact.set_string_custom_property)(name, value)
         return artifact
