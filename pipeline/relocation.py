@@ -166,12 +166,14 @@ def former_paths(root: pathlib.Path) -> tuple[str, ...]:
 
 
 def moved(value: Any, before: str, now: str) -> Any:
-    """`value`, or, if it is the path `before` or one below it, the same below `now`. What is below `now` already stays.
+    """`value`, or, if it is the path `before` or one below it, the same below `now`.
+
+    Where `now` is below `before` itself, what is there already stays: so doing it twice is doing it once.
 
     >>> moved("/a/root/x", "/a/root", "/b"), moved("/a/root2/x", "/a/root", "/b")
     ('/b/x', '/a/root2/x')
     """
-    if not isinstance(value, str) or not _is_below(value, before) or _is_below(value, now):
+    if not isinstance(value, str) or not _is_below(value, before) or (_is_below(now, before) and _is_below(value, now)):
         return value
     return now + value[len(before) :]
 
@@ -205,11 +207,10 @@ def relocate_model_config(config: "Config", before: str) -> None:
 
     try:
         old = path.read_text()
-        new = old
-        for as_utf8 in (False, True):
-            name = re.escape(text_encoding.CEscape(before, as_utf8))
-            now = text_encoding.CEscape(str(config.root), False)
-            new = re.sub(rf"""(["'](?:file://)?){name}(?=[/"'])""", lambda found: found[1] + now, new)
+        now = text_encoding.CEscape(str(config.root).encode(), False)
+        # Text format has two ways to write a letter beyond ASCII.
+        names = "|".join(map(re.escape, (text_encoding.CEscape(before.encode(), False), text_encoding.CEscape(before, True))))
+        new = re.sub(rf"""(["'](?:file://)?)(?:{names})(?=[/"'])""", lambda found: found[1] + now, old)
         if new != old:
             atomic.write(path, new)
     except (OSError, UnicodeDecodeError) as error:
@@ -227,7 +228,7 @@ def rewrite_sqlite(path: pathlib.Path, before: str, now: str) -> int:
         with contextlib.closing(_open(path, _SQLITE_SECONDS)) as database:
             database.execute("BEGIN IMMEDIATE")
             for table, column in _columns(database):
-                where = f"{_BELOW.format(column, 'before')} AND NOT {_BELOW.format(column, 'now')}"
+                where = f"{_BELOW.format(column, 'before')} AND NOT ({_BELOW.format(':now', 'before')} AND {_BELOW.format(column, 'now')})"
                 update = f"UPDATE {table} SET {column} = :now || substr({column}, length(:before) + 1) WHERE {where}"
                 changed += database.execute(update, {"before": before, "now": now}).rowcount
             database.execute("COMMIT")
