@@ -13,7 +13,7 @@ import pytest
 from components import output_files, version_folder
 from components.errors import BitsumError
 from components.progress import LOGGER
-from pipeline import cli, home, local, metadata_store, relocation
+from pipeline import cli, home, local, metadata_store, node, relocation
 from pipeline import config as configuration
 from pipeline.ancestry import Ancestry
 from tests.pipeline.conftest import SMALL
@@ -262,7 +262,7 @@ def test_a_copy_works_on_its_own_files_and_goes_on_when_the_original_is_gone(mad
     original, before = _files(made), _content(made)
     first = Run(mine)
     assert "is a copy of" in first.told[0] and first.done() == set()
-    assert first.push.path == mine / "serving" / "bitsum" / str(first.push.version) and not first.push.is_new
+    assert first.push.path == str(mine / "serving" / "bitsum" / str(first.push.version)) and not first.push.is_new
     for folder in (mine / "artifacts" / "StatisticsGen" / "statistics").iterdir():
         shutil.rmtree(folder)
     assert "statistics" in Run(mine).done()
@@ -306,13 +306,48 @@ def test_every_output_of_every_step_is_recorded(made):
         assert output_files.problem(artifact.uri, recorded) == ""
 
 
-def test_artifacts_from_before_there_was_a_record_are_taken_as_they_are(mine):
-    Run(mine)
+def test_artifacts_from_before_there_was_a_record_are_taken_as_they_are_unless_they_are_gone(mine):
     with contextlib.closing(sqlite3.connect(mine / "metadata.sqlite")) as database:
         database.execute("DELETE FROM ArtifactProperty WHERE name = ?", (output_files.PROPERTY,))
         database.commit()
-    # What a step was given is known by the properties of its inputs, too: those of the first steps have none.
-    assert {"generate", "schema"}.isdisjoint(Run(mine).done())
+    assert _generated(mine, "first") == "cached"
+    [examples] = (mine / "artifacts" / "BitstringExampleGen" / "examples").iterdir()
+    for file in [path for path in examples.rglob("*") if path.is_file()]:
+        file.unlink()
+    assert _generated(mine, "second") == "done"
+    assert _generated(mine, "third") == "cached"
+
+
+def _generated(root, run_id):
+    """What the first step came to: the later ones are known by the records of what they read, too."""
+    notes = []
+    _settle(root)
+    local.run(_config(root, *SMALL), run_id, lambda stage: None, notes.append, only="BitstringExampleGen")
+    return notes[-1]
+
+
+def test_a_series_that_was_moved_keeps_its_cache_and_its_spans(tmp_path):
+    """Up to the training: steps that are given a folder of the root, and resolvers that look for earlier spans."""
+
+    def run(root: pathlib.Path, span: int) -> dict[str, str]:
+        config = _config(root, *SMALL, f"data.span={span}")
+        home.prepare(root)
+        _settle(root)
+        notes, stages, run_id = {}, [], f"{root.name}-{span}"
+        for node_id in before_training:
+            local.run(config, run_id, stages.append, lambda note: notes.update({stages[-1]: note}), only=node_id)
+        return notes
+
+    nodes = node.node_ids(node.compile_pipeline(_config(tmp_path, "data.span=1")))
+    before_training = nodes[: nodes.index("SpanWindow") + 1]
+    for span in (1, 2):
+        run(tmp_path / "one", span)
+    (tmp_path / "one").rename(tmp_path / "two")
+    notes = run(tmp_path / "two", 2)
+    assert {stage for stage, note in notes.items() if note != "cached"} == {"previous span", "base model", "spans"}
+    store = metadata_store.open_store(_config(tmp_path / "two"))
+    folders = [execution.custom_properties["quarantine_folder"].string_value for execution in store.get_executions()]
+    assert {*folders} == {"", str(tmp_path / "two" / "quarantine")}
 
 
 @pytest.mark.long
@@ -321,5 +356,5 @@ def test_after_the_artifacts_are_removed_all_is_made_again_and_nothing_is_pushed
     run = Run(mine)
     assert {"generate", "statistics", "train", "evaluate", "prove", "infra-validate"} <= run.done()
     assert any(line.startswith("Model ") and "counts as not there" in line for line in run.told), run.told
-    assert not run.push.is_new and len(version_folder.versions(run.push.path.parent)) == 1
+    assert not run.push.is_new and len(version_folder.versions(mine / "serving" / "bitsum")) == 1
     assert Run(mine).done() == set()
