@@ -3,13 +3,15 @@
 For a run on its own it is the last one other than the candidate itself: were it the candidate, a run with nothing new would
 compare the model with itself, and so would not come from the cache. For a run in a series it is the last one of an earlier span,
 from which the training begins, too: so a span that is run again begins with, and is compared with, what it was at first.
+A model whose files are damaged counts as not there.
 """
 
 from ml_metadata import metadata_store
 from tfx import types
 from tfx.dsl.components.common import resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
-from tfx.dsl.io import fileio
+
+from components import output_files
 
 MODEL = "model"
 BLESSING = "model_blessing"
@@ -30,8 +32,11 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
         """The model and its blessing, or none of both, and the candidate as it came."""
         candidates = {artifact.id for artifact in input_dict[CANDIDATE]}
         others = [model for model in input_dict[MODEL] if model.id not in candidates]
-        found = LatestBlessedModelStrategy().resolve_artifacts(store, {MODEL: others, BLESSING: list(input_dict[BLESSING])})
-        return {**found, CANDIDATE: input_dict[CANDIDATE]}
+        while True:
+            found = LatestBlessedModelStrategy().resolve_artifacts(store, {MODEL: others, BLESSING: list(input_dict[BLESSING])})
+            if all(map(output_files.is_whole, found[MODEL])):
+                return {**found, CANDIDATE: input_dict[CANDIDATE]}
+            others.remove(*found[MODEL])
 
 
 class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
@@ -47,7 +52,7 @@ class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
         self, store: metadata_store.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
         """The model and its blessing, or none of both."""
-        models = {model.id: model for model in input_dict[MODEL] if fileio.exists(model.uri)}
+        models = {model.id: model for model in input_dict[MODEL]}
         blessings = [
             blessing
             for blessing in input_dict[BLESSING]
@@ -55,7 +60,8 @@ class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
             and 0 < blessing.get_int_custom_property(SPAN) < self._span
             and blessing.get_int_custom_property(_MODEL_ID) in models
         ]
-        if not blessings:
-            return {MODEL: [], BLESSING: []}
-        last = max(blessings, key=lambda blessing: (blessing.get_int_custom_property(SPAN), blessing.id))
-        return {MODEL: [models[last.get_int_custom_property(_MODEL_ID)]], BLESSING: [last]}
+        for last in sorted(blessings, key=lambda blessing: (blessing.get_int_custom_property(SPAN), blessing.id), reverse=True):
+            model = models[last.get_int_custom_property(_MODEL_ID)]
+            if output_files.is_whole(model):
+                return {MODEL: [model], BLESSING: [last]}
+        return {MODEL: [], BLESSING: []}

@@ -12,3 +12,8 @@ LOGGER = "bitsum.progress"
 def report(stage: str, **numbers) -> None:
     """Tell the listener of `LOGGER` where `stage` stands. `step` and `of`, where given, say how far it is."""
     logging.getLogger(LOGGER).info("%s", stage, extra={"stage": stage, "numbers": numbers})
+
+
+def warn(text: str) -> None:
+    """Tell the listener of `LOGGER`, in a line that stays, what a person has to know although the step goes on."""
+    logging.getLogger(LOGGER).warning("%s", text)

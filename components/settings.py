@@ -7,6 +7,7 @@ command line. A section that exists is valid: an impossible value is refused, by
 import dataclasses
 import datetime
 import math
+import re
 from typing import Any
 
 from components.errors import ConfigError
@@ -14,6 +15,8 @@ from components.transducer import ADDITION, TASKS
 
 # TFX, too, numbers the spans that are dates in days since then.
 EPOCH = datetime.date(1970, 1, 1)
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:")
 
 
 def knob(default: Any, why: str, *, unit: str = "", at_least=None, at_most=None, choices: tuple = ()) -> Any:
@@ -47,6 +50,11 @@ class Section:
     def refuse(self, name: str, problem: str) -> None:
         """Raise the ConfigError for knob `name`."""
         raise ConfigError(f"{self.title()}.{name} = {getattr(self, name)!r}: {problem}")
+
+    def require_path(self, name: str) -> None:
+        """Raise the ConfigError for knob `name` if it holds a URI: a folder named `gs:` would be made for it."""
+        if _URI.match(getattr(self, name)):
+            self.refuse(name, "must be a local or mounted POSIX path, not a URI")
 
     def _checked(self, field: dataclasses.Field, value: Any) -> Any:
         kind = type(field.default)
@@ -138,6 +146,10 @@ class Spans(Section):
         "divergence; 1 allows all. Lengths are not compared: the model is for any.", at_least=0.0, at_most=1.0,
     )
     least_requests: int = knob(100, "With fewer pairs in the request log nothing is compared.", unit="pairs", at_least=1)
+
+    def check(self) -> None:
+        self.require_path("source")
+        self.require_path("request_log")
 
 
 @dataclasses.dataclass(frozen=True)

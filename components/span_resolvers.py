@@ -1,14 +1,18 @@
 """Which spans a run in a series reads besides its own: those before it that the data gate blessed.
 
 Both strategies look at the blessings and not at what was merely made: a span that was refused is in no window and no
-measure of drift. Neither looks at the time: a run of an earlier span, later on, reads what is earlier than its span.
+measure of drift. Neither looks at the time: a run of an earlier span, later on, reads what is earlier than its span. What has
+damaged files counts as not there.
 """
+
+import itertools
+from collections.abc import Iterator
 
 from ml_metadata import metadata_store
 from tfx import types
 from tfx.dsl.components.common import resolver
-from tfx.dsl.io import fileio
 
+from components import output_files
 from components.data_gate import EXAMPLES_ID, SPAN, STATISTICS_ID
 from components.examples import SPLITS_PROPERTY
 
@@ -35,7 +39,7 @@ class WindowStrategy(resolver.ResolverStrategy):
         rules = current.get_string_custom_property(SPLITS_PROPERTY)
         same = [found for found in input_dict[EXAMPLES] if found.get_string_custom_property(SPLITS_PROPERTY) == rules]
         earlier = _blessed_before(self._span, input_dict[BLESSING], EXAMPLES_ID, same)
-        return {EXAMPLES: [current, *earlier[: self._window - 1]], CURRENT: [current], BLESSING: []}
+        return {EXAMPLES: [current, *itertools.islice(earlier, self._window - 1)], CURRENT: [current], BLESSING: []}
 
 
 class PreviousStatisticsStrategy(resolver.ResolverStrategy):
@@ -47,17 +51,18 @@ class PreviousStatisticsStrategy(resolver.ResolverStrategy):
     def resolve_artifacts(self, store: metadata_store.MetadataStore, input_dict: Artifacts) -> Artifacts:
         """STATISTICS, one or none; no blessing."""
         earlier = _blessed_before(self._span, input_dict[BLESSING], STATISTICS_ID, input_dict[STATISTICS])
-        return {STATISTICS: earlier[:1], BLESSING: []}
+        return {STATISTICS: list(itertools.islice(earlier, 1)), BLESSING: []}
 
 
 def _blessed_before(
     span: int, blessings: list[types.Artifact], id_property: str, artifacts: list[types.Artifact]
-) -> list[types.Artifact]:
+) -> Iterator[types.Artifact]:
     """The artifact of each blessed span before `span`, latest span first; of a span that was blessed twice the newer one."""
-    there = {artifact.id: artifact for artifact in artifacts if fileio.exists(artifact.uri)}
-    by_span: dict[int, types.Artifact] = {}
-    for blessing in sorted(blessings, key=lambda blessing: blessing.id):
+    known = {artifact.id: artifact for artifact in artifacts}
+    by_span: dict[int, dict[int, types.Artifact]] = {}
+    for blessing in sorted(blessings, key=lambda blessing: blessing.id, reverse=True):
         number, artifact_id = blessing.get_int_custom_property(SPAN), blessing.get_int_custom_property(id_property)
-        if 0 < number < span and artifact_id in there:
-            by_span[number] = there[artifact_id]
-    return [by_span[number] for number in sorted(by_span, reverse=True)]
+        if 0 < number < span and artifact_id in known:
+            by_span.setdefault(number, {})[artifact_id] = known[artifact_id]
+    for number in sorted(by_span, reverse=True):
+        yield from itertools.islice(filter(output_files.is_whole, by_span[number].values()), 1)

@@ -15,6 +15,7 @@ _COMMANDS = {
     "lineage": ("pipeline.lineage", "show where a pushed version comes from: data, knobs, code, training, verdicts", True),
     "history": ("pipeline.history", "show the runs, a line each: what every gate said, and the margin", True),
     "gc": ("pipeline.gc", "show, and with --delete remove, what no model that counts descends from", True),
+    "relocate": ("pipeline.relocate", "show, and with --yes rewrite, what the metadata have of a root that was moved or copied", True),
     "verify": ("pipeline.verify", "check that a model is proven: its certificate, its weights and its graph", True),
     "demo": ("pipeline.demo", "show what the proof is for: a model that passes every test and is refused by the proof alone", False),
     "config": ("pipeline.show_config", "print every knob with its value, unit and reason, as TOML", True),

@@ -27,7 +27,9 @@ class Pipeline(Section):
     """Where the pipeline keeps its things, and how it runs."""
 
     name: str = knob("bitsum", "Name of the pipeline in the metadata store.")
-    root: str = knob("var", "Folder for everything that a run writes: artifacts, metadata, logs, served models.")
+    root: str = knob(
+        "var", "Folder for everything that a run writes: artifacts, metadata, logs, served models. A local or mounted POSIX path, no URI."
+    )
     push_to: str = knob("", "Folder of the served versions; empty for <root>/serving/<serve.model_name>.")
     cache: bool = knob(True, "A step whose inputs, knobs and code are those of an earlier run reuses its outputs.")
     lock_timeout: float = knob(
@@ -40,6 +42,8 @@ class Pipeline(Section):
     def check(self) -> None:
         if not self.name or not self.root:
             self.refuse("name" if not self.name else "root", "must not be empty")
+        self.require_path("root")
+        self.require_path("push_to")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +61,15 @@ class Metadata(Section):
     """The ML Metadata store."""
 
     backend: str = knob("sqlite", "Where the metadata lives.", choices=("sqlite", "mysql", "postgresql"))
-    path: str = knob("", "SQLite file; empty for <pipeline.root>/metadata.sqlite.")
+    path: str = knob("", "SQLite file, a local or mounted POSIX path; empty for <pipeline.root>/metadata.sqlite.")
     host: str = knob("127.0.0.1", "Database server (mysql, postgresql).")
     port: int = knob(0, "Its port; 0 for the database's usual one.", at_least=0, at_most=65535)
     database: str = knob("bitsum", "Database name (mysql, postgresql).")
     user: str = knob("bitsum", "Database user (mysql, postgresql).")
     password_file: str = knob("", "File whose first line is the password: no secret stands in a configuration.")
+
+    def check(self) -> None:
+        self.require_path("path")
 
 
 @dataclasses.dataclass(frozen=True)

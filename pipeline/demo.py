@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from components.addition import abbreviated
 from components.errors import BitsumError
 from pipeline import config as configuration
-from pipeline import home, quiet
+from pipeline import home, quiet, relocation
 from pipeline.config import Config
 from pipeline.progress import Progress
 
@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         config = configuration.load(None, [*_KNOBS, f"pipeline.root={root}"])
         log = home.prepare(config.root) / "logs" / "demo.log"
         with quiet.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+            relocation.settle_alone(config, progress.line)
             progress.line(f"A model with a time bomb, right for its first {RIGHT_FOR} bits, goes through the pipeline:")
             return 0 if _bomb(config, progress) else 1
 

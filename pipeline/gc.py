@@ -10,7 +10,7 @@ import pathlib
 
 from components.errors import BitsumError, ConfigError
 from pipeline import config as configuration
-from pipeline import home, quiet, root_lock
+from pipeline import home, quiet, relocation, root_lock
 from pipeline.config import Config
 
 _MEGABYTE = 1e6
@@ -39,11 +39,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--keep = {args.keep}: must be at least 1, since a run may be between two of its steps")
     config = configuration.load(args.config, args.set)
     if not args.delete:
+        relocation.settle_alone(config, relocation.tell_aside)
         _collect(config, args)
         return 0
     if not (config.root / home.MARKER).exists():
         raise BitsumError(f"pipeline.root = {config.root} is no folder of bitsum's: nothing was removed")
-    with root_lock.held(config, "bitsum gc --delete", functools.partial(print, flush=True)):
+    tell = functools.partial(print, flush=True)
+    with root_lock.held(config, "bitsum gc --delete", tell):
+        relocation.settle(config, tell)
         _collect(config, args)
     return 0
 

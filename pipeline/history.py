@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import ConfigError
 from pipeline import config as configuration
-from pipeline import quiet
+from pipeline import quiet, relocation
 
 if TYPE_CHECKING:
     from pipeline.runs import Run
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--last = {args.last}: must be at least 0")
     config = configuration.load(args.config, args.set)
     quiet.database()
+    relocation.settle_alone(config, relocation.tell_aside)
     from pipeline import metadata_store, runs
     from pipeline.ancestry import Ancestry
 

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from pipeline import config as configuration
-from pipeline import quiet
+from pipeline import quiet, relocation
 
 # Knobs of a step, in characters.
 _LONGEST = 240
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """
     config = configuration.load(args.config, args.set)
     quiet.database()
+    relocation.settle_alone(config, relocation.tell_aside)
     from pipeline import metadata_store, origin
     from pipeline.ancestry import Ancestry
 

@@ -13,6 +13,8 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.errors import BitsumError, ConfigError
+from components.progress import warn
+from pipeline import cache
 from pipeline.config import Config
 from pipeline.graph import create_pipeline
 from pipeline.owned_metadata import OwnedMetadata, amend, close_others, note_refusal, take_over
@@ -58,6 +60,13 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
     with OwnedMetadata(connection) as handle:
         taken_over = take_over(handle.store, *_place(graph, node_id))
     deployment = runner_utils.extract_local_deployment_config(graph)
+    executor_spec = runner_utils.extract_executor_spec(deployment, node_id)
+    if executor_spec and node.execution_options.caching_options.enable_cache:
+        with OwnedMetadata(connection) as handle:
+            damage = cache.damage(handle, graph, node, executor_spec)
+        if damage:
+            warn(f"not taken from the cache: {damage}")
+            node.execution_options.caching_options.enable_cache = False
     try:
         with _no_arguments():
             done = launcher.Launcher(
@@ -65,7 +74,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
                 mlmd_connection=OwnedMetadata(connection),
                 pipeline_info=graph.pipeline_info,
                 pipeline_runtime_spec=graph.runtime_spec,
-                executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+                executor_spec=executor_spec,
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
             ).launch()
     finally:

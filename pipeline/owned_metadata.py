@@ -1,6 +1,9 @@
-"""TFX's connection to the metadata store, through which every execution that is begun carries its owner from the first moment on."""
+"""TFX's connection to the metadata store, through which every execution that is begun carries its owner from the first moment on.
 
-from collections.abc import Sequence
+What a step puts out goes into the store together with the record of its files (components.output_files).
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ml_metadata import metadata_store
@@ -10,7 +13,9 @@ from tfx.orchestration import metadata
 from tfx.orchestration.portable import data_types
 from tfx.orchestration.portable.mlmd import event_lib, execution_lib
 
+from components import output_files
 from components.errors import BitsumError
+from components.progress import warn
 from pipeline import housekeeping, recorded
 from pipeline import metadata_store as known
 
@@ -20,7 +25,8 @@ _CACHE_KEY = "execution_cache"
 
 
 class OwnedMetadata(metadata.Metadata):
-    """As TFX's own; what is put into the store as RUNNING is stamped, and a database that is locked or away is told in one line."""
+    """As TFX's own; what is put into the store as RUNNING is stamped, outputs are recorded, and a database that is locked or away is
+    told in one line."""
 
     def __enter__(self) -> "OwnedMetadata":
         where = self.connection_config
@@ -36,7 +42,8 @@ class OwnedMetadata(metadata.Metadata):
 
 
 class _Stamping:
-    """A store that passes everything on, executions that are RUNNING with their owner, and those that failed without a cache key.
+    """A store that passes everything on: executions that are RUNNING with their owner, those that failed without a cache key, and
+    those that are done with the record of the files that they put out.
 
     TFX ties one that failed to the key of what it was given, and the next attempt goes on with the same execution: once that is
     done, with mended data or other knobs, the cache would take its outputs for those of the first.
@@ -48,12 +55,16 @@ class _Stamping:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def put_execution(self, execution: mlmd.Execution, *args: Any, **options: Any) -> Any:
+    def put_execution(
+        self, execution: mlmd.Execution, artifact_and_events: Sequence[tuple[mlmd.Artifact, mlmd.Event]] = (), *args: Any, **options: Any
+    ) -> Any:
         _stamp([execution])
+        if execution.last_known_state == mlmd.Execution.COMPLETE:
+            _record_files(artifact for artifact, event in artifact_and_events if event and event.type == mlmd.Event.OUTPUT)
         if execution.last_known_state in _ENDED_BADLY and "contexts" in options:
             keys = {kind.id for kind in self._store.get_context_types() if kind.name == _CACHE_KEY}
             options["contexts"] = [context for context in options["contexts"] if context.type_id not in keys]
-        return self._store.put_execution(execution, *args, **options)
+        return self._store.put_execution(execution, artifact_and_events, *args, **options)
 
     def put_executions(self, executions: Sequence[mlmd.Execution], *args: Any, **options: Any) -> Any:
         _stamp(executions)
@@ -150,6 +161,15 @@ def _recorded(execution: mlmd.Execution) -> dict[str, str | int]:
     """The owner that stands in `execution`; empty where there is none."""
     known = execution.custom_properties
     return {name: known[name].int_value or known[name].string_value for name in housekeeping.owner() if name in known}
+
+
+def _record_files(artifacts: Iterable[mlmd.Artifact]) -> None:
+    """What cannot be read goes without a record: the step is done, and what it did may be visible already."""
+    for artifact in artifacts:
+        try:
+            artifact.custom_properties[output_files.PROPERTY].string_value = output_files.record(artifact.uri)
+        except OSError as error:
+            warn(f"the files of {artifact.uri} are not recorded: {error.filename or artifact.uri} cannot be read: {error.strerror}")
 
 
 def _stamp(executions: Sequence[mlmd.Execution]) -> None:

@@ -73,8 +73,11 @@ class Progress(logging.Handler):
             self._stream.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a step's report."""
+        """Take a step's report, or its warning."""
         with self._mutex:
+            if record.levelno >= logging.WARNING:
+                self.line(f"    {self._stage}: {record.getMessage()}")
+                return
             self._detail = described(record.numbers)
             if self._terminal:
                 self._draw()

@@ -10,7 +10,7 @@ import traceback
 
 from components.errors import BitsumError
 from pipeline import config as configuration
-from pipeline import home, quiet, root_lock
+from pipeline import home, quiet, relocation, root_lock
 from pipeline.config import Config
 from pipeline.progress import Progress
 
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         progress.line(f"bitsum run {run_id}, log {log}")
         try:
             with root_lock.held(config, f"bitsum run {run_id}", progress.line):
+                relocation.settle(config, progress.line)
                 _pipeline(config, run_id, progress)
                 _summary(config, run_id, log, progress, args.keep_serving)
         except BaseException:

@@ -19,7 +19,7 @@ from typing import Any
 
 from components.errors import ConfigError
 from pipeline import config as configuration
-from pipeline import home, quiet, root_lock
+from pipeline import home, quiet, relocation, root_lock
 from pipeline.config import Config
 from pipeline.progress import Progress
 
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     log = root / "logs" / f"{args.run_id}.{pathlib.PurePath(args.node).name}.log"
     with quiet.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
         try:
+            relocation.settle_alone(config, progress.line)
             with root_lock.held(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):
                 _run(config, args.node, args.run_id, progress)
         except BaseException:

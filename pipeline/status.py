@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from components import version_folder
 from pipeline import config as configuration
+from pipeline import relocation
 from pipeline.config import Config
 from serving import target
 
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """
     config = configuration.load(args.config, args.set)
     credentials = target.credentials(args)
+    relocation.settle_alone(config, relocation.tell_aside)
     versions = version_folder.versions(config.push_to)
     damaged = [problem for version in versions for problem in _pushed(config.push_to / str(version))]
     if not versions:

@@ -1,10 +1,13 @@
 """Which spans, statistics and models a run in a series reads: blessed ones of earlier spans, whatever the order of the runs."""
 
+import shutil
+
 import pytest
 from tfx.types import standard_artifacts
 
 from components.artifacts import DataBlessing
-from components.last_blessed import EarlierBlessedModelStrategy
+from components import output_files
+from components.last_blessed import EarlierBlessedModelStrategy, LastBlessedModelStrategy
 from components.span_resolvers import PreviousStatisticsStrategy, WindowStrategy
 
 
@@ -21,6 +24,7 @@ class Store:
         artifact = kind()
         artifact.id, artifact.uri = self._last, str(self.folder / str(self._last))
         (self.folder / str(self._last)).mkdir()
+        (self.folder / str(self._last) / "content").touch()
         for name, value in properties.items():
             (artifact.set_int_custom_property if isinstance(value, int) else artifact.set_string_custom_property)(name, value)
         return artifact
@@ -84,8 +88,41 @@ def test_spans_split_by_other_rules_and_runs_on_their_own_are_left_out(store):
 def test_a_span_whose_files_are_gone_is_left_out(store):
     first, _ = store.span(1)
     current, _ = store.span(2)
-    (store.folder / str(first.id)).rmdir()
+    shutil.rmtree(first.uri)
     assert store.window(current, 2, 3) == [current]
+
+
+def _damage(artifact):
+    """Record the files of the artifact, and change one."""
+    artifact.set_string_custom_property(output_files.PROPERTY, output_files.record(artifact.uri))
+    with open(f"{artifact.uri}/content", "w") as file:
+        file.write("x")
+
+
+def test_damaged_files_count_as_not_there_and_this_is_told(store, caplog):
+    spans = {number: store.span(number) for number in (1, 2, 3)}
+    again, _ = store.span(2)
+    for artifact in (again, spans[2][1]):
+        _damage(artifact)
+    assert store.window(spans[3][0], 3, 2) == [spans[3][0], spans[2][0]]
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"Examples {again.id} counts as not there: {again.uri}/content was changed"]
+    assert store.previous(3) == [store.statistics[-1]]
+    _damage(store.statistics[-1])
+    assert store.previous(3) == [spans[1][1]]
+
+
+@pytest.mark.parametrize("strategy", [EarlierBlessedModelStrategy(9), LastBlessedModelStrategy()])
+def test_of_the_blessed_models_the_last_one_that_is_whole_counts(store, strategy):
+    models = [store.made(standard_artifacts.Model) for _ in range(4)]
+    blessings = [store.made(standard_artifacts.ModelBlessing, blessed=1, span=1, current_model_id=model.id) for model in models[:3]]
+    inputs = {"model": models, "model_blessing": blessings, "candidate": [models[3]]}
+    for expected in (2, 1, 0):
+        found = strategy.resolve_artifacts(None, {name: list(artifacts) for name, artifacts in inputs.items()})
+        assert (found["model"], found["model_blessing"]) == ([models[expected]], [blessings[expected]])
+        _damage(models[expected])
+    found = strategy.resolve_artifacts(None, {name: list(artifacts) for name, artifacts in inputs.items()})
+    assert found["model"] == found["model_blessing"] == []
 
 
 @pytest.mark.parametrize(("span", "expected"), [(1, None), (2, "one"), (3, "two again"), (4, "two again"), (5, "four"), (9, "four")])

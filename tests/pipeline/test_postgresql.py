@@ -55,6 +55,32 @@ def test_the_commands_read_and_write_there(server, tmp_path, capfd):
     assert not list((tmp_path / "var").glob("*.sqlite"))
 
 
+def test_a_root_that_was_moved_is_rewritten_only_when_somebody_says_so(server, tmp_path, capfd):
+    settings = server.settings("metadata.database=moved")
+    neighbour, store = Store(tmp_path / "var2", settings), Store(tmp_path / "var", settings)
+    theirs = neighbour.execution("sunday", "Elsewhere", {}, {"model": {}})["model"]
+    store._executions = 1
+    store.run("monday", span=1, version=7)
+    assert cli.main(["gc", *store.settings, "--delete"]) == 0
+    now = store.root.rename(tmp_path / "moved")
+    options = _options(f"pipeline.root={now}", *settings)
+    capfd.readouterr()
+    for command in ("history", "lineage", "gc", "status"):
+        assert cli.main([command, *options]) == 1
+        said = capfd.readouterr().err
+        assert f"was moved here from {tmp_path / 'var'}" in said and "bitsum relocate" in said and len(said.splitlines()) == 1
+    assert cli.main(["relocate", *options]) == 0
+    assert server.query("moved", f"SELECT count(*) FROM artifact WHERE uri LIKE '{tmp_path}/moved/%'") == ["0"]
+    assert cli.main(["relocate", *options, "--yes"]) == 0
+    capfd.readouterr()
+    assert cli.main(["lineage", *options, "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["path"] == f"{now}/serving/bitsum/7" and found["model"]["uri"].startswith(f"{now}/artifacts/")
+    for table, column in (("artifact", "uri"), ("artifactproperty", "string_value"), ("executionproperty", "string_value")):
+        assert server.query("moved", f"SELECT count(*) FROM {table} WHERE {column} LIKE '{tmp_path}/var/%'") == ["0"]
+    assert neighbour.folder(theirs).is_relative_to(tmp_path / "var2")
+
+
 def test_programs_that_set_a_new_database_up_at_once(server):
     settings = server.settings("metadata.database=new")
     command = [sys.executable, "-c", _OPEN, *settings]
