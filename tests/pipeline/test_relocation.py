@@ -13,7 +13,7 @@ import pytest
 from components import output_files, version_folder
 from components.errors import BitsumError
 from components.progress import LOGGER
-from pipeline import cli, home, local, metadata_store, node, relocation
+from pipeline import cli, home, local, metadata_store, node, relocation, root_lock
 from pipeline import config as configuration
 from pipeline.ancestry import Ancestry
 from tests.pipeline.conftest import SMALL
@@ -48,8 +48,9 @@ def _config(root, *settings):
 
 def _settle(root, *settings):
     told = []
-    with home.held(root, told.append):
-        relocation.settle(_config(root, *settings), told.append)
+    config = _config(root, *settings)
+    with root_lock.held(config, "a test", told.append):
+        relocation.settle(config, told.append)
     return told
 
 
@@ -205,8 +206,8 @@ def _give_up_at_once(command, root, capfd):
 
 def test_a_node_does_not_wait_for_the_turn_that_its_own_run_has(root, capfd):
     now = root.rename(root.with_name("moved"))
-    (now / home.TURN).parent.mkdir()
-    (now / home.TURN).touch()
+    (now / root_lock.TURN).parent.mkdir()
+    (now / root_lock.TURN).touch()
     assert cli.main(["node", "verdict", "--run-id", "monday", *_options(now)]) == 0
     out = capfd.readouterr().out
     assert "was moved here from" in out and f"{now}/serving/bitsum/7" in out
@@ -227,7 +228,7 @@ class Run:
         handler.emit = lambda record: self.told.append(record.getMessage())
         logging.getLogger(LOGGER).addHandler(handler)
         try:
-            with home.held(root, self.told.append):
+            with root_lock.held(config, "a test", self.told.append):
                 relocation.settle(config, self.told.append)
                 local.run(config, run_id, stages.append, lambda note: self.notes.update({stages[-1]: note}))
             self.push = local.conclude(config, run_id, self.told.append)
