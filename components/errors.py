@@ -14,7 +14,8 @@ Every message is one line that names the value, the limit and the offender, and 
 
 
 # gRPC status codes, which are TensorFlow's too, by which a server says that the model does not load or does not run. The others are
-# of time, memory, network and permissions: TensorFlow turns errno into these (ENOSPC and EMFILE are RESOURCE_EXHAUSTED, EIO UNKNOWN): tsl/platform/errors.cc.
+# of time, memory, network and permissions: TensorFlow turns errno into these (ENOSPC and EMFILE are RESOURCE_EXHAUSTED, EIO is
+# UNKNOWN): tsl/platform/errors.cc.
 MODEL_CODES = frozenset({
     "ALREADY_EXISTS", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "UNIMPLEMENTED",
 })  # fmt: skip

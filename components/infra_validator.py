@@ -126,8 +126,9 @@ def validate(
 
 
 def _served_and_asked(
-    model: pathlib.Path, base: pathlib.Path, files: dict[str, list[str]], knobs: settings.Infra, model_name: str, task: str, log: pathlib.Path
-) -> dict[str, Any]:
+    model: pathlib.Path, base: pathlib.Path, files: dict[str, list[str]], knobs: settings.Infra, model_name: str, task: str,
+    log: pathlib.Path,
+) -> dict[str, Any]:  # fmt: skip
     reports = {}
     with model_server.serving([*knobs.serve_command, _LOAD_ONCE], model_name, base, log, knobs.start_timeout) as server:
         for done, (split, names) in enumerate(files.items(), start=1):

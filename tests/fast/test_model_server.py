@@ -70,7 +70,8 @@ def test_whose_fault_it_is_is_told_by_how_a_server_ends(tmp_path, end):
 
 
 @pytest.mark.parametrize(("end", "kind"), [
-    ("die(signal.SIGSEGV)", model_server.ServerCrashed), ("die(signal.SIGKILL)", model_server.ServerFailed), ("sys.exit(1)", model_server.ServerFailed),
+    ("die(signal.SIGSEGV)", model_server.ServerCrashed), ("die(signal.SIGKILL)", model_server.ServerFailed),
+    ("sys.exit(1)", model_server.ServerFailed),
 ])
 def test_a_server_that_ends_while_it_is_asked_is_the_cause_of_what_came_of_that(tmp_path, end, kind):
     program = _DIE + _READY.replace("time.sleep(60)", end)

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -195,7 +196,8 @@ def start_lines(name):
 
 
 def unavailable(cause):
-    return f"Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: {{{{{{name: m version: 1}} due to error: {cause}}}, }}"
+    [line] = start_lines("start_corrupt_retries0")
+    return re.sub("due to error: .*?}, }", lambda found: f"due to error: {cause}}}, }}", line)
 
 
 @pytest.mark.parametrize(("said", "code"), [
