@@ -19,6 +19,8 @@ Every message is one line that names the value, the limit and the offender, and 
 MODEL_CODES = frozenset({
     "ALREADY_EXISTS", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "UNIMPLEMENTED",
 })  # fmt: skip
+# What a prober's report counts as such: these codes, and what the client itself has against an answer or the model's signatures.
+MODEL_ERRORS = MODEL_CODES | {"BadResponse", "InvalidRequest", "ModelNotFound"}
 
 
 class BitsumError(Exception):

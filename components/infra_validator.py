@@ -3,7 +3,7 @@
 Takes the place of TFX's own InfraValidator, which knows docker and Kubernetes only and asks nothing of the answers. The
 blessing artifact is laid out as TFX's: it holds the model with its warmup requests, and that is what the Pusher pushes.
 
-A wrong answer, and an error that the server reports about the model (components.errors.MODEL_CODES), is a verdict. Whatever else
+A wrong answer, and an error that the server reports about the model (components.errors.MODEL_ERRORS), is a verdict. Whatever else
 keeps questions from being answered fails the step, which then runs again. A server that crashes is started once more; if it
 crashes again the model is refused, but no blessing says so, which the cache would repeat for a server that was mended since.
 """
@@ -23,7 +23,7 @@ from tfx.utils import path_utils
 from components import activation_sweep, model_server, saved_weights, settings, warmup
 from components import certificate as claims
 from components.artifacts import Certificate
-from components.errors import MODEL_CODES, BitsumError, ModelError, Refusal
+from components.errors import MODEL_ERRORS, BitsumError, ModelError, Refusal
 from components.progress import report
 
 GATE = "infra validation"
@@ -40,8 +40,6 @@ _NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
 _MOST_CRASHES = 2
 # One load of one version: when it fails TensorFlow Serving ends and says why, instead of trying again for five minutes.
 _LOAD_ONCE = "--max_num_load_retries=0"
-# What the prober's report calls errors of the model: codes, and where the client saw it without asking its own names for them.
-_MODEL_ERRORS = MODEL_CODES | {"BadResponse", "InvalidRequest", "ModelNotFound"}
 _UNAVAILABLE = "UNAVAILABLE"
 # Between a connection that breaks and the end of the server's process a core file may be written.
 _DEATH_SECONDS = 10.0
@@ -146,7 +144,7 @@ def _served_and_asked(
 def check_answered(found: dict[str, Any], split: str) -> None:
     """Raise BitsumError if questions of the prober's report `found` were not answered, and nothing in it is about the model."""
     errors, boxes = _errors(found), found.get("boxes", {"wrong": []})
-    if found["wrong"] or boxes["wrong"] or errors.keys() & _MODEL_ERRORS:
+    if found["wrong"] or boxes["wrong"] or errors.keys() & MODEL_ERRORS:
         return
     if errors or not 0 < found["asked"] == found["right"]:
         told = f"the server answered {found['right']} of {found['asked']} questions of split {split}"
