@@ -1,6 +1,13 @@
 """Run a model server and its prober as the programs that the configuration names, the way a deployment does.
 
 Nothing of them is imported: a step that needs a server starts one, waits until it says that it is ready, asks, and ends it.
+
+Whose fault it is that a server does not serve is told by how its program ends, before it is ready or while it is asked:
+
+    exit code 3         ModelError: the server says that the model does not load, as `bitsum serve` ends then
+    SIGSEGV, ABRT, ...  ServerCrashed: by the signal itself, or by exit code 128 + signal from a program around it (a shell, docker)
+    anything else       ServerFailed: another signal (SIGKILL is what the kernel sends when memory is short), another exit code (a port
+                        that is taken, a wrong flag), no version in time
 """
 
 import contextlib
@@ -16,25 +23,45 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from components.errors import BitsumError
+from components.errors import BitsumError, ModelError
 
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
+# What the program itself runs into; the others are sent to it.
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS})
+_SIGNAL_EXIT = 128
 
 
 class ServerFailed(BitsumError):
-    """The server did not come to serve the model; the text ends with the last line that it said."""
+    """The server did not come to serve the model, or ended before it was told to; the text ends with the last line that it said."""
+
+
+class ServerCrashed(ServerFailed):
+    """It ended by a signal that programs bring upon themselves."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """A server that serves: where, which kind, and the version that was available first."""
+    """A server that serves: where, which kind, the version that was available first, its process, and what it says."""
 
     target: str
     kind: str
     version: int
     process: subprocess.Popen
+    log: pathlib.Path
+
+    def check_alive(self, patience: float = 0.0) -> None:
+        """Look whether it still runs; `patience` is how many seconds it may take to end.
+
+        Raises:
+            ServerFailed, ModelError: it has ended; see the table above.
+        """
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return
+        raise _failure(self.process.returncode, self.log)
 
 
 def program(command: Sequence[str]) -> list[str]:
@@ -51,10 +78,18 @@ def program(command: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def serving(command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float) -> Iterator[Running]:
-    """Serve the versions in `base_path` on a free port while the context lasts; arguments and errors as in `start`."""
+    """Serve the versions in `base_path` on a free port while the context lasts; arguments and errors as in `start`.
+
+    A server that ends meanwhile is the error of the context, whatever else came of that.
+    """
     server = start(command, model_name, base_path, log, timeout, port=0, outlives=False)
     try:
         yield server
+    except BitsumError:
+        server.check_alive()
+        raise
+    else:
+        server.check_alive()
     finally:
         stop(server.process)
 
@@ -75,6 +110,7 @@ def start(
 
     Raises:
         ServerFailed: it ended, or served nothing in time.
+        ModelError: it says that the model does not load.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     ready_file = log.with_suffix(".ready.json")
@@ -90,7 +126,7 @@ def start(
     except BaseException:
         stop(process)
         raise
-    return Running(f"{ready['host']}:{ready['port']}", ready["server"], ready["version"], process)
+    return Running(f"{ready['host']}:{ready['port']}", ready["server"], ready["version"], process, log)
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -135,10 +171,18 @@ def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path
         if ready_file.exists():
             return json.loads(ready_file.read_text())
         if process.poll() is not None:
-            said = _last_line(log.read_text(errors="replace"))
-            raise ServerFailed(f"the model server ended with exit code {process.returncode}: {said}")
+            raise _failure(process.returncode, log)
         time.sleep(_POLL_SECONDS)
     raise ServerFailed(f"the model server had no version available within {timeout:g} s: {_last_line(log.read_text(errors='replace'))}")
+
+
+def _failure(returncode: int, log: pathlib.Path) -> BitsumError:
+    """The error that the end of a server is, as the table above has it."""
+    said = _last_line(log.read_text(errors="replace"))
+    number = -returncode if returncode < 0 else returncode - _SIGNAL_EXIT
+    kind = ServerCrashed if number in _CRASHES else ModelError if returncode == ModelError.exit_code else ServerFailed
+    how = f"by {signal.Signals(number).name}" if number in set(signal.Signals) else f"with exit code {returncode}"
+    return kind(f"the model server ended {how}: {said}")
 
 
 def _last_line(text: str) -> str:

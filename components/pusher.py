@@ -12,11 +12,9 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from components import certificate, graph_identity, model_identity, version_folder
-from components.errors import BitsumError, Refusal
+from components import certificate, graph_identity, model_identity, push_order, version_folder
+from components.errors import BitsumError
 from components.progress import report
-
-GATE = "push"
 
 BLESSED = "blessed"
 VERSION = "pushed_version"
@@ -34,6 +32,7 @@ class PusherSpec(component_spec.ComponentSpec):
         "config_hash": component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
         "span": component_spec.ExecutionParameter(type=int),
+        "allow_older": component_spec.ExecutionParameter(type=int),
     }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -58,10 +57,13 @@ class Executor(base_executor.BaseExecutor):
         destination, task = pathlib.Path(exec_properties["destination"]), exec_properties["task"]
         span, identity = exec_properties["span"], model_identity.fingerprint(model)
         check_task(destination, task)
-        check_span(destination, span, identity)
+        if not exec_properties["allow_older"]:
+            push_order.check(destination, span, identity, model_identity.weights_sha256(model))
+        trained = path_utils.serving_model_path(artifact_utils.get_single_instance(input_dict["model"]).uri)
         origin = {
             "task": task,
-            "span": span,
+            push_order.SPAN: span,
+            push_order.ANCESTORS: push_order.ancestors(trained),
             "graph_sha256": graph_identity.graph_sha256(model),
             "certificate": str(certificate.FILE) if (model / certificate.FILE).exists() else "",
             "run": self._context.pipeline_run_id if self._context else "",
@@ -82,21 +84,6 @@ def check_task(destination: pathlib.Path, task: str) -> None:
         raise BitsumError(f"{destination} holds versions for {served}, this model is for {task}: set serve.model_name to another name")
 
 
-def check_span(destination: pathlib.Path, span: int, identity: str) -> None:
-    """Raise Refusal if the newest version in `destination` is of a later span than `span`, unless it is this very model.
-
-    So neither a clock that went back nor a run of an earlier span puts an older model in the place of a newer one. A run on its
-    own has span 0, is in no series, and may.
-    """
-    newest = max(version_folder.versions(destination), default=0)
-    served = version_folder.manifest(destination / str(newest))
-    later = served.get("origin", {}).get("span", 0)
-    if 0 < span < later and served.get("identity") != identity:
-        raise Refusal(
-            GATE, f"span {span} is earlier than span {later} of version {newest} in {destination}, which stays; nothing was pushed"
-        )
-
-
 def record(pushed_model: standard_artifacts.PushedModel, done: version_folder.Pushed) -> None:
     """Write into the artifact what was pushed, in TFX's names, and beside it the manifest."""
     pushed_model.set_int_custom_property(PUSHED, 1)
@@ -115,9 +102,13 @@ class Pusher(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
     def __init__(
-        self, model, examples, model_blessing, infra_blessing, *, destination: str, task: str, config_hash: str, code: str, span: int = 0
-    ):
-        """Channels in; parameters: folder of versions, what the model computes, the hashes that the manifest names, the run's span."""
+        self, model, examples, model_blessing, infra_blessing, *, destination: str, task: str, config_hash: str, code: str, span: int = 0,
+        allow_older: bool = False,
+    ):  # fmt: skip
+        """Channels in; parameters: folder of versions, what the model computes, the hashes that the manifest names, the run's span.
+
+        With `allow_older` the model may also be one that `push_order` would refuse.
+        """
         super().__init__(
             PusherSpec(
                 model=model,
@@ -129,6 +120,7 @@ class Pusher(base_component.BaseComponent):
                 config_hash=config_hash,
                 code=code,
                 span=span,
+                allow_older=int(allow_older),
                 pushed_model=channel.Channel(type=standard_artifacts.PushedModel)
             )
         )

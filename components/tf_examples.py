@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM
+from components.errors import BitsumError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_STREAM = 31  # zlib's number for a gzip header with the largest window
@@ -76,7 +77,15 @@ def read_records(path: str) -> Iterator[bytes]:
 
     Raises:
         CorruptFile: after the last readable record, if the file is damaged or cut short anywhere.
+        BitsumError: it cannot be read now, which says nothing of what stands in it.
     """
+    try:
+        yield from _whole_records(path)
+    except tf.errors.OpError as error:
+        raise BitsumError(f"cannot read {path}: {_cause(error)}") from error
+
+
+def _whole_records(path: str) -> Iterator[bytes]:
     compression = _compression(path)
     records = tf.data.TFRecordDataset(path, compression_type=compression)
     count = size = 0
@@ -85,11 +94,11 @@ def read_records(path: str) -> Iterator[bytes]:
             yield from batch
             count += len(batch)
             size += sum(map(len, batch))
-    except tf.errors.OpError:
+    except tf.errors.DataLossError:
         # The failed batch may begin with good records: take them one by one.
         try:
             yield from records.skip(count).as_numpy_iterator()
-        except tf.errors.OpError as error:
+        except tf.errors.DataLossError as error:
             raise CorruptFile(_cause(error)) from error
     # A file that is cut between two records, or within the head of one, looks as if it just ended there.
     surplus = _uncompressed_size(path, compression) - size - count * _FRAME

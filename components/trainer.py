@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from components import export, saved_weights, training
+from components import export, model_identity, push_order, saved_weights, training
 from components.carry_select import CarrySelect
 from components.progress import report
 from components.settings import Proof, Train
@@ -34,6 +34,12 @@ def run_fn(fn_args: Any) -> None:
     proven = outcome.margin is not None
     export.save(cell, fn_args.serving_model_dir, CarrySelect(task, proof.parallel_above, proof.chunk) if proven else None)
     (pathlib.Path(fn_args.serving_model_dir).parent / SPLITS_FILE).write_text(splits)
+    push_order.write_ancestors(fn_args.serving_model_dir, _lineage(fn_args.base_model) if base else [])
+
+
+def _lineage(model: str) -> list[str]:
+    """The weights of the SavedModel in `model` and those that it was trained on from, as `push_order.ancestors`."""
+    return [model_identity.weights_sha256(model), *push_order.ancestors(model)]
 
 
 def base_weights(model: str | None, units: int, splits: str) -> Weights | None:

@@ -6,21 +6,31 @@ https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.tools import saved_model_utils as loader
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from components import addition, signatures
+from components.errors import ModelError
 
 WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 
 
 def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
-    """Write warmup requests made of `examples` (serialized tf.Examples) for each signature of `model`; returns how many."""
-    known = loader.get_meta_graph_def(str(model), tf.saved_model.SERVING).signature_def
-    units = known[signatures.STEP].inputs[signatures.STATE].tensor_shape.dim[1].size
+    """Write warmup requests made of `examples` (serialized tf.Examples) for each signature of `model`; returns how many.
+
+    Raises:
+        ModelError: `model` is no SavedModel, or has no signature `step` with a state.
+    """
+    known = _signatures(model)
+    try:
+        units = known[signatures.STEP].inputs[signatures.STATE].tensor_shape.dim[1].size
+    except IndexError as error:
+        raise ModelError(f"the model has no signature {signatures.STEP} with a {signatures.STATE} of [B, H]") from error
     requests = [_request(model_name, signatures.SERVING_DEFAULT, {signatures.EXAMPLES: np.array(examples, dtype=object)})]
     for serialized in examples:
         a, b = _operands(serialized)
@@ -37,6 +47,16 @@ def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             writer.write(log.SerializeToString(deterministic=True))
     return len(requests)
+
+
+def _signatures(model: pathlib.Path) -> Mapping[str, meta_graph_pb2.SignatureDef]:
+    try:
+        return loader.get_meta_graph_def(str(model), tf.saved_model.SERVING).signature_def
+    except (OSError, RuntimeError) as error:
+        # A number is the operating system's, a full disk say. TensorFlow raises OSErrors without one of a file that is no model.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ModelError(f"the model cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _operands(serialized: bytes) -> tuple[np.ndarray, np.ndarray]:

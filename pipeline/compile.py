@@ -11,6 +11,7 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from components import push_order
 from components.errors import BitsumError, ConfigError
 from pipeline import config as configuration
 from pipeline import quiet
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", choices=["kubeflow"], required=True, help="the scheduler to compile for")
     parser.add_argument("--image", required=True, help="container image with this project in it (docs/schedule.md)")
     parser.add_argument("--output", metavar="FILE", default="kubeflow.yaml", help="file to write (default %(default)s)")
+    parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
     parser.add_argument("--claim", metavar="NAME", help="persistent volume claim to mount where the Pusher writes (pipeline.push_to)")
 
 
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Compile, write the file, say what is in it; 0."""
     config = configuration.load(args.config, args.set)
     with quiet.into_nothing():
-        documents = compiled(config, args.image, args.claim)
+        documents = compiled(config, args.image, args.claim, args.allow_older)
     write(pathlib.Path(args.output), documents)
     tasks = documents[0]["root"]["dag"]["tasks"]
     print(f"{args.output}: {len(tasks)} nodes, image {args.image}, command {' '.join(COMMAND)}")
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compiled(config: Config, image: str, claim: str | None = None) -> list[dict[str, Any]]:
+def compiled(config: Config, image: str, claim: str | None = None, allow_older: bool = False) -> list[dict[str, Any]]:
     """The YAML documents: a PipelineSpec, and with a volume claim for the Pusher a PlatformSpec.
 
     Raises:
@@ -60,7 +62,7 @@ def compiled(config: Config, image: str, claim: str | None = None) -> list[dict[
 
     from pipeline.graph import create_pipeline
 
-    pipeline = create_pipeline(config, cold_start=True)
+    pipeline = create_pipeline(config, cold_start=True, allow_older=allow_older)
     name = pipeline.pipeline_info.pipeline_name
     if not _NAME.fullmatch(name):
         raise ConfigError(f"pipeline.name = {config.pipeline.name!r}: Kubeflow takes at most 128 lower case letters, digits and hyphens")

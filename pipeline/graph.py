@@ -28,11 +28,12 @@ from pipeline.config import Config, to_toml
 EVALUATED_SPLITS = ["eval", "long"]
 
 
-def create_pipeline(config: Config, cold_start: bool = False) -> pipeline.Pipeline:
+def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool = False) -> pipeline.Pipeline:
     """The pipeline that `config` describes; nothing is run and no folder made.
 
     It names no metadata store: whoever runs it says where that is, so that no password gets into a compiled pipeline.
     With `cold_start` it has no resolver and compares with no earlier model, for a scheduler that knows none of our strategies.
+    With `allow_older` the push takes a model that is older than the newest version; no other node is told, or its cache would be cold.
     """
     code = code_sha256(STEPS)
     schema_file = pathlib.Path(components.__file__).parent / "schema" / "schema.pbtxt"
@@ -115,6 +116,7 @@ def create_pipeline(config: Config, cold_start: bool = False) -> pipeline.Pipeli
         config_hash=hashlib.sha256(to_toml(config).encode()).hexdigest(),
         code=code,
         span=config.data.span,
+        allow_older=allow_older,
     )
     resolvers = [] if cold_start else [last_blessed]
     return pipeline.Pipeline(

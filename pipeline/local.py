@@ -37,13 +37,18 @@ STAGES = {
 }
 
 
-def run(config: Config, run_id: str, begin: Callable[[str], None], end: Callable[[str], None], only: str = "") -> None:
+def run(
+    config: Config, run_id: str, begin: Callable[[str], None], end: Callable[[str], None], only: str = "", allow_older: bool = False
+) -> None:
     """Run every node in topological order, or `only` one; `begin` is told the stage, `end` what came of it.
+
+    Args:
+        allow_older: whether a model may be pushed that is older than the newest version (components.push_order).
 
     Raises:
         BitsumError: a gate refused, or a step failed; the text names the step.
     """
-    graph = node.compile_pipeline(config)
+    graph = node.compile_pipeline(config, allow_older)
     node.set_run_id(graph, run_id)
     connection = metadata_store.connection(config)
     _keep_house(config, begin, end)

@@ -23,9 +23,9 @@ from pipeline.owned_metadata import OwnedMetadata, amend, close_others, note_ref
 NEVER_CACHED = ("Pusher",)
 
 
-def compile_pipeline(config: Config) -> pipeline_pb2.Pipeline:
+def compile_pipeline(config: Config, allow_older: bool = False) -> pipeline_pb2.Pipeline:
     """The intermediate representation of the pipeline, in which the run's id is still open."""
-    graph = compiler.Compiler().compile(create_pipeline(config))
+    graph = compiler.Compiler().compile(create_pipeline(config, allow_older=allow_older))
     for node in graph.nodes:
         if node.pipeline_node.node_info.id in NEVER_CACHED:
             node.pipeline_node.execution_options.caching_options.enable_cache = False

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 
+from components import push_order
 from components.errors import BitsumError
 from pipeline import config as configuration
 from pipeline import home, quiet, relocation, root_lock
@@ -22,10 +23,16 @@ _RANDOM_BITS = 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum run`."""
     parser.add_argument("--keep-serving", action="store_true", help="leave the model server running at the end, on serve.port")
+    parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the pipeline, serve what it pushed, ask it; 0 only if a blessed model answered right."""
+    """Run the pipeline, serve what it pushed, ask it; 0 only if a blessed model answered right.
+
+    Raises:
+        Refusal: a gate refused; before any work, if the newest version is for a later span.
+        BitsumError: something failed.
+    """
     config = configuration.load(args.config, args.set)
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 10**9 // 1000:06d}"
     root = home.prepare(config.root)
@@ -35,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
         try:
             with root_lock.held(config, f"bitsum run {run_id}", progress.line):
                 relocation.settle(config, progress.line)
-                _pipeline(config, run_id, progress)
+                if not args.allow_older:
+                    push_order.check_span(config.push_to, config.data.span)
+                _pipeline(config, run_id, progress, args.allow_older)
                 _summary(config, run_id, log, progress, args.keep_serving)
         except BaseException:
             traceback.print_exc(file=sys.stderr)
@@ -43,12 +52,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pipeline(config: Config, run_id: str, progress: Progress) -> None:
+def _pipeline(config: Config, run_id: str, progress: Progress, allow_older: bool) -> None:
     progress.begin("load libraries")
     from pipeline import local
 
     progress.end("done")
-    local.run(config, run_id, progress.begin, progress.end)
+    local.run(config, run_id, progress.begin, progress.end, allow_older=allow_older)
 
 
 def _summary(config: Config, run_id: str, log: pathlib.Path, progress: Progress, keep_serving: bool) -> None:

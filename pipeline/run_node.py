@@ -2,10 +2,12 @@
 
     bitsum node --list --json > graph.json                              # nodes and edges; needs TFX
     bitsum node Trainer --run-id 2026-11-22 --set data.span=2026-11-22  # exit code 0 done, 3 refused, 1 failed, 2 wrong usage
+    bitsum node check --run-id 2026-11-22                               # 3 if the newest version is for a later span
     bitsum node verdict --run-id 2026-11-22                             # 3 if a gate refused the model
 
-The nodes of a run share its id and its knobs. A gate that blesses ends with 0 when it refuses, so that the later nodes see it;
-`verdict` then says so. Nodes of one run that do not wait for one another may run side by side; `bitsum run` waits for them.
+The nodes of a run share its id and its knobs. `check`, before them, saves a run whose model would not be pushed. A gate that blesses
+ends with 0 when it refuses, so that the later nodes see it; `verdict` then says so. Nodes of one run that do not wait for one
+another may run side by side; `bitsum run` waits for them.
 """
 
 import argparse
@@ -17,12 +19,14 @@ import sys
 import traceback
 from typing import Any
 
+from components import push_order
 from components.errors import ConfigError
 from pipeline import config as configuration
 from pipeline import home, quiet, relocation, root_lock
 from pipeline.config import Config
 from pipeline.progress import Progress
 
+CHECK = "check"
 VERDICT = "verdict"
 # It becomes the name of a log file, and of a context in the metadata store.
 _RUN_ID = re.compile(r"[\w.:+-]{1,200}")
@@ -30,8 +34,9 @@ _RUN_ID = re.compile(r"[\w.:+-]{1,200}")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum node`."""
-    parser.add_argument("node", nargs="?", metavar="NODE", help=f"id of the node, or {VERDICT}: what the gates of the run said")
+    parser.add_argument("node", nargs="?", metavar="NODE", help=f"id of the node, or {CHECK}: may the run push, or {VERDICT}: what its gates said")
     parser.add_argument("--run-id", metavar="ID", help="the run that the node is part of; letters, digits and any of _ . : + -")
+    parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
     parser.add_argument("--list", action="store_true", help="print the nodes, each with those that have to be done before it")
     parser.add_argument("--json", action="store_true", help="with --list: as JSON, with what a scheduler needs to start them")
 
@@ -58,14 +63,18 @@ def run(args: argparse.Namespace) -> int:
         try:
             relocation.settle_alone(config, progress.line)
             with root_lock.held(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):
-                _run(config, args.node, args.run_id, progress)
+                _run(config, args.node, args.run_id, progress, args.allow_older)
         except BaseException:
             traceback.print_exc(file=sys.stderr)
             raise
     return 0
 
 
-def _run(config: Config, node_id: str, run_id: str, progress: Progress) -> None:
+def _run(config: Config, node_id: str, run_id: str, progress: Progress, allow_older: bool) -> None:
+    if node_id == CHECK:
+        if not allow_older:
+            push_order.check_span(config.push_to, config.data.span)
+        return
     progress.begin("load libraries")
     from pipeline import local
 
@@ -73,7 +82,7 @@ def _run(config: Config, node_id: str, run_id: str, progress: Progress) -> None:
     if node_id == VERDICT:
         local.conclude(config, run_id, progress.line)
     else:
-        local.run(config, run_id, progress.begin, progress.end, only=node_id)
+        local.run(config, run_id, progress.begin, progress.end, node_id, allow_older)
 
 
 def _graph(config: Config) -> dict[str, list[str]]:

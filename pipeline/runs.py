@@ -11,10 +11,12 @@ from pipeline.metadata_store import Output
 
 DATA = "data"
 PUSH = "push"
-# These raise when they refuse, and so does the push; the others put out a blessing.
+INFRA = "infra validation"
+# These raise when they refuse, and so does the push, and infra validation where its server crashes; the others put out a blessing.
 _DATA_GATES = ("BitstringExampleGen", "ReadableGate", "DataGate")
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
 _LAST_NODE = "Pusher"
+_GATES = {**dict.fromkeys(_DATA_GATES, DATA), "InfraValidator": INFRA, _LAST_NODE: PUSH}
 _NOT_REACHED = "-"
 
 
@@ -63,7 +65,9 @@ def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | No
     executions = list({known.node_of[execution.id]: execution for execution in attempts}.values())
     found = verdicts.of_run(outputs)
     push = verdicts.push_of_run(outputs)
+    refusals = _refusals(known, executions)
     gates = {DATA: _data(known, executions)} | {verdict.gate: verdict.word for verdict in found}
+    gates |= {INFRA: verdicts.REFUSED} if INFRA in refusals else {}
     return Run(
         run=run_id,
         span=_span(executions, outputs),
@@ -73,7 +77,7 @@ def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | No
         cached=sum(execution.last_known_state == mlmd.Execution.CACHED for execution in executions),
         steps=len(executions),
         gates=gates,
-        reasons=_refusals(known, executions) | {verdict.gate: verdict.reason for verdict in found if not verdict.passed},
+        reasons=refusals | {verdict.gate: verdict.reason for verdict in found if not verdict.passed},
         version=push.version,
         is_new=push.is_new,
         margin=margin,
@@ -91,10 +95,10 @@ def _span(executions: list[mlmd.Execution], outputs: list[Output]) -> int:
 
 def _refusals(known: Ancestry, executions: list[mlmd.Execution]) -> dict[str, str]:
     """Why the gates refused that raise when they do."""
-    refused = [execution for execution in executions if _refused(execution)]
     return {
-        DATA if known.node_of[execution.id] in _DATA_GATES else PUSH: execution.custom_properties[recorded.REFUSED_BECAUSE].string_value
-        for execution in refused
+        _GATES[known.node_of[execution.id]]: execution.custom_properties[recorded.REFUSED_BECAUSE].string_value
+        for execution in executions
+        if _refused(execution)
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from serving import errors, protos, tensors
+from serving.status import StatusError
 
 LOGGER = logging.getLogger("bitsum.client")
 # For so many seconds a client asks without its preferred label, where the server does not know it, before it tries it again.
@@ -79,11 +80,12 @@ METHODS = {"Predict": PREDICTIONS, "GetModelMetadata": PREDICTIONS, "GetModelSta
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """State of a version: START, LOADING, AVAILABLE, UNLOADING or END; `error` says why it failed."""
+    """State of a version: START, LOADING, AVAILABLE, UNLOADING or END; `error` says why it failed, `code` the gRPC code of that."""
 
     version: int
     state: str
     error: str
+    code: str = "OK"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +165,11 @@ class Asking:
         response = (yield Call("GetModelStatus", request)).response
         states = apis.status.ModelVersionStatus.State
         return [
-            VersionStatus(item.version, states.Name(item.state), item.status.error_message) for item in response.model_version_status
-        ]
+            VersionStatus(
+                item.version, states.Name(item.state), item.status.error_message, StatusError(item.status.error_code, "").name
+            )
+            for item in response.model_version_status
+        ]  # fmt: skip
 
     def predict_call(self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str], version: int | None) -> Call:
         """The call that `predict` makes."""

@@ -5,6 +5,7 @@ back must lie in the checker's image of the one that was sent, in a box with the
 label's sign. The theorem says that all of this holds on every runtime it covers; a server that breaks it is none.
 """
 
+import collections
 import math
 import random
 import struct
@@ -17,6 +18,7 @@ from components.transducer import Symbol, Transducer
 from components.weights import Weights
 from serving import tensors
 from serving.client import AdderClient
+from serving.errors import ServingError
 
 # Points of a box that are sent, besides its two outermost corners; the first half are corners, too.
 POINTS = 16
@@ -36,14 +38,14 @@ class Question(NamedTuple):
 def probe_boxes(
     client: AdderClient, weights: Weights, certificate: Certificate, task: Transducer, points: int = POINTS, seed: int = 0
 ) -> dict[str, Any]:
-    """{"asked", "right", "wrong": the first lines of what is not as certified}, an answer counting once.
+    """{"asked", "right", "wrong": the first lines of what is not as certified, "errors": {gRPC code: questions that were not answered}}.
 
-    Raises:
-        ServingError: the server did not answer.
+    An answer counts once.
     """
     generator = random.Random(seed)
     cell = checker.Cell.of(weights)
     wrong: list[str] = []
+    errors: collections.Counter[str] = collections.Counter()
     asked = 0
     for symbol in task.inputs:
         questions = [
@@ -51,12 +53,17 @@ def probe_boxes(
             for index, box in enumerate(certificate.boxes)
             for state in states(box, points, generator)
         ]
-        for question, (logit, state) in zip(questions, _answers(client, questions), strict=True):
-            asked += 1
+        asked += len(questions)
+        try:
+            answers = _answers(client, questions)
+        except ServingError as error:
+            errors[error.code or type(error).__name__] += len(questions)
+            continue
+        for question, (logit, state) in zip(questions, answers, strict=True):
             problem = _problem(cell, certificate, task, question, logit, state)
             if problem:
                 wrong.append(f"box {question.box}, symbol {''.join(map(str, symbol))}: {problem}")
-    return {"asked": asked, "right": asked - len(wrong), "wrong": wrong[:SHOWN]}
+    return {"asked": asked, "right": asked - len(wrong) - errors.total(), "wrong": wrong[:SHOWN], "errors": dict(errors)}
 
 
 def states(box: Box, points: int, generator: random.Random) -> Iterator[State]:

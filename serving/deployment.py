@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from components.errors import BitsumError, Refusal
+from components.errors import MODEL_CODES, BitsumError, Refusal
 from serving import model_config, protos
 from serving.connection import Connection
 from serving.errors import InvalidRequest, ModelNotFound, ServingError
@@ -122,7 +122,8 @@ class Deployment:
         """Wait until `version` is available; the seconds that it took.
 
         Raises:
-            Refusal: it does not load within `timeout` seconds. A server that tries again shows it as loading for minutes.
+            Refusal: the server says that it does not load, and that this is the version's fault.
+            BitsumError: it is not loaded within `timeout` seconds. A server that tries again shows it as loading for minutes.
         """
         connection = Connection(self.target, self.model_name, deadline=_CALL_SECONDS, channel=self._channel)
         start = time.monotonic()
@@ -135,7 +136,8 @@ class Deployment:
                 break
             time.sleep(_POLL_SECONDS)
         reason = state.error.splitlines()[0] if state and state.error else state.state if state else "the server does not know it"
-        raise Refusal("rollout", f"version {version} of {self.model_name} does not load within {timeout:g} s: {reason}")
+        told = f"version {version} of {self.model_name} does not load within {timeout:g} s: {reason}"
+        raise Refusal("rollout", told) if state and state.code in MODEL_CODES else BitsumError(told)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from components.errors import BitsumError
+from components.errors import MODEL_CODES, BitsumError, ModelError
 from serving import batching_parameters, model_config, ssl_config
-from serving.models import Management, Models
+from serving.models import Management, Models, NotAvailable
 from serving.monitoring import Metrics, prometheus_path, serve_metrics
 from serving.options import Options, Ready
 from serving.request_log import RequestLog
@@ -29,7 +29,8 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
     """Serve until `stop` is set; the exit code.
 
     Raises:
-        BitsumError: a config that is refused, no version in time, none that loads, or the port is taken.
+        ModelError: no version loads, and that is the models' fault.
+        BitsumError: a config that is refused, no version in time, or the port is taken.
     """
     config = _config(options)
     # Files that cannot be used are told of at once, before TensorFlow is imported.
@@ -130,7 +131,9 @@ def _refusals() -> Iterator[None]:
         yield
     except StatusError as error:
         hint = "; --allow_version_labels_for_unavailable_models allows it" if error.code == Code.FAILED_PRECONDITION else ""
-        raise BitsumError(f"Failed to start server. Error: {' '.join(error.described().split())}{hint}") from error
+        is_models_fault = isinstance(error, NotAvailable) and all(cause.name in MODEL_CODES for cause in error.causes)
+        kind = ModelError if is_models_fault else BitsumError
+        raise kind(f"Failed to start server. Error: {' '.join(error.described().split())}{hint}") from error
 
 
 def _wait(models: Models, options: Options, stop: threading.Event) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
-from components.errors import BitsumError
+from components.errors import MODEL_CODES, BitsumError, ModelError
 from serving import model_config
 from serving.client import ServingError, served
 from serving.options import Options, Ready, address, free_port
@@ -27,13 +28,28 @@ PROGRAM = "tensorflow_model_server"
 DOCKER = "docker"
 _CONTAINER_PORT = 8500
 _POLL_SECONDS = 0.1
+# What shells and docker add to the number of a signal.
+_SIGNAL_EXIT = 128
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+# What TensorFlow Serving says before it ends because of models: "1 servable(s) did not become available: {{{name: m version: 1} due
+# to error: DATA_LOSS: Can't parse ...}, }" (server_core.cc).
+_CAUSE = re.compile(r"due to error: (\w+): ")
+
+
+class ProgramKilled(BitsumError):
+    """A signal ended the program that serves; the exit code says which."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def serve(options: Options, server: str, stop: threading.Event, announce: Callable[[Ready], None]) -> int:
     """Run `server` until `stop` is set or it ends by itself; the exit code, that of the child in the latter case.
 
     Raises:
+        ModelError: it says that the models do not load.
+        ProgramKilled: a signal ended it.
         BitsumError: it could not be started, or served no version in time.
     """
     knobs = options.knobs
@@ -41,20 +57,22 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
     name = _model_name(options)
     command = {PROGRAM: _program, DOCKER: _container}[server](options, port)
     target = address(_WILDCARDS.get(knobs.host, knobs.host), port)
-    with _log(options.log_file) as log, _child(command, log, options.drain_timeout) as child:
-        version = _wait(child, target, name, options.ready_timeout, stop)
-        if child.poll() is not None and not stop.is_set():
-            raise BitsumError(f"{server} ended with exit code {_exit_code(child)}: {_last_line(log)}")
-        if version is None and not stop.is_set():
-            raise BitsumError(
-                f"{server} had no version of {options.config_file or options.base_path} available within --ready_timeout "
-                f"{options.ready_timeout:g} s: {_last_line(log)}"
-            )
-        if version is not None:
-            announce(Ready(knobs.host, port, os.getpid(), server, name, version))
-        while child.poll() is None and not stop.wait(_POLL_SECONDS):
-            pass
-        return 0 if stop.is_set() else _exit_code(child)
+    with _log(options.log_file) as log:
+        begun = log.tell()
+        with _child(command, log, options.drain_timeout) as child:
+            version = _wait(child, target, name, options.ready_timeout, stop)
+            if child.poll() is not None and not stop.is_set():
+                raise _ended(server, _exit_code(child), _lines(log, begun))
+            if version is None and not stop.is_set():
+                raise BitsumError(
+                    f"{server} had no version of {options.config_file or options.base_path} available within --ready_timeout "
+                    f"{options.ready_timeout:g} s: {_lines(log, begun)[-1]}"
+                )
+            if version is not None:
+                announce(Ready(knobs.host, port, os.getpid(), server, name, version))
+            while child.poll() is None and not stop.wait(_POLL_SECONDS):
+                pass
+            return 0 if stop.is_set() else _exit_code(child)
 
 
 def _model_name(options: Options) -> str:
@@ -164,11 +182,21 @@ def _log(path: pathlib.Path | None) -> Iterator[BinaryIO]:
         yield log
 
 
-def _last_line(log: BinaryIO) -> str:
-    log.seek(max(0, log.seek(0, os.SEEK_END) - 10_000))
+def _lines(log: BinaryIO, begun: int) -> list[str]:
+    """The last lines of those from the byte `begun` on, at least one: an earlier server may have written into the same file."""
+    log.seek(max(begun, log.seek(0, os.SEEK_END) - 10_000))
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines or ["it said nothing"]
+
+
+def _ended(server: str, exit_code: int, lines: list[str]) -> BitsumError:
+    """The error that the end of a program is which has not served yet; `lines` is what it said."""
+    causes = {cause: line for line in lines for cause in _CAUSE.findall(line)}
+    said = f"{server} ended with exit code {exit_code}: {[*lines, *causes.values()][-1]}"
+    if exit_code - _SIGNAL_EXIT in set(signal.Signals):
+        return ProgramKilled(said, exit_code)
+    return ModelError(said) if causes and causes.keys() <= MODEL_CODES else BitsumError(said)
 
 
 def _exit_code(child: subprocess.Popen) -> int:
-    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+    return child.returncode if child.returncode >= 0 else _SIGNAL_EXIT - child.returncode

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
-from serving.status import Code, StatusError
+from serving.status import Code, StatusError, unforeseen
 
 _TAGS = [tf.saved_model.SERVING]
 _FILE = "saved_model.pb"
@@ -42,7 +42,7 @@ class LoadedModel:
         except Exception as error:
             # A damaged graph can fail anywhere in the loader; whatever it was, this version cannot be served.
             self.close()
-            raise StatusError(Code.INVALID_ARGUMENT, f"{type(error).__name__}: {error}") from error
+            raise unforeseen(error, Code.INVALID_ARGUMENT) from error
         self._session._extend_graph()
         self._graph.finalize()
         self.signatures = dict(meta_graph.signature_def)

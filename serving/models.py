@@ -31,6 +31,14 @@ _WAIT_SECONDS = 0.1
 _Labels = dict[str, dict[str, int]]
 
 
+class NotAvailable(StatusError):
+    """Models did not become available; `causes` are the errors of their versions."""
+
+    def __init__(self, message: str, causes: Iterable[StatusError]):
+        super().__init__(Code.UNKNOWN, message)
+        self.causes = tuple(causes)
+
+
 @dataclasses.dataclass(frozen=True)
 class Management:
     """How models are managed.
@@ -97,7 +105,7 @@ class Models:
             stopped: ends the wait when it becomes true.
 
         Raises:
-            StatusError: versions that would be needed do not load.
+            NotAvailable: versions that would be needed do not load.
         """
         names = self._served()
         end = None if timeout is None else time.monotonic() + timeout
@@ -271,13 +279,14 @@ def _check_versions(model: "ModelConfig") -> None:
         )
 
 
-def _unavailable(what: str, failed: dict[str, list[tuple[int, StatusError]]]) -> StatusError:
+def _unavailable(what: str, failed: dict[str, list[tuple[int, StatusError]]]) -> NotAvailable:
     listed = "".join(
         f"{{{{name: {name} version: {versions[0][0]}}} due to error: {versions[0][1].described()}}}, "
         for name, versions in sorted(failed.items())
     )
     LOGGER.warning("%d %s did not become available", len(failed), what)
-    return StatusError(Code.UNKNOWN, f"{len(failed)} {what} did not become available: {{{listed}}}")
+    causes = [versions[0][1] for versions in failed.values()]
+    return NotAvailable(f"{len(failed)} {what} did not become available: {{{listed}}}", causes)
 
 
 def _copied(config: "ModelServerConfig") -> "ModelServerConfig":

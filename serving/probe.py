@@ -29,8 +29,8 @@ the first ten. The numbers are told whole, to be asked again. Latency is that of
 was not answered. Of several targets the report is that on all of them together, and has one more field, "targets": {HOST:PORT:
 report on it}.
 
-With --certificate, "boxes" has what `serving.box_prober` found: {"asked", "right", "wrong": [line, ... the first 5]}, of
-several targets in their reports; a server that was given up is not asked.
+With --certificate, "boxes" has what `serving.box_prober` found: {"asked", "right", "wrong": [line, ... the first 5], "errors":
+{code: count}}, of several targets in their reports; a server that was given up is not asked.
 
 --metrics_port shows serving.probe_metrics under /metrics, on loopback alone. Which servers are asked is told by the arguments, not
 by whoever reads the page: there is no /probe?target=....

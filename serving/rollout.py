@@ -160,6 +160,7 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
         compared = shadow.compare(deployment.client_options(), found.task, args.count, args.seed, args.requests)
         for line in compared.lines():
             print(line, flush=True)
+        compared.check_answered()
         reason = compared.complaint(args.max_latency_ratio)
         if reason:
             raise Refusal("rollout", f"version {candidate} stays back: {reason}")

@@ -1,6 +1,9 @@
 """`bitsum serve`: serve the versions in a folder, with TensorFlow Serving where it is installed, else with the embedded server.
 
 Flags are spelled as tensorflow_model_server's where they mean the same.
+
+Exit code 0 when it was told to stop; 3 when it ends because its models do not load, as it says itself; 128 + N when signal N ended
+the program that serves; 2 for a wrong flag; 1 for everything else: a port that is taken, a folder without versions, no version in time.
 """
 
 import argparse
@@ -88,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; the exit code.
 
     Raises:
+        ModelError: the models do not load.
         BitsumError: nothing could be served; the text says why.
     """
     from serving import flags, options

@@ -12,9 +12,11 @@ from typing import Any
 import grpc
 
 from components import signatures
+from components.errors import MODEL_CODES, MODEL_ERRORS, BitsumError
 from components.transducer import Transducer
 from serving import protos, request_log, tensors
 from serving.deployment import CANARY, STABLE
+from serving.errors import ServingError
 from serving.fresh_questions import fresh
 from serving.prober import Report, TimedClient, probe
 from serving.questions import Question
@@ -57,6 +59,13 @@ class Comparison:
             )
         return lines
 
+    def check_answered(self) -> None:
+        """Raise BitsumError if the canary left questions without an answer, for want of time, memory or a connection alone."""
+        canary = self.canary
+        if canary.errors and not canary.wrong and not canary.errors.keys() & MODEL_ERRORS:
+            told = f"the canary answered {canary.right} of {canary.asked} questions; errors: {dict(canary.errors)}"
+            raise BitsumError(f"{told}; the first: {canary.first_error}: this says nothing of the version, try again")
+
     def complaint(self, max_latency_ratio: float) -> str:
         """Why the canary must not become stable, in one line; empty where it may."""
         canary = self.canary
@@ -83,7 +92,7 @@ def compare(options: dict[str, Any], task: Transducer, count: int, seed: int, re
         options: of a client, but for the label.
 
     Raises:
-        BitsumError: the recorded requests cannot be read.
+        BitsumError: the recorded requests cannot be read, or one is not answered for want of time, memory or a connection.
     """
     with TimedClient(**options, label=STABLE) as stable, TimedClient(**options, label=CANARY) as canary:
         clients = {STABLE: stable, CANARY: canary}
@@ -143,10 +152,12 @@ def _has_state(request: Any) -> bool:
 
 
 def _answer(ask: Any, request: Any) -> dict[str, Any] | str:
-    """The outputs that can be compared, or the status of a failure."""
+    """The outputs that can be compared, or the status by which the server finds fault with the request or the model."""
     try:
         response = ask(request, timeout=_CALL_SECONDS)
     except grpc.RpcError as error:
+        if error.code().name not in MODEL_CODES:
+            raise ServingError(f"a recorded request is not answered: {error.details()} [{error.code().name}]", error.code().name) from error
         return f"{error.code().name}: {(error.details() or '').partition(chr(10))[0]}"
     return {name: response.outputs[name].SerializeToString(deterministic=True) for name in _COMPARED if name in response.outputs}
 

@@ -34,4 +34,15 @@ class StatusError(Exception):
 
     def described(self) -> str:
         """NAME_OF_THE_CODE: text, as TensorFlow Serving quotes a status within another text."""
-        return f"{Code(self.code).name if self.code in Code._value2member_map_ else self.code}: {self}"
+        return f"{self.name}: {self}"
+
+    @property
+    def name(self) -> str:
+        """The name of the code."""
+        return Code(self.code).name if self.code in Code._value2member_map_ else str(self.code)
+
+
+def unforeseen(error: Exception, code: Code) -> StatusError:
+    """`error` of some library as a status: `code`, or UNAVAILABLE where it is the operating system's."""
+    is_ours = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+    return StatusError(Code.UNAVAILABLE if is_ours else code, f"{type(error).__name__}: {error}")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from serving.base_path import check_folder, files, on_disk_versions
-from serving.status import Code, StatusError
+from serving.status import Code, StatusError, unforeseen
 from serving.version_entry import AVAILABLE, END, LOADING, START, UNLOADING, Entry, Model, Use, not_found
 
 LOGGER = logging.getLogger("bitsum.serving")
@@ -253,7 +253,7 @@ class Versions:
             return None, failure, time.monotonic() - start
         except Exception as failure:
             # A version that fails in an unforeseen way must not stay in LOADING for ever.
-            return None, StatusError(Code.INTERNAL, f"{type(failure).__name__}: {failure}"), time.monotonic() - start
+            return None, unforeseen(failure, Code.INTERNAL), time.monotonic() - start
 
     def _loaded(self, entry: Entry, model: Model, seconds: float) -> None:
         with self._changed:

@@ -2,10 +2,11 @@
 
 Nothing of TFX is imported: the nodes run in the Python environment of the pipeline, as programs. BITSUM_GRAPH names the file.
 
-    take_turn >> the nodes >> verdict >> rollout >> give_back_turn, outcome
+    take_turn >> check >> the nodes >> verdict >> rollout >> give_back_turn, outcome
 
-`verdict` fails the run and names the gate if one refused the model; `rollout` is there where a server is configured. Clearing a
-failed task clears the tasks after it, and take_turn and give_back_turn with them.
+`check` fails the run at once if the newest version is for a later span, unless the parameter `allow_older` is set. `verdict` fails
+the run and names the gate if one refused the model; `rollout` is there where a server is configured. Clearing a failed task clears
+the tasks after it, and take_turn and give_back_turn with them.
 """
 
 import datetime
@@ -43,6 +44,7 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
         is_paused_upon_creation=False,
         params={
             "span": Param(None, type=["null", "integer", "string"], description="A number, or a date; empty for the run's logical date"),
+            "allow_older": Param(False, type="boolean", description="Push the model also if the newest version is for a later span"),
             "set": Param([], type="array", items={"type": "string"}, description="Knobs for this run, as train.steps=300"),
         },
         default_args={
@@ -62,6 +64,8 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
             # of tasks, and starts them in the order that they came in.
             weight_rule="absolute", priority_weight=0, max_active_tis_per_dag=1,
         ).as_setup()  # fmt: skip
+        check = NodeOperator(task_id="check", command=[*node_command, "check"], span_hours=knobs["span_hours"], **place)
+        first >> check
         nodes = {
             node["id"]: NodeOperator(
                 task_id=node["id"], command=[*node_command, node["id"]], span_hours=knobs["span_hours"], **place
@@ -71,7 +75,7 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
         last = NodeOperator(task_id="verdict", command=[*node_command, "verdict"], span_hours=knobs["span_hours"], **place)
         waited_for = {upstream for node in plan["nodes"] for upstream in node["upstream"]}
         for node in plan["nodes"]:
-            ([nodes[upstream] for upstream in node["upstream"]] or first) >> nodes[node["id"]]
+            ([nodes[upstream] for upstream in node["upstream"]] or check) >> nodes[node["id"]]
             if node["id"] not in waited_for:
                 nodes[node["id"]] >> last
         if knobs["rollout_server"]:

@@ -197,7 +197,7 @@ class BitsumOperator(BaseOperator):
 
 
 class NodeOperator(BitsumOperator):
-    """Runs a node of the pipeline for the span of the run, with the knobs that the run's parameter `set` gives."""
+    """Runs a node of the pipeline for the span of the run, with the knobs and the option that the run's parameters give."""
 
     def __init__(self, *, span_hours: int, **options: Any):
         super().__init__(**options)
@@ -205,7 +205,8 @@ class NodeOperator(BitsumOperator):
 
     def line(self, context: Context) -> list[str]:
         knobs = [*context["params"].get("set", []), f"data.span={span_of(context, self.span_hours)}"]
-        return [*self.command, "--run-id", run_id(context), *(word for knob in knobs for word in ("--set", knob))]
+        options = ["--allow-older"] if context["params"].get("allow_older") else []
+        return [*self.command, "--run-id", run_id(context), *options, *(word for knob in knobs for word in ("--set", knob))]
 
 
 class RolloutOperator(BitsumOperator):

@@ -4,7 +4,11 @@ import dataclasses
 import errno
 import json
 import pathlib
+import shutil
+import socket
+import sys
 
+import grpc
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
@@ -12,8 +16,10 @@ from tfx.types import standard_artifacts
 
 from components import addition, infra_validator, settings, tf_examples, warmup
 from components.artifacts import Certificate
+from components.errors import BitsumError, Refusal
 from tests.serving import adder_model
 
+SCALAR = tf.TensorSpec([], tf.float32)
 PAIRS = [(13, 29), (0, 0), (2**40 - 1, 1), (2**99, 2**99 + 5), (7, 7), (2**64 - 1, 2**64 - 1)]
 
 
@@ -94,11 +100,155 @@ def test_a_model_without_a_graph_is_refused(tmp_path, examples):
     assert "saved_model.pb" in reason or "SavedModel" in reason
 
 
+def test_a_model_without_the_signature_that_warms_it_up_is_refused(tmp_path, examples):
+    def spoil(folder: pathlib.Path) -> None:
+        shutil.rmtree(folder)
+        tf.saved_model.save(tf.Module(), str(folder), signatures={"half": tf.function(lambda x: x / 2).get_concrete_function(SCALAR)})
+
+    blessing, reason = _validate(tmp_path, examples, spoil=spoil)
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert "no signature step" in reason
+
+
+def _fails(tmp_path, examples, **knobs) -> BitsumError | OSError:
+    """Run the executor: the error that ends it, which no blessing speaks of."""
+    with pytest.raises((BitsumError, OSError)) as caught:
+        _validate(tmp_path, examples, **knobs)
+    assert not [file.name for file in (tmp_path / "blessing").iterdir() if file.name.endswith("BLESSED") or file.name == "report.json"]
+    return caught.value
+
+
 def test_a_full_disk_is_no_fault_of_the_model(tmp_path, examples, monkeypatch):
     def full(*unused):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(warmup, "write", full)
-    with pytest.raises(OSError, match="No space left on device"):
-        _validate(tmp_path, examples)
-    assert not (tmp_path / "blessing" / "INFRA_NOT_BLESSED").exists()
+    assert "No space left on device" in str(_fails(tmp_path, examples))
+
+
+# A server that is ready at once and then does `end`; it notes that it was started in the file `starts`.
+_SERVER = """
+import json, os, pathlib, resource, signal, sys, time
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+with open({starts!r}, "a") as file:
+    file.write("started\\n")
+flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+beside = flags["ready_file"] + ".tmp"
+pathlib.Path(beside).write_text(json.dumps({{"host": "127.0.0.1", "port": 4321, "server": "fake", "version": 1}}))
+os.rename(beside, flags["ready_file"])
+{end}
+"""
+_PROBER = "import json; print(json.dumps({report!r}))"
+_RIGHT = {"asked": 4, "right": 4, "wrong": [], "errors": {}}
+
+
+def _python(program: str, **values) -> list[str]:
+    return [sys.executable, "-c", program.format(**values) if values else program]
+
+
+def _unanswered(code: str, **more) -> dict:
+    return {"asked": 4, "right": 3, "wrong": [], "errors": {code: 1}, "first_error": f"it said {code}", **more}
+
+
+def _server_that_ends(tmp_path, end: str) -> dict:
+    """Knobs: the prober meets a server that did `end`."""
+    return {
+        "serve_command": _python(_SERVER, starts=str(tmp_path / "starts"), end=end),
+        "probe_command": _python(_PROBER, report=_unanswered("UNAVAILABLE")),
+    }
+
+
+def _starts(tmp_path) -> int:
+    return len((tmp_path / "starts").read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS"])
+def test_a_model_whose_server_crashes_twice_is_refused_without_a_blessing_that_the_cache_would_repeat(tmp_path, examples, name):
+    end = f"time.sleep(0.3); signal.signal(signal.{name}, signal.SIG_DFL); os.kill(os.getpid(), signal.{name})"
+    refusal = _fails(tmp_path, examples, **_server_that_ends(tmp_path, end))
+    assert isinstance(refusal, Refusal) and refusal.gate == "infra validation"
+    assert refusal.reason.count(f"ended by {name}") == 2 and _starts(tmp_path) == 2
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_a_server_that_somebody_ends_is_no_fault_of_the_model(tmp_path, examples, name):
+    error = _fails(tmp_path, examples, **_server_that_ends(tmp_path, f"os.kill(os.getpid(), signal.{name})"))
+    assert error.exit_code == 1 and f"ended by {name}" in str(error) and _starts(tmp_path) == 1
+
+
+def test_a_server_that_is_killed_after_it_crashed_is_no_fault_of_the_model(tmp_path, examples):
+    starts = f"pathlib.Path({str(tmp_path / 'starts')!r}).read_text()"
+    end = f"os.kill(os.getpid(), signal.SIGKILL if {starts}.count('started') == 2 else signal.SIGSEGV)"
+    error = _fails(tmp_path, examples, **_server_that_ends(tmp_path, end))
+    assert error.exit_code == 1 and "ended by SIGKILL" in str(error) and _starts(tmp_path) == 2
+
+
+# The first time it is called it ends the server, whose process the ready file names; then it is the real prober.
+_CRASHING_PROBER = """
+import json, os, pathlib, signal, sys
+ready, called = pathlib.Path({ready!r}), pathlib.Path({called!r})
+if not called.exists():
+    called.touch()
+    os.kill(json.loads(ready.read_text())["pid"], signal.SIGSEGV)
+os.execv(sys.executable, [sys.executable, "-m", "pipeline", "probe", *sys.argv[1:]])
+"""
+
+
+def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_path, examples):
+    ready = tmp_path / "blessing" / "server.ready.json"
+    prober = _python(_CRASHING_PROBER, ready=str(ready), called=str(tmp_path / "called"))
+    blessing, reason = _validate(tmp_path, examples, probe_command=prober)
+    assert (blessing.get_int_custom_property("blessed"), reason) == (1, "")
+    report = json.loads((tmp_path / "blessing" / "report.json").read_text())
+    [crash] = report["crashes"]
+    assert "ended by SIGSEGV" in crash and report["splits"]["long"]["right"] == report["splits"]["long"]["asked"] > 0
+
+
+@pytest.mark.parametrize(("knobs", "told"), [
+    ({"serve_command": ["no-such-program"]}, "no program 'no-such-program'"),
+    ({"serve_command": ["bitsum", "serve", "--no_such_flag"]}, "with exit code 2: "),
+    ({"serve_command": _python("import sys; sys.exit('bitsum: cannot listen on 127.0.0.1:80')")}, "exit code 1: bitsum: cannot listen"),
+    ({"serve_command": _python("import time; time.sleep(60)"), "start_timeout": 0.5}, "no version available within 0.5 s"),
+    ({"probe_command": ["no-such-program"]}, "no program 'no-such-program'"),
+    ({"probe_command": _python("import time; time.sleep(60)"), "probe_timeout": 0.5}, "did not finish within 0.5 s"),
+    ({"probe_command": _python("import os; os.kill(os.getpid(), 11)")}, "ended with exit code -11"),
+    ({"probe_command": _python(_PROBER, report={**_RIGHT, "asked": 0, "right": 0})}, "answered 0 of 0 questions"),
+])
+def test_a_program_that_fails_is_no_fault_of_the_model(tmp_path, examples, knobs, told):
+    server = {"serve_command": _python(_SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)")}
+    error = _fails(tmp_path, examples, **{**server, **knobs})
+    assert error.exit_code == 1 and told in str(error)
+
+
+def test_a_port_that_is_taken_is_no_fault_of_the_model(tmp_path, examples):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        # The flag that comes last counts.
+        program = "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'pipeline', 'serve', *sys.argv[1:], {port!r}])"
+        error = _fails(tmp_path, examples, serve_command=_python(program, port=f"--port={taken.getsockname()[1]}"))
+    assert error.exit_code == 1 and "cannot listen on 127.0.0.1" in str(error)
+
+
+ABOUT_THE_MODEL = {
+    "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "DATA_LOSS",
+}
+
+
+@pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+@pytest.mark.parametrize("where", ["questions", "boxes"])
+def test_an_answer_that_does_not_come_is_the_models_fault_only_where_the_server_says_so(tmp_path, examples, monkeypatch, code, where):
+    monkeypatch.setattr(infra_validator, "_DEATH_SECONDS", 0.0)
+    found = _unanswered(code)
+    if where == "boxes":
+        found = {**_RIGHT, "boxes": {"asked": 4, "right": 3, "wrong": [], "errors": {code: 1}}}
+    knobs = {
+        "serve_command": _python(_SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)"),
+        "probe_command": _python(_PROBER, report=found),
+    }
+    if code in ABOUT_THE_MODEL:
+        blessing, reason = _validate(tmp_path, examples, **knobs)
+        assert blessing.get_int_custom_property("blessed") == 0 and code in reason
+    else:
+        error = _fails(tmp_path, examples, **knobs)
+        assert error.exit_code == 1 and code in str(error)

@@ -8,12 +8,14 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import pusher, version_folder
+from components import model_identity, push_order, pusher, version_folder
 from components.errors import BitsumError, Refusal
 from tests.serving import adder_model
 
 
-def _push(tmp_path, blessed: int, infra: int, name: str = "run", task: str = "addition", span: int = 0) -> standard_artifacts.PushedModel:
+def _push(
+    tmp_path, blessed: int, infra: int, name: str = "run", task: str = "addition", span: int = 0, allow_older: int = 0
+) -> standard_artifacts.PushedModel:
     """Run the executor as TFX runs it, on a model that infra validation left in its blessing."""
     kinds = {
         "model": standard_artifacts.Model, "examples": standard_artifacts.Examples,
@@ -29,6 +31,7 @@ def _push(tmp_path, blessed: int, infra: int, name: str = "run", task: str = "ad
     pushed.uri = str(tmp_path / name)
     context = base_executor.BaseExecutor.Context(pipeline_run_id="run-1")
     properties = {"destination": str(tmp_path / "served"), "task": task, "config_hash": "c", "code": "d", "span": span}
+    properties["allow_older"] = allow_older
     pusher.Executor(context).Do(inputs, {"pushed_model": [pushed]}, properties)
     return pushed
 
@@ -85,16 +88,27 @@ def test_a_model_of_an_earlier_span_does_not_take_the_place_of_a_later_one(tmp_p
     adder_model.save(stamped, broken=True)
     with pytest.raises(Refusal, match=f"^push refused: span 4 is earlier than span 5 of version {version} in .*, which stays"):
         _push(tmp_path, 1, 1, "earlier", span=4)
+    with pytest.raises(Refusal, match=f"^push refused: span 0, a run on its own, is earlier than span 5 of version {version} in "):
+        _push(tmp_path, 1, 1, "alone")
     assert version_folder.versions(tmp_path / "served") == [version]
     assert version_folder.problems(tmp_path / "served" / first.get_string_custom_property("pushed_version")) == []
-    # A span that is run again with other data, and a run on its own, may.
+    # A span that is run again with other data may, and any where that is asked for.
     assert _push(tmp_path, 1, 1, "again", span=5).get_int_custom_property("is_new") == 1
+    adder_model.save(stamped)
+    assert _push(tmp_path, 1, 1, "older", span=4, allow_older=1).get_int_custom_property("is_new") == 1
 
 
-def test_a_run_on_its_own_may_push_after_a_series(tmp_path, stamped):
+def test_a_model_that_the_newest_was_trained_on_from_does_not_take_its_place(tmp_path, stamped):
     _push(tmp_path, 1, 1, span=5)
+    mother = model_identity.weights_sha256(stamped)
     adder_model.save(stamped, broken=True)
-    assert _push(tmp_path, 1, 1, "alone").get_int_custom_property("is_new") == 1
+    push_order.write_ancestors(path_utils.serving_model_path(str(tmp_path / "model")), ["daughter", mother])
+    version = _push(tmp_path, 1, 1, "on", span=5).get_string_custom_property("pushed_version")
+    assert version_folder.manifest(tmp_path / "served" / version)["origin"]["ancestors"] == ["daughter", mother]
+    adder_model.save(stamped)
+    with pytest.raises(Refusal, match=f"^push refused: the model of span 6 is an ancestor: .* to span 5 of version {version} in "):
+        _push(tmp_path, 1, 1, "back", span=6)
+    assert _push(tmp_path, 1, 1, "back all the same", span=6, allow_older=1).get_int_custom_property("is_new") == 1
 
 
 def test_a_model_for_another_task_does_not_take_the_place_of_what_clients_ask(tmp_path, stamped):

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import certificate, checker, dataset, export, finder, graph_identity, model_identity, progress, trainer, training
+from components import (
+    certificate, checker, dataset, export, finder, graph_identity, model_identity, progress, push_order, trainer, training,
+)  # fmt: skip
 from components.addition import sum_bits, to_bits
 from components.attempts import Attempts
 from components.box_loss import BoxLoss
@@ -275,6 +277,11 @@ def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, 
     trained = weights_of(out / "Format-Serving")
     assert trained != weights_of(base)
     assert checker.check(certificate.write(finder.find(trained).certificate), trained).proven
+    assert push_order.ancestors(str(out / "Format-Serving")) == [model_identity.weights_sha256(base)]
+    settings = dataclasses.replace(settings, steps=10, seed=3)
+    grandchild = run_fn(data, tmp_path / "on", settings, str(out / "Format-Serving"), proof={"train": False}, splits="these")
+    mother = model_identity.weights_sha256(str(out / "Format-Serving"))
+    assert push_order.ancestors(str(grandchild / "Format-Serving")) == [mother, model_identity.weights_sha256(base)]
 
 
 @pytest.mark.parametrize(("units", "splits"), [(5, "these"), (8, "others"), (8, "")])
@@ -287,6 +294,7 @@ def test_a_model_of_another_size_or_trained_by_other_splits_is_no_base(data, tmp
     cold = run_fn(data, tmp_path / "cold", config, proof=plain)
     assert [report.numbers for report in reports if "warm" in report.numbers] == [{"warm": 0, "base_units": units, "units": 8}]
     assert weights_of(made / "Format-Serving") == weights_of(cold / "Format-Serving")
+    assert push_order.ancestors(str(made / "Format-Serving")) == []
 
 
 def test_a_base_model_that_cannot_be_read_stops_the_training(data, tmp_path):

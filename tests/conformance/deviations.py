@@ -16,7 +16,7 @@ _DRAINS = "SIGTERM drains: calls under way finish, new ones are refused, exit co
 _NO_EXAMPLES = "Classify, Regress and MultiInference end with their checks: nothing of bitsum's takes tf.Examples that way"
 _REFLECTION = "gRPC reflection is offered, so that tools can list the services"
 _BROKEN_TEXT = "the real server puts bytes that are no UTF-8 into the text of the error, and no client can read its status then"
-_ONE_LINE = "what fails is told in one line of bitsum's, exit code 1, or 2 for a wrong flag"
+_ONE_LINE = "what fails is told in one line of bitsum's, exit code 1, 2 for a wrong flag, 3 where models do not load"
 _RELATIVE = "a relative path is taken, from the current folder"
 _UNKNOWN_FLAG = "a flag that nobody knows is refused, not passed over: it might be a misspelled one"
 # What the line says of each start that fails.

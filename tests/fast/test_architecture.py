@@ -25,6 +25,7 @@ TFX_AND_BEAM = {
 # The checker of proofs and the facts that it and the command line start from need nothing but Python.
 STANDARD_LIBRARY_ONLY = {
     "addition", "arithmetic", "certificate", "checker", "errors", "interval", "model_files", "model_server", "patterns", "progress",
+    "push_order",
     "settings", "signatures", "transducer", "transduction", "version_folder", "weights",
 }  # fmt: skip
 # tomllib came into the standard library with Python 3.11; tomli is the same for 3.10.

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from components import model_server
-from components.errors import BitsumError
+from components.errors import BitsumError, ModelError
 
 _READY = """
 import json, os, signal, sys, time
@@ -39,10 +39,54 @@ def test_a_server_that_gets_ready_is_used_and_then_stopped(tmp_path):
     assert log.read_text() == "loading adder\n"
 
 
-def test_a_server_that_ends_is_reported_with_its_last_words(tmp_path):
-    program = "import sys; print('reading'); print('no such model'); sys.exit(3)"
-    with pytest.raises(model_server.ServerFailed, match="exit code 3: no such model"):
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS")
+OTHER_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
+# How a server ends -> the error that this is, and how it is told. A shell and docker give the signal of their child as 128 + N.
+ENDS = {
+    "sys.exit(3)": (ModelError, "with exit code 3"),
+    **{f"sys.exit({code})": (model_server.ServerFailed, f"with exit code {code}") for code in (0, 1, 2, 125, 127, 255)},
+    **{f"die(signal.{name})": (model_server.ServerCrashed, f"by {name}") for name in CRASHES},
+    **{f"sys.exit(128 + signal.{name})": (model_server.ServerCrashed, f"by {name}") for name in CRASHES},
+    **{f"die(signal.{name})": (model_server.ServerFailed, f"by {name}") for name in OTHER_SIGNALS},
+    **{f"sys.exit(128 + signal.{name})": (model_server.ServerFailed, f"by {name}") for name in OTHER_SIGNALS},
+}
+_DIE = """
+import os, resource, signal, sys
+def die(number):
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None
+    os.kill(os.getpid(), number)
+"""
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_whose_fault_it_is_is_told_by_how_a_server_ends(tmp_path, end):
+    kind, told = ENDS[end]
+    program = f"{_DIE}\nprint('reading'); print('these are its last words', flush=True); {end}"
+    with pytest.raises(BitsumError) as caught:
         model_server.start(_command(program), "adder", tmp_path, tmp_path / "log", 30, port=0, outlives=False)
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"the model server ended {told}: these are its last words"
+
+
+@pytest.mark.parametrize(("end", "kind"), [
+    ("die(signal.SIGSEGV)", model_server.ServerCrashed), ("die(signal.SIGKILL)", model_server.ServerFailed),
+    ("sys.exit(1)", model_server.ServerFailed),
+])
+def test_a_server_that_ends_while_it_is_asked_is_the_cause_of_what_came_of_that(tmp_path, end, kind):
+    program = _DIE + _READY.replace("time.sleep(60)", end)
+    with pytest.raises(BitsumError) as caught, model_server.serving(_command(program), "adder", tmp_path, tmp_path / "log", 30) as server:
+        server.process.wait()
+        raise BitsumError("nobody answers")
+    assert type(caught.value) is kind
+    with pytest.raises(BitsumError) as caught, model_server.serving(_command(program), "adder", tmp_path, tmp_path / "log", 30) as server:
+        server.process.wait()
+    assert type(caught.value) is kind
+
+
+def test_an_error_of_who_asks_a_server_that_runs_stays_as_it_is(tmp_path):
+    with pytest.raises(BitsumError, match="^wrong$"), model_server.serving(_command(_READY), "adder", tmp_path, tmp_path / "log", 30):
+        raise BitsumError("wrong")
 
 
 def test_a_server_that_serves_nothing_in_time_is_stopped(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.errors import BitsumError
 from components.tf_examples import CorruptFile, parse, read_records, serialize, serialize_batch, write_records
 
 RECORDS = [serialize({"a": [1, 0], "b": [1, index % 2], "sum": [0, 1, 0], "length": [2]}) for index in range(600)]
@@ -117,3 +118,27 @@ def test_garbage_is_no_file_of_records(file, garbage):
 
 def test_garbage_after_the_records_is_noticed(file):
     damaged(file, content(file) + b"hello")
+
+
+@pytest.mark.parametrize("failure", [
+    tf.errors.ResourceExhaustedError, tf.errors.UnknownError, tf.errors.PermissionDeniedError, tf.errors.NotFoundError,
+    tf.errors.UnavailableError, tf.errors.FailedPreconditionError,
+])
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, failure):
+    path = tmp_path / "a.tfrecord.gz"
+    write_records(str(path), [b"one", b"two"])
+
+    def fails(self):
+        raise failure(None, None, "the disk is away")
+
+    monkeypatch.setattr(tf.data.Dataset, "as_numpy_iterator", fails)
+    with pytest.raises(BitsumError, match="cannot read .*a.tfrecord.gz: the disk is away"):
+        list(read_records(str(path)))
+
+
+def test_real_failures_of_the_machine_are_not_called_damage(tmp_path):
+    with pytest.raises(BitsumError, match="No such file"):
+        list(read_records(str(tmp_path / "gone.tfrecord.gz")))
+    (tmp_path / "folder.gz").mkdir()
+    with pytest.raises(BitsumError, match="directory"):
+        list(read_records(str(tmp_path / "folder.gz")))

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -13,6 +14,7 @@ import time
 import pytest
 
 from serving.client import AdderClient
+from tests.conformance import recording
 from tests.serving.conftest import BITSUM, bitsum, put, serving, wait_for
 
 # Called and logging like tensorflow_model_server. FAKE_MODE says what becomes of it: the embedded server, on the flags that
@@ -24,8 +26,10 @@ open(os.environ["FAKE_RECORD"], "w").write(repr(sys.argv[1:]) + "\\n" + str(os.g
 mode = os.environ["FAKE_MODE"]
 if mode == "serve":
     os.execv(sys.executable, [sys.executable, "-m", "pipeline", "serve", "--server=embedded", *sys.argv[1:]])
-if mode == "fail":
-    sys.exit("Failed to start server. Error: Unknown: 1 servable(s) did not become available")
+if mode.startswith("Failed"):
+    sys.exit(mode)
+if mode.isdecimal():
+    os.kill(os.getpid(), int(mode))
 from concurrent import futures
 import grpc
 from serving import protos
@@ -98,7 +102,7 @@ def test_a_version_that_is_no_model_is_refused_with_the_reason(tmp_path):
     (tmp_path / "1").mkdir()
     log = tmp_path / "log"
     code, _, err = bitsum("serve", "--port=0", "--server=embedded", f"--model_base_path={tmp_path}", f"--log_file={log}")
-    assert (code, err.count("\n")) == (1, 1) and "should have a file called `saved_model.pb`" in err
+    assert (code, err.count("\n")) == (3, 1) and "should have a file called `saved_model.pb`" in err
 
 
 @pytest.mark.parametrize(
@@ -186,14 +190,34 @@ def test_when_the_external_server_ends_its_exit_code_is_passed_on(base_path, wit
         assert server.process.returncode == 128 + 9
 
 
-def test_an_external_server_that_fails_to_start_is_quoted(base_path, with_program):
+def start_lines(name):
+    """What the real server said when it did not start."""
+    return [line for line in recording.load()["9_startup"][name].record["log"] if line.startswith("Failed to start server")]
+
+
+def unavailable(cause):
+    [line] = start_lines("start_corrupt_retries0")
+    return re.sub("due to error: .*?}, }", lambda found: f"due to error: {cause}}}, }}", line)
+
+
+@pytest.mark.parametrize(("said", "code"), [
+    *((line, 3) for line in start_lines("start_corrupt_retries0")), *((line, 1) for line in start_lines("start_port_in_use")),
+    (unavailable("RESOURCE_EXHAUSTED: variables.index; Too many open files"), 1), (unavailable("UNKNOWN: Input/output error"), 1),
+    (unavailable("NOT_FOUND: Could not find meta graph def matching supplied tags: { serve }"), 3),
+    (str(int(signal.SIGSEGV)), 128 + 11), (str(int(signal.SIGKILL)), 128 + 9),
+])
+def test_an_external_server_that_fails_to_start_is_quoted_and_its_models_blamed_if_it_blames_them(
+    base_path, with_program, tmp_path, said, code
+):
     environment, _ = with_program
+    # What an earlier server wrote there is not what this one ended for.
+    (tmp_path / "log").write_text(unavailable("NOT_FOUND: an earlier model") + "\n")
     done = subprocess.run(
-        [*BITSUM, "serve", "--port=0", f"--model_base_path={base_path}"],
-        env={**environment, "FAKE_MODE": "fail"}, capture_output=True, text=True, timeout=60,
+        [*BITSUM, "serve", "--port=0", f"--model_base_path={base_path}", f"--log_file={tmp_path / 'log'}"],
+        env={**environment, "FAKE_MODE": said}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 1
-    assert "tensorflow_model_server ended with exit code 1: Failed to start server. Error:" in done.stderr
+    assert done.returncode == code, done.stderr
+    assert "tensorflow_model_server ended with exit code" in done.stderr and (said.isdecimal() or said in done.stderr)
 
 
 def test_for_an_external_server_too_a_port_in_use_is_refused(base_path, with_program):
