@@ -38,16 +38,18 @@ def fresh(save: Callable[[str], None]) -> Graph:
         return Graph(model_dir)
 
 
-def differences(model_dir: str | pathlib.Path, expected: Graph) -> list[str]:
-    """What distinguishes the graph of a SavedModel from the expected one, one line each, at most `MOST`; empty where they are the same.
+def differences(model_dir: str | pathlib.Path, *expected: Graph) -> list[str]:
+    """What distinguishes the graph of a SavedModel from the nearest of the expected ones, one line each, at most `MOST`.
+
+    Empty where it is one of them. The nearest is the one that the fewest lines tell it from.
 
     Raises:
         BitsumError: there is no readable SavedModel.
     """
     graph = Graph(model_dir)
     found = [f"there is a file {name}, which a server may read" for name in _OTHER_FILES if (pathlib.Path(model_dir) / name).exists()]
-    if graph.sha256() != expected.sha256():
-        found += graph_differences.explained(graph, expected, MOST)
+    if graph.sha256() not in {one.sha256() for one in expected}:
+        found += min((graph_differences.explained(graph, one) for one in expected), key=len)
     found += _wrongly_restored(graph)
     return found[:MOST]
 

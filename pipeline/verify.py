@@ -6,11 +6,12 @@ TensorFlow to export the cell anew, or with --graph-sha256, the hash of a graph 
 With --json, one object on one line:
 
     {"proven": true, "reason": "proven: addition of any length", "where": "", "margin": 3.9, "slack": 1e-06, "evaluations": 20,
-     "task": "addition", "units": 16, "weights_sha256": "...", "graph_sha256": "...", "graph_compared_with": "cell",
+     "task": "addition", "units": 16, "weights_sha256": "...", "export_format": 2, "graph_sha256": "...", "graph_compared_with": "cell",
      "graph_differences": [], "not_checked": ["the kernels of the server that runs it"], "model": "...",
      "certificate": "..."}
 
 margin: worst distance of a logit from 0; slack: least distance of an image from the side of its box; null where there is none.
+export_format: as components.export_format; of the graph, which is compared with the cell in that format.
 graph_compared_with: "cell", "hash" or null. Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model,
 or a damaged one.
 """
@@ -23,7 +24,7 @@ import pathlib
 import tempfile
 from typing import Any
 
-from components import certificate, checker
+from components import certificate, checker, export_format
 from components.errors import BitsumError, ConfigError, Refusal
 from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
@@ -31,6 +32,7 @@ from pipeline import config as configuration
 _PROVEN, _REFUSED = 0, Refusal.exit_code
 _CELL, _HASH = "cell", "hash"
 _SAME_GRAPH = {_CELL: "the graph is the cell's", _HASH: "the graph has the hash given"}
+_UNNUMBERED = "exported before its format had a number, with the signatures add_bits and add_packed"
 _GRAPH = "the graph (--graph compares it with the cell)"
 _KERNELS = "the kernels of the server that runs it"
 
@@ -60,13 +62,15 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give either MODEL_DIR, or --server HOST:PORT and perhaps --all-floats")
     if args.server:
         return _qualified(args)
-    from components import graph_identity, saved_weights
+    from components import saved_weights
+    from components.canonical_graph import Graph
 
     model_dir = pathlib.Path(args.model_dir)
     if not model_dir.is_dir():
         raise BitsumError(f"{model_dir} is no folder: give the one that holds saved_model.pb")
     weights = saved_weights.read(model_dir)
-    sha256 = graph_identity.graph_sha256(model_dir)
+    graph = Graph(model_dir)
+    sha256 = graph.sha256()
     compared_with = _CELL if args.graph else _HASH if args.graph_sha256 else None
     found = _graph_differences(args, sha256, weights.units)
     path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
@@ -78,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         "task": args.task,
         "units": weights.units,
         "weights_sha256": "" if weights.problem() else weights.sha256(),
+        "export_format": export_format.of(graph),
         "graph_sha256": sha256,
         "graph_compared_with": compared_with,
         "graph_differences": found,
@@ -133,6 +138,8 @@ def _line(report: dict[str, Any]) -> str:
     facts[:0] = [f"{name} {value:.6g}" for name, value in known if value is not None]
     if report["graph_compared_with"] and not report["graph_differences"]:
         facts.append(_SAME_GRAPH[report["graph_compared_with"]])
+    if report["export_format"] == export_format.FIRST:
+        facts.append(_UNNUMBERED)
     facts.append("not checked: " + ", ".join(report["not_checked"]))
     return f"{_heading(report)}; " + "; ".join(facts)
 
