@@ -18,7 +18,7 @@ other names are the same for every task; `sum` holds the task's outputs, as `com
 name. Models of the first format (components.export_format) have `add_bits` and `add_packed` whatever their task is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 SERVING_DEFAULT = "serving_default"
 STEP = "step"
@@ -31,7 +31,7 @@ SUM = "sum"
 LENGTH = "length"
 LOGITS = "logits"
 
-_BITS = "_bits"
+_BITS, _PACKED = "_bits", "_packed"
 
 
 def bits(verb: str) -> str:
@@ -41,7 +41,7 @@ def bits(verb: str) -> str:
 
 def packed(verb: str) -> str:
     """The name of the signature for packed bits."""
-    return f"{verb}_packed"
+    return f"{verb}{_PACKED}"
 
 
 def verbs(names: Iterable[str]) -> list[str]:
@@ -51,6 +51,16 @@ def verbs(names: Iterable[str]) -> list[str]:
     ['subtract']
     """
     return [name.removesuffix(_BITS) for name in names if name.endswith(_BITS)]
+
+
+def called(name: str, known: Collection[str]) -> str:
+    """How a model with the signatures `known` calls the signature `name`, if only by another verb.
+
+    >>> called("add_packed", ["serving_default", "subtract_bits", "step", "subtract_packed"])
+    'subtract_packed'
+    """
+    kind = next((kind for kind in (_BITS, _PACKED) if name.endswith(kind)), "")
+    return name if name in known or not kind else next((verb + kind for verb in verbs(known)), name)
 
 
 # What addition is named by, and every task of the first format.
