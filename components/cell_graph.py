@@ -1,8 +1,8 @@
-"""Is the graph of an exported model the cell's? Compared with fresh exports of it, made here."""
+"""Is the graph of an exported model the cell's? Compared with fresh exports of it, made here, in the model's own format."""
 
 import functools
 
-from components import export, graph_identity
+from components import export, export_format, graph_identity
 from components.canonical_graph import Graph
 from components.carry_select import CarrySelect
 from components.gru import GRU
@@ -13,20 +13,23 @@ from components.transducer import Transducer
 def differences(model: str, units: int, task: Transducer, knobs: Proof) -> list[str]:
     """How the graph of the SavedModel in `model` differs from the exports of a cell of `units`; empty where it is one of them.
 
-    There are two: one adds long numbers in chunks side by side, as `knobs` has it, the other bit by bit.
+    There are two: one adds long numbers in chunks side by side, as `knobs` has it, the other bit by bit. The differences are those
+    from the nearer one.
 
     Raises:
         BitsumError: there is no readable SavedModel.
     """
-    found: list[str] = []
-    for parallel in (CarrySelect(task, knobs.parallel_above, knobs.chunk), None):
-        found = graph_identity.differences(model, _expected(units, parallel))
-        if not found:
-            break
-    return found
+    form = export_format.of(Graph(model))
+    if not export_format.FIRST <= form <= export_format.LATEST:
+        known = f"{export_format.FIRST} to {export_format.LATEST}"
+        return [f"it has the export format {form}, and {known} are compared here: use the bitsum that exported it"]
+    in_chunks = _expected(units, task, CarrySelect(task, knobs.parallel_above, knobs.chunk), form)
+    if not graph_identity.differences(model, in_chunks):
+        return []
+    return graph_identity.differences(model, in_chunks, _expected(units, task, None, form))
 
 
 # A process that looks at several models makes each export once: it takes seconds, and depends on nothing else.
 @functools.lru_cache(maxsize=4)
-def _expected(units: int, parallel: CarrySelect | None) -> Graph:
-    return graph_identity.fresh(lambda folder: export.save(GRU(units), folder, parallel))
+def _expected(units: int, task: Transducer, parallel: CarrySelect | None, form: int) -> Graph:
+    return graph_identity.fresh(lambda folder: export.save(GRU(units), folder, parallel, task, form))

@@ -12,19 +12,29 @@ from typing import Any
 
 import tensorflow as tf
 
-from components import graph_checks, packed_bits, signatures
+from components import export_format, graph_checks, packed_bits, signatures
 from components.carry_select import CarrySelect
 from components.dataset import parse
 from components.errors import BitsumError
 from components.graph_checks import checked
 from components.gru import GRU
 from components.time_loop import TimeLoop
+from components.transducer import ADDITION, Transducer
 
 
-def save(cell: GRU, directory: str, parallel: CarrySelect | None = None) -> None:
+def save(
+    cell: GRU,
+    directory: str,
+    parallel: CarrySelect | None = None,
+    task: Transducer = ADDITION,
+    form: int = export_format.LATEST,
+) -> None:
     """Writes the SavedModel of `cell` to `directory`, which appears whole or not at all.
 
-    With `parallel`, which only a proven cell may have, long numbers are added chunk beside chunk.
+    Args:
+        parallel: with it, which only a proven cell may have, long numbers are added chunk beside chunk.
+        task: what the cell computes, by which the signatures are named.
+        form: the number of the export's format; an earlier one is for the comparison with a model of that format.
 
     Raises:
         BitsumError: `directory` is there already and not empty, or cannot be written.
@@ -33,7 +43,7 @@ def save(cell: GRU, directory: str, parallel: CarrySelect | None = None) -> None
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        tf.saved_model.save(cell, str(partial), signatures=functions(cell, parallel))
+        tf.saved_model.save(_root(cell, form), str(partial), signatures=functions(cell, parallel, export_format.verb(task, form)))
         partial.rename(target)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
@@ -42,7 +52,18 @@ def save(cell: GRU, directory: str, parallel: CarrySelect | None = None) -> None
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def functions(cell: GRU, parallel: CarrySelect | None = None) -> dict[str, tf.types.experimental.GenericFunction]:
+def _root(cell: GRU, form: int) -> tf.Module:
+    """The root object of the SavedModel: the cell's variables, and the number of the format where it has one."""
+    root = tf.Module()
+    for name, value in vars(cell).items():
+        if isinstance(value, tf.Variable):
+            setattr(root, name, value)
+    if form > export_format.FIRST:
+        setattr(root, export_format.child(form), tf.Module())
+    return root
+
+
+def functions(cell: GRU, parallel: CarrySelect | None, verb: str) -> dict[str, tf.types.experimental.GenericFunction]:
     """The functions of the exported model by signature name; shapes and dtypes stand in `components.signatures`."""
     bits = tf.TensorSpec([None, None], tf.int64)
     packed = tf.TensorSpec([None], tf.string)
@@ -57,7 +78,7 @@ def functions(cell: GRU, parallel: CarrySelect | None = None) -> dict[str, tf.ty
         return {signatures.SUM: total * own, signatures.LENGTH: length}
 
     @tf.function(input_signature=[bits, bits], autograph=False)
-    def add_bits(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
+    def on_bits(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
         a, b = checked([a, b], graph_checks.same_shape(a, b, "BT"), graph_checks.binary(a, b))
         return {signatures.SUM: _sum(cell, a, b, parallel)}
 
@@ -69,14 +90,14 @@ def functions(cell: GRU, parallel: CarrySelect | None = None) -> dict[str, tf.ty
         return {signatures.SUM: tf.cast(logits > 0, tf.int64), signatures.LOGITS: logits, signatures.STATE: state}
 
     @tf.function(input_signature=[packed, packed, states], autograph=False)
-    def add_packed(a: tf.Tensor, b: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
+    def on_packed(a: tf.Tensor, b: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
         right = graph_checks.same_shape(a, b, "B"), graph_checks.same_size(a, b), *_state_checks(state, a, cell)
         a, b, state = checked([a, b, state], *right)
         numbers, state = _numbers(cell, packed_bits.words_of_bytes(a, b), state, parallel)
         return {signatures.SUM: packed_bits.strings_of_numbers(numbers), signatures.STATE: state}
 
-    by_name = {signatures.SERVING_DEFAULT: serving_default, signatures.ADD_BITS: add_bits, signatures.STEP: step}
-    return by_name | {signatures.ADD_PACKED: add_packed}
+    by_name = {signatures.SERVING_DEFAULT: serving_default, signatures.bits(verb): on_bits, signatures.STEP: step}
+    return by_name | {signatures.packed(verb): on_packed}
 
 
 def _parsed(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -3,7 +3,6 @@
 Nodes are matched by name, functions by the nodes that call them, all else field by field.
 """
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,9 +15,9 @@ _LONGEST_VALUE = 80
 _COUNTER = re.compile(r"^__inference_+|_\d+$")
 
 
-def explained(graph: Graph, expected: Graph, most: int) -> list[str]:
-    """At most `most` differences, one line each, the function and the node named; at least one for graphs that differ."""
-    found = list(itertools.islice(_Comparison(graph, expected).lines(), most))
+def explained(graph: Graph, expected: Graph) -> list[str]:
+    """The differences, one line each, the function and the node named; at least one for graphs that differ."""
+    found = list(_Comparison(graph, expected).lines())
     return found or ["the graphs differ in what no line can name"]
 
 

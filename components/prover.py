@@ -12,10 +12,13 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import cell_graph, checker, finder, loaded_weights, model_files, picture, proof, saved_weights, settings, signatures
+from components import (
+    cell_graph, checker, export_format, finder, loaded_weights, model_files, picture, proof, saved_weights, settings, signatures,
+)  # fmt: skip
 from components import certificate as claims
 from components.addition import to_bits
 from components.artifacts import Certificate
+from components.canonical_graph import Graph
 from components.progress import report
 from components.transducer import TASKS
 
@@ -128,16 +131,17 @@ def prove(model: str, knobs: settings.Proof, task: str) -> proof.Proof:
     wrong_graph = cell_graph.differences(model, weights.units, TASKS[task], knobs)
     if wrong_graph:
         return proof.Proof("", f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)")
-    found = proof.attempt(weights, TASKS[task], _asked(model), knobs.search_seconds)
+    found = proof.attempt(weights, TASKS[task], _asked(model, task), knobs.search_seconds)
     report("prove", proven=int(found.proven), margin=found.margin or 0.0)
     return found
 
 
-def _asked(model: str) -> proof.Ask:
-    """The model, asked through `add_bits`."""
+def _asked(model: str, task: str) -> proof.Ask:
+    """The model, asked through its signature for bits."""
 
     def ask(a: int, b: int, length: int) -> list[int]:
-        function = tf.saved_model.load(model).signatures[signatures.ADD_BITS]
+        verb = export_format.verb(TASKS[task], export_format.of(Graph(model)))
+        function = tf.saved_model.load(model).signatures[signatures.bits(verb)]
         operands = {name: tf.constant([to_bits(value, length)], tf.int64) for name, value in ((signatures.A, a), (signatures.B, b))}
         return function(**operands)[signatures.SUM][0].numpy().tolist()
 

@@ -32,7 +32,8 @@ def run_fn(fn_args: Any) -> None:
     base = base_weights(fn_args.base_model, settings.units, splits)
     cell, outcome = training.train(settings, fn_args.train_files, fn_args.eval_files, fn_args.model_run_dir, proof, task, base)
     proven = outcome.margin is not None
-    export.save(cell, fn_args.serving_model_dir, CarrySelect(task, proof.parallel_above, proof.chunk) if proven else None)
+    parallel = CarrySelect(task, proof.parallel_above, proof.chunk) if proven else None
+    export.save(cell, fn_args.serving_model_dir, parallel, task)
     (pathlib.Path(fn_args.serving_model_dir).parent / SPLITS_FILE).write_text(splits)
     push_order.write_ancestors(fn_args.serving_model_dir, _lineage(fn_args.base_model) if base else [])
 

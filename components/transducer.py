@@ -30,13 +30,15 @@ class Transducer:
 
     `table` has the rows (state, symbol, output, next state), one for each state and symbol. `reading` says what the outputs
     stand for: an integer, "unsigned" or "signed" (two's complement), or, for "last", what the last output alone says, a bool.
-    `symbol` and `meaning` are the task as Python writes it and computes it, on integers from 0 up.
+    `symbol` and `meaning` are the task as Python writes it and computes it, on integers from 0 up. `verb` names the task in a
+    model's signatures (components.signatures) and on the command line.
 
     Raises:
         ValueError: the table lacks a row, has one twice, or holds something that is no state, symbol or bit.
     """
 
     name: str
+    verb: str
     inputs: tuple[Symbol, ...]
     states: tuple[int, ...]
     initial: int
@@ -121,11 +123,10 @@ class Transducer:
         return {"initial": self.initial, "table": table, "flush": [list(symbol) for symbol in self.flush], "reading": self.reading}
 
 
-def _over_pairs(name: str, reading: str, symbol: str, meaning: Callable[[int, int], int], step) -> Transducer:
+def _over_pairs(name: str, verb: str, reading: str, symbol: str, meaning: Callable[[int, int], int], step) -> Transducer:
     rows = tuple((state, pair, *step(*pair, state)) for state in (0, 1) for pair in PAIRS)
-    return Transducer(
-        name, inputs=PAIRS, states=(0, 1), initial=0, table=rows, flush=((0, 0),), reading=reading, symbol=symbol, meaning=meaning
-    )
+    shape = {"inputs": PAIRS, "states": (0, 1), "initial": 0, "flush": ((0, 0),)}
+    return Transducer(name, verb, table=rows, reading=reading, symbol=symbol, meaning=meaning, **shape)
 
 
 def _subtract(a: int, b: int, borrow: int) -> tuple[int, int]:
@@ -138,7 +139,7 @@ def _compare(a: int, b: int, verdict: int) -> tuple[int, int]:
     return verdict, verdict
 
 
-ADDITION = _over_pairs("addition", "unsigned", "+", operator.add, lambda a, b, carry: FULL_ADDER[a, b, carry])
-SUBTRACTION = _over_pairs("subtraction", "signed", "-", operator.sub, _subtract)
-COMPARISON = _over_pairs("comparison", "last", ">", operator.gt, _compare)
+ADDITION = _over_pairs("addition", "add", "unsigned", "+", operator.add, lambda a, b, carry: FULL_ADDER[a, b, carry])
+SUBTRACTION = _over_pairs("subtraction", "subtract", "signed", "-", operator.sub, _subtract)
+COMPARISON = _over_pairs("comparison", "compare", "last", ">", operator.gt, _compare)
 TASKS = {task.name: task for task in (ADDITION, SUBTRACTION, COMPARISON)}

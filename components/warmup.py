@@ -34,12 +34,14 @@ def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
     requests = [_request(model_name, signatures.SERVING_DEFAULT, {signatures.EXAMPLES: np.array(examples, dtype=object)})]
     for serialized in examples:
         a, b = _operands(serialized)
-        requests.append(_request(model_name, signatures.ADD_BITS, {signatures.A: a, signatures.B: b}))
         state = np.zeros((1, units), np.float32)
-        requests.append(_request(model_name, signatures.STEP, {signatures.A: a, signatures.B: b, signatures.STATE: state}))
-        if signatures.ADD_PACKED in known:
-            packed = {name: _packed(bits) for name, bits in ((signatures.A, a), (signatures.B, b))}
-            requests.append(_request(model_name, signatures.ADD_PACKED, packed | {signatures.STATE: state}))
+        bits = {signatures.A: a, signatures.B: b}
+        packed = {name: _packed(operand) for name, operand in bits.items()}
+        requests.append(_request(model_name, signatures.STEP, bits | {signatures.STATE: state}))
+        for verb in signatures.verbs(known):
+            requests.append(_request(model_name, signatures.bits(verb), bits))
+            if signatures.packed(verb) in known:
+                requests.append(_request(model_name, signatures.packed(verb), packed | {signatures.STATE: state}))
     file = model / WARMUP_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:

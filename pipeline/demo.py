@@ -85,7 +85,7 @@ def run_fn(fn_args: Any) -> None:
     bombed = GRU(weights.units)
     for name in NAMES:
         getattr(bombed, name).assign(getattr(weights, name))
-    export.save(bombed, fn_args.serving_model_dir)
+    export.save(bombed, fn_args.serving_model_dir, task=task)
 
 
 def _least_distance(cell: Any) -> float:

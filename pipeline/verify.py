@@ -7,12 +7,13 @@ compared before. A model with a file that no certified model has (`components.mo
 With --json, one object on one line:
 
     {"proven": true, "reason": "proven: addition of any length", "where": "", "margin": 3.9, "slack": 1e-06, "evaluations": 20,
-     "task": "addition", "units": 16, "weights_sha256": "...", "graph_sha256": "...", "graph_compared_with": "cell",
-     "graph_differences": [], "weight_differences": [], "foreign_files": [], "ignored_files": [],
+     "task": "addition", "units": 16, "weights_sha256": "...", "export_format": 2, "graph_sha256": "...",
+     "graph_compared_with": "cell", "graph_differences": [], "weight_differences": [], "foreign_files": [], "ignored_files": [],
      "not_checked": ["the kernels of the server that runs it"], "model": "...", "certificate": "..."}
 
 margin: worst distance of a logit from 0; slack: least distance of an image from the side of its box; null where there is none.
-units: null where nothing was read. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave behind.
+units, export_format: null where nothing was read; export_format is that of components.export_format, in which the graph is compared
+with the cell. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave behind.
 Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model, or a damaged one.
 """
 
@@ -24,7 +25,7 @@ import pathlib
 import tempfile
 from typing import Any
 
-from components import certificate, checker
+from components import certificate, checker, export_format
 from components.errors import BitsumError, ConfigError, Refusal
 from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
@@ -32,6 +33,7 @@ from pipeline import config as configuration
 _PROVEN, _REFUSED = 0, Refusal.exit_code
 _CELL, _HASH = "cell", "hash"
 _SAME_GRAPH = {_CELL: "the graph is the cell's", _HASH: "the graph has the hash given"}
+_UNNUMBERED = "exported before its format had a number, with the signatures add_bits and add_packed"
 _GRAPH = "the graph (--graph compares it with the cell)"
 _KERNELS = "the kernels of the server that runs it"
 
@@ -78,16 +80,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _unread(foreign: list[str]) -> dict[str, Any]:
     return dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step")) | {
-        "units": None, "weights_sha256": "", "graph_sha256": "", "graph_compared_with": None, "graph_differences": [],
+        "units": None, "weights_sha256": "", "export_format": None, "graph_sha256": "", "graph_compared_with": None, "graph_differences": [],
         "weight_differences": [],
     }  # fmt: skip
 
 
 def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
-    from components import graph_identity, saved_weights
+    from components import saved_weights
+    from components.canonical_graph import Graph
 
     weights = saved_weights.read(model_dir)
-    sha256 = graph_identity.graph_sha256(model_dir)
+    graph = Graph(model_dir)
+    sha256 = graph.sha256()
     found, others = _differences(args, sha256, weights.units)
     verdict = _verdict(path, bool(args.certificate), weights, args.task)
     return dataclasses.asdict(verdict) | {
@@ -96,6 +100,7 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
         "slack": _finite(verdict.slack),
         "units": weights.units,
         "weights_sha256": "" if weights.problem() else weights.sha256(),
+        "export_format": export_format.of(graph),
         "graph_sha256": sha256,
         "graph_compared_with": _CELL if args.graph else _HASH if args.graph_sha256 else None,
         "graph_differences": found,
@@ -151,6 +156,8 @@ def _line(report: dict[str, Any]) -> str:
         facts.append(_SAME_GRAPH[report["graph_compared_with"]])
     if report["ignored_files"]:
         facts.append("ignored: " + ", ".join(report["ignored_files"]))
+    if report["export_format"] == export_format.FIRST:
+        facts.append(_UNNUMBERED)
     facts.append("not checked: " + ", ".join(report["not_checked"]))
     return f"{_heading(report)}; " + "; ".join(facts)
 

@@ -10,6 +10,7 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
+from components import signatures
 from components.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
 from serving.adding import Adding
 from serving.aio_connection import AsyncConnection, Pieces
@@ -20,13 +21,14 @@ __all__ = ["AsyncAdderClient"]
 
 
 class AsyncAdderClient(AsyncConnection):
-    """Computes through the model at `target`; arguments as of serving.aio_connection.AsyncConnection."""
+    """Computes through the model at `target`; arguments as of serving.aio_connection.AsyncConnection, and `signature` as of AdderClient."""
 
     conversations = Adding
     _asking: Adding
 
-    def __init__(self, target: str, model_name: str = "bitsum", **options: Any):
+    def __init__(self, target: str, model_name: str = "bitsum", signature: str | None = None, **options: Any):
         super().__init__(target, model_name, **options)
+        self._asking.by(signature)
 
     async def __aenter__(self) -> "AsyncAdderClient":
         return self
@@ -54,18 +56,18 @@ class AsyncAdderClient(AsyncConnection):
         """As AdderClient.apply."""
         return await self._result(self._asking.apply(task, pairs))
 
-    def add_stream(self, a: Pieces, b: Pieces) -> AsyncIterator[bytes]:
+    def add_stream(self, a: Pieces, b: Pieces, task: Transducer = ADDITION) -> AsyncIterator[bytes]:
         """As AdderClient.add_stream; each operand may be an iterable or an asynchronous one."""
-        return self._carried_out(stream(self._asking, all(map(is_replayable, (a, b)))), (a, b))
+        return self._carried_out(stream(self._asking, task, all(map(is_replayable, (a, b)))), (a, b))
 
-    async def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int) -> list[int]:
+    async def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
         """As AdderClient.outputs_at_once."""
-        return await self._result(self._asking.outputs_at_once(pairs, length))
+        return await self._result(self._asking.outputs_at_once(pairs, length, verb))
 
     async def outputs_streamed(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS) -> list[int]:
         """As AdderClient.outputs_streamed."""
         return await self._result(self._asking.outputs_streamed(pairs, length, chunk_bits))
 
-    async def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int) -> list[int]:
+    async def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
         """As AdderClient.outputs_packed."""
-        return await self._result(self._asking.outputs_packed(pairs, length))
+        return await self._result(self._asking.outputs_packed(pairs, length, verb))

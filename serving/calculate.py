@@ -9,8 +9,8 @@ Answers are decimal whatever the numbers were written in, unless --base says oth
 exit code 2, after the answers before it. A packed sum of files of N_a and N_b bytes has max(N_a, N_b) + 1 bytes, a packed
 difference is in two's complement, and of packed numbers `compare` prints the verdict.
 
-The model does not say which task it computes. Its outputs are read as those of the command's task, so a model that adds,
-asked to subtract, gives a wrong answer and no error.
+A model's signatures are named after its task, so a model that adds, asked to subtract, is an error that says so. Versions of the
+first export format have the names of addition whatever they compute: `bitsum subtract --signature add_bits` takes your word for it.
 """
 
 import argparse
@@ -23,15 +23,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from components import signatures
 from components.errors import BitsumError, ConfigError
 from components.progress import report
-from components.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
+from components.transducer import TASKS, Transducer
 from serving import target
 
 if TYPE_CHECKING:
     from serving.client import AdderClient
 
-COMMANDS = {"add": ADDITION, "subtract": SUBTRACTION, "compare": COMPARISON}
+COMMANDS = {task.verb: task for task in TASKS.values()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where the answer to --packed goes, as little-endian bytes")
     parser.add_argument("--base", type=int, choices=(10, 16, 2), default=10, help="of the answers (default %(default)s)")
+    parser.add_argument(
+        "--signature", choices=[signatures.bits(verb) for verb in COMMANDS],
+        help="the model's signature to ask, and its twin for packed bits (default: those of the command). Of versions exported before "
+        "signatures were named after tasks it is add_bits, whatever they compute",
+    )  # fmt: skip
     target.add_arguments(parser)
 
 
@@ -61,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from serving.client import AdderClient
     from serving.progress_bar import progress_bar
 
-    with _notes(), AdderClient(**target.options(args)) as client, progress_bar():
+    with _notes(), AdderClient(signature=args.signature, **target.options(args)) as client, progress_bar():
         if args.packed:
             _packed(client, task, args.packed, args.output)
         else:
@@ -101,7 +107,7 @@ def _print_answers(client: "AdderClient", task: Transducer, windows: Iterable[li
 def _packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: pathlib.Path | None) -> None:
     from serving.client import FilePieces
 
-    pieces = client.add_stream(*map(FilePieces, operands))
+    pieces = client.add_stream(*map(FilePieces, operands), task)
     try:
         bits = 8 * (max(os.stat(operand).st_size for operand in operands) + 1)
     except OSError as error:

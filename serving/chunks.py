@@ -1,12 +1,11 @@
 """How rows of bytes go chunk by chunk through a signature that takes and gives a state, and how large the chunks are.
 
-Rows are little-endian bytes: bit i of a number is bit i % 8 of byte i // 8 (components.signatures, add_packed).
+Rows are little-endian bytes: bit i of a number is bit i % 8 of byte i // 8 (components.signatures, <verb>_packed).
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from components import signatures
 from serving import tensors
 
 # Numbers longer than this are sent piece by piece: a call then stays far from any deadline.
@@ -14,26 +13,26 @@ CHUNK_BITS = 4096
 
 
 class Way(NamedTuple):
-    """How rows of bytes go through a signature with a state: encode(rows) and decode(tensor, rows, bytes of each).
+    """How rows of bytes go through a signature of a kind with a state: encode(rows) and decode(tensor, rows, bytes of each).
 
     `most`: bytes of an operand in one call, of all rows together; a message then stays far below gRPC's 4 MiB.
     """
 
-    signature: str
     most: int
     encode: Callable[[Sequence[bytes]], Any]
     decode: Callable[[tensors.Tensor, int, int], list[bytes]]
 
 
 # From 2^18 bits a call on the server's throughput grows by a few percent only (benchmarks.streaming), its answers come later.
-PACKED = Way(signatures.ADD_PACKED, 2**16, tensors.string_tensor, tensors.strings)
-STEPPED = Way(signatures.STEP, CHUNK_BITS // 8, tensors.unpacked_tensor, tensors.packed_rows)
+PACKED = Way(2**16, tensors.string_tensor, tensors.strings)
+STEPPED = Way(CHUNK_BITS // 8, tensors.unpacked_tensor, tensors.packed_rows)
 
 
 class Model(NamedTuple):
-    """What is known of the version that answers: how it is streamed through, and H, None where it takes no state."""
+    """What is known of the version that answers: how it is streamed through, by which signature, and H, None where it takes no state."""
 
     version: int
+    signature: str
     way: Way
     units: int | None
 

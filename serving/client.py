@@ -9,12 +9,15 @@ Numbers that do not fit in memory go through as little-endian bytes, piece by pi
         for piece in client.add_stream(FilePieces("a.bin"), FilePieces("b.bin")):
             ...
 
-A model that was trained for another task (components.transducer) is asked in the same way, but for how its outputs are read;
-the model does not say which task it computes, the caller has to know.
+A model for another task (components.transducer) is asked in the same way:
 
         client.subtract(13, 29)                              # -16
         client.is_greater(13, 29)                            # False
         client.apply(SUBTRACTION, [(1, 2), (2**4096, 5)])
+
+Its signatures are named after its task, so a server refuses to subtract by a model that adds (InvalidRequest, which says what the
+model is for). Models of the first export format have the names of addition whatever they compute: the caller has to know, and asks
+them through `AdderClient(..., signature="add_bits")`.
 
 serving.aio_client has the same for asyncio. Every call has a deadline, and is tried again while the server is UNAVAILABLE.
 What can go wrong:
@@ -26,7 +29,7 @@ BitsumError
     ├── ServerBusy          the server works on as many requests as it takes
     ├── ModelNotFound       no such model, or no such version of it
     │   └── VersionGone     the version went away in the middle of a stream, which cannot begin again by itself
-    ├── InvalidRequest      unknown label or signature, or the graph refused its inputs
+    ├── InvalidRequest      unknown label or signature, a model for another task, or the graph refused its inputs
     ├── BadResponse         an answer of the wrong dtype or shape, or with bits other than 0 and 1
     └── InvalidNumber       refused before anything is sent: negative, or no integer
 
@@ -36,6 +39,7 @@ An answer is whatever the model computed: the client checks the form of an answe
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from components import signatures
 from components.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
 from serving.adding import Adding, groups
 from serving.chunks import CHUNK_BITS
@@ -65,13 +69,20 @@ class AdderClient(Connection):
     Arguments as of Connection. Without version and label the client asks for the label `stable`. Where the server does not
     know that, it asks for the newest version, which a warning of the logger bitsum.client says once, and tries the label again
     after 10 seconds (serving.asking.LABEL_SECONDS). With label="" it asks for the newest version at once.
+
+    Args:
+        signature: through which to ask in place of the task's own `<verb>_bits`, and likewise for packed bits.
+
+    Raises:
+        ValueError: as Connection; or no task has such a signature.
     """
 
     conversations = Adding
     _asking: Adding
 
-    def __init__(self, target: str, model_name: str = "bitsum", **options: Any):
+    def __init__(self, target: str, model_name: str = "bitsum", signature: str | None = None, **options: Any):
         super().__init__(target, model_name, **options)
+        self._asking.by(signature)
 
     def __enter__(self) -> "AdderClient":
         return self
@@ -99,7 +110,8 @@ class AdderClient(Connection):
         """What the outputs say for every pair, in the order of the pairs, with as few calls as padding and message size allow.
 
         Args:
-            task: what the model was trained for, which says how its outputs are read: an int, or a bool for a verdict.
+            task: what the model was trained for, which names its signatures and says how its outputs are read: an int, or a
+                bool for a verdict.
             pairs: integers from 0 up of any size.
 
         Raises:
@@ -108,31 +120,31 @@ class AdderClient(Connection):
         """
         return self._result(self._asking.apply(task, pairs))
 
-    def add_stream(self, a: Iterable[bytes], b: Iterable[bytes]) -> Iterator[bytes]:
+    def add_stream(self, a: Iterable[bytes], b: Iterable[bytes], task: Transducer = ADDITION) -> Iterator[bytes]:
         """The sum of two numbers of any size, in constant memory: little-endian bytes in pieces of any size, in and out.
 
-        For operands of N_a and N_b bytes, max(N_a, N_b) + 1 bytes come out, the last carry being bit 0 of the last byte. Of a
-        model for another task come the bytes of its outputs: a difference in two's complement, or verdicts, each on the bits
+        For operands of N_a and N_b bytes, max(N_a, N_b) + 1 bytes come out, the last carry being bit 0 of the last byte. For
+        another `task` come the bytes of the model's outputs: a difference in two's complement, or verdicts, each on the bits
         so far. All of them are computed by one version. Where that is unloaded meanwhile, the next one begins again if both
         operands can be iterated over again, as a list or FilePieces can and an open file or a generator cannot.
 
         Raises:
             ServingError: as the module says, in the middle of the iteration too.
         """
-        return self._carried_out(stream(self._asking, all(map(is_replayable, (a, b)))), (a, b))
+        return self._carried_out(stream(self._asking, task, all(map(is_replayable, (a, b)))), (a, b))
 
-    def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int) -> list[int]:
-        """The length + 1 outputs for each pair of at most `length` bits, as the bits of an integer, by one call of `add_bits`.
+    def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
+        """The length + 1 outputs for each pair of at most `length` bits, as the bits of an integer, by one call of `<verb>_bits`.
 
         For a model that adds these integers are the sums.
 
         Raises:
             ServingError: as the module says.
         """
-        return self._result(self._asking.outputs_at_once(pairs, length))
+        return self._result(self._asking.outputs_at_once(pairs, length, verb))
 
     def outputs_streamed(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS) -> list[int]:
-        """As `outputs_at_once`, by calls of `step`, each for `chunk_bits` bits of every pair.
+        """As `outputs_at_once`, by calls of `step`, which every model has, each for `chunk_bits` bits of every pair.
 
         A state means something to the version that made it only, so that a stream keeps to the version it began with, and
         begins again where that one is unloaded meanwhile.
@@ -142,15 +154,15 @@ class AdderClient(Connection):
         """
         return self._result(self._asking.outputs_streamed(pairs, length, chunk_bits))
 
-    def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int) -> list[int]:
-        """The 8 * (length // 8 + 1) outputs for each pair of at most `length` bits, as the bits of an integer, by `add_packed`.
+    def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
+        """The 8 * (length // 8 + 1) outputs for each pair of at most `length` bits, as the bits of an integer, by `<verb>_packed`.
 
         Long numbers go in several calls, as in `outputs_streamed`.
 
         Raises:
             ServingError: as the module says.
         """
-        return self._result(self._asking.outputs_packed(pairs, length))
+        return self._result(self._asking.outputs_packed(pairs, length, verb))
 
 
 def served(target: str, model_name: str = "bitsum", deadline: float = 10.0) -> list[VersionStatus]:

@@ -32,7 +32,7 @@ class VersionGone(ModelNotFound):
 
 
 class InvalidRequest(ServingError):
-    """The server refused the request: unknown label or signature, or the graph refused its inputs."""
+    """The server refused the request: unknown label or signature, a model for another task, or the graph refused its inputs."""
 
 
 class BadResponse(ServingError):

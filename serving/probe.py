@@ -5,8 +5,9 @@
     bitsum probe A:8500 B:8500 --duration 0 --metrics_port 9100      # until SIGTERM or SIGINT, --rate questions a second to each
 
 Questions come from --examples, or are made from --seed (serving.fresh_questions); with both, half of them are. Each is asked
-through every signature in turn: serving_default, add_bits and step, which every model has to have, and add_packed where the
-model has it. Long ones go in chunks through the two that take a state alone. Short ones of about one length share a call, never
+through every signature in turn: serving_default, <verb>_bits and step, which every model has to have, and <verb>_packed where the
+model has it; the verb is that of --task, or add where the model has the names of addition alone, as those of the first export
+format have. Long ones go in chunks through the two that take a state alone. Short ones of about one length share a call, never
 more of them than may be asked in a second.
 
 With --count the server is given up after five failures in a row. With --duration it is asked on whatever happens, after pauses
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
     from serving.questions import Question
 
 ALL = "all"
-_SIGNATURES = (signatures.SERVING_DEFAULT, signatures.ADD_BITS, signatures.STEP, signatures.ADD_PACKED)
+_NAMED = [named(task.verb) for task in TASKS.values() for named in (signatures.bits, signatures.packed)]
+_SIGNATURES = (signatures.SERVING_DEFAULT, signatures.STEP, *_NAMED)
 _COUNT = 500
 # Questions per second to each target when there is no end to them.
 _RATE = 10.0

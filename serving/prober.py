@@ -1,13 +1,14 @@
 """Asks questions through the signatures of a model server and compares every bit of every answer with its task's table."""
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from components import signatures
-from components.transducer import Transducer
+from components.transducer import TASKS, Transducer
 from serving import asking, tensors
 from serving.adding import Adding
 from serving.chunks import PACKED
@@ -16,16 +17,16 @@ from serving.errors import ServingError
 from serving.probe_report import Answer, Report
 from serving.questions import Question
 
-__all__ = ["GIVE_UP_AFTER", "REQUIRED", "Answer", "Report", "TimedClient", "Turn", "probe", "turns"]
+__all__ = ["GIVE_UP_AFTER", "Answer", "Report", "TimedClient", "Turn", "probe", "turns"]
 
 # A server that fails this many calls in a row is not asked any more: each may have cost a whole deadline.
 GIVE_UP_AFTER = 5
-# What every model has to have; ADD_PACKED is asked where there is one.
-REQUIRED = (signatures.SERVING_DEFAULT, signatures.ADD_BITS, signatures.STEP)
-_WITH_STATE = (signatures.STEP, signatures.ADD_PACKED)
+_VERBS = [task.verb for task in TASKS.values()]
+# They take no state: questions that are streamed go through the others, if any are asked.
+_AT_ONCE = (signatures.SERVING_DEFAULT, *map(signatures.bits, _VERBS))
 # Questions that are sorted into calls together.
 _WINDOW = 500
-# Bytes of an operand in one call of add_packed; enough for chunks of it to run side by side in a proven model.
+# Bytes of an operand in one call of <verb>_packed; enough for chunks of it to run side by side in a proven model.
 _PIECE = 1024
 # Where the model cannot be asked for its signatures.
 _METADATA = "metadata"
@@ -34,16 +35,20 @@ _METADATA = "metadata"
 class _Pieces(Adding):
     """Conversations in which a state is always carried from call to call."""
 
-    def outputs_in_pieces(self, pairs: Sequence[tuple[int, int]], length: int, piece: int) -> asking.Conversation[list[int]]:
+    def outputs_in_pieces(
+        self, pairs: Sequence[tuple[int, int]], length: int, piece: int, verb: str
+    ) -> asking.Conversation[list[int]]:
         """As `outputs_packed`, by calls for at most `piece` bytes of each operand."""
         size = length // 8 + 1
         operands = [[number.to_bytes(size, "little") for number in numbers] for numbers in zip(*pairs)]
-        return (yield from self._restarted(lambda: self._in_pieces(operands, size, piece)))
+        return (yield from self._restarted(lambda: self._in_pieces(operands, size, piece, verb)))
 
-    def _in_pieces(self, operands: Sequence[Sequence[bytes]], size: int, piece: int) -> asking.Conversation[list[int]]:
-        model = yield from self.known(fresh=True)
+    def _in_pieces(
+        self, operands: Sequence[Sequence[bytes]], size: int, piece: int, verb: str
+    ) -> asking.Conversation[list[int]]:
+        model = yield from self.known(verb, fresh=True)
         if model.way is not PACKED:
-            raise InvalidRequest(f"{self.model_name} at {self.target} has no signature {signatures.ADD_PACKED}")
+            raise InvalidRequest(f"{self.model_name} at {self.target} has no signature {signatures.packed(verb)}")
         rows = len(operands[0])
         state, written = self.start(model, rows), [b""] * rows
         for start in range(0, size, piece):
@@ -71,18 +76,34 @@ class TimedClient(AdderClient):
         self._seconds, self._answered = [], None
         return noted
 
-    def has_packed(self) -> bool:
-        """Whether the version that answers now has the signature add_packed. Raises: ServingError."""
-        return self._result(self._asking.known(fresh=True)).way is PACKED
+    def signatures_for(self, task: Transducer) -> tuple[str, ...]:
+        """Through which to ask the version that answers now for `task`: those that it must have, and packed bits if it has them.
 
-    def outputs_in_pieces(self, pairs: Sequence[tuple[int, int]], length: int, piece: int) -> list[int]:
-        """The 8 * (length // 8 + 1) outputs for each pair, by calls of `add_packed` for `piece` bytes. Raises: ServingError."""
-        return self._result(self._asking.outputs_in_pieces(pairs, length, piece))
+        A version of the first export format has the names of addition. It is not told from a newer one that adds, nor need it be:
+        what it answers is compared with the truth.
+
+        Raises:
+            ServingError: as serving.client says.
+        """
+        known = self.metadata().signatures
+        has_own = signatures.bits(task.verb) in known or signatures.ADD_BITS not in known
+        verb = task.verb if has_own else signatures.ADD
+        packed = signatures.packed(verb)
+        return (*required(verb), packed) if packed in known else required(verb)
+
+    def outputs_in_pieces(self, pairs: Sequence[tuple[int, int]], length: int, piece: int, verb: str) -> list[int]:
+        """The 8 * (length // 8 + 1) outputs for each pair, by calls of `<verb>_packed` for `piece` bytes. Raises: ServingError."""
+        return self._result(self._asking.outputs_in_pieces(pairs, length, piece, verb))
 
     def _note(self, call: asking.Call, answer: asking.Answer) -> None:
         if call.method == "Predict":
             self._seconds.append(answer.seconds)
             self._answered = answer.response.model_spec.version.value
+
+
+def required(verb: str) -> tuple[str, ...]:
+    """The signatures that a model whose signatures are named by `verb` has to have."""
+    return signatures.SERVING_DEFAULT, signatures.bits(verb), signatures.STEP
 
 
 @dataclasses.dataclass
@@ -100,7 +121,7 @@ def probe(
     """Ask each question through each signature in `wanted`; gives up when the server fails again and again.
 
     Args:
-        wanted: None for all that the model has. REQUIRED are asked whether the model has them or not.
+        wanted: None for all that the model has. Those of `required` are asked whether the model has them or not.
         expected: the version that has to answer; None for any.
     """
     report = Report(task)
@@ -126,27 +147,27 @@ def turns(
     questions = iter(questions)
     while window := list(itertools.islice(questions, at_once)):
         known = Turn(task)
-        chosen = _signatures(client, known) if wanted is None else wanted
+        chosen = _signatures(client, task, known) if wanted is None else wanted
         if known.errors:
             yield known
         for signature in chosen:
-            streams = signature in _WITH_STATE or not set(chosen) & set(_WITH_STATE)
+            streams = signature not in _AT_ONCE or set(chosen) <= set(_AT_ONCE)
             suited = [question for question in window if streams or not question.streamed]
             for indices in groups([question.length for question in suited]):
                 batch = [suited[index] for index in indices]
                 yield _turn(client, Turn(task), signature, batch, expected, optional=wanted is None)
 
 
-def _signatures(client: TimedClient, turn: Turn) -> Sequence[str]:
+def _signatures(client: TimedClient, task: Transducer, turn: Turn) -> Sequence[str]:
     """Those to ask through; in `turn` an error where the server does not say what the model has."""
     start = time.perf_counter()
     try:
-        return (*REQUIRED, signatures.ADD_PACKED) if client.has_packed() else REQUIRED
+        return client.signatures_for(task)
     except ServingError as error:
         turn.ask(_METADATA, 1)
         turn.fail(error.code or type(error).__name__, str(error), 1)
         turn.seconds = time.perf_counter() - start
-        return REQUIRED
+        return required(task.verb)
 
 
 def _turn(client: TimedClient, turn: Turn, signature: str, batch: Sequence[Question], expected: int | None, optional: bool) -> Turn:
@@ -155,7 +176,7 @@ def _turn(client: TimedClient, turn: Turn, signature: str, batch: Sequence[Quest
     failure: ServingError | None = None
     answers: Sequence[Answer] = ()
     try:
-        answers = _asked(client, signature, batch, optional)
+        answers = _asked(client, turn.task, signature, batch, optional)
     except BadResponse as error:
         answers = [Answer(question.length + 1, -1, str(error)) for question in batch]
     except ServingError as error:
@@ -175,16 +196,16 @@ def _turn(client: TimedClient, turn: Turn, signature: str, batch: Sequence[Quest
     return turn
 
 
-def _asked(client: TimedClient, signature: str, batch: Sequence[Question], optional: bool) -> list[Answer]:
-    """The answers; none where ADD_PACKED is `optional` and went away with the version that had it."""
+def _asked(client: TimedClient, task: Transducer, signature: str, batch: Sequence[Question], optional: bool) -> list[Answer]:
+    """The answers; none where the signature is `optional` and went away with the version that had it."""
     try:
         return _ASK[signature](client, batch)
     except InvalidRequest:
-        # Another version may answer by now, with a state of another size or without ADD_PACKED.
-        if signature not in _WITH_STATE:
-            raise
-        if not client.has_packed() and signature == signatures.ADD_PACKED and optional:
+        # Another version may answer by now, with a state of another size or other signatures.
+        if optional and signature not in client.signatures_for(task):
             return []
+        if signature in _AT_ONCE:
+            raise
     return _ASK[signature](client, batch)
 
 
@@ -204,9 +225,9 @@ def _ask_serving_default(client: TimedClient, batch: Sequence[Question]) -> list
         raise BadResponse(str(error)) from error
 
 
-def _ask_add_bits(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
+def _ask_bits(verb: str, client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
     length = _longest(batch)
-    return [Answer(length + 1, row) for row in client.outputs_at_once(_pairs(batch), length)]
+    return [Answer(length + 1, row) for row in client.outputs_at_once(_pairs(batch), length, verb)]
 
 
 def _ask_step(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
@@ -216,16 +237,17 @@ def _ask_step(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
     return [Answer(length + 1, row) for row in rows]
 
 
-def _ask_add_packed(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
+def _ask_packed(verb: str, client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
     length = _longest(batch)
     size = length // 8 + 1
-    return [Answer(8 * size, row) for row in client.outputs_in_pieces(_pairs(batch), length, min(_PIECE, -(-size // 2)))]
+    return [Answer(8 * size, row) for row in client.outputs_in_pieces(_pairs(batch), length, min(_PIECE, -(-size // 2)), verb)]
 
 
-_ASK = {
-    signatures.SERVING_DEFAULT: _ask_serving_default, signatures.ADD_BITS: _ask_add_bits, signatures.STEP: _ask_step,
-    signatures.ADD_PACKED: _ask_add_packed,
-}  # fmt: skip
+_ASK = (
+    {signatures.SERVING_DEFAULT: _ask_serving_default, signatures.STEP: _ask_step}
+    | {signatures.bits(verb): functools.partial(_ask_bits, verb) for verb in _VERBS}
+    | {signatures.packed(verb): functools.partial(_ask_packed, verb) for verb in _VERBS}
+)
 
 
 def _pairs(batch: Sequence[Question]) -> list[tuple[int, int]]:

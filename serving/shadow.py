@@ -6,7 +6,7 @@ Both versions get every question, in turn first and second, so that a machine th
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -33,11 +33,15 @@ _COMPARED = (signatures.SUM, signatures.LENGTH)
 
 @dataclasses.dataclass
 class Recorded:
-    """What became of recorded requests: `different` of `asked` answers differ, `skipped` could not be compared."""
+    """What became of recorded requests: `different` of `asked` answers differ, `skipped` could not be compared.
+
+    `renamed` is how many of them went to the canary by another signature than recorded, as it names its signatures otherwise.
+    """
 
     asked: int = 0
     different: int = 0
     skipped: int = 0
+    renamed: int = 0
     first: str = ""
 
 
@@ -57,6 +61,8 @@ class Comparison:
                 f"recorded requests: {self.recorded.asked} asked of both, {self.recorded.different} answered differently, "
                 f"{self.recorded.skipped} that only the version they were made for can answer"
             )
+            if self.recorded.renamed:
+                lines.append(f"{self.recorded.renamed} of them ask by a signature that the canary has under another name: so will clients")
         return lines
 
     def check_answered(self) -> None:
@@ -105,7 +111,7 @@ def compare(options: dict[str, Any], task: Transducer, count: int, seed: int, re
                 reports[label].merge(probe(clients[label], task, questions, None))
             if reports[CANARY].gave_up:
                 break
-    recorded = _recorded(options, requests) if requests else None
+        recorded = _recorded(options, clients, requests) if requests else None
     return Comparison(reports[STABLE], reports[CANARY], recorded)
 
 
@@ -114,8 +120,9 @@ def _slices(questions: Iterator[Question]) -> Iterator[Sequence[Question]]:
         yield piece
 
 
-def _recorded(options: dict[str, Any], folder: pathlib.Path) -> Recorded:
+def _recorded(options: dict[str, Any], clients: Mapping[str, TimedClient], folder: pathlib.Path) -> Recorded:
     found = Recorded()
+    known = {label: list(client.metadata().signatures) for label, client in clients.items()}
     with _channel(options) as channel:
         ask = protos.load().prediction_service.PredictionServiceStub(channel).Predict
         for request in itertools.islice(request_log.read(folder), _RECORDED):
@@ -123,11 +130,13 @@ def _recorded(options: dict[str, Any], folder: pathlib.Path) -> Recorded:
                 found.skipped += 1
                 continue
             request.model_spec.name = options["model_name"]
-            answers = {}
+            answers, signature = {}, request.model_spec.signature_name
             for label in (STABLE, CANARY):
                 request.model_spec.version_label = label
+                request.model_spec.signature_name = signatures.called(signature, known[label])
                 answers[label] = _answer(ask, request)
             found.asked += 1
+            found.renamed += request.model_spec.signature_name != signature
             if answers[STABLE] != answers[CANARY]:
                 found.different += 1
                 found.first = found.first or _difference(request, answers)

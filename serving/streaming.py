@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterable, Iterable, Iterator
 
 from components.errors import BitsumError
+from components.transducer import Transducer
 from serving.adding import RESTARTS, Adding
 from serving.asking import END, Begin, Conversation, Finish, Read, Rewind, Write
 from serving.chunks import Model
@@ -40,8 +41,8 @@ def is_replayable(operand: Iterable[bytes] | AsyncIterable[bytes]) -> bool:
     return (aiter(operand) if isinstance(operand, AsyncIterable) else iter(operand)) is not operand
 
 
-def stream(adding: Adding, replayable: bool) -> Conversation[None]:
-    """Writes max(N_a, N_b) + 1 bytes for inputs 0 and 1 of N_a and N_b bytes.
+def stream(adding: Adding, task: Transducer, replayable: bool) -> Conversation[None]:
+    """Writes max(N_a, N_b) + 1 bytes, the outputs of `task`, for inputs 0 and 1 of N_a and N_b bytes.
 
     Keeps to one version. When that goes away and the inputs are `replayable`, all is computed again by the version that
     answers then, and what was written already is compared with it.
@@ -53,7 +54,7 @@ def stream(adding: Adding, replayable: bool) -> Conversation[None]:
     """
     written = _Written(adding.target)
     for restart in range(RESTARTS + 1):
-        model = yield from adding.known(fresh=True)
+        model = yield from adding.known(adding.verb(task), fresh=True)
         try:
             return (yield from _stream(adding, model, written))
         except ModelNotFound as error:

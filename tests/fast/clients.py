@@ -31,10 +31,10 @@ class _Waiting:
     def __getattr__(self, name):
         return lambda *arguments, **options: asyncio.run(getattr(self._client, name)(*arguments, **options))
 
-    def add_stream(self, a, b):
+    def add_stream(self, a, b, *task):
         """Each piece is asked for by itself, as by a loop over the pieces."""
         loop = asyncio.new_event_loop()
-        pieces = self._client.add_stream(a, b)
+        pieces = self._client.add_stream(a, b, *task)
         try:
             with contextlib.suppress(StopAsyncIteration):
                 while True:

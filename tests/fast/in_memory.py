@@ -29,11 +29,12 @@ class Channel:
     """Serves `version`, which computes `task`; `requests` holds what was asked, `cancelled` counts the calls given up.
 
     `spoil`, given (signature, outputs), may change an answer or raise. `labels` are those of the version. Without `packed`
-    the model has no signature add_packed.
+    the model has no signature for packed bits. Its signatures are named by `verb`, the task's unless another is given.
     """
 
-    def __init__(self, spoil=lambda signature, outputs: None, task=ADDITION, packed=True, labels=("stable",), units=UNITS):
+    def __init__(self, spoil=lambda signature, outputs: None, task=ADDITION, packed=True, labels=("stable",), units=UNITS, verb=None):
         self.task = task
+        self._verb = verb
         self.version = 1
         self.requests = []
         self.timeouts = []
@@ -58,6 +59,11 @@ class Channel:
         """The requests for predictions among `requests`."""
         return [request for request in self.requests if hasattr(request, "inputs")]
 
+    @property
+    def verb(self):
+        """What the signatures are named by."""
+        return self._verb or self.task.verb
+
     def _check(self, spec):
         if spec.HasField("version") and spec.version.value != self.version:
             raise Failure(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({spec.name}, {spec.version.value})")
@@ -67,9 +73,10 @@ class Channel:
     def _predict(self, request):
         spec = request.model_spec
         self._check(spec)
-        if spec.signature_name == "add_packed" and not self.packed:
-            raise Failure(grpc.StatusCode.FAILED_PRECONDITION, 'Serving signature key "add_packed" not found.')
-        outputs = getattr(self, f"_{spec.signature_name}")({name: tensors.decode(value) for name, value in request.inputs.items()})
+        answer = self._signatures().get(spec.signature_name)
+        if answer is None:
+            raise Failure(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{spec.signature_name}" not found.')
+        outputs = answer({name: tensors.decode(value) for name, value in request.inputs.items()})
         self.spoil(spec.signature_name, outputs)
         response = protos.load().predict.PredictResponse()
         response.model_spec.version.value = self.version
@@ -78,7 +85,12 @@ class Channel:
                 response.outputs[name].CopyFrom(value)
         return response
 
-    def _add_bits(self, inputs):
+    def _signatures(self):
+        packed = {signatures.packed(self.verb): self._packed} if self.packed else {}
+        by_name = {signatures.SERVING_DEFAULT: self._serving_default, signatures.bits(self.verb): self._bits}
+        return by_name | {signatures.STEP: self._step} | packed
+
+    def _bits(self, inputs):
         a, b = _rows(inputs[signatures.A]), _rows(inputs[signatures.B])
         return {signatures.SUM: _bits([self._flushed(x, y) for x, y in zip(a, b)])}
 
@@ -97,7 +109,7 @@ class Channel:
         sums, states = self._run(_rows(inputs[signatures.A]), _rows(inputs[signatures.B]), inputs[signatures.STATE])
         return {signatures.SUM: _bits(sums), signatures.STATE: states}
 
-    def _add_packed(self, inputs):
+    def _packed(self, inputs):
         a, b = inputs[signatures.A].values, inputs[signatures.B].values
         sizes = {len(row) for row in (*a, *b)}
         if len(a) != len(b) or len(sizes) != 1 or 0 in sizes:
@@ -126,8 +138,11 @@ class Channel:
         self._check(request.model_spec)
         apis = protos.load()
         found = apis.metadata.SignatureDefMap()
-        for signature in [signatures.STEP] + [signatures.ADD_PACKED] * self.packed:
-            info = found.signature_def[signature].inputs[signatures.STATE]
+        for signature in self._signatures():
+            named = found.signature_def[signature]
+            if signature not in (signatures.STEP, signatures.packed(self.verb)):
+                continue
+            info = named.inputs[signatures.STATE]
             info.dtype = apis.types.DT_FLOAT
             for size in (-1, self.units):
                 info.tensor_shape.dim.add(size=size)

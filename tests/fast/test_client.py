@@ -82,7 +82,7 @@ def test_the_verdict_is_the_last_output_alone(make):
     def spoil(signature, outputs):
         outputs["sum"] = tensors.bits_tensor([0b011111], 6)
 
-    assert make(Channel(spoil)).is_greater(29, 13) is False
+    assert make(Channel(spoil, COMPARISON)).is_greater(29, 13) is False
 
 
 @WAYS

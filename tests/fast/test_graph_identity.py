@@ -186,13 +186,13 @@ def return_the_input_in_the_wrapper(model):
 
 
 def call_another(model):
-    node(model, "signature_wrapper_add_bits:StatefulPartitionedCall").attr["f"].func.name = function(model, "step").signature.name
+    node(model, "signature_wrapper_on_bits:StatefulPartitionedCall").attr["f"].func.name = function(model, "step").signature.name
 
 
 def other_body(model):
     """Both loops' bodies have the same nodes; the one of another function is changed and called."""
-    plant_a_bomb(model, "add_bits/body")
-    node(model, "step:while").attr["body"].func.name = function(model, "add_bits/body").signature.name
+    plant_a_bomb(model, "on_bits/body")
+    node(model, "step:while").attr["body"].func.name = function(model, "on_bits/body").signature.name
 
 
 def function_of_an_operations_name(model):
@@ -203,7 +203,7 @@ def function_of_an_operations_name(model):
 
 def implemented_elsewhere(model):
     """TensorFlow's optimizer may put a function in the place of another that claims to implement the same."""
-    function(model, "add_bits").attr["api_implements"].s = b"adder"
+    function(model, "on_bits").attr["api_implements"].s = b"adder"
 
 
 def bfloat16_session(model):
@@ -258,7 +258,7 @@ TAMPERINGS = {
     "a variable that is another": (alias_a_variable, "main graph: node U_z: attr[shared_name] s is b'U_r', the cell has b'U_z'"),
     "state handed back": (return_the_input, "step: node Identity_4: input[0] is argument 2, the cell has GatherV2:output:0"),
     "state handed back by the wrapper": (return_the_input_in_the_wrapper, "signature_wrapper_step: ret[result 1] is argument 2"),
-    "another function called": (call_another, "signature_wrapper_add_bits > step:"),
+    "another function called": (call_another, "signature_wrapper_on_bits > step:"),
     "another body called": (other_body, f"{BODY}: node bomb/limit (Const) is not in the cell"),
     "another output": (
         swap_outputs,
@@ -272,7 +272,7 @@ TAMPERINGS = {
     "an assignment by signature": (initialize_elsewhere, "outputs[__saved_model_init_op] name is assign, the cell has NoOp"),
     "another main operation": (main_op, "model collection_def[saved_model_main_op] node_list value[0] is StatefulPartitionedCall_4"),
     "a function that is an operation": (function_of_an_operations_name, "op is function"),
-    "an alternative implementation": (implemented_elsewhere, "add_bits: attr[api_implements] is s:"),
+    "an alternative implementation": (implemented_elsewhere, "on_bits: attr[api_implements] is s:"),
     "a session in bfloat16": (bfloat16_session, "signature_wrapper_step: node StatefulPartitionedCall: attr[config_proto] s is"),
     "another device": (
         lambda model: setattr(node(model, "step/body:while/matmul"), "device", "/device:TPU:0"), f"{BODY}: node while/matmul: device is",

@@ -62,11 +62,13 @@ def test_a_server_that_adds_is_right_through_every_signature(asked):
 
 @pytest.mark.parametrize("task", [SUBTRACTION, COMPARISON])
 def test_other_tasks_are_asked_and_told_from_each_other(asked, task):
-    report = ask(Channel(task=task), asked, task=task)
-    assert (report.asked, report.right, report.as_dict()["task"]) == (60, 60, task.name)
+    report = ask(Channel(task=task), asked, None, task)
+    assert (report.asked, report.right, report.as_dict()["task"]) == (80, 80, task.name)
     for other in TASKS.values():
         if other != task:
-            assert not ask(Channel(task=other), asked, task=task).all_right
+            assert not ask(Channel(task=other), asked, None, task).all_right
+            # Nor where the names do not tell them from each other.
+            assert ask(Channel(task=other, verb="add"), asked, None, task).wrong_count > 0
 
 
 def test_a_negative_difference_is_told_with_its_sign(write):
@@ -74,10 +76,10 @@ def test_a_negative_difference_is_told_with_its_sign(write):
         outputs["sum"] = tensors.bits_tensor([0b110001], 6)
 
     file = write("data", [example(13, 29, 5)])
-    report = ask(Channel(flip, SUBTRACTION), questions.spread([file], 1), ["add_bits"], SUBTRACTION)
-    wrong = {"a": "13", "b": "29", "got": "-15", "expected": "-16", "signature": "add_bits", "bits": 5, "outputs": 6}
+    report = ask(Channel(flip, SUBTRACTION), questions.spread([file], 1), ["subtract_bits"], SUBTRACTION)
+    wrong = {"a": "13", "b": "29", "got": "-15", "expected": "-16", "signature": "subtract_bits", "bits": 5, "outputs": 6}
     assert report.wrong == [wrong | FIRST_BIT]
-    assert "first wrong: 13 - 29 = -15 by add_bits, not -16, output 0 being wrong" in report.line("memory")
+    assert "first wrong: 13 - 29 = -15 by subtract_bits, not -16, output 0 being wrong" in report.line("memory")
 
 
 def test_an_output_before_the_verdict_is_checked_too(write):
@@ -86,7 +88,7 @@ def test_an_output_before_the_verdict_is_checked_too(write):
         outputs["sum"] = tensors.bits_tensor([0b000100], 6)
 
     file = write("data", [example(13, 29, 5)])
-    [wrong] = ask(Channel(flip, COMPARISON), questions.spread([file], 1), ["add_bits"], COMPARISON).wrong
+    [wrong] = ask(Channel(flip, COMPARISON), questions.spread([file], 1), ["compare_bits"], COMPARISON).wrong
     assert (wrong["got"], wrong["expected"], wrong["place"]) == ("False", "False", 2)
 
 

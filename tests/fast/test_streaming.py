@@ -55,7 +55,7 @@ def test_random_numbers_and_empty_pieces(make):
 
 
 def test_a_difference_comes_in_twos_complement(make):
-    written = b"".join(make(Channel(task=SUBTRACTION)).add_stream([b"\x0d"], [b"\x1d"]))
+    written = b"".join(make(Channel(task=SUBTRACTION)).add_stream([b"\x0d"], [b"\x1d"], SUBTRACTION))
     assert int.from_bytes(written, "little", signed=True) == -16
 
 
@@ -166,7 +166,7 @@ def test_a_file_that_is_not_there(make, tmp_path):
 
 def test_a_model_without_a_state_is_refused_in_words(make):
     channel = Channel(packed=False)
-    channel._metadata = lambda request: _without_signatures()
+    channel._metadata = lambda request: _with_bits_alone()
     with pytest.raises(InvalidRequest, match="has no signature step, which long numbers need"):
         list(make(channel).add_stream([b"\x01"], []))
 
@@ -201,11 +201,13 @@ def test_asynchronous_operands():
     assert total(asyncio.run(run())) == 256**300
 
 
-def _without_signatures():
+def _with_bits_alone():
     from serving import protos
 
     apis = protos.load()
     response = apis.metadata.GetModelMetadataResponse()
     response.model_spec.version.value = 1
-    response.metadata["signature_def"].Pack(apis.metadata.SignatureDefMap())
+    found = apis.metadata.SignatureDefMap()
+    found.signature_def["add_bits"].SetInParent()
+    response.metadata["signature_def"].Pack(found)
     return response

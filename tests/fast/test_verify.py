@@ -55,7 +55,7 @@ def test_json_has_every_fact(certified_model, verify):
     assert report.pop("slack") == pytest.approx(4.87205e-07, rel=1e-5)
     assert report == {
         "proven": True, "reason": "proven: addition of any length", "where": "", "evaluations": 20, "task": "addition", "units": 8,
-        "weights_sha256": certified.weights().sha256(), "graph_sha256": graph_identity.graph_sha256(certified_model),
+        "weights_sha256": certified.weights().sha256(), "export_format": 2, "graph_sha256": graph_identity.graph_sha256(certified_model),
         "graph_compared_with": None, "graph_differences": [], "weight_differences": [], "foreign_files": [], "ignored_files": [],
         "not_checked": ["the graph (--graph compares it with the cell)", "the kernels of the server that runs it"],
         "model": str(certified_model), "certificate": str(certified_model / CERTIFICATE),
