@@ -6,10 +6,13 @@ TensorFlow's parser of tf.Examples even reads on after them. Within a message ev
 """
 
 import functools
+import pathlib
 import warnings
 from typing import Any
 
 from google.protobuf.message import DecodeError
+
+from components.errors import BitsumError
 
 _WARNING = "Unexpected end-group tag"
 # A tag is a varint of 32 bits; its last three bits are the wire type.
@@ -33,6 +36,16 @@ def parse(kind: Any, data: bytes) -> Any:
     if read != len(data) or _ends_with_terminator(kind, data):
         raise DecodeError(f"{kind.__name__}: the message ends within its {len(data)} bytes, at a tag that ends a message")
     return message
+
+
+def read(kind: Any, path: pathlib.Path) -> Any:
+    """The message of class `kind` that the file `path` holds. Raises: BitsumError, it cannot be read or is no such message."""
+    try:
+        return parse(kind, path.read_bytes())
+    except OSError as error:
+        raise BitsumError(f"cannot read {path}: {error.strerror}") from error
+    except DecodeError as error:
+        raise BitsumError(f"{path} is no {kind.__name__}, or damaged: {error}") from error
 
 
 def _ends_with_terminator(kind: Any, data: bytes) -> bool:

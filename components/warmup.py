@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.tools import saved_model_utils as loader
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from components import addition, signatures
+from components import addition, signatures, strict_protos
 
 WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 
@@ -40,7 +40,7 @@ def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
 
 
 def _operands(serialized: bytes) -> tuple[np.ndarray, np.ndarray]:
-    features = tf.train.Example.FromString(serialized).features.feature
+    features = strict_protos.parse(tf.train.Example, serialized).features.feature
     a, b = (np.array([features[name].int64_list.value], np.int64) for name in (addition.FEATURE_A, addition.FEATURE_B))
     return a, b
 

@@ -40,6 +40,9 @@ FORBIDDEN_CALLS = re.compile(
 HARMLESS_CALLS = re.compile(r"os\.path\.(join|dirname|basename|abspath|splitext)|os\.fspath")
 FORBIDDEN_NAMES = {"os.environ", "os.environb"}
 
+# They may parse messages themselves; the second compares what it has parsed with the bytes.
+STRICT_PARSERS = {"components.strict_protos", "components.saved_weights"}
+
 # (name, ending) of the hosts that package registries answer on, kept apart so that this file names none.
 REGISTRIES = (
     ("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("crates", "io"), ("proxy.golang", "org"),
@@ -140,6 +143,17 @@ def prints(source: SourceTree) -> list[str]:
     ]
 
 
+def lenient_parsers(source: SourceTree) -> list[str]:
+    """What parses messages without noticing that one ends before its bytes do."""
+    return [
+        f"{module.where(node)}: {module.name} uses {node.attr}, which drops what follows a tag that ends a message (components.strict_protos)"
+        for module in source.modules.values()
+        if module.layer in ("components", "serving", "pipeline") and module.name not in STRICT_PARSERS
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("FromString", "ParseFromString", "MergeFromString")
+    ]
+
+
 def without_docstring(source: SourceTree) -> list[str]:
     return [f"{module.path}:1: says nowhere what lives in it" for module in source.modules.values() if not _documented(module)]
 
@@ -171,7 +185,7 @@ def listed(findings: list[str]) -> str:
     return "\n" + "\n".join(findings)
 
 
-@pytest.mark.parametrize("check", [imports_against_the_flow, cycles, side_effects, heavy_commands, prints, without_docstring])
+@pytest.mark.parametrize("check", [imports_against_the_flow, cycles, side_effects, heavy_commands, prints, lenient_parsers, without_docstring])
 def test_modules(check, source):
     assert not (findings := check(source)), listed(findings)
 
@@ -199,6 +213,7 @@ DEFECTIVE = {
     "components/folder.py": '"""."""\nimport pathlib\n\nclass A:\n    pathlib.Path("x").mkdir()\n',
     "components/loud.py": '"""."""\n\n\ndef late():\n    print("x")\n',
     "components/silent.py": "import json\n",
+    "serving/lenient.py": '"""."""\n\n\ndef parsed(kind, data):\n    return kind.FromString(data)\n',
     "serving/client.py": '"""."""\nimport grpc\n',
     "serving/add.py": '"""."""\nfrom . import client\n\n\ndef add_arguments(parser): ...\ndef run(args): return client\n',
     "serving/fine.py": (
@@ -217,6 +232,7 @@ DEFECTIVE = {
         (side_effects, ["components/default.py:5", "components/environment.py:4", "components/folder.py:5"]),
         (heavy_commands, ["serving/client.py:2"]),
         (prints, ["components/loud.py:5"]),
+        (lenient_parsers, ["serving/lenient.py:5"]),
         (without_docstring, ["components/silent.py:1"]),
     ],
 )
