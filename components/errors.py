@@ -8,6 +8,8 @@ BitsumError                  exit 1   something failed: a server, a disk, a file
 Every message is one line that names the value, the limit and the offender, and says what to do.
 """
 
+from components.printable import printable
+
 
 class BitsumError(Exception):
     """Something failed. `str(error)` is one line for the user; `exit_code` is what a command line program returns."""
@@ -32,4 +34,5 @@ class Refusal(BitsumError):
     def __init__(self, gate: str, reason: str):
         super().__init__(f"{gate} refused: {reason}")
         self.gate = gate
-        self.reason = reason
+        # It is kept with the run, where text has to be text.
+        self.reason = printable(reason)

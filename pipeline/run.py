@@ -9,6 +9,7 @@ import time
 import traceback
 
 from components.errors import BitsumError
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import home, quiet
 from pipeline.config import Config
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
                 _pipeline(config, run_id, progress)
                 _summary(config, run_id, log, progress, args.keep_serving)
         except BaseException:
-            traceback.print_exc(file=sys.stderr)
+            say(*traceback.format_exc().split("\n"), stream=sys.stderr)
             raise
     return 0
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from components import version_folder
 from components.errors import BitsumError
+from components.printable import say
 from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
 from pipeline.config import Config
@@ -32,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     versions = version_folder.versions(config.push_to)
     damaged = [problem for version in versions for problem in _pushed(config, version)]
     if not versions:
-        print(f"nothing is pushed in {config.push_to}: bitsum run pushes")
+        say(f"nothing is pushed in {config.push_to}: bitsum run pushes")
     for problem in damaged:
-        print(f"DAMAGED: {problem}")
-    print(_served(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials))
+        say(f"DAMAGED: {problem}")
+    say(_served(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials))
     return 1 if damaged else 0
 
 
@@ -44,7 +45,7 @@ def _pushed(config: Config, version: int) -> list[str]:
     origin = version_folder.manifest(folder).get("origin", {})
     problems = version_folder.problems(folder)
     state = "DAMAGED" if problems else "files as pushed"
-    print(f"version {version}: {state}, {_proven(folder, origin)}, run {origin.get('run', 'unknown')}, {folder}")
+    say(f"version {version}: {state}, {_proven(folder, origin)}, run {origin.get('run', 'unknown')}, {folder}")
     return problems
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from components import certificate, checker
 from components.errors import BitsumError, ConfigError, Refusal
+from components.printable import say
 from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         "model": str(model_dir),
         "certificate": str(path),
     }
-    print(json.dumps(report) if args.json else _line(report))
+    say(json.dumps(report) if args.json else _line(report))
     return _PROVEN if report["proven"] else _REFUSED
 
 

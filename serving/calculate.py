@@ -24,6 +24,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from components.errors import BitsumError, ConfigError
+from components.log_lines import LineHandler
+from components.printable import say
 from components.progress import report
 from components.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
 from serving import target
@@ -95,7 +97,7 @@ def _print_answers(client: "AdderClient", task: Transducer, windows: Iterable[li
         if answers:
             if sys.stdout.isatty():
                 progress_bar.clear()
-            print("\n".join(numerals.written(value, base) for value in answers), flush=True)
+            say(*(numerals.written(value, base) for value in answers))
 
 
 def _packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: pathlib.Path | None) -> None:
@@ -110,7 +112,7 @@ def _packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path
         last = b""
         for last in _told(pieces, bits):
             pass
-        print(task.read(last[-1], 8))
+        say(str(task.read(last[-1], 8)))
         return
     with _whole(output) as file:
         for piece in _told(pieces, bits):
@@ -143,8 +145,7 @@ def _whole(path: pathlib.Path) -> Iterator:
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
     """What the client has to say goes to standard error."""
-    logger, handler = logging.getLogger("bitsum.client"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("bitsum: %(message)s"))
+    logger, handler = logging.getLogger("bitsum.client"), LineHandler(sys.stderr, "bitsum: %(message)s")
     logger.addHandler(handler)
     try:
         yield

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from components.errors import BitsumError
+from components.printable import say
 from serving import model_config
 from serving.client import ServingError, served
 from serving.options import Options, Ready, address, free_port
@@ -65,7 +66,7 @@ def _model_name(options: Options) -> str:
 
 def _program(options: Options, port: int) -> list[str]:
     if options.knobs.host not in _WILDCARDS:
-        print(f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.knobs.host}", file=sys.stderr)
+        say(f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.knobs.host}", stream=sys.stderr)
     return [shutil.which(PROGRAM) or PROGRAM, *_flags(options, port, str(options.base_path))]
 
 

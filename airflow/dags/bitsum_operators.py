@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from bitsum_program import REFUSED, WRONG_USAGE, Program, refusal
+from bitsum_program import REFUSED, WRONG_USAGE, Program, printable, refusal
 from bitsum_turn import Run, Turn, UnreadableTurn
 
 _UNFINISHED = ["queued", "running"]
@@ -198,6 +198,7 @@ class Alarm:
     def __call__(self, context: Context) -> None:
         task, error = context["ti"], context.get("exception")
         gate, reason = (error.gate, error.reason) if isinstance(error, Refused) else ("", str(error or _NO_ERROR))
+        reason = printable(reason)
         what = f"{gate} refused" if gate else "failed"
         failure = {
             "text": f"{task.dag_id} {task.run_id}, {task.task_id}: {what}: {reason}",
