@@ -30,4 +30,6 @@ def clear() -> str:
     found = among(os.environ)
     for name in found:
         del os.environ[name]
-    return f"cleared from the environment, since the proof excludes the arithmetic that it may switch on: {', '.join(found)}" if found else ""
+    if not found:
+        return ""
+    return f"cleared from the environment, since the proof excludes the arithmetic that they switch on: {', '.join(found)}"

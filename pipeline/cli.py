@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from components import arithmetic_switches
 from components.errors import BitsumError
 from components.printable import printable, say
 
@@ -30,6 +31,8 @@ _COMMANDS = {
     "probe": ("serving.probe", "ask a model server questions whose answers are known, and check every bit", False),
     "qualify": ("serving.qualify", "measure whether a model server's sigmoid and tanh are within what the proof allows", False),
 }
+# Those that import TensorFlow, or start what does.
+_COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.command:
         parser.print_help()
         return 2
+    if args.command in _COMPUTING and (note := arithmetic_switches.clear()):
+        say(f"note: {note}", stream=sys.stderr)
     try:
         return importlib.import_module(_COMMANDS[args.command][0]).run(args)
     except BitsumError as error:

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     asked = _options(args)
     _check_folders(asked)
     server = _server(asked.knobs.server)
-    notes = flags.check_embedded(args) if server == EMBEDDED else []
+    notes = flags.check(args, embedded=server == EMBEDDED)
     options.check_port(asked.knobs.host, asked.knobs.port)
     _write_config_file(asked)
     for note in notes:

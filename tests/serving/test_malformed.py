@@ -135,15 +135,15 @@ def test_bytes_that_are_no_message_are_an_internal_error_without_text(served):
 def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, terminator):
     draw, good = random.Random(5), WellFormed(str(served[1]))
     answered = set()
-    while len(answered) < 4:
-        method, data = good.good(draw, tuple(path for path in METHODS[:6] if path not in answered))
+    for method in METHODS[:6]:
+        data = next(data for path, data in iter(lambda: good.good(draw, (method,)), None) if path == method)
         if ask(served[0], method, data) is None:
             answered.add(method)
-            # An output filter that is lost would change the answer, an input that is lost its error.
-            for place in (terminator + data, data + terminator, data + terminator + b"\x1a\x03sum"):
-                assert ask(served[0], method, place) == ("INTERNAL", "")
-    assert PREDICT in answered
-    for method in (MODELS + "GetModelStatus", RELOAD, HEALTH + "Check"):
+        # An output filter that is lost would change the answer.
+        for ended in (terminator + data, data + terminator, data + terminator + b"\x1a\x03sum"):
+            assert ask(served[0], method, ended) == ("INTERNAL", "")
+    assert answered >= {PREDICT, MODELS + "GetModelStatus"}
+    for method in (RELOAD, HEALTH + "Check"):
         assert ask(served[0], method, terminator) == ("INTERNAL", "")
 
 
