@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BitsumError as error:
         say(f"bitsum: {error}", stream=sys.stderr)
         return error.exit_code
-    except UnicodeError as error:
-        # A name with bytes that are no text, on its way into a message or a file.
-        say(f"bitsum: a name cannot be written as text: {error}", stream=sys.stderr)
+    except (UnicodeEncodeError, UnicodeDecodeError) as error:
+        # A path or a name with bytes that are no text, on its way into a database, a request or a file.
+        say(f"bitsum: what is called {error.object!r:.300} is no text ({error.reason}): give it another name", stream=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read our output has enough; Python would complain about it once more at exit.
