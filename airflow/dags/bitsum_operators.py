@@ -198,7 +198,6 @@ class Alarm:
     def __call__(self, context: Context) -> None:
         task, error = context["ti"], context.get("exception")
         gate, reason = (error.gate, error.reason) if isinstance(error, Refused) else ("", str(error or _NO_ERROR))
-        reason = printable(reason)
         what = f"{gate} refused" if gate else "failed"
         failure = {
             "text": f"{task.dag_id} {task.run_id}, {task.task_id}: {what}: {reason}",
@@ -225,8 +224,8 @@ class Alarm:
         return any((line["dag"], line["run"]) == (run.dag_id, run.run_id) and line.get("time", 0) >= since for line in lines)
 
     def _tell(self, failure: dict[str, Any], log: Any) -> None:
+        failure |= {"text": printable(failure["text"]), "reason": printable(failure["reason"]), "time": time.time()}
         log.error("%s", failure["text"])
-        failure = {**failure, "time": time.time()}
         with open(self._file, "a") as file:
             file.write(json.dumps(failure) + "\n")
         if self._webhook_file:
