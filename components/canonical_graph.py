@@ -16,7 +16,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from components import lean_protos
+from components import lean_protos, strict_protos
 from components.errors import BitsumError
 
 # Message type -> fields without meaning to a runtime: which release wrote the model, where in a source a node was made.
@@ -164,7 +164,7 @@ class Graph:
 def _meta_graph(path: pathlib.Path) -> Any:
     protos = lean_protos.load(saved_model="tensorflow.core.protobuf.saved_model_pb2")
     try:
-        model = protos.saved_model.SavedModel.FromString(path.read_bytes())
+        model = strict_protos.parse(protos.saved_model.SavedModel, path.read_bytes())
     except OSError as error:
         raise BitsumError(f"cannot read the model {path}: {error.strerror}") from error
     except DecodeError as error:

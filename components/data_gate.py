@@ -12,7 +12,7 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 
-from components import quarantine
+from components import quarantine, strict_protos
 from components.arithmetic import CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE
 from components.arithmetic_validator import ANOMALIES_FILE, QUARANTINE_FILE
 from components.artifacts import ArithmeticAnomalies, DataBlessing
@@ -122,7 +122,7 @@ def _write_blessing(uri: str, records: dict[str, int]) -> None:
 
 def _split_anomalies(uri: str, split: str) -> list[str]:
     with tf.io.gfile.GFile(os.path.join(uri, f"Split-{split}", _SCHEMA_DIFF), "rb") as file:
-        anomalies = anomalies_pb2.Anomalies.FromString(file.read())
+        anomalies = strict_protos.parse(anomalies_pb2.Anomalies, file.read())
     found = {name: info.description for name, info in anomalies.anomaly_info.items()}
     if anomalies.HasField("dataset_anomaly_info"):
         found["the whole split"] = anomalies.dataset_anomaly_info.description

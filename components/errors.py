@@ -12,6 +12,8 @@ signal, a timeout, a port, a full disk, a program that is missing. Then the step
 Every message is one line that names the value, the limit and the offender, and says what to do.
 """
 
+from components.printable import printable
+
 
 # gRPC status codes, which are TensorFlow's too, by which a server says that the model does not load or does not run. The others are
 # of time, memory, network and permissions: TensorFlow turns errno into these (ENOSPC and EMFILE are RESOURCE_EXHAUSTED, EIO is
@@ -52,4 +54,5 @@ class Refusal(BitsumError):
     def __init__(self, gate: str, reason: str):
         super().__init__(f"{gate} refused: {reason}")
         self.gate = gate
-        self.reason = reason
+        # It is kept with the run, where text has to be text.
+        self.reason = printable(reason)

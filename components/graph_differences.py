@@ -3,6 +3,7 @@
 Nodes are matched by name, functions by the nodes that call them, all else field by field.
 """
 
+import copy
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -32,7 +33,7 @@ class _Comparison:
         yield from self._nodes("main graph", (mine.graph_def.node, cells.graph_def.node), raw)
         for model in (mine, cells):
             del model.graph_def.node[:]
-        objects = [type(model.object_graph_def).FromString(model.object_graph_def.SerializeToString()) for model in (mine, cells)]
+        objects = [copy.deepcopy(model.object_graph_def) for model in (mine, cells)]
         for model in (mine, cells):
             model.ClearField("object_graph_def")
         yield from _fields("model", mine, cells)

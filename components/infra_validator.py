@@ -24,6 +24,7 @@ from components import activation_sweep, model_server, saved_weights, settings, 
 from components import certificate as claims
 from components.artifacts import Certificate
 from components.errors import MODEL_ERRORS, BitsumError, ModelError, Refusal
+from components.printable import printable
 from components.progress import report
 
 GATE = "infra validation"
@@ -90,7 +91,7 @@ def InfraValidator(
     (folder / (_NOT_BLESSED_FILE if reason else _BLESSED_FILE)).touch()
     blessing.set_int_custom_property(BLESSED, 0 if reason else 1)
     blessing.set_int_custom_property(HAS_MODEL, 1)
-    blessing.set_string_custom_property(REASON, reason)
+    blessing.set_string_custom_property(REASON, printable(reason))
 
 
 def validate(

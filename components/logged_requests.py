@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from components import lean_protos, signatures
+from components import lean_protos, signatures, strict_protos
 from components.addition import FEATURE_A, FEATURE_B
 from components.tf_examples import CorruptFile, parse, read_records
 
@@ -38,7 +38,7 @@ def _pairs_of_file(path: pathlib.Path) -> Iterator[Bits]:
     try:
         for record in read_records(str(path)):
             try:
-                request = protos.log.PredictionLog.FromString(record).predict_log.request
+                request = strict_protos.parse(protos.log.PredictionLog, record).predict_log.request
                 yield from pairs_of_request({name: tf.make_ndarray(value) for name, value in request.inputs.items()})
             except (DecodeError, ValueError, TypeError):
                 continue

@@ -19,6 +19,7 @@ from components import certificate as claims
 from components.addition import to_bits
 from components.artifacts import Certificate
 from components.canonical_graph import Graph
+from components.printable import printable
 from components.progress import report
 from components.transducer import TASKS
 
@@ -88,7 +89,7 @@ def Prover(
     for name, value in values.items():
         blessing.set_int_custom_property(name, value)
     blessing.set_string_custom_property(_CURRENT_MODEL, model.uri)
-    blessing.set_string_custom_property(REASON, found.reason or worse)
+    blessing.set_string_custom_property(REASON, printable(found.reason or worse))
     blessing.set_string_custom_property(MARGIN, _shown(found.margin))
     blessing.set_string_custom_property(BASELINE_MARGIN, _shown(before))
     pathlib.Path(blessing.uri).mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from components import strict_protos
 from components.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM
 from components.errors import BitsumError
 
@@ -52,8 +53,8 @@ def parse(record: bytes) -> dict[str, list]:
         ValueError: if `record` is no tf.Example.
     """
     try:
-        example = tf.train.Example.FromString(record)
-    except Exception as error:  # DecodeError is another class in each implementation of protobuf.
+        example = strict_protos.parse(tf.train.Example, record)
+    except Exception as error:  # Not only DecodeError: the implementation in Python raises what it meets.
         raise ValueError(f"not a tf.Example ({len(record)} bytes)") from error
     features = {}
     for name, feature in example.features.feature.items():

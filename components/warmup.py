@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.tools import saved_model_utils as loader
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from components import addition, signatures
+from components import addition, signatures, strict_protos
 from components.errors import ModelError
 
 WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
@@ -62,7 +62,7 @@ def _signatures(model: pathlib.Path) -> Mapping[str, meta_graph_pb2.SignatureDef
 
 
 def _operands(serialized: bytes) -> tuple[np.ndarray, np.ndarray]:
-    features = tf.train.Example.FromString(serialized).features.feature
+    features = strict_protos.parse(tf.train.Example, serialized).features.feature
     a, b = (np.array([features[name].int64_list.value], np.int64) for name in (addition.FEATURE_A, addition.FEATURE_B))
     return a, b
 

@@ -4,8 +4,11 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from components import arithmetic_switches
 from components.errors import BitsumError
+from components.printable import printable, say
 
 # name -> (module with add_arguments and run, help, whether it takes --config and --set).
 _COMMANDS = {
@@ -29,6 +32,8 @@ _COMMANDS = {
     "probe": ("serving.probe", "ask a model server questions whose answers are known, and check every bit", False),
     "qualify": ("serving.qualify", "measure whether a model server's sigmoid and tanh are within what the proof allows", False),
 }
+# Those that import TensorFlow, or start what does.
+_COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,23 +44,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.command:
         parser.print_help()
         return 2
+    if args.command in _COMPUTING and (note := arithmetic_switches.clear()):
+        say(f"note: {note}", stream=sys.stderr)
     try:
         return importlib.import_module(_COMMANDS[args.command][0]).run(args)
     except BitsumError as error:
-        print(f"bitsum: {error}", file=sys.stderr)
+        say(f"bitsum: {error}", stream=sys.stderr)
         return error.exit_code
+    except (UnicodeEncodeError, UnicodeDecodeError) as error:
+        # A path or a name with bytes that are no text, on its way into a database, a request or a file.
+        say(f"bitsum: what is called {error.object!r:.300} is no text ({error.reason}): give it another name", stream=sys.stderr)
+        return 1
     except BrokenPipeError:
         # Whoever read our output has enough; Python would complain about it once more at exit.
         sys.stdout = None
         return 1
     except KeyboardInterrupt:
-        print("bitsum: interrupted", file=sys.stderr)
+        say("bitsum: interrupted", stream=sys.stderr)
         return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser; only the module of the command that is asked for is imported."""
-    parser = argparse.ArgumentParser(prog="bitsum", description="A GRU that adds numbers of any length: train it, prove it, serve it.")
+    parser = _Parser(prog="bitsum", description="A GRU that adds numbers of any length: train it, prove it, serve it.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, (module, text, configurable) in _COMMANDS.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import push_order
 from components.errors import BitsumError, ConfigError
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import quiet
 from pipeline.config import Config
@@ -46,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
         documents = compiled(config, args.image, args.claim, args.allow_older)
     write(pathlib.Path(args.output), documents)
     tasks = documents[0]["root"]["dag"]["tasks"]
-    print(f"{args.output}: {len(tasks)} nodes, image {args.image}, command {' '.join(COMMAND)}")
-    print(_COLD_START)
-    print(f"versions are pushed to {config.push_to}: " + (f"volume claim {args.claim}" if args.claim else "mount a volume there (--claim)"))
+    say(f"{args.output}: {len(tasks)} nodes, image {args.image}, command {' '.join(COMMAND)}")
+    say(_COLD_START)
+    say(f"versions are pushed to {config.push_to}: " + (f"volume claim {args.claim}" if args.claim else "mount a volume there (--claim)"))
     return 0
 
 

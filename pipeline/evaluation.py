@@ -24,8 +24,7 @@ def exact_match_by_length(evaluation: str) -> dict[int, float]:
     """
     found = {}
     for path in sorted(pathlib.Path(evaluation).glob(_METRICS)):
-        for record in tfrecords.read(path):
-            metrics = _protos().metrics.MetricsForSlice.FromString(record)
+        for metrics in tfrecords.messages(_protos().metrics.MetricsForSlice, path):
             keys = {key.column: key.int64_value for key in metrics.slice_key.single_slice_keys}
             for entry in metrics.metric_keys_and_values:
                 wanted = entry.key.name == _EXACT_MATCH and entry.key.model_name != _BASELINE and not entry.key.is_diff
@@ -41,8 +40,7 @@ def failures(evaluation: str) -> list[str]:
         BitsumError: there is no such file, or it is damaged.
     """
     lines, missing = [], []
-    for record in tfrecords.read(pathlib.Path(evaluation) / _VALIDATIONS):
-        result = _protos().validation.ValidationResult.FromString(record)
+    for result in tfrecords.messages(_protos().validation.ValidationResult, pathlib.Path(evaluation) / _VALIDATIONS):
         # They are written in whatever order Beam's workers were done in.
         for per_slice in sorted(result.metric_validations_per_slice, key=_length):
             for failure in sorted(per_slice.failures, key=lambda failure: (failure.metric_key.name, failure.metric_key.is_diff)):

@@ -5,10 +5,10 @@ folder, and what the model config file names by version or label. The data of th
 """
 
 import argparse
-import functools
 import pathlib
 
 from components.errors import BitsumError, ConfigError
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import home, quiet, relocation, root_lock
 from pipeline.config import Config
@@ -44,9 +44,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not (config.root / home.MARKER).exists():
         raise BitsumError(f"pipeline.root = {config.root} is no folder of bitsum's: nothing was removed")
-    tell = functools.partial(print, flush=True)
-    with root_lock.held(config, "bitsum gc --delete", tell):
-        relocation.settle(config, tell)
+    with root_lock.held(config, "bitsum gc --delete", say):
+        relocation.settle(config, say)
         _collect(config, args)
     return 0
 
@@ -61,9 +60,9 @@ def _collect(config: Config, args: argparse.Namespace) -> None:
     with metadata_store.existing(config) as store:
         if args.delete:
             for closed in housekeeping.close_abandoned(store, args.gone):
-                print(f"closed as failed: {closed.kind}, execution {closed.execution}: {closed.reason}")
+                say(f"closed as failed: {closed.kind}, execution {closed.execution}: {closed.reason}")
         for host, count in housekeeping.elsewhere(store).items():
-            print(f"{count} executions run on {host}, which cannot be looked into from here; if it is no more: --gone {host}")
+            say(f"{count} executions run on {host}, which cannot be looked into from here; if it is no more: --gone {host}")
         known = Ancestry(store)
         found = [*garbage.orphans(known, folder), *garbage.old(known, folder, args.keep, served, config.spans.window)]
         if args.delete:
@@ -72,11 +71,11 @@ def _collect(config: Config, args: argparse.Namespace) -> None:
             for one in found:
                 _print(one)
     size = sum(one.size for one in found) / _MEGABYTE
-    print(f"{len(found)} folders, {size:.1f} MB {'removed' if args.delete else 'can go: --delete removes them'}")
+    say(f"{len(found)} folders, {size:.1f} MB {'removed' if args.delete else 'can go: --delete removes them'}")
 
 
 def _print(one) -> None:
-    print(f"{one.size / _MEGABYTE:8.2f} MB  {one.path}  {one.reason}")
+    say(f"{one.size / _MEGABYTE:8.2f} MB  {one.path}  {one.reason}")
 
 
 def _served(config: Config, config_file: str | None) -> set[int]:

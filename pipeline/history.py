@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from components.errors import ConfigError
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import quiet, relocation
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         lines = [json.dumps(dataclasses.asdict(one)) for one in found]
     else:
         lines = [*_table([_HEADINGS, *map(_row, found)]), _trend(found)]
-    print("\n".join(lines))
+    say(*lines)
     return 0
 
 

@@ -12,11 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from components import arithmetic_switches
 from components.errors import BitsumError
+from components.log_lines import LineHandler
+from components.printable import say
 from pipeline.compile import NAMESPACE, RUN_ID
+from pipeline.quiet import LOG_FORMAT
 
 if TYPE_CHECKING:
     from kfp.pipeline_spec import pipeline_spec_pb2
+
+LOGGER = logging.getLogger(__name__)
 
 # Where the launcher keeps what is stored under a scheme (kubeflow/pipelines, backend/src/v2/component/launcher_v2.go).
 MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
@@ -29,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json_serialized_invocation_args", required=True, help="the ExecutorInput, as JSON")
     parser.add_argument("--json_serialized_inputs_spec_args", required=True, help="the ComponentInputsSpec, as JSON")
     args, beam_args = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[LineHandler(sys.stderr, LOG_FORMAT, newline="\n    ")])
+    if note := arithmetic_switches.clear():
+        LOGGER.warning("%s", note)
     # Beam reads the command line of the program for options of its own.
     sys.argv = sys.argv[:1]
     # The compiled pipeline names the project's files by their place in it.
@@ -37,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(args.executor_class_path, args.json_serialized_invocation_args, args.json_serialized_inputs_spec_args, beam_args)
     except BitsumError as error:
-        print(f"bitsum: {error}", file=sys.stderr)
+        say(f"bitsum: {error}", stream=sys.stderr)
         return error.exit_code
     return 0
 

@@ -5,6 +5,7 @@ import json
 import time
 from typing import Any
 
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import quiet, relocation
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     with metadata_store.existing(config) as store:
         found = origin.of_version(Ancestry(store), config.push_to, args.version)
-    print(json.dumps(found, indent=1) if args.json else "\n".join(_text(found)))
+    say(*(json.dumps(found, indent=1).split("\n") if args.json else _text(found)))
     return 0
 
 

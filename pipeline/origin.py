@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import version_folder
+from components import strict_protos, version_folder
 from components.errors import BitsumError
 from pipeline import housekeeping, recorded, verdicts
 from pipeline.ancestry import BASE_MODEL, Ancestry
@@ -132,7 +132,7 @@ def _records(statistics: pathlib.Path) -> Iterator[tuple[str, int]]:
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
     for path in sorted(statistics.glob("Split-*/FeatureStats.pb")):
-        for data in statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets:
+        for data in strict_protos.read(statistics_pb2.DatasetFeatureStatisticsList, path).datasets:
             yield path.parent.name.removeprefix("Split-"), int(data.num_examples)
 
 
@@ -141,7 +141,7 @@ def _schema_anomalies(folder: pathlib.Path) -> list[str]:
 
     found = []
     for path in sorted(folder.glob(f"Split-*/{recorded.SCHEMA_DIFF_FILE}")):
-        anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
+        anomalies = strict_protos.read(anomalies_pb2.Anomalies, path)
         found += [f"{path.parent.name}, {name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())]
     return found
 
@@ -188,8 +188,7 @@ def _curve(known: Ancestry, trainer: int) -> list[dict[str, float]]:
 def _scalars(path: pathlib.Path) -> Iterator[tuple[int, str, float]]:
     from tensorboard.compat.proto import event_pb2
 
-    for record in tfrecords.read(path):
-        event = event_pb2.Event.FromString(record)
+    for event in tfrecords.messages(event_pb2.Event, path):
         for value in event.summary.value:
             if value.tensor.tensor_content and len(value.tensor.tensor_content) == 4:
                 yield event.step, value.tag, struct.unpack("<f", value.tensor.tensor_content)[0]

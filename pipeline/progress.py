@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TextIO
 
+from components.printable import printable, say
 from components.progress import LOGGER
 
 _REDRAW_SECONDS = 0.2
@@ -69,8 +70,7 @@ class Progress(logging.Handler):
         """A line that stays."""
         with self._mutex:
             self._erase()
-            self._stream.write(text + "\n")
-            self._stream.flush()
+            say(text, stream=self._stream)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a step's report, or its warning."""
@@ -93,7 +93,7 @@ class Progress(logging.Handler):
     def _draw(self) -> None:
         if self._terminal and self._stage:
             self._erase()
-            self._stream.write(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {self._detail}"[:119])
+            self._stream.write(printable(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {self._detail}")[:119])
             self._stream.flush()
 
     def _erase(self) -> None:

@@ -10,6 +10,10 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
+from components.log_lines import LineHandler
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 
 @contextlib.contextmanager
 def into(log: pathlib.Path) -> Iterator[TextIO]:
@@ -21,8 +25,8 @@ def into(log: pathlib.Path) -> Iterator[TextIO]:
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
     with open(log, "a", buffering=1) as file, open(os.dup(1), "w", encoding="utf-8", errors="replace") as terminal:
-        handler = logging.StreamHandler(file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        # Libraries log whole messages in many lines; indented, none of them looks like a record of its own.
+        handler = LineHandler(file, LOG_FORMAT, newline="\n    ")
         root = logging.getLogger()
         level = root.level
         os.dup2(file.fileno(), 1)

@@ -9,6 +9,7 @@ import argparse
 import os
 
 from components.errors import BitsumError
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import home, quiet, relocation, root_lock
 from pipeline.config import Config
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.yes:
         _relocate(config, args)
         return 0
-    with root_lock.held(config, "bitsum relocate", print):
+    with root_lock.held(config, "bitsum relocate", say):
         _relocate(config, args)
     return 0
 
@@ -46,7 +47,7 @@ def _relocate(config: Config, args: argparse.Namespace) -> None:
         recorded = change.root if change else relocation.read(config.root)
         change = relocation.Change(recorded, os.path.abspath(args.before), is_copy=bool(change and change.is_copy))
     if change is None or change.before in ("", str(config.root)):
-        print(f"pipeline.root = {config.root} is where it was: nothing to rewrite")
+        say(f"pipeline.root = {config.root} is where it was: nothing to rewrite")
         return
     quiet.database()
     from pipeline import metadata_store
@@ -72,7 +73,7 @@ def _relocate(config: Config, args: argparse.Namespace) -> None:
             relocation.relocate_model_config(config, change.before)
             relocation.write(config.root, change)
     done = "now name" if args.yes else "would name"
-    print(f"{count} entries {done} {config.root} in place of {change.before}{'' if args.yes else ': --yes rewrites them'}")
+    say(f"{count} entries {done} {config.root} in place of {change.before}{'' if args.yes else ': --yes rewrites them'}")
 
 
 def _changed(items: list, before: str, config: Config) -> list[tuple]:
@@ -84,8 +85,8 @@ def _changed(items: list, before: str, config: Config) -> list[tuple]:
 def _show(kind: str, items: list[tuple]) -> None:
     if not items:
         return
-    print(f"{len(items)} {kind}")
+    say(f"{len(items)} {kind}")
     for item, changed in items[:_SHOWN]:
-        print(f"  {item.id}: {', '.join(f'{name} {value}' for name, value in changed)}")
+        say(f"  {item.id}: {', '.join(f'{name} {value}' for name, value in changed)}")
     if len(items) > _SHOWN:
-        print(f"  and {len(items) - _SHOWN} more")
+        say(f"  and {len(items) - _SHOWN} more")

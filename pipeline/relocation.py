@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import atomic
 from components.errors import BitsumError
+from components.printable import say
 from pipeline.home import MARKER
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def settle_alone(config: "Config", tell: Callable[[str], None]) -> None:
 
 def tell_aside(line: str) -> None:
     """Print a line to stderr, for commands whose output may be read by a program."""
-    print(line, file=sys.stderr)
+    say(line, stream=sys.stderr)
 
 
 def find_change(config: "Config") -> Change | None:

@@ -10,6 +10,7 @@ import traceback
 
 from components import push_order
 from components.errors import BitsumError
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import home, quiet, relocation, root_lock
 from pipeline.config import Config
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 _pipeline(config, run_id, progress, args.allow_older)
                 _summary(config, run_id, log, progress, args.keep_serving)
         except BaseException:
-            traceback.print_exc(file=sys.stderr)
+            say(*traceback.format_exc().split("\n"), stream=sys.stderr)
             raise
     return 0
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from components import push_order
 from components.errors import ConfigError
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import home, quiet, relocation, root_lock
 from pipeline.config import Config
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         with quiet.into_nothing():
             listed = _json(config, args) if args.json else _text(config)
-        print(listed)
+        say(*listed.split("\n"))
         return 0
     if not args.node or not args.run_id or not _RUN_ID.fullmatch(args.run_id):
         raise ConfigError(f"--run-id = {args.run_id!r}, NODE = {args.node!r}: both are needed, the id of letters, digits and _ . : + -")
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             with root_lock.held(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):
                 _run(config, args.node, args.run_id, progress, args.allow_older)
         except BaseException:
-            traceback.print_exc(file=sys.stderr)
+            say(*traceback.format_exc().split("\n"), stream=sys.stderr)
             raise
     return 0
 

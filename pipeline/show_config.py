@@ -2,6 +2,7 @@
 
 import argparse
 
+from components.printable import say
 from pipeline import config
 
 
@@ -11,5 +12,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the configuration."""
-    print(config.to_toml(config.load(args.config, args.set)))
+    say(*config.to_toml(config.load(args.config, args.set)).split("\n"))
     return 0

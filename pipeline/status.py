@@ -5,6 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from components import version_folder
+from components.printable import say
 from pipeline import config as configuration
 from pipeline import relocation
 from pipeline.config import Config
@@ -32,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     versions = version_folder.versions(config.push_to)
     damaged = [problem for version in versions for problem in _pushed(config.push_to / str(version))]
     if not versions:
-        print(f"nothing is pushed in {config.push_to}: bitsum run pushes")
+        say(f"nothing is pushed in {config.push_to}: bitsum run pushes")
     for problem in damaged:
-        print(f"DAMAGED: {problem}")
-    print(_served(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials))
+        say(f"DAMAGED: {problem}")
+    say(_served(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials))
     return 1 if damaged else 0
 
 
@@ -50,7 +51,7 @@ def _pushed(folder: pathlib.Path) -> list[str]:
         proven = f"NOT PROVEN ({found.unblessed.removeprefix(provenance.UNPROVEN)})"
     else:
         proven = f"{found.task.name} proven for any length, worst margin {found.margin:.4g}"
-    print(f"version {folder.name}: {state}{ignored}, {proven}, run {found.run or 'unknown'}, {folder}")
+    say(f"version {folder.name}: {state}{ignored}, {proven}, run {found.run or 'unknown'}, {folder}")
     return damage
 
 

@@ -27,6 +27,7 @@ from typing import Any
 
 from components import certificate, checker, export_format
 from components.errors import BitsumError, ConfigError, Refusal
+from components.printable import say
 from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
 
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     report |= _unread(foreign) if foreign else _checked(args, model_dir, path)
     report |= {"not_checked": [_KERNELS] if report["graph_compared_with"] else [_GRAPH, _KERNELS]}
     report |= {"model": str(model_dir), "certificate": str(path)}
-    print(json.dumps(report) if args.json else _line(report))
+    say(json.dumps(report) if args.json else _line(report))
     return _PROVEN if report["proven"] else _REFUSED
 
 

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 from components import signatures
 from components.errors import BitsumError, ConfigError
+from components.log_lines import LineHandler
+from components.printable import say
 from components.progress import report
 from components.transducer import TASKS, Transducer
 from serving import target
@@ -101,7 +103,7 @@ def _print_answers(client: "AdderClient", task: Transducer, windows: Iterable[li
         if answers:
             if sys.stdout.isatty():
                 progress_bar.clear()
-            print("\n".join(numerals.written(value, base) for value in answers), flush=True)
+            say(*(numerals.written(value, base) for value in answers))
 
 
 def _packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: pathlib.Path | None) -> None:
@@ -116,7 +118,7 @@ def _packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path
         last = b""
         for last in _told(pieces, bits):
             pass
-        print(task.read(last[-1], 8))
+        say(str(task.read(last[-1], 8)))
         return
     with _whole(output) as file:
         for piece in _told(pieces, bits):
@@ -149,8 +151,7 @@ def _whole(path: pathlib.Path) -> Iterator:
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
     """What the client has to say goes to standard error."""
-    logger, handler = logging.getLogger("bitsum.client"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("bitsum: %(message)s"))
+    logger, handler = logging.getLogger("bitsum.client"), LineHandler(sys.stderr, "bitsum: %(message)s")
     logger.addHandler(handler)
     try:
         yield

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from components.errors import MODEL_CODES, BitsumError, ModelError
+from components.log_lines import LineHandler
+from components.printable import say
 from serving import batching_parameters, model_config, ssl_config
 from serving.models import Management, Models, NotAvailable
 from serving.monitoring import Metrics, prometheus_path, serve_metrics
@@ -80,7 +82,7 @@ def _metrics_page(metrics: Metrics, path: str | None, options: Options) -> Itera
         yield
         return
     with serve_metrics(metrics.page, port=options.metrics_port, path=path) as port:
-        print(f"metrics at http://127.0.0.1:{port}{path}", flush=True)
+        say(f"metrics at http://127.0.0.1:{port}{path}")
         yield
 
 
@@ -177,18 +179,10 @@ def _follow(models: Models, path: pathlib.Path) -> str:
     return ""
 
 
-class _OneLine(logging.Formatter):
-    """Names and paths in a line come from requests: what would end the line or steer a terminal is written as \\n, \\x1b."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in super().formatMessage(record))
-
-
 @contextlib.contextmanager
 def _event_lines() -> Iterator[None]:
     """What happens to versions, as lines on standard output."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler = LineHandler(sys.stdout, "%(asctime)s %(message)s", "%H:%M:%S")
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
     try:

@@ -6,6 +6,7 @@ does not heed that.
 
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import re
@@ -19,7 +20,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
+from components import arithmetic_switches
 from components.errors import MODEL_CODES, BitsumError, ModelError
+from components.printable import say
 from serving import model_config
 from serving.client import ServingError, served
 from serving.options import Options, Ready, address, free_port
@@ -83,7 +86,7 @@ def _model_name(options: Options) -> str:
 
 def _program(options: Options, port: int) -> list[str]:
     if options.knobs.host not in _WILDCARDS:
-        print(f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.knobs.host}", file=sys.stderr)
+        say(f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.knobs.host}", stream=sys.stderr)
     return [shutil.which(PROGRAM) or PROGRAM, *_flags(options, port, str(options.base_path))]
 
 
@@ -94,11 +97,21 @@ def _container(options: Options, port: int) -> list[str]:
         said = (inspected.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BitsumError(f"the image {knobs.image} is not here ({said}); it is not pulled silently: docker pull {knobs.image}")
     inside = f"/models/{knobs.model_name}"
+    # A variable without a value is taken out of what the image sets; of this process's variables the container gets none.
+    cleared = [f"--env={name}" for name in arithmetic_switches.among(_variables(inspected.stdout))]
     return [
         DOCKER, "run", "--rm", "--init", "--pull=never", f"--publish={address(knobs.host, port)}:{_CONTAINER_PORT}",
-        *(f"--volume={outside}:{within}:ro" for outside, within in _volumes(options, inside)), f"--entrypoint={PROGRAM}", knobs.image,
-        *_flags(options, _CONTAINER_PORT, inside),
+        *(f"--volume={outside}:{within}:ro" for outside, within in _volumes(options, inside)),
+        *cleared, f"--entrypoint={PROGRAM}", knobs.image, *_flags(options, _CONTAINER_PORT, inside),
     ]  # fmt: skip
+
+
+def _variables(inspected: str) -> list[str]:
+    """The names of the environment variables that an image sets, by what `docker image inspect` says of it."""
+    try:
+        return [setting.partition("=")[0] for image in json.loads(inspected) for setting in image["Config"].get("Env") or []]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BitsumError(f"docker image inspect says nothing of the image's environment that can be read: {error!r}") from error
 
 
 def _volumes(options: Options, inside: str) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The flags of tensorflow_model_server, by their own names, and what becomes of them here.
 
-With `--server tensorflow_model_server` or docker those that were given are passed on as they are. The embedded server uses some,
+With `--server tensorflow_model_server` or docker those that were given are passed on as they are, but for those that would have it
+compute something else than the graph that was proven. The embedded server uses some,
 takes others with a note since they change nothing that a client sees, and refuses the rest, of which it could not keep the
 promise.
 """
@@ -17,6 +18,8 @@ from components.errors import ConfigError
 SERVING_VERSION = "2.16.1"
 _REST = "the embedded server speaks gRPC only, it has no REST API"
 _SESSION = "the embedded server leaves TensorFlow's session as it is"
+_ANY_SESSION = "its session options can switch on XLA and mixed precision, which the proof excludes"
+_XLA = "the proof excludes XLA's rewriting of the arithmetic"
 
 
 def boolean(text: str) -> bool:
@@ -31,13 +34,15 @@ def boolean(text: str) -> bool:
 class Flag:
     """A flag, the type of its value, and what the embedded server does with it: uses it unless one of the reasons is given.
 
-    refused: why any value but those in `harmless` is refused.
-    ignored: why it changes nothing.
+    excluded: why no server may be given any value but those in `harmless`: it would compute what was not proven.
+    refused: why the embedded server refuses any such value.
+    ignored: why it changes nothing there.
     """
 
     name: str
     kind: Callable
     help: str = ""
+    excluded: str = ""
     refused: str = ""
     ignored: str = ""
     harmless: tuple = (False, 0, "")
@@ -74,16 +79,16 @@ FLAGS = (
     Flag("tensorflow_session_parallelism", int, refused=_SESSION),
     Flag("tensorflow_intra_op_parallelism", int, refused=_SESSION),
     Flag("tensorflow_inter_op_parallelism", int, refused=_SESSION),
-    Flag("tensorflow_session_config_file", str, refused=_SESSION),
-    Flag("platform_config_file", str, refused="the embedded server has one platform, tensorflow"),
+    Flag("tensorflow_session_config_file", str, excluded=_ANY_SESSION),
+    Flag("platform_config_file", str, excluded=_ANY_SESSION),
     Flag("use_alts_credentials", boolean, refused="the embedded server has TLS only: --ssl_config_file"),
-    Flag("saved_model_tags", str, refused="the embedded server loads the tag serve", harmless=("serve",)),
+    Flag("saved_model_tags", str, excluded="the graph with the tag serve is the one that was proven", harmless=("serve",)),
     Flag("enable_signature_method_name_check", boolean, refused="the embedded server does not look at method names"),
-    Flag("xla_cpu_compilation_enabled", boolean, refused="the embedded server does not compile with XLA"),
-    Flag("xla_gpu_compilation_enabled", boolean, refused="the embedded server does not compile with XLA"),
-    Flag("prefer_tflite_model", boolean, refused="the embedded server serves no TensorFlow Lite models"),
+    Flag("xla_cpu_compilation_enabled", boolean, excluded=_XLA),
+    Flag("xla_gpu_compilation_enabled", boolean, excluded=_XLA),
+    Flag("prefer_tflite_model", boolean, excluded="the SavedModel was proven, not a TensorFlow Lite model beside it"),
     Flag("thread_pool_factory_config_file", str, refused="the embedded server has TensorFlow's own thread pools"),
-    Flag("mixed_precision", str, refused="the embedded server computes as the model says"),
+    Flag("mixed_precision", str, excluded="the proof is about float32"),
     Flag("enable_serialization_as_tensor_content", boolean, refused="the embedded server answers in typed fields"),
 )
 
@@ -92,10 +97,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All of FLAGS; None is the value of one that was not given."""
     used = parser.add_argument_group("flags of tensorflow_model_server that the embedded server has too")
     passed = parser.add_argument_group("flags of tensorflow_model_server that are passed on to it; the embedded server needs none of them")
+    never = parser.add_argument_group("flags of tensorflow_model_server that no server is given, since it would compute what is not proven")
     for flag in FLAGS:
-        group = passed if flag.refused or flag.ignored else used
+        group = never if flag.excluded else passed if flag.refused or flag.ignored else used
         optional = {"nargs": "?", "const": True, "metavar": "true|false"} if flag.kind is boolean else {}
-        text = flag.help or (f"refused: {flag.refused}" if flag.refused else f"no effect: {flag.ignored}")
+        reason = flag.excluded or flag.refused
+        text = flag.help or (f"refused: {reason}" if reason else f"no effect: {flag.ignored}")
         group.add_argument(f"--{flag.name}", type=flag.kind, help=text, **optional)
 
 
@@ -111,16 +118,20 @@ def given(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check_embedded(args: argparse.Namespace) -> list[str]:
-    """Notes on the flags that were given and change nothing in the embedded server.
+def check(args: argparse.Namespace, embedded: bool) -> list[str]:
+    """Notes on the flags that were given and change nothing in the server that is started, the embedded one or another.
 
     Raises:
-        ConfigError: a flag that it has not.
+        ConfigError: a flag that it has not, or that no server is given.
     """
     notes = []
     for flag in FLAGS:
         value = getattr(args, flag.name)
         if value is None or value in flag.harmless:
+            continue
+        if flag.excluded:
+            raise ConfigError(f"--{flag.name}={str(value).lower()}: {flag.excluded}; leave the flag away")
+        if not embedded:
             continue
         if flag.refused:
             raise ConfigError(f"--{flag.name}: {flag.refused}; --server tensorflow_model_server takes it")

@@ -22,6 +22,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from components import strict_protos
 from serving.monitoring import Metrics
 from serving.request_log import RequestLog
 from serving.services import ModelService, PredictionService
@@ -134,7 +135,7 @@ def _untimed(answer: Callable[[Any], Any]) -> Callable[[Any, float | None], Any]
 
 def _parsed(message: Any, data: bytes) -> Any:
     try:
-        return message.FromString(data)
+        return strict_protos.parse(message, data)
     except DecodeError as error:
         raise StatusError(Code.INTERNAL, "") from error
 

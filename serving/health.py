@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from components import strict_protos
+
 # Each takes a thread for as long as it watches.
 WATCHES = 8
 
@@ -89,6 +91,6 @@ def reflection_handler(services: Iterable[str]) -> grpc.GenericRpcHandler:
 
 def _parsed(message: Any, data: bytes, context: grpc.ServicerContext) -> Any:
     try:
-        return message.FromString(data)
+        return strict_protos.parse(message, data)
     except DecodeError:
         context.abort(grpc.StatusCode.INTERNAL, "")

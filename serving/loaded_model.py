@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
+from components import strict_protos
 from serving.status import Code, StatusError, unforeseen
 
 _TAGS = [tf.saved_model.SERVING]
@@ -122,7 +123,7 @@ def _check_file(path: pathlib.Path) -> None:
             f"Specified file path: {path}",
         )
     try:
-        saved_model_pb2.SavedModel.FromString(file.read_bytes())
+        strict_protos.parse(saved_model_pb2.SavedModel, file.read_bytes())
     except OSError as error:
         raise StatusError(Code.UNAVAILABLE, f"cannot read {file}: {error.strerror}") from error
     except DecodeError as error:

@@ -51,6 +51,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import signatures
 from components.errors import BitsumError, ConfigError
+from components.printable import say
 from components.transducer import ADDITION, TASKS
 from serving import target
 
@@ -128,11 +129,11 @@ def run(args: argparse.Namespace) -> int:
         if args.metrics_port is not None:
             page = monitoring.serve_metrics(lambda: probe_metrics.page(watches), port=args.metrics_port, path=probe_metrics.PATH)
             port = open_ones.enter_context(page)
-            print(f"bitsum: metrics are at http://127.0.0.1:{port}{probe_metrics.PATH}", file=sys.stderr, flush=True)
+            say(f"bitsum: metrics are at http://127.0.0.1:{port}{probe_metrics.PATH}", stream=sys.stderr)
         watching.run(watches, clients, args.duration or None, args.report_every, watching.teller(lines))
         reports = {watch.target: watch.total() for watch in watches}
         found = {client.target: boxes(client) for client in clients if boxes and not reports[client.target].gave_up}
-    print(json.dumps(_as_dict(reports, found)) if args.json else _lines(reports, found))
+    say(*([json.dumps(_as_dict(reports, found))] if args.json else _lines(reports, found)))
     return 0 if all(report.all_right for report in reports.values()) and all(map(_as_certified, found.values())) else 1
 
 
@@ -216,9 +217,9 @@ def _as_dict(reports: dict[str, "Report"], boxes: dict[str, dict[str, Any]]) -> 
     return together.as_dict() | {"targets": told}
 
 
-def _lines(reports: dict[str, "Report"], boxes: dict[str, dict[str, Any]]) -> str:
+def _lines(reports: dict[str, "Report"], boxes: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for name, report in reports.items():
         found = boxes.get(name)
         lines.append(report.line(name) + (f"; {found['right']} of {found['asked']} steps from the boxes as certified" if found else ""))
-    return "\n".join(lines)
+    return lines

@@ -22,6 +22,7 @@ import os
 import pathlib
 
 from components.errors import ConfigError, Refusal
+from components.printable import say
 from serving import target
 from serving.qualification import MODEL_NAME
 
@@ -61,7 +62,7 @@ def _export(folder: pathlib.Path, units: list[int] | None) -> int:
     from components import activation_sweep
 
     version = activation_sweep.write(folder, units or activation_sweep.UNITS)
-    print(f"wrote {version}; serve it with: bitsum serve --model_name={MODEL_NAME} --model_base_path={folder}")
+    say(f"wrote {version}; serve it with: bitsum serve --model_name={MODEL_NAME} --model_base_path={folder}")
     return 0
 
 
@@ -74,5 +75,5 @@ def _qualify(args: argparse.Namespace) -> int:
             args.target, all_floats=args.all_floats, model_name=args.model_name, deadline=args.deadline, seed=args.seed,
             credentials=target.credentials(args),
         )  # fmt: skip
-    print(json.dumps(found.as_dict()) if args.json else found.line())
+    say(json.dumps(found.as_dict()) if args.json else found.line())
     return 0 if found.qualified else Refusal.exit_code

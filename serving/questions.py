@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
-from components import addition, transduction
+from components import addition, strict_protos, transduction
 from components.transducer import Transducer
 from serving import protos, tfrecords
 
@@ -59,7 +59,7 @@ def _sample(path: str, count: int, draw: random.Random) -> list[tuple[str, int, 
 
 def _question(path: str, number: int, record: bytes) -> Question:
     try:
-        features = protos.load().example.Example.FromString(record).features.feature
+        features = strict_protos.parse(protos.load().example.Example, record).features.feature
         a, b = (list(_bits(features, name)) for name in (addition.FEATURE_A, addition.FEATURE_B))
         if len(a) != len(b) or not a:
             raise ValueError(f"operands of {len(a)} and {len(b)} bits")

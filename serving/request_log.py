@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from components import lean_protos
+from components import lean_protos, strict_protos
 from components.errors import BitsumError, ConfigError
 from serving import tfrecords
 from serving.log_files import PATTERN, LogFile, folder_name, prepare
@@ -241,14 +241,11 @@ def read(folder: pathlib.Path, problem: Callable[[str], None] = LOGGER.warning) 
         raise BitsumError(f"no request log at {folder}: give the folder of --request_log_dir, or one of its files")
     for path in [folder] if folder.is_file() else sorted(folder.rglob(PATTERN)):
         try:
-            for record in tfrecords.read(path):
-                log = _protos().log.PredictionLog.FromString(record)
+            for log in tfrecords.messages(_protos().log.PredictionLog, path):
                 if log.HasField("predict_log"):
                     yield log.predict_log.request
         except tfrecords.CorruptRecords as error:
             problem(str(error))
-        except DecodeError as error:
-            problem(f"{path} holds a record that is no PredictionLog: {error}")
 
 
 @functools.lru_cache(maxsize=None)
@@ -257,10 +254,7 @@ def _protos() -> types.SimpleNamespace:
 
 
 def _merge(message: Any, given: Any) -> None:
-    if isinstance(given, bytes):
-        message.ParseFromString(given)
-    else:
-        message.CopyFrom(given)
+    message.CopyFrom(strict_protos.parse(type(message), given) if isinstance(given, bytes) else given)
 
 
 def _size(given: Any) -> int:

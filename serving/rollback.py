@@ -6,6 +6,7 @@ That version is still loaded, so that one reload does it; the config file then s
 import argparse
 
 from components.errors import BitsumError, Refusal
+from components.printable import say
 from serving import rollout, target
 
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.config_file} has no version with the label {PREVIOUS}, which a rollout leaves behind: bitsum rollout VERSION "
                 "takes any other version",
             )
-        print(f"{STABLE}: version {stable} -> {previous}; {PREVIOUS}: {previous} -> {stable}")
+        say(f"{STABLE}: version {stable} -> {previous}; {PREVIOUS}: {previous} -> {stable}")
         if args.plan:
             return 0
         damage = provenance.of(deployment.base_path() / str(previous)).damage
@@ -48,5 +49,5 @@ def run(args: argparse.Namespace) -> int:
         served = deployment.served(STABLE)
         if served != previous:
             raise BitsumError(f"{args.server} answers for {STABLE} with version {served}, not {previous}")
-    print(f"version {previous} is {STABLE}")
+    say(f"version {previous} is {STABLE}")
     return 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from components.errors import BitsumError, ConfigError, Refusal
+from components.printable import say
 from serving import target
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             # Again, since another rollout may just have ended.
             stable = deployment.labels()[STABLE]
             if candidate == stable:
-                print(f"version {stable} of {args.model_name} is stable already: nothing to do")
+                say(f"version {stable} of {args.model_name} is stable already: nothing to do")
             else:
                 _roll_out(deployment, args, stable, candidate)
             _retain(deployment, args.keep)
@@ -109,20 +110,20 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
     from serving.deployment import CANARY, PREVIOUS, STABLE, changed
 
     labels = deployment.labels()
-    print(f"{args.config_file}: " + ", ".join(f"{label} is version {version}" for label, version in sorted(labels.items())))
+    say(f"{args.config_file}: " + ", ".join(f"{label} is version {version}" for label, version in sorted(labels.items())))
     if candidate == stable:
-        print(f"version {stable} is stable already: nothing would be rolled out")
+        say(f"version {stable} is stable already: nothing would be rolled out")
         after = labels
     else:
         _check(provenance.of(deployment.base_path() / str(candidate)), candidate, args.force)
-        print(f"1. load version {candidate} beside {stable}, at most {args.load_timeout:g} s")
-        print(f"2. label it {CANARY}; ask both {args.count} fresh questions" + (f" and those in {args.requests}" if args.requests else ""))
-        print(f"3. move {STABLE} to {candidate}, {PREVIOUS} to {stable}, if every answer is right and none too slow; the config then is")
+        say(f"1. load version {candidate} beside {stable}, at most {args.load_timeout:g} s")
+        say(f"2. label it {CANARY}; ask both {args.count} fresh questions" + (f" and those in {args.requests}" if args.requests else ""))
+        say(f"3. move {STABLE} to {candidate}, {PREVIOUS} to {stable}, if every answer is right and none too slow; the config then is")
         after = {STABLE: candidate, PREVIOUS: stable}
         for line in str(changed(deployment.config(), args.model_name, after)).splitlines():
-            print(f"   {line}")
+            say(f"   {line}")
     gone = retention.superfluous(deployment.base_path(), args.keep, after.values())
-    print(f"versions that would be deleted (--keep {args.keep}): {', '.join(map(str, gone)) or 'none'}")
+    say(f"versions that would be deleted (--keep {args.keep}): {', '.join(map(str, gone)) or 'none'}")
     return 0
 
 
@@ -134,13 +135,13 @@ def _check(found: "Provenance", candidate: int, force: bool) -> None:
         )
     if found.unblessed and not force:
         raise Refusal("rollout", f"version {candidate} was blessed by no pipeline: {found.unblessed}; --force rolls it out all the same")
-    print(
+    say(
         f"version {candidate}: files as pushed, blessed by run {found.run}, {found.task.name} proven for any length"
         if not found.unblessed
         else f"version {candidate}: not blessed ({found.unblessed}), rolled out by --force"
     )
     if found.ignored:
-        print(f"version {candidate}: {', '.join(found.ignored)} ignored")
+        say(f"version {candidate}: {', '.join(found.ignored)} ignored")
 
 
 def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> None:
@@ -151,15 +152,15 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
     _check(found, candidate, args.force)
     answering = deployment.served(STABLE)
     if answering != stable:
-        print(f"note: {args.server} answers for {STABLE} with version {answering}, {args.config_file} has {stable}: the file counts")
+        say(f"note: {args.server} answers for {STABLE} with version {answering}, {args.config_file} has {stable}: the file counts")
     before = deployment.config()
     with _taken_back(deployment, before, stable):
         deployment.apply(changed(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))
-        print(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s", flush=True)
+        say(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s")
         deployment.apply(changed(before, args.model_name, {STABLE: stable, CANARY: candidate}))
         compared = shadow.compare(deployment.client_options(), found.task, args.count, args.seed, args.requests)
         for line in compared.lines():
-            print(line, flush=True)
+            say(line)
         compared.check_answered()
         reason = compared.complaint(args.max_latency_ratio)
         if reason:
@@ -168,7 +169,7 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
         served = deployment.served(STABLE)
         if served != candidate:
             raise BitsumError(f"{deployment.target} answers for {STABLE} with version {served}, not {candidate}")
-    print(f"version {candidate} is {STABLE}, {stable} is {PREVIOUS}: bitsum rollback goes back to it")
+    say(f"version {candidate} is {STABLE}, {stable} is {PREVIOUS}: bitsum rollback goes back to it")
 
 
 @contextlib.contextmanager
@@ -181,7 +182,7 @@ def _taken_back(deployment: "Deployment", before: "ModelServerConfig", stable: i
             deployment.apply(before)
         except BitsumError as error:
             raise BitsumError(f"{failure}; and the config could not be taken back: {error}") from failure
-        print(f"version {stable} stays stable", flush=True)
+        say(f"version {stable} stays stable")
         raise
 
 
@@ -193,4 +194,4 @@ def _retain(deployment: "Deployment", keep: int) -> None:
     gone = retention.superfluous(deployment.base_path(), keep, in_use)
     retention.delete(deployment.base_path(), gone)
     if gone:
-        print(f"deleted: version {', '.join(map(str, gone))} (--keep {keep})")
+        say(f"deleted: version {', '.join(map(str, gone))} (--keep {keep})")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from components.errors import BitsumError, ConfigError
+from components.printable import say
 
 if TYPE_CHECKING:
     from components.settings import Serve
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from serving import flags, options
 
     if args.version:
-        print(flags.version_lines())
+        say(*flags.version_lines().split("\n"))
         return 0
     if not args.log_file:
         # Before its first import: its lines quote what strangers send, raw.
@@ -105,11 +106,11 @@ def run(args: argparse.Namespace) -> int:
     asked = _options(args)
     _check_folders(asked)
     server = _server(asked.knobs.server)
-    notes = flags.check_embedded(args) if server == EMBEDDED else []
+    notes = flags.check(args, embedded=server == EMBEDDED)
     options.check_port(asked.knobs.host, asked.knobs.port)
     _write_config_file(asked)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", stream=sys.stderr)
     with _stop_signals() as stop, _ready_file(asked.ready_file) as announce:
         if server == EMBEDDED:
             from serving import embedded
@@ -203,7 +204,7 @@ def _write_config_file(asked: "Options") -> None:
     newest = options.newest_complete(asked.base_path)
     name = asked.knobs.model_name
     model_config.write(asked.config_file, model_config.one_model(name, str(asked.base_path), [newest], {STABLE: newest}))
-    print(f"{asked.config_file} written: version {newest} of {name} with the label {STABLE}", flush=True)
+    say(f"{asked.config_file} written: version {newest} of {name} with the label {STABLE}")
 
 
 def _server(wanted: str) -> str:
@@ -244,7 +245,7 @@ def _ready_file(path: pathlib.Path | None) -> Iterator[Callable]:
         if path:
             write_ready_file(path, ready)
         where = address(ready.host, ready.port)
-        print(f"serving {ready.model_name} version {ready.version} at {where} ({ready.server} server, process {ready.pid})", flush=True)
+        say(f"serving {ready.model_name} version {ready.version} at {where} ({ready.server} server, process {ready.pid})")
 
     try:
         yield announce

@@ -10,6 +10,7 @@ import pathlib
 import types
 from typing import TYPE_CHECKING, Any
 
+from components import strict_protos
 from components.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def messages() -> types.SimpleNamespace:
     from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(descriptor_pb2.FileDescriptorProto.FromString(wrappers_pb2.DESCRIPTOR.serialized_pb))
+    pool.Add(strict_protos.parse(descriptor_pb2.FileDescriptorProto, wrappers_pb2.DESCRIPTOR.serialized_pb))
     for name, declared in _FILES.items():
         pool.Add(_file(name, declared))
     return types.SimpleNamespace(**{name: _message_class(pool, name) for declared in _FILES.values() for name in declared})

@@ -9,8 +9,11 @@ import pathlib
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from google.protobuf.message import DecodeError
+
+from components import strict_protos
 from components.errors import BitsumError
 from components.sstable import masked_crc
 
@@ -44,6 +47,19 @@ def read(path: str | pathlib.Path) -> Iterator[bytes]:
     # Which of them it is depends on where the damage lies: on the disk, in the compression or in a record.
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise CorruptRecords(f"{path} is damaged at record {number}: {error}") from error
+
+
+def messages(kind: Any, path: str | pathlib.Path) -> Iterator[Any]:
+    """The records of `path` as messages of class `kind`.
+
+    Raises:
+        CorruptRecords: as `read`, or a record is no such message.
+    """
+    for number, record in enumerate(read(path)):
+        try:
+            yield strict_protos.parse(kind, record)
+        except DecodeError as error:
+            raise CorruptRecords(f"{path}, record {number}, is no {kind.__name__}: {error}") from error
 
 
 def framed(data: bytes) -> bytes:

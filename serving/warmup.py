@@ -11,6 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from components import strict_protos
 from serving import inference
 from serving.loaded_model import LoadedModel
 from serving.predict import predict
@@ -47,7 +48,7 @@ def replay(model: LoadedModel, path: pathlib.Path, iterations: int = 1) -> int:
 
 def _parsed(record: bytes, file: pathlib.Path) -> prediction_log_pb2.PredictionLog:
     try:
-        return prediction_log_pb2.PredictionLog.FromString(record)
+        return strict_protos.parse(prediction_log_pb2.PredictionLog, record)
     except DecodeError as error:
         # TensorFlow Serving puts the bytes into the text, and the status of that version is then no message any more.
         shown = record.decode(errors="backslashreplace")

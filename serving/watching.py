@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
+from components.printable import say
 from serving.client import AdderClient
 from serving.probe_report import stamp
 from serving.watch import Watch
@@ -19,7 +20,7 @@ _GRACE_SECONDS = 2.0
 
 def teller(stream: TextIO) -> Callable[[str], None]:
     """A function that writes a line with the time before it to `stream` at once; several threads may share the stream."""
-    return lambda text: print(f"{stamp()} {text}\n", end="", file=stream, flush=True)
+    return lambda text: say(f"{stamp()} {text}", stream=stream)
 
 
 def run(

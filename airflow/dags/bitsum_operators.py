@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException, AirflowSkipException
-from bitsum_program import REFUSED, WRONG_USAGE, Program, refusal
+from bitsum_program import REFUSED, WRONG_USAGE, Program, printable, refusal
 from bitsum_turn import Run, Turn, UnreadableTurn, process
 
 GIVE_BACK_TURN = "give_back_turn"
@@ -259,8 +259,8 @@ class Alarm:
         return any((line["dag"], line["run"]) == (run.dag_id, run.run_id) and line.get("time", 0) >= since for line in lines)
 
     def _tell(self, failure: dict[str, Any], log: Any) -> None:
+        failure |= {"text": printable(failure["text"]), "reason": printable(failure["reason"]), "time": time.time()}
         log.error("%s", failure["text"])
-        failure = {**failure, "time": time.time()}
         with open(self._file, "a") as file:
             file.write(json.dumps(failure) + "\n")
         if self._webhook_file:

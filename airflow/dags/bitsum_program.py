@@ -44,8 +44,9 @@ class Program:
         """How it ended; each of its lines is told to `say` at once."""
         last = ""
         for line in self._process.stdout:
-            last = line.rstrip() or last
-            say(line.rstrip())
+            line = printable(line.rstrip())
+            last = line or last
+            say(line)
         code = self._process.wait()
         reason = last.removeprefix(_PREFIX) if last.startswith(_PREFIX) else f"exit code {code}: {last or 'it said nothing'}"
         return Ended(code, reason)
@@ -59,6 +60,11 @@ class Program:
                 self._process.wait(_KILL_SECONDS)
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def printable(text: str) -> str:
+    """`text` as one line: what would end it or steer a terminal is escaped, as bitsum does with what it prints itself."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def refusal(reason: str) -> tuple[str, str]:

@@ -24,9 +24,8 @@ TFX_AND_BEAM = {
 
 # The checker of proofs and the facts that it and the command line start from need nothing but Python.
 STANDARD_LIBRARY_ONLY = {
-    "addition", "arithmetic", "certificate", "checker", "errors", "interval", "model_files", "model_server", "patterns", "progress",
-    "push_order",
-    "settings", "signatures", "transducer", "transduction", "version_folder", "weights",
+    "addition", "arithmetic", "certificate", "checker", "errors", "interval", "model_files", "model_server", "patterns", "printable",
+    "progress", "push_order", "settings", "signatures", "transducer", "transduction", "version_folder", "weights",
 }  # fmt: skip
 # tomllib came into the standard library with Python 3.11; tomli is the same for 3.10.
 STANDARD_LIBRARY = sys.stdlib_module_names | {"tomllib", "tomli"}
@@ -40,6 +39,15 @@ FORBIDDEN_CALLS = re.compile(
 # They only compute.
 HARMLESS_CALLS = re.compile(r"os\.path\.(join|dirname|basename|abspath|splitext)|os\.fspath")
 FORBIDDEN_NAMES = {"os.environ", "os.environb"}
+
+# They write lines: the first escapes them, the second hands them to it, and the others redraw one in place.
+WRITERS = {"components.printable", "components.log_lines", "pipeline.progress", "serving.progress_bar"}
+WRITING = re.compile(
+    r"print|(sys\.)?(stdout|stderr)\.(buffer\..*|write|writelines)|os\.write|traceback\.print_.*|logging\.(StreamHandler|Formatter)|warnings\.warn"
+)
+
+# They may parse messages themselves; the second compares what it has parsed with the bytes.
+STRICT_PARSERS = {"components.strict_protos", "components.saved_weights"}
 
 # (name, ending) of the hosts that package registries answer on, kept apart so that this file names none.
 REGISTRIES = (
@@ -132,12 +140,24 @@ def _is_command(module: Module) -> bool:
 
 
 def prints(source: SourceTree) -> list[str]:
+    """What writes lines past components.printable, which escapes the names in them; steps of the pipeline write none at all."""
     return [
-        f"{module.where(node)}: {module.name} prints; components report their progress (components.progress)"
+        f"{module.where(node)}: {module.name} uses {used}: lines go through say or LineHandler, and components report their progress"
         for module in source.modules.values()
-        if module.layer == "components"
+        if module.layer in ("components", "serving", "pipeline") and module.name not in WRITERS
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.Call) and dotted(node.func) == "print"
+        if (used := dotted(node)) and WRITING.fullmatch(used)
+    ]
+
+
+def lenient_parsers(source: SourceTree) -> list[str]:
+    """What parses messages without noticing that one ends before its bytes do."""
+    return [
+        f"{module.where(node)}: {module.name} uses {node.attr}, which drops what follows a tag that ends a message (components.strict_protos)"
+        for module in source.modules.values()
+        if module.layer in ("components", "serving", "pipeline") and module.name not in STRICT_PARSERS
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("FromString", "ParseFromString", "MergeFromString")
     ]
 
 
@@ -172,7 +192,7 @@ def listed(findings: list[str]) -> str:
     return "\n" + "\n".join(findings)
 
 
-@pytest.mark.parametrize("check", [imports_against_the_flow, cycles, side_effects, heavy_commands, prints, without_docstring])
+@pytest.mark.parametrize("check", [imports_against_the_flow, cycles, side_effects, heavy_commands, prints, lenient_parsers, without_docstring])
 def test_modules(check, source):
     assert not (findings := check(source)), listed(findings)
 
@@ -200,11 +220,13 @@ DEFECTIVE = {
     "components/folder.py": '"""."""\nimport pathlib\n\nclass A:\n    pathlib.Path("x").mkdir()\n',
     "components/loud.py": '"""."""\n\n\ndef late():\n    print("x")\n',
     "components/silent.py": "import json\n",
+    "serving/louder.py": '"""."""\nimport sys\n\n\ndef late(text):\n    sys.stdout.write(text)\n',
+    "serving/lenient.py": '"""."""\n\n\ndef parsed(kind, data):\n    return kind.FromString(data)\n',
     "serving/client.py": '"""."""\nimport grpc\n',
     "serving/add.py": '"""."""\nfrom . import client\n\n\ndef add_arguments(parser): ...\ndef run(args): return client\n',
     "serving/fine.py": (
         '"""."""\n\n\ndef add_arguments(parser): ...\ndef run(args):\n    import grpc\n    return grpc\n\n\n'
-        'if __name__ == "__main__":\n    print(1)\n'
+        'if __name__ == "__main__":\n    input()\n'
     ),
 }
 
@@ -217,7 +239,8 @@ DEFECTIVE = {
         (lambda source: impure(source, {"step"}, {"kernel"}), ["components/kernel.py:3", "components/step.py:2"]),
         (side_effects, ["components/default.py:5", "components/environment.py:4", "components/folder.py:5"]),
         (heavy_commands, ["serving/client.py:2"]),
-        (prints, ["components/loud.py:5"]),
+        (prints, ["components/loud.py:5", "serving/louder.py:6"]),
+        (lenient_parsers, ["serving/lenient.py:5"]),
         (without_docstring, ["components/silent.py:1"]),
     ],
 )

@@ -56,7 +56,11 @@ def test_a_full_disk_is_noticed():
         write_records("/dev/full", RECORDS)
 
 
-@pytest.mark.parametrize("record", [b"no example", b"\xff" * 20, serialize({"a": [1] * 50})[:-3]])
+# A tag that ends a message: TensorFlow's own parser reads on after the zero and would train on what follows.
+ENDED = [RECORDS[0] + end + RECORDS[1] for end in (b"\0", b"\0\0", b"\x0c")]
+
+
+@pytest.mark.parametrize("record", [b"no example", b"\xff" * 20, serialize({"a": [1] * 50})[:-3], *ENDED])
 def test_what_is_no_example_is_refused(record):
     with pytest.raises(ValueError, match=f"not a tf.Example \\({len(record)} bytes\\)"):
         parse(record)

@@ -167,6 +167,14 @@ def test_a_program_ends_with_its_code_and_its_last_line(script, code, reason, tm
     assert (ended.code, ended.reason) == (code, reason)
 
 
+def test_lines_of_a_program_steer_no_terminal_and_no_log(tmp_path):
+    lines = []
+    script = r"import sys; sys.stdout.buffer.write(b'ok\n\x1b[2Kproven \xe2\x80\xae\xff\x9b\n'); sys.exit(1)"
+    ended = programs.Program([sys.executable, "-c", script], str(tmp_path)).wait(lines.append)
+    assert lines == ["ok", "\\x1b[2Kproven \\u202e\ufffd\ufffd"]
+    assert ended == programs.Ended(1, f"exit code 1: {lines[1]}")
+
+
 def test_airflows_secrets_and_python_path_do_not_reach_the_program(tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")

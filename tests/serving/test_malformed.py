@@ -14,7 +14,7 @@ from tensorflow_serving.apis import model_management_pb2, predict_pb2
 
 from benchmarks import certified_model, fuzz, fuzz_server, hostile_sockets
 from benchmarks.malformed import Malformed, mutate
-from benchmarks.well_formed import HEALTH, MODEL, MODELS, PREDICT, REFLECTION, RELOAD
+from benchmarks.well_formed import HEALTH, METHODS, MODEL, MODELS, PREDICT, REFLECTION, RELOAD, WellFormed
 from serving import model_config
 from serving.base_path import on_disk_versions
 from serving.health import WATCHES
@@ -129,6 +129,22 @@ def test_names_of_a_request_do_not_forge_lines_of_the_output(served):
 def test_bytes_that_are_no_message_are_an_internal_error_without_text(served):
     for method in (PREDICT, RELOAD, MODELS + "GetModelStatus", HEALTH + "Check"):
         assert ask(served[0], method, b"\xff\xff") == ("INTERNAL", "")
+
+
+@pytest.mark.parametrize("terminator", [b"\0", b"\x0c"])
+def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, terminator):
+    draw, good = random.Random(5), WellFormed(str(served[1]))
+    answered = set()
+    for method in METHODS[:6]:
+        data = next(data for path, data in iter(lambda: good.good(draw, (method,)), None) if path == method)
+        if ask(served[0], method, data) is None:
+            answered.add(method)
+        # An output filter that is lost would change the answer.
+        for ended in (terminator + data, data + terminator, data + terminator + b"\x1a\x03sum"):
+            assert ask(served[0], method, ended) == ("INTERNAL", "")
+    assert answered >= {PREDICT, MODELS + "GetModelStatus"}
+    for method in (RELOAD, HEALTH + "Check"):
+        assert ask(served[0], method, terminator) == ("INTERNAL", "")
 
 
 def test_streams_of_bytes_that_are_no_message_do_not_hold_up_the_end(tmp_path):

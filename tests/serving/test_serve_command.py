@@ -133,6 +133,55 @@ def test_an_image_that_is_not_there_is_not_pulled(base_path, tmp_path):
     assert (tmp_path / "docker.calls").read_text() == "image inspect some/image:1\n"
 
 
+SWITCHES = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2", "DNNL_DEFAULT_FPMATH_MODE": "BF16"}
+NOTE = f"note: cleared from the environment, since the proof excludes the arithmetic that they switch on: {', '.join(sorted(SWITCHES))}\n"
+
+
+def started(base_path, folder, server, script):
+    """What `bitsum serve` says that starts `script` as its `server`, with switches in the environment."""
+    (folder / server).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / server).chmod(0o755)
+    done = subprocess.run(
+        [*BITSUM, "serve", f"--server={server}", "--port=0", f"--model_base_path={base_path}"],
+        env={**os.environ, **SWITCHES, "TF_ENABLE_ONEDNN_OPTS": "0", "PATH": f"{folder}:{os.environ['PATH']}"}, capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith(NOTE) and "ended with exit code 3" in done.stderr
+    return (folder / "seen").read_text().splitlines()
+
+
+def test_a_program_gets_no_switches_of_arithmetic(base_path, tmp_path):
+    seen = started(base_path, tmp_path, "tensorflow_model_server", f"env > {tmp_path}/seen; exit 3")
+    assert "TF_ENABLE_ONEDNN_OPTS=0" in seen and not [line for line in seen if line.partition("=")[0] in SWITCHES]
+
+
+def test_a_container_gets_none_either_not_even_those_of_its_image(base_path, tmp_path):
+    image = json.dumps([{"Config": {"Env": ["PATH=/bin", "XLA_FLAGS=--xla_cpu_enable_fast_math", "TF_ENABLE_ONEDNN_OPTS=1"]}}])
+    script = f"[ $1 = image ] && echo '{image}' && exit 0; env > {tmp_path}/seen; echo \"$@\" >> {tmp_path}/seen; exit 3"
+    *environment, arguments = started(base_path, tmp_path, "docker", script)
+    assert not [line for line in environment if line.partition("=")[0] in SWITCHES]
+    # Docker takes a variable without a value out of those that the image sets.
+    assert [word for word in arguments.split() if word.startswith("--env")] == ["--env=XLA_FLAGS"]
+
+
+@pytest.mark.parametrize("said", ["", "[{}]", "{", '[{"Config": null}]'])
+def test_an_image_whose_environment_cannot_be_read_is_not_started(base_path, tmp_path, said):
+    (tmp_path / "docker").write_text(f"#!/bin/sh\n[ $1 = image ] && echo '{said}' && exit 0\nexit 3\n")
+    (tmp_path / "docker").chmod(0o755)
+    done = subprocess.run(
+        [*BITSUM, "serve", "--server=docker", "--port=0", f"--model_base_path={base_path}"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "docker image inspect" in done.stderr
+
+
+def test_the_embedded_server_clears_the_switches(base_path):
+    with serving(base_path, "--server=embedded", env={**os.environ, **SWITCHES}) as running:
+        running.process.send_signal(signal.SIGTERM)
+        out, err = running.process.communicate(timeout=60)
+    assert (running.process.returncode, err) == (0, NOTE)
+
+
 def test_with_ready_timeout_zero_it_waits_for_a_first_version(models, tmp_path):
     base_path, ready = tmp_path / "later", tmp_path / "ready.json"
     process = subprocess.Popen(

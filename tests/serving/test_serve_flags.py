@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from components.errors import ConfigError
 from serving import flags, model_config, protos, serve
 from serving.client import AdderClient
 from serving.errors import ServingError
@@ -97,10 +98,41 @@ def test_flags_are_passed_on_as_they_were_given():
 
 
 def test_what_changes_nothing_is_noted_and_what_would_be_missed_is_refused():
-    assert flags.check_embedded(parsed()) == []
-    assert flags.check_embedded(parsed("--rest_api_port=0", "--saved_model_tags=serve", "--xla_cpu_compilation_enabled=false")) == []
-    [note] = flags.check_embedded(parsed("--num_unload_threads=3"))
+    assert flags.check(parsed(), embedded=True) == []
+    harmless = parsed("--rest_api_port=0", "--saved_model_tags=serve", "--xla_cpu_compilation_enabled=false")
+    assert flags.check(harmless, embedded=True) == []
+    [note] = flags.check(parsed("--num_unload_threads=3"), embedded=True)
     assert note.startswith("--num_unload_threads has no effect: ")
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--mixed_precision=bfloat16"], ["--mixed_precision", "bfloat16"], ["--mixed", "bfloat16"], ["--prefer_tflite_model"],
+        ["--prefer_tflite_model=1"], ["--prefer_tflite_model", "true"], ["--prefer=true"], ["--xla_cpu_compilation_enabled"],
+        ["--xla_gpu_compilation_enabled=true"], ["--xla_g"], ["--tensorflow_session_config_file=/f"],
+        ["--tensorflow_session_config_file", "/f"], ["--platform_config_file=/f"], ["--plat", "/f"], ["--saved_model_tags=serve,gpu"],
+        ["--saved_model_tags="], ["--saved_model_tags", "tpu"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_no_server_is_given_what_would_have_it_compute_something_else(arguments, embedded):
+    name = next(flag.name for flag in flags.FLAGS if flag.name.startswith(arguments[0].lstrip("-").partition("=")[0]))
+    with pytest.raises(ConfigError, match=f"^--{name}=.*; leave the flag away$"):
+        flags.check(parsed(*arguments), embedded)
+
+
+def test_the_same_flags_with_their_defaults_are_passed_on():
+    given = parsed("--saved_model_tags=serve", "--prefer_tflite_model=false", "--xla_gpu_compilation_enabled", "false", "--mixed_precision=")
+    assert flags.check(given, embedded=False) == []
+    assert len(flags.given(given)) == 4
+
+
+@pytest.mark.parametrize("arguments", [["--xla_hlo_profile"], ["--", "--mixed_precision=bfloat16"], ["--use_tflite_model"]])
+def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
+    code, out, err = bitsum("serve", "--server=docker", f"--model_base_path={base_path}", *arguments)
+    assert (code, out) == (2, "") and f"unrecognized arguments: {' '.join(arguments)}" in err
 
 
 @pytest.mark.parametrize(
@@ -108,7 +140,7 @@ def test_what_changes_nothing_is_noted_and_what_would_be_missed_is_refused():
     [
         (["--rest_api_port=8501"], 2, "--rest_api_port: the embedded server speaks gRPC only"),
         (["--tensorflow_session_parallelism=4"], 2, "--server tensorflow_model_server takes it"),
-        (["--saved_model_tags=tpu,serve"], 2, "--saved_model_tags: the embedded server loads the tag serve"),
+        (["--saved_model_tags=tpu,serve"], 2, "--saved_model_tags=tpu,serve: the graph with the tag serve is the one that was proven"),
         (["--batching_parameters_file=/p"], 2, "--batching_parameters_file is given without --enable_batching"),
         (["--max_num_load_retries=-1"], 2, "must not be negative"),
         (["--request_log_rate=2"], 2, "--request_log_rate = 2: must be between 0 and 1"),
