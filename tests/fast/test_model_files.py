@@ -28,7 +28,8 @@ def test_all_that_an_export_and_a_push_write_is_allowed(model, tmp_path):
     [
         "model.tflite", "saved_model.mlir", "saved_model.pbtxt", "saved_model.cpb", "keras_metadata.pb",
         "assets.extra/saved_model_config.pb", "variables/variables.data-00001-of-00002", "variables/checkpoint",
-        "assets/vocabulary.txt", "assets.extra/more/certificate.json", "aot_packages/package.so", "..data", "..2026/saved_model.pb", "SAVED_MODEL.PB", "saved_model.pb ", "._folder/file", ".ds_store",
+        "assets/vocabulary.txt", "assets.extra/more/certificate.json", "aot_packages/package.so", "..data",
+        "..2026/saved_model.pb", "SAVED_MODEL.PB", "saved_model.pb ", "._folder/file", ".ds_store",
     ],
 )  # fmt: skip
 def test_any_other_file_is_named(model, name):
