@@ -77,7 +77,7 @@ def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
     with AdderClient(server.target, NAME, signature="add_bits") as client:
         assert client.apply(SUBTRACTION, PAIRS) == [a - b for a, b in PAIRS]
         assert client.metadata().version == first
-    with AdderClient(server.target, NAME) as client, pytest.raises(InvalidRequest, match="--signature add_bits if it is older"):
+    with AdderClient(server.target, NAME) as client, pytest.raises(InvalidRequest, match="older than these names and does subtract: give --signature add_bits"):
         client.subtract(13, 29)
     assert bitsum("subtract", 13, 29, *options, "--signature", "add_bits")[:2] == (0, "-16\n")
     assert bitsum("probe", server.target, "--task", "subtraction", "--count", 8, "--model_name", NAME)[0] == 0
