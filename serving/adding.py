@@ -233,8 +233,8 @@ class Adding(Asking):
         if self._given_verb:
             advice += " and without --signature"
         elif other.verb == signatures.ADD:
-            advice += f", or with --signature {signatures.ADD_BITS} if it is older than these names and does {verb}"
-        raise InvalidRequest(f"{problem} but {signatures.bits(other.verb)}; {advice}, or ask another model (--model_name)")
+            advice += f"; or it is older than these names and does {verb}: give --signature {signatures.ADD_BITS}"
+        raise InvalidRequest(f"{problem} but {signatures.bits(other.verb)}; {advice}; or ask another model (--model_name)")
 
     def _units(self, metadata: ModelMetadata, name: str) -> int | None:
         signature = metadata.signatures.get(name)

@@ -62,7 +62,8 @@ class Comparison:
                 f"{self.recorded.skipped} that only the version they were made for can answer"
             )
             if self.recorded.renamed:
-                lines.append(f"{self.recorded.renamed} of them ask by a signature that the canary has under another name: so will clients")
+                renamed = f"{self.recorded.renamed} of them ask by a signature that the canary has under another name"
+                lines.append(f"{renamed}: clients that use it must change")
         return lines
 
     def check_answered(self) -> None:

@@ -61,9 +61,7 @@ def child(model, name):
     return next(one for one in model.object_graph_def.nodes[0].children if one.local_name == name)
 
 
-@pytest.mark.parametrize(
-    ("way", "name"), [(way, name) for way in FORMS for name in TAMPERINGS if way != FORMS[0] or name not in NOT_IN_CHUNKS]
-)
+@pytest.mark.parametrize(("way", "name"), [(way, name) for way in FORMS for name in list(TAMPERINGS)[::3] if name not in NOT_IN_CHUNKS])
 def test_what_was_tampered_with_is_told_and_not_how_the_two_exports_differ(models, tmp_path, way, name):
     change, words = TAMPERINGS[name]
     folder = tampered(models[way], change, tmp_path / "model")

@@ -16,8 +16,10 @@ CELLS = {ADDITION: hand_made.adder, SUBTRACTION: hand_made.subtractor, COMPARISO
 NUMBERS = (export_format.FIRST, export_format.LATEST)
 BITS = 24
 
+EXPORTS = {f"{task.name} in format {number}": (task, number) for task in CELLS for number in NUMBERS}
 
-@pytest.fixture(scope="module", params=[(task, number) for task in CELLS for number in NUMBERS], ids=lambda value: f"{value[0].name}-{value[1]}")
+
+@pytest.fixture(scope="module", params=EXPORTS.values(), ids=EXPORTS)
 def model(request, tmp_path_factory):
     """(task, verb of its signatures, folder)."""
     task, number = request.param

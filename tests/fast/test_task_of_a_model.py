@@ -123,7 +123,7 @@ def test_the_commands(serve, capsys):
     assert cli.main(["subtract", "13", "29"]) == 1
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "Traceback" not in said.err
-    assert "it is for addition: ask it with bitsum add, or with --signature add_bits" in said.err
+    assert "it is for addition: ask it with bitsum add; or it is older than these names and does subtract: give --signature add_bits" in said.err
 
     serve(old(SUBTRACTION))
     assert cli.main(["subtract", "13", "29"]) == 1
