@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from components import version_folder
 from pipeline import cli
 from tests.pipeline.conftest import SMALL
 
@@ -58,6 +59,18 @@ def test_a_refusal_ends_with_3_a_failure_with_1_wrong_usage_with_2_each_in_one_l
     done = node("ReadableGate", "--run-id", "two")
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
     assert done.stderr.startswith("bitsum: data gate refused: ")
+
+
+def test_check_refuses_a_run_whose_model_would_be_older_than_the_newest_version(node, tmp_path):
+    served = tmp_path / "var" / "serving" / "bitsum"
+    assert node("check", "--run-id", "one").returncode == 0
+    (tmp_path / "model").mkdir()
+    version_folder.push(tmp_path / "model", served, "identity", {"span": 3})
+    for span, code in ((2, 3), (3, 0), (4, 0)):
+        done = node("check", "--run-id", "one", "--set", f"data.span={span}")
+        assert done.returncode == code and len(done.stderr.splitlines()) == (code != 0)
+        assert code == 0 or done.stderr.startswith("bitsum: push refused: span 2 is earlier than span 3 of version ")
+    assert node("check", "--run-id", "one", "--set", "data.span=2", "--allow-older").returncode == 0
 
 
 def test_node_needs_its_run(capsys):
