@@ -23,7 +23,6 @@ import grpc
 
 from benchmarks import hostile_configs
 from benchmarks.fuzz_server import Server, plant, serving
-from benchmarks.hostile_sockets import Connections
 from benchmarks.malformed import TIMEOUT, Case, Malformed
 from benchmarks.well_formed import MODEL, PREDICT, RELOAD, STREAMS
 from components import signatures
@@ -33,7 +32,6 @@ COUNT = 100_000
 IN_FLIGHT = 6
 CHANNELS = 3
 GOOD_EVERY = 25
-RAW_EVERY = 20
 # A server that leaks a kilobyte a request would grow by 50 MB over the second half of 100,000.
 GROWTH_MB = 40.0
 _BIGGEST_ANSWER = 64 * 2**20
@@ -98,14 +96,11 @@ def run(server: Server, base_path: pathlib.Path, count: int, seed: int) -> Outco
     fuzz = Fuzz(server, str(base_path), seed)
     start = time.monotonic()
     fuzz.sample(0.0)
-    with contextlib.closing(fuzz), Connections(server.host, server.port) as connections:
+    with contextlib.closing(fuzz):
         for index, case in Malformed(seed, str(base_path)).cases(count):
             fuzz.send(index, case)
             if index % GOOD_EVERY == 0:
                 fuzz.good()
-            if index % RAW_EVERY == 0:
-                with contextlib.suppress(ConnectionError):
-                    connections.open(random.Random(f"{seed}/raw/{index}"))
             if (index + 1) * 10 % count < 10:
                 fuzz.sample((index + 1) / count)
                 print(f"  {(index + 1) / count:4.0%}  {time.monotonic() - start:6.1f} s  {fuzz.memory[-1][1]:7.1f} MB", flush=True)
@@ -114,7 +109,6 @@ def run(server: Server, base_path: pathlib.Path, count: int, seed: int) -> Outco
         else:
             fuzz.drain()
             fuzz.good()
-    fuzz.statuses["raw connections"] = connections.outcomes
     fuzz.judge_process()
     return Outcome(fuzz.statuses, fuzz.violations, fuzz.memory, fuzz.slowest, time.monotonic() - start)
 

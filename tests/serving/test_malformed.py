@@ -2,6 +2,7 @@
 
 import random
 import socket
+import struct
 import time
 import weakref
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import model_management_pb2, predict_pb2
 
-from benchmarks import certified_model, fuzz, fuzz_server, hostile_sockets
+from benchmarks import certified_model, fuzz, fuzz_server
 from benchmarks.malformed import Malformed, mutate
 from benchmarks.well_formed import HEALTH, MODEL, MODELS, PREDICT, REFLECTION, RELOAD
 from serving import model_config
@@ -40,14 +41,13 @@ def test_every_malformed_request_is_answered_properly(served):
     outcome = fuzz.run(server, base_path, REQUESTS, seed=7)
     # Memory is judged over longer runs: the first requests of each kind take theirs.
     assert not [str(violation) for violation in outcome.violations if not violation.what.startswith("memory")]
-    assert sum(statuses.total() for kind, statuses in outcome.statuses.items() if kind != "good") > REQUESTS
+    assert sum(statuses.total() for kind, statuses in outcome.statuses.items() if kind != "good") == REQUESTS
     assert outcome.statuses["good"]["OK"] == outcome.statuses["good"].total() > REQUESTS // 50
 
 
 def test_the_same_seed_gives_the_same_requests():
     assert [*Malformed(3, "/x").cases(200)] == [*Malformed(3, "/x").cases(200)] != [*Malformed(4, "/x").cases(200)]
     assert mutate(random.Random(1), b"abcdef") == mutate(random.Random(1), b"abcdef") != b"abcdef"
-    assert hostile_sockets.attack(random.Random(5)) == hostile_sockets.attack(random.Random(5))
 
 
 @pytest.mark.parametrize(
@@ -228,11 +228,22 @@ def test_no_more_watches_than_there_are_threads_for(served):
             watch.cancel()
 
 
+def frame(kind, payload, flags=0, stream=0):
+    """An HTTP/2 frame (RFC 9113, 4.1)."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def headers():
+    """The header block of a Predict, each field literal and without indexing (RFC 7541, 6.2.2)."""
+    fields = {":method": "POST", ":scheme": "http", ":path": PREDICT, ":authority": "x", "te": "trailers", "content-type": "application/grpc"}
+    return b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields.items())
+
+
 def test_calls_that_are_begun_and_never_asked_leave_room_for_others(served):
     server, _ = served
-    begun = hostile_sockets.PREFACE + hostile_sockets.frame(4, b"")
+    begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, b"")
     for stream in range(1, 2 * 90, 2):
-        begun += hostile_sockets.frame(1, hostile_sockets.headers(), 4, stream)
+        begun += frame(1, headers(), 4, stream)
     with socket.create_connection((server.host, server.port)) as connection:
         connection.sendall(begun)
         time.sleep(0.5)
