@@ -88,7 +88,9 @@ def main(arguments: list[str]) -> int:
                 return 0
             outcome = run(server, base_path, args.count, args.seed)
     print_outcome(outcome)
-    return 1 if outcome.violations else 0
+    if server.process.returncode:
+        print(f"the server did not end by itself when it was asked to: exit code {server.process.returncode}")
+    return 1 if outcome.violations or server.process.returncode else 0
 
 
 def run(server: Server, base_path: pathlib.Path, count: int, seed: int) -> Outcome:
@@ -119,7 +121,7 @@ class Fuzz:
     def __init__(self, server: Server, folder: str, seed: int):
         self._server = server
         options = [("grpc.max_receive_message_length", _BIGGEST_ANSWER), ("grpc.use_local_subchannel_pool", 1)]
-        self._channels = [grpc.insecure_channel(f"{server.host}:{server.port}", options) for _ in range(CHANNELS)]
+        self._channels = [grpc.insecure_channel(server.target, options) for _ in range(CHANNELS)]
         self._flying: collections.deque[tuple[int, Case, Any, list[float]]] = collections.deque()
         self._draw = random.Random(f"{seed}/good")
         management = protos.load().management

@@ -34,6 +34,7 @@ def served(tmp_path_factory):
     fuzz_server.plant(base_path)
     with fuzz_server.serving(base_path) as server:
         yield server, base_path
+    assert server.process.returncode == 0
 
 
 def test_every_malformed_request_is_answered_properly(served):
@@ -70,7 +71,7 @@ def test_what_a_proper_answer_is(code, text, proper):
 
 def ask(server, method, data):
     """Status code and text of a call; None for OK."""
-    with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+    with grpc.insecure_channel(server.target) as channel:
         try:
             channel.unary_unary(method)(data, timeout=20)
         except grpc.RpcError as error:
@@ -134,13 +135,14 @@ def test_bytes_that_are_no_message_are_an_internal_error_without_text(served):
 def test_streams_of_bytes_that_are_no_message_do_not_hold_up_the_end(tmp_path):
     base_path = tmp_path / "model"
     certified_model.push(base_path)
-    # The block ends with SystemExit where a call that nobody waits for any more keeps the server from stopping.
-    with fuzz_server.serving(base_path, "--drain_timeout=60") as server, grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+    with fuzz_server.serving(base_path, "--drain_timeout=60") as server, grpc.insecure_channel(server.target) as channel:
         for call in (channel.stream_stream(REFLECTION)(iter([b"\xff\xff"])), channel.unary_stream(HEALTH + "Watch")(b"\xff\xff")):
             with pytest.raises(grpc.RpcError) as failure:
                 next(call)
             assert (failure.value.code(), failure.value.details()) == (grpc.StatusCode.INTERNAL, "")
         assert next(channel.unary_stream(HEALTH + "Watch")(b"")) == b"\x08\x01"
+    # Killed where a call that nobody waits for any more keeps it from stopping.
+    assert server.process.returncode == 0
 
 
 SHAPES = [[], [0], [1], [3], [2, 2], [-1], [2**40, 2**40], [2**40, 2**40, 0], [1] * 32, [1] * 255, [2, -1, 0]]
@@ -208,7 +210,7 @@ def test_what_cannot_be_carried_is_told_from_what_is_no_tensor():
 def test_watches_that_are_hung_up_on_do_not_stop_the_server(served):
     server, _ = served
     watch = HEALTH + "Watch"
-    with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+    with grpc.insecure_channel(server.target) as channel:
         for _ in range(40):
             calls = [channel.unary_stream(watch)(b"", timeout=20) for _ in range(10)]
             for call in calls:
@@ -218,7 +220,7 @@ def test_watches_that_are_hung_up_on_do_not_stop_the_server(served):
 
 def test_no_more_watches_than_there_are_threads_for(served):
     server, _ = served
-    with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+    with grpc.insecure_channel(server.target) as channel:
         watches = [channel.unary_stream(HEALTH + "Watch")(b"", timeout=20) for _ in range(WATCHES)]
         assert [next(watch) for watch in watches] == [b"\x08\x01"] * WATCHES
         with pytest.raises(grpc.RpcError) as failure:
@@ -244,7 +246,7 @@ def test_calls_that_are_begun_and_never_asked_leave_room_for_others(served):
     begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, b"")
     for stream in range(1, 2 * 90, 2):
         begun += frame(1, headers(), 4, stream)
-    with socket.create_connection((server.host, server.port)) as connection:
+    with socket.create_connection(server.target.split(":")) as connection:
         connection.sendall(begun)
         time.sleep(0.5)
         assert ask(server, HEALTH + "Check", b"") is None
