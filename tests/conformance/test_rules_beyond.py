@@ -237,11 +237,6 @@ def test_any_text_can_be_a_label(server, label, version):
         (wire.STATUS, "", {"version": 1}, _MISSING, "Could not find version 1 of model "),
         (wire.STATUS, "add", {"version": _FIRST}, _MISSING, f"Could not find version {_FIRST} of model add"),
         (wire.STATUS, "名", {"label": "x"}, _MISSING, "Could not find any versions of model 名"),
-        # servables/tensorflow/classification_service.cc, regression_service.cc, classifier.cc
-        (wire.CLASSIFY, "add", {"version": 7}, _MISSING, _nobody("Specific(add, 7)")),
-        (wire.CLASSIFY, "add", {"label": "stable"}, _INVALID, "Expected one input Tensor."),
-        (wire.REGRESS, "add", {"label": "x"}, _INVALID, _label("x")),
-        (wire.REGRESS, "add", {}, _INVALID, "Expected one input Tensor."),
     ],
 )
 def test_other_calls_that_are_refused(server, method, name, choice, code, text):

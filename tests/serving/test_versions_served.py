@@ -83,7 +83,8 @@ def test_half_written_and_bad_versions_are_held_back_one_by_one(models, base_pat
         bad.rename(base_path / "6")
         expect(client, 6, "Please verify your warmup data is in TFRecord format.")
         # A good version above a failed one is served, and so is a half-written one once it is completed.
-        with_warmup(models / "right", base_path / "7.good", [log("add_bits", a=one, b=one), b""]).rename(base_path / "7")
+        classify = prediction_log_pb2.PredictionLog(classify_log={}).SerializeToString()
+        with_warmup(models / "right", base_path / "7.good", [log("add_bits", a=one, b=one), classify, b""]).rename(base_path / "7")
         wait_for(lambda: states(client).get(7) == "AVAILABLE" and states(client)[1] == "END")
         (base_path / "8").mkdir()
         wait_for(lambda: states(client).get(8) == "END")
