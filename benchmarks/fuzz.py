@@ -24,7 +24,7 @@ import grpc
 from benchmarks import hostile_configs
 from benchmarks.fuzz_server import Server, plant, serving
 from benchmarks.malformed import TIMEOUT, Case, Malformed
-from benchmarks.well_formed import MODEL, PREDICT, RELOAD, STREAMS
+from benchmarks.well_formed import MODEL, PREDICT, RELOAD, WATCH
 from components import signatures
 from serving import protos, tensors
 
@@ -201,9 +201,8 @@ class Fuzz:
     def _begin(self, index: int, case: Case) -> tuple[Any, list[float]]:
         channel = self._channels[index % CHANNELS]
         start, ended = time.perf_counter(), []
-        if case.method in STREAMS:
-            requests = case.data if STREAMS[case.method] == "unary_stream" else iter([case.data])
-            call = getattr(channel, STREAMS[case.method])(case.method)(requests, timeout=case.timeout)
+        if case.method == WATCH:
+            call = channel.unary_stream(WATCH)(case.data, timeout=case.timeout)
         else:
             call = channel.unary_unary(case.method).future(case.data, timeout=case.timeout)
             call.add_done_callback(lambda _: ended.append(time.perf_counter() - start))
@@ -211,7 +210,7 @@ class Fuzz:
 
     def _finish(self) -> grpc.StatusCode:
         index, case, call, ended = self._flying.popleft()
-        if case.method in STREAMS:
+        if case.method == WATCH:
             start = time.perf_counter()
             code, text = _first_of(call)
             ended.append(time.perf_counter() - start)
@@ -269,7 +268,7 @@ def only(server: Server, case: Case) -> None:
     fuzz = Fuzz(server, "", 0)
     with contextlib.closing(fuzz):
         call, _ = fuzz._begin(0, case)
-        code, text = _first_of(call) if case.method in STREAMS else (call.code(), call.details())
+        code, text = _first_of(call) if case.method == WATCH else (call.code(), call.details())
     print(f"{case.kind} {case.method} {case.data[:4096].hex()}\n{code.name}: {text}\n{server.output.read_text()}")
 
 

@@ -12,10 +12,10 @@ UNITS = 8
 PREDICTION = "/tensorflow.serving.PredictionService/"
 MODELS = "/tensorflow.serving.ModelService/"
 PREDICT, RELOAD = PREDICTION + "Predict", MODELS + "HandleReloadConfigRequest"
-HEALTH, REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-# What is not unary, by the way it streams.
-STREAMS = {HEALTH + "Watch": "unary_stream", REFLECTION: "stream_stream"}
-METHODS = (PREDICT, PREDICTION + "GetModelMetadata", MODELS + "GetModelStatus", RELOAD, HEALTH + "Check", *STREAMS)
+HEALTH = "/grpc.health.v1.Health/"
+# What is not unary.
+WATCH = HEALTH + "Watch"
+METHODS = (PREDICT, PREDICTION + "GetModelMetadata", MODELS + "GetModelStatus", RELOAD, HEALTH + "Check", WATCH)
 
 
 class WellFormed:

@@ -1,6 +1,6 @@
 """The embedded model server: a gRPC server around the versions of its models, in this process.
 
-Speaks TensorFlow Serving's API (PredictionService, ModelService), grpc.health.v1 and gRPC's reflection. Imports TensorFlow.
+Speaks TensorFlow Serving's API (PredictionService, ModelService) and grpc.health.v1. Imports TensorFlow.
 """
 
 import pathlib
@@ -12,15 +12,15 @@ from components import version_folder
 from components.errors import BitsumError
 from serving.batching import BatchedModel
 from serving.batching_parameters import BatchingParameters
-from serving.handlers import MODEL_SERVICE, PREDICTION_SERVICE, Handlers
-from serving.health import Health, reflection_handler
+from serving.handlers import Handlers
+from serving.health import Health
 from serving.loaded_model import LoadedModel
 from serving.status import Code, StatusError
 from serving.warmup import replay
 
 # Names that a health check may ask for; the empty one stands for the whole server.
 _HEALTH_NAMES = ("", "PredictionService", "ModelService")
-# Health checks, reflection, and the calls that were begun and never asked anything: each of them takes a thread while it is open.
+# Health checks, and the calls that were begun and never asked anything: each of them takes a thread while it is open.
 _SPARE_CALLS = 512
 
 
@@ -83,8 +83,7 @@ class Server:
             ],
         )
         self._health = Health(_HEALTH_NAMES)
-        described = reflection_handler((PREDICTION_SERVICE, MODEL_SERVICE))
-        self._server.add_generic_rpc_handlers((self._health.handler(), described, handlers))
+        self._server.add_generic_rpc_handlers((self._health.handler(), handlers))
         self.port = self.listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", credentials)
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

@@ -14,7 +14,6 @@ _DEAD = "in the real server a version that failed is dead until a restart; here 
 _COMPLETED = "a version that is completed is served at the next look at the disk, not at the next try a minute later"
 _DRAINS = "SIGTERM drains: calls under way finish, new ones are refused, exit code 0"
 _NO_EXAMPLES = "Classify, Regress and MultiInference are not offered: nothing of bitsum's takes tf.Examples that way"
-_REFLECTION = "gRPC reflection is offered, so that tools can list the services"
 _BROKEN_TEXT = "the real server puts bytes that are no UTF-8 into the text of the error, and no client can read its status then"
 _ONE_LINE = "what fails is told in one line of bitsum's, exit code 1, or 2 for a wrong flag"
 _RELATIVE = "a relative path is taken, from the current folder"
@@ -74,7 +73,6 @@ DEVIATIONS: dict[tuple[str, str], Deviation] = {
     },
     ("6_hot_swap", "hot_swap_slow_copy"): Deviation(_COMPLETED, r"got \(\[2, 3\], \[\], 0\)$"),
     ("6_hot_swap", "hot_swap_slow_copy_states"): Deviation(_COMPLETED, r"got \[\[2, 'END', 0, ''\], \[3, 'AVAILABLE', 0, ''\]\]$"),
-    ("1_basic", "reflection"): Deviation(_REFLECTION, "expected UNIMPLEMENTED '', got OK ''"),
     ("1_basic", "sigterm"): Deviation(_DRAINS, "got 0$"),
     ("7_warmup", "warmup_bad_proto"): Deviation(_BROKEN_TEXT, r"got .*\[2, 'END', 3, .Failed to parse warmup record"),
     **{("9_startup", name): Deviation(_ONE_LINE, rf"got \([12], .bitsum: {text}") for name, text in _LAST_WORDS.items()},
