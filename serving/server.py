@@ -84,17 +84,13 @@ class Server:
         )
         self._health = Health(_HEALTH_NAMES)
         self._server.add_generic_rpc_handlers((self._health.handler(), handlers))
-        self.port = self.listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", credentials)
-
-    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        """Listen on one more address before the start; returns its port. Raises: BitsumError."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = self._server.add_secure_port(address, credentials) if credentials else self._server.add_insecure_port(address)
+            self.port = self._server.add_secure_port(address, credentials) if credentials else self._server.add_insecure_port(address)
         except RuntimeError:
-            bound = 0
-        if not bound:
+            self.port = 0
+        if not self.port:
             raise BitsumError(f"cannot listen on {address}: is the port in use? --port 0 takes a free one")
-        return bound
 
     def start(self) -> None:
         """Answer calls from now on."""
