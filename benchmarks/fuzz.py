@@ -23,9 +23,8 @@ import grpc
 
 from benchmarks import hostile_configs
 from benchmarks.fuzz_server import Server, plant, serving
-from benchmarks.hostile_sockets import Connections
 from benchmarks.malformed import TIMEOUT, Case, Malformed
-from benchmarks.well_formed import MODEL, PREDICT, RELOAD, STREAMS
+from benchmarks.well_formed import MODEL, PREDICT, RELOAD, WATCH
 from components import signatures
 from serving import protos, tensors
 
@@ -33,7 +32,6 @@ COUNT = 100_000
 IN_FLIGHT = 6
 CHANNELS = 3
 GOOD_EVERY = 25
-RAW_EVERY = 20
 # A server that leaks a kilobyte a request would grow by 50 MB over the second half of 100,000.
 GROWTH_MB = 40.0
 _BIGGEST_ANSWER = 64 * 2**20
@@ -90,7 +88,9 @@ def main(arguments: list[str]) -> int:
                 return 0
             outcome = run(server, base_path, args.count, args.seed)
     print_outcome(outcome)
-    return 1 if outcome.violations else 0
+    if server.process.returncode:
+        print(f"the server did not end by itself when it was asked to: exit code {server.process.returncode}")
+    return 1 if outcome.violations or server.process.returncode else 0
 
 
 def run(server: Server, base_path: pathlib.Path, count: int, seed: int) -> Outcome:
@@ -98,14 +98,11 @@ def run(server: Server, base_path: pathlib.Path, count: int, seed: int) -> Outco
     fuzz = Fuzz(server, str(base_path), seed)
     start = time.monotonic()
     fuzz.sample(0.0)
-    with contextlib.closing(fuzz), Connections(server.host, server.port) as connections:
+    with contextlib.closing(fuzz):
         for index, case in Malformed(seed, str(base_path)).cases(count):
             fuzz.send(index, case)
             if index % GOOD_EVERY == 0:
                 fuzz.good()
-            if index % RAW_EVERY == 0:
-                with contextlib.suppress(ConnectionError):
-                    connections.open(random.Random(f"{seed}/raw/{index}"))
             if (index + 1) * 10 % count < 10:
                 fuzz.sample((index + 1) / count)
                 print(f"  {(index + 1) / count:4.0%}  {time.monotonic() - start:6.1f} s  {fuzz.memory[-1][1]:7.1f} MB", flush=True)
@@ -114,7 +111,6 @@ def run(server: Server, base_path: pathlib.Path, count: int, seed: int) -> Outco
         else:
             fuzz.drain()
             fuzz.good()
-    fuzz.statuses["raw connections"] = connections.outcomes
     fuzz.judge_process()
     return Outcome(fuzz.statuses, fuzz.violations, fuzz.memory, fuzz.slowest, time.monotonic() - start)
 
@@ -125,7 +121,7 @@ class Fuzz:
     def __init__(self, server: Server, folder: str, seed: int):
         self._server = server
         options = [("grpc.max_receive_message_length", _BIGGEST_ANSWER), ("grpc.use_local_subchannel_pool", 1)]
-        self._channels = [grpc.insecure_channel(f"{server.host}:{server.port}", options) for _ in range(CHANNELS)]
+        self._channels = [grpc.insecure_channel(server.target, options) for _ in range(CHANNELS)]
         self._flying: collections.deque[tuple[int, Case, Any, list[float]]] = collections.deque()
         self._draw = random.Random(f"{seed}/good")
         management = protos.load().management
@@ -205,9 +201,8 @@ class Fuzz:
     def _begin(self, index: int, case: Case) -> tuple[Any, list[float]]:
         channel = self._channels[index % CHANNELS]
         start, ended = time.perf_counter(), []
-        if case.method in STREAMS:
-            requests = case.data if STREAMS[case.method] == "unary_stream" else iter([case.data])
-            call = getattr(channel, STREAMS[case.method])(case.method)(requests, timeout=case.timeout)
+        if case.method == WATCH:
+            call = channel.unary_stream(WATCH)(case.data, timeout=case.timeout)
         else:
             call = channel.unary_unary(case.method).future(case.data, timeout=case.timeout)
             call.add_done_callback(lambda _: ended.append(time.perf_counter() - start))
@@ -215,7 +210,7 @@ class Fuzz:
 
     def _finish(self) -> grpc.StatusCode:
         index, case, call, ended = self._flying.popleft()
-        if case.method in STREAMS:
+        if case.method == WATCH:
             start = time.perf_counter()
             code, text = _first_of(call)
             ended.append(time.perf_counter() - start)
@@ -273,7 +268,7 @@ def only(server: Server, case: Case) -> None:
     fuzz = Fuzz(server, "", 0)
     with contextlib.closing(fuzz):
         call, _ = fuzz._begin(0, case)
-        code, text = _first_of(call) if case.method in STREAMS else (call.code(), call.details())
+        code, text = _first_of(call) if case.method == WATCH else (call.code(), call.details())
     print(f"{case.kind} {case.method} {case.data[:4096].hex()}\n{code.name}: {text}\n{server.output.read_text()}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from benchmarks import hostile_configs
-from benchmarks.well_formed import HEALTH, METHODS, MODEL, PREDICT, PREDICTION, REFLECTION, RELOAD, WellFormed
+from benchmarks.well_formed import HEALTH, METHODS, MODEL, PREDICT, PREDICTION, RELOAD, WellFormed
 from components import signatures
 from serving import tensors
 
@@ -68,7 +68,7 @@ class Malformed(WellFormed):
 
     def wrong_method(self, draw: random.Random) -> tuple[str, bytes]:
         _, data = self.good(draw)
-        known = draw.choice(METHODS[:6])
+        known = draw.choice(METHODS[:4])
         bad = ("/", "//", "/x", "/x/y/z", "/" + "m" * 5000, known + "s", known.lower(), known[:-1], known + "/", "/tensorflow./Predict")
         return draw.choice((*bad, "/grpc.health.v1.Health/Nope", "/\u00e9/\u00e9", "/%00/%ff")), data
 
@@ -156,9 +156,9 @@ class Malformed(WellFormed):
 
     def names(self, draw: random.Random) -> tuple[str, bytes]:
         """Names, versions, labels, aliases that there are not."""
-        method, data = self.good(draw, methods=METHODS[:6])
+        method, data = self.good(draw, methods=METHODS[:3])
         request = self.messages()[method].FromString(data)
-        spec = request.tasks[0].model_spec if method.endswith("MultiInference") else request.model_spec
+        spec = request.model_spec
         spec.name = draw.choice((MODEL, _name(draw)))
         spec.signature_name = draw.choice((signatures.ADD_BITS, "__saved_model_init_op", _name(draw)))
         if draw.random() < 0.4:
@@ -203,13 +203,6 @@ class Malformed(WellFormed):
     def health(self, draw: random.Random) -> tuple[str, bytes]:
         data = _field(1, draw.choice((b"", b"PredictionService", b"nope", b"x" * 10_000, *_BAD_TEXT)))
         return HEALTH + draw.choice(("Check", "Watch")), mutate(draw, data) if draw.random() < 0.3 else data
-
-    def reflection(self, draw: random.Random) -> tuple[str, bytes]:
-        value = draw.choice((b"", b"*", b"nope", b"tensorflow.serving.PredictionService", b"../../etc/passwd", b"x" * 10_000, *_BAD_TEXT))
-        data = _field(draw.choice((1, 3, 4, 6, 7)), value)
-        if draw.random() < 0.2:
-            data = _field(5, _field(1, value) + b"\x10" + draw.choice((b"\x01", b"\xff" * 9 + b"\x01")))
-        return REFLECTION, mutate(draw, data) if draw.random() < 0.3 else data
 
     def _broken_input(self, draw: random.Random) -> tuple[Any, Any]:
         """A request, and one of its tensors to be broken."""
@@ -312,7 +305,6 @@ _MAKERS: dict[str, Callable[[Malformed, random.Random], tuple[str, bytes]]] = {
     "values": Malformed.values,
     "reload": Malformed.reload,
     "health": Malformed.health,
-    "reflection": Malformed.reflection,
 }
 # How often each is drawn: a change of the config stops everything else for a moment.
 _OFTEN = ("truncated", "shape", "dtype", "special dtype", "examples", "values")

@@ -14,21 +14,20 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 
 from benchmarks import certified_model
-from components import signatures
+from components import model_server, signatures
 
 STREAMS = (1, 4, 16)
 BATCHES = (1, 64)
 _MODEL = "bitsum"
+_START_SECONDS = 120.0
 _THREADS = "--grpc_max_threads=64"
 _SERVERS = {"embedded": ["--server=embedded"], "embedded, batching": ["--server=embedded", "--enable_batching"]}
 
@@ -101,25 +100,6 @@ def _apart(*words: str) -> dict:
     return json.loads(done.stdout)
 
 
-@contextlib.contextmanager
-def _served(name: str, flags: list[str], base: pathlib.Path, folder: pathlib.Path) -> Iterator[str]:
-    ready = folder / f"{name}.json"
-    flags = ["--port=0", f"--model_base_path={base}", _THREADS, f"--ready_file={ready}", *flags]
-    command = [sys.executable, "-m", "pipeline", "serve", *flags]
-    with open(folder / f"{name}.log", "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        while not ready.exists():
-            if server.poll() is not None:
-                raise SystemExit((folder / f"{name}.log").read_text())
-            time.sleep(0.1)
-        content = json.loads(ready.read_text())
-        yield f"{content['host']}:{content['port']}"
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
-
-
 def measure(bits: int, rounds: int, seconds: float) -> None:
     """Print the table."""
     servers = dict(_SERVERS)
@@ -130,7 +110,11 @@ def measure(bits: int, rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
         (version,) = certified_model.push(folder / _MODEL, 1)
-        targets = {kind: stack.enter_context(_served(kind, flags, folder / _MODEL, folder)) for kind, flags in servers.items()}
+        targets = {}
+        for kind, flags in servers.items():
+            command = [sys.executable, "-m", "pipeline", "serve", _THREADS, *flags]
+            serving = model_server.serving(command, _MODEL, folder / _MODEL, folder / f"{kind}.log", _START_SECONDS)
+            targets[kind] = stack.enter_context(serving).target
         limits: dict[int, list[float]] = {batch: [] for batch in BATCHES}
         found: dict[tuple[str, int, int], list[dict]] = {}
         for _ in range(rounds):

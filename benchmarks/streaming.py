@@ -23,8 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from benchmarks import certified_model
-from components import signatures
-from components.errors import BitsumError
+from components import model_server, signatures
 from serving import protos, tensors
 from serving.asking import Answer, Call
 from serving.chunks import PACKED
@@ -34,6 +33,8 @@ REPEATS = 9
 CALL_BYTES = PACKED.most
 PIECE_BYTES = 2**16
 SAMPLE_SECONDS = 0.5
+_MODEL = "bitsum"
+_START_SECONDS = 120.0
 
 
 class Bare(NamedTuple):
@@ -214,21 +215,12 @@ def median(work: Callable[[], object]) -> float:
 def served(model: pathlib.Path) -> Iterator[tuple[str, int]]:
     """HOST:PORT and process of a server of `model`."""
     with tempfile.TemporaryDirectory() as folder:
-        base_path, ready = pathlib.Path(folder, "versions"), pathlib.Path(folder, "ready")
+        base_path = pathlib.Path(folder, "versions")
         base_path.mkdir()
         (base_path / "1").symlink_to(model.absolute())
-        command = [sys.executable, "-m", "pipeline", "serve", "--server=embedded", "--port=0", f"--model_base_path={base_path}"]
-        server = subprocess.Popen([*command, f"--ready_file={ready}"], stdout=subprocess.DEVNULL)
-        try:
-            while not ready.exists():
-                if server.poll() is not None:
-                    raise BitsumError(f"bitsum serve ended with exit code {server.returncode}")
-                time.sleep(0.1)
-            told = json.loads(ready.read_text())
-            yield f"{told['host']}:{told['port']}", told["pid"]
-        finally:
-            server.terminate()
-            server.wait()
+        command = [sys.executable, "-m", "pipeline", "serve", "--server=embedded"]
+        with model_server.serving(command, _MODEL, base_path, pathlib.Path(folder, "server.log"), _START_SECONDS) as server:
+            yield server.target, server.process.pid
 
 
 if __name__ == "__main__":

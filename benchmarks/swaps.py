@@ -10,11 +10,9 @@ with Python's, and every answer's version must be one that was stable then or is
 import argparse
 import collections
 import contextlib
-import json
 import os
 import pathlib
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,12 +21,13 @@ import time
 from collections.abc import Iterator
 
 from benchmarks import certified_model
-from components import version_folder
+from components import model_server, version_folder
 from serving.client import AdderClient, ServingError
 
 SWAPS = 100
 CLIENTS = 4
 _VERSIONS = 3
+_START_SECONDS = 120.0
 _STREAMED_BITS = 200_000
 _BITSUM = [sys.executable, "-m", "pipeline"]
 
@@ -75,22 +74,12 @@ class Traffic:
 @contextlib.contextmanager
 def served(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     """HOST:PORT of a server with the lowest of three versions stable, and its model config file."""
-    base, config, ready = folder / "bitsum", folder / "models.config", folder / "ready.json"
+    base, config = folder / "bitsum", folder / "models.config"
     versions = certified_model.push(base, 1)
-    command = [*_BITSUM, "serve", "--port=0", f"--model_base_path={base}", f"--model_config_file={config}", f"--ready_file={ready}"]
-    with open(folder / "server.log", "wb") as log:
-        server = subprocess.Popen([*command, "--file_system_poll_wait_seconds=0.2"], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        while not ready.exists():
-            if server.poll() is not None:
-                raise SystemExit((folder / "server.log").read_text())
-            time.sleep(0.1)
-        content = json.loads(ready.read_text())
+    command = [*_BITSUM, "serve", f"--model_config_file={config}", "--file_system_poll_wait_seconds=0.2"]
+    with model_server.serving(command, base.name, base, folder / "server.log", _START_SECONDS) as server:
         certified_model.push(base, _VERSIONS - len(versions))
-        yield f"{content['host']}:{content['port']}", config
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
+        yield server.target, config
 
 
 def swap(target: str, model_name: str, config: pathlib.Path, version: int | None) -> subprocess.CompletedProcess:

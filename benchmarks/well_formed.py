@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from benchmarks import hostile_configs
-from components import lean_protos, signatures
+from components import signatures
 from serving import protos, tensors
 
 MODEL = "bitsum"
@@ -12,13 +12,10 @@ UNITS = 8
 PREDICTION = "/tensorflow.serving.PredictionService/"
 MODELS = "/tensorflow.serving.ModelService/"
 PREDICT, RELOAD = PREDICTION + "Predict", MODELS + "HandleReloadConfigRequest"
-HEALTH, REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-# What is not unary, by the way it streams.
-STREAMS = {HEALTH + "Watch": "unary_stream", REFLECTION: "stream_stream"}
-METHODS = (
-    PREDICT, PREDICTION + "GetModelMetadata", PREDICTION + "Classify", PREDICTION + "Regress", PREDICTION + "MultiInference",
-    MODELS + "GetModelStatus", RELOAD, HEALTH + "Check", *STREAMS,
-)  # fmt: skip
+HEALTH = "/grpc.health.v1.Health/"
+# What is not unary.
+WATCH = HEALTH + "Watch"
+METHODS = (PREDICT, PREDICTION + "GetModelMetadata", MODELS + "GetModelStatus", RELOAD, HEALTH + "Check", WATCH)
 
 
 class WellFormed:
@@ -27,25 +24,13 @@ class WellFormed:
     def __init__(self, folder: str):
         self.folder = folder
         self.apis = protos.load()
-        self._more = lean_protos.load(
-            classification="tensorflow_serving.apis.classification_pb2", regression="tensorflow_serving.apis.regression_pb2",
-            inference="tensorflow_serving.apis.inference_pb2",
-        )  # fmt: skip
 
     def messages(self) -> dict[str, Any]:
         """The request of each method that takes a model's name."""
-        apis, more = self.apis, self._more
-        return dict(
-            zip(
-                METHODS,
-                (
-                    apis.predict.PredictRequest, apis.metadata.GetModelMetadataRequest, more.classification.ClassificationRequest,
-                    more.regression.RegressionRequest, more.inference.MultiInferenceRequest, apis.status.GetModelStatusRequest,
-                ),
-            )
-        )  # fmt: skip
+        apis = self.apis
+        return dict(zip(METHODS, (apis.predict.PredictRequest, apis.metadata.GetModelMetadataRequest, apis.status.GetModelStatusRequest)))
 
-    def good(self, draw: random.Random, methods: tuple[str, ...] = (*METHODS[:6], RELOAD)) -> tuple[str, bytes]:
+    def good(self, draw: random.Random, methods: tuple[str, ...] = METHODS[:4]) -> tuple[str, bytes]:
         """The path of a method, more often than not Predict, and a request."""
         method = draw.choice((*methods, *[PREDICT] * len(methods)))
         if method == PREDICT:
@@ -54,14 +39,9 @@ class WellFormed:
             config = hostile_configs.right(MODEL, self.folder)
             return method, self.apis.management.ReloadConfigRequest(config=config, metric_names=["x"]).SerializeToString(deterministic=True)
         message = self.messages()[method]()
-        if method.endswith("MultiInference"):
-            message.tasks.add(model_spec=self.spec(signatures.SERVING_DEFAULT), method_name="tensorflow/serving/classify")
-        else:
-            message.model_spec.CopyFrom(self.spec(draw.choice((signatures.SERVING_DEFAULT, ""))))
+        message.model_spec.CopyFrom(self.spec(draw.choice((signatures.SERVING_DEFAULT, ""))))
         if method.endswith("GetModelMetadata"):
             message.metadata_field.append("signature_def")
-        elif not method.endswith("GetModelStatus"):
-            message.input.example_list.examples.add().MergeFromString(self.example(draw))
         return method, message.SerializeToString(deterministic=True)
 
     def predict(self, draw: random.Random) -> Any:

@@ -26,7 +26,7 @@ class Certificate(Artifact):
 
     {uri}/certificate.json: the certificate that the checker accepted (`components.certificate`), where it did.
     {uri}/report.json: {"proven": bool, "reason": str, "margin": float | null, "slack": float | null, "wrong": {...}}
-    {uri}/proof.svg: the boxes of hidden states and which leads to which, where there is a certificate.
+    {uri}/proof.svg: the boxes of hidden states, where there is a certificate.
     """
 
     TYPE_NAME = "Certificate"

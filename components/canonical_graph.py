@@ -9,6 +9,7 @@ restores and initializes, and the object graph by which Python loads. `IGNORED` 
 The values of the variables lie in another file. Models of two versions of TensorFlow can differ, as their operations do.
 """
 
+import copy
 import hashlib
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -57,7 +58,7 @@ class Graph:
 
     def canonical(self, named: bool = False) -> Message:
         """The MetaGraphDef in canonical form, without its library."""
-        model = _copy(self.meta_graph)
+        model = copy.deepcopy(self.meta_graph)
         graph = model.graph_def
         index = _indexed(graph.node, named)
         self._require(len(index) == len(graph.node), "two nodes have the same name")
@@ -72,7 +73,7 @@ class Graph:
 
     def function(self, name: str, named: bool = False) -> Message:
         """The function in canonical form."""
-        function = _copy(self.functions[name])
+        function = copy.deepcopy(self.functions[name])
         signature = function.signature
         index = _numbered("argument", (argument.name for argument in signature.input_arg)) | _indexed(function.node_def, named)
         self._require(len(index) == len(signature.input_arg) + len(function.node_def), f"a name stands twice in function {name}")
@@ -96,7 +97,7 @@ class Graph:
 
     def _node(self, node: Message, index: Mapping[str, str]) -> Message:
         """The node in canonical form, where `index` has canonical names of the nodes and arguments of its graph."""
-        node = _copy(node)
+        node = copy.deepcopy(node)
         _forget(node)
         node.name = index[node.name]
         control = {self._reference(name, index) for name in node.input if name.startswith("^")}
@@ -149,7 +150,7 @@ class Graph:
     def _canonical_objects(self, objects: Message) -> None:
         concrete = {name: self._called(name) for name in objects.concrete_functions}
         self._require(len(set(concrete.values())) == len(concrete), "two functions of its object graph are the same")
-        _replace_map(objects.concrete_functions, {concrete[name]: _copy(value) for name, value in objects.concrete_functions.items()})
+        _replace_map(objects.concrete_functions, {concrete[name]: copy.deepcopy(value) for name, value in objects.concrete_functions.items()})
         for node in objects.nodes:
             if node.WhichOneof("kind") == "function":
                 _replace(node.function.concrete_functions, [self._called(name) for name in node.function.concrete_functions])
@@ -189,12 +190,6 @@ def _forget(message: Message) -> None:
         # Not every version of TensorFlow has every field.
         if field in message.DESCRIPTOR.fields_by_name:
             message.ClearField(field)
-
-
-def _copy(message: Message) -> Message:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
 
 
 def _replace(field: Any, values: Iterable[Any]) -> None:

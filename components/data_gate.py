@@ -19,6 +19,7 @@ from components.artifacts import ArithmeticAnomalies, DataBlessing
 from components.errors import Refusal
 
 GATE = "data gate"
+DRIFTED = "the data drifted, or are not like what is asked"
 BLESSING_FILE = "blessing.json"
 
 # How many offenders of each check the refusal names; the anomalies' artifacts have more.
@@ -64,10 +65,9 @@ def DataGate(
     if example_anomalies is None:
         reasons = arithmetic_reasons(content, arithmetic_anomalies.uri) if content["anomalies"].keys() & UNREADABLE else []
     else:
-        splits = artifact_utils.decode_split_names(example_anomalies.split_names)
-        reasons = schema_reasons(example_anomalies.uri, splits) + arithmetic_reasons(content, arithmetic_anomalies.uri)
+        reasons = tfdv_reasons("the schema is violated", example_anomalies) + arithmetic_reasons(content, arithmetic_anomalies.uri)
     if drift_anomalies is not None:
-        reasons += drift_reasons(drift_anomalies.uri, artifact_utils.decode_split_names(drift_anomalies.split_names))
+        reasons += tfdv_reasons(DRIFTED, drift_anomalies)
     if reasons and quarantine_folder:
         reasons.append(_set_aside(quarantine_folder, arithmetic_anomalies, reasons))
     if reasons:
@@ -80,18 +80,11 @@ def DataGate(
         blessing.set_int_custom_property(SPAN, arithmetic_anomalies.span)
 
 
-def schema_reasons(uri: str, splits: list[str]) -> list[str]:
-    """What TFDV's anomalies below `uri` say, one line for all splits that have some."""
-    found = [line for split in splits for line in _split_anomalies(uri, split)]
-    if not found:
-        return []
-    return [f"the schema is violated: {_listed(found)} (all in {uri})"]
-
-
-def drift_reasons(uri: str, splits: list[str]) -> list[str]:
-    """What the DriftValidator's anomalies below `uri` say, one line."""
-    found = [line for split in splits for line in _split_anomalies(uri, split)]
-    return [f"the data drifted, or are not like what is asked: {_listed(found)} (all in {uri})"] if found else []
+def tfdv_reasons(heading: str, anomalies: standard_artifacts.ExampleAnomalies) -> list[str]:
+    """`heading` and what the anomalies of TFDV's kind say, one line for all splits that have some."""
+    splits = artifact_utils.decode_split_names(anomalies.split_names)
+    found = [line for split in splits for line in _split_anomalies(anomalies.uri, split)]
+    return [f"{heading}: {_listed(found)} (all in {anomalies.uri})"] if found else []
 
 
 def arithmetic_reasons(content: dict, uri: str) -> list[str]:

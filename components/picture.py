@@ -1,4 +1,4 @@
-"""The picture of a proof: the boxes of hidden states as they are seen along two hidden units, and what leads where.
+"""The picture of a proof: the boxes of hidden states as they are seen along two hidden units.
 
 Along two units the shadow of a box is a rectangle, exactly, so that nothing drawn is an approximation. The two are taken
 along which boxes of different labels are told apart best. Coordinates: u, v are values of the two units, x, y pixels.
@@ -17,18 +17,15 @@ from components.weights import NAMES, Weights
 
 RUN_STEPS = 600
 
-_WIDTH, _HEIGHT = 1000, 560
+_WIDTH, _HEIGHT = 760, 540
 # One colour per label, in the order of the transducer's, which the colour-blind can tell apart (Okabe & Ito 2008).
 _COLOURS = ("#0072b2", "#009e73", "#d55e00", "#b8609a")
 _STYLE = """
  text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-size: 14px }
  .title { font-size: 19px; font-weight: 600 } .strong { font-weight: 600 } .small { font-size: 12.5px }
- .halo { stroke-width: 5px; stroke-linejoin: round; paint-order: stroke }
- .ground { fill: #ffffff } .ink { fill: #1f2328 } .faint { fill: #59636e } .head { fill: #59636e }
- .axis { stroke: #e3e7ec } .arrow { stroke: #59636e; stroke-width: 1.3px; fill: none } .halo { stroke: #ffffff }
+ .ground { fill: #ffffff } .ink { fill: #1f2328 } .faint { fill: #59636e } .axis { stroke: #e3e7ec }
  @media (prefers-color-scheme: dark) {
-  .ground { fill: #14181d } .ink { fill: #e6edf3 } .faint { fill: #9aa4af } .head { fill: #9aa4af }
-  .axis { stroke: #2b323a } .arrow { stroke: #9aa4af } .halo { stroke: #14181d }
+  .ground { fill: #14181d } .ink { fill: #e6edf3 } .faint { fill: #9aa4af } .axis { stroke: #2b323a }
  }
 """
 
@@ -45,12 +42,8 @@ class Rectangle(NamedTuple):
     def centre(self) -> tuple[float, float]:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
-    def meets(self, other: "Rectangle") -> bool:
-        return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-
 
 _PLOT = Rectangle(78, 84, 560, 430)
-_DIAGRAM = Rectangle(640, 84, 965, 430)
 
 
 def svg(weights: Weights, certificate: Certificate) -> str:
@@ -59,14 +52,12 @@ def svg(weights: Weights, certificate: Certificate) -> str:
     units = best_units(certificate.boxes)
     title = f"Proof: the states of every run for {task.name} stay in these boxes"
     caption = [
-        f"Left: the {len(certificate.boxes)} boxes, seen along the two of {certificate.units} hidden units that tell them apart best, "
+        f"The {len(certificate.boxes)} boxes, seen along the two of {certificate.units} hidden units that tell them apart best, "
         f"where each is exactly a rectangle; {RUN_STEPS} states of a run.",
-        "Right: any state in a box of the colour at an arrow's tail, fed the bits of a and b at the arrow, goes into a box of the colour "
-        "at its head.",
-        f"h = 0 leads where state {task.initial} does. Each of these steps puts out the right bit, its logit at least "
-        f"{certificate.margin:.3g} from 0. The checker decides this, not the picture.",
+        "From any state in a box each pair of bits leads into a box of the label that the transducer names, and puts out the right bit,",
+        f"its logit at least {certificate.margin:.3g} from 0. The checker decides this, not the picture.",
     ]
-    return _document(title, caption, [*_boxes(weights, certificate, task, units), *_diagram(task)])
+    return _document(title, caption, [*_boxes(weights, certificate, task, units), *_legend(task)])
 
 
 def best_units(boxes: tuple[Box, ...]) -> tuple[int, int]:
@@ -98,14 +89,6 @@ def run(weights: Weights, task: Transducer, steps: int) -> tuple[np.ndarray, lis
     return np.array(states), labels
 
 
-def leads(task: Transducer) -> dict[tuple[Label, Label], list[str]]:
-    """The symbols that lead from a state of one label to one of another, as texts such as "01"."""
-    found: dict[tuple[Label, Label], list[str]] = {}
-    for label, symbol in itertools.product(task.labels, task.inputs):
-        found.setdefault((label, task.label(label[0], symbol)), []).append("".join(map(str, symbol)))
-    return found
-
-
 class _Axis:
     """From the values of a unit that its boxes have to pixels between `first` and `last`."""
 
@@ -130,10 +113,7 @@ def _boxes(weights: Weights, certificate: Certificate, task: Transducer, units: 
     up = _Axis(units[1], certificate.boxes, _PLOT.bottom, _PLOT.top)
     shadows = [_seen(box, across, up) for box in certificate.boxes]
     colours = [_colour(_label(box), task) for box in certificate.boxes]
-    parts = [*_grid(across, up), *(_shadow(*pair) for pair in zip(shadows, colours)), *_dots(weights, task, across, up)]
-    labels = [_label(box) for box in certificate.boxes]
-    # Where boxes share a label their colour has to do.
-    return parts + (_names([_short(label, task) for label in labels], shadows) if len(set(labels)) == len(labels) else [])
+    return [*_grid(across, up), *(_shadow(*pair) for pair in zip(shadows, colours)), *_dots(weights, task, across, up)]
 
 
 def _seen(box: Box, across: _Axis, up: _Axis) -> Rectangle:
@@ -172,77 +152,23 @@ def _dots(weights: Weights, task: Transducer, across: _Axis, up: _Axis) -> list[
     return [f'<circle class="state" {place} r="2" fill="{colour}"/>' for place, colour in places.items()]
 
 
-def _names(names: list[str], shadows: list[Rectangle]) -> list[str]:
-    """Each box's name at the first place beside it that is free."""
-    parts, taken = [], list(shadows)
-    for name, at in zip(names, shadows):
-        half, (x, y) = 4.2 * len(name), at.centre
-        left, right = at.left - half - 8, at.right + half + 8
-        places = [(x, at.top - 9), (x, at.bottom + 19), (right, y + 5), (left, y + 5)]
-        places += [(right, at.top + 5), (left, at.top + 5), (right, at.bottom), (left, at.bottom)]
-        spaces = [Rectangle(px - half, py - 12, px + half, py + 4) for px, py in places]
-        inside = [space for space in spaces if _PLOT.left - 8 < space.left and space.right < _DIAGRAM.left]
-        free = [space for space in inside if not any(map(space.meets, taken))]
-        space = (free or spaces)[0]
-        taken.append(space)
-        parts.append(_text(space.centre[0], space.bottom - 4, name, "ink strong halo"))
-    return parts
-
-
-def _diagram(task: Transducer) -> list[str]:
-    """A node for each label, rows for the states and columns for the outputs, and an arrow for each step."""
-    nodes = {label: _node(label, task) for label in task.labels}
+def _legend(task: Transducer) -> list[str]:
+    """What the colours stand for; for addition n is the sum of two bits and the carry."""
     parts = []
-    for (label, target), symbols in leads(task).items():
-        parts += _arrow(nodes[label], nodes[target], ", ".join(symbols))
-    for label, at in nodes.items():
-        (x, y), state, output = at.centre, *label
-        parts += [f'<g class="node">{_shadow(at, _colour(label, task))}</g>', _text(x, y - 5, _short(label, task), "ink strong")]
-        parts.append(_text(x, y + 13, f"state {state}, output {output}", "ink small"))
+    for index, label in enumerate(task.labels):
+        y = _PLOT.top + 12 + 26 * index
+        name = f"n = {index}: " if task is ADDITION else ""
+        parts.append(f'<rect x="{_PLOT.right + 22}" y="{y - 11}" width="13" height="13" fill="{_colour(label, task)}"/>')
+        parts.append(_text(_PLOT.right + 44, y, f"{name}state {label[0]}, output {label[1]}", "ink small", "start"))
     return parts
-
-
-def _node(label: Label, task: Transducer) -> Rectangle:
-    rows = max(len(task.states) - 1, 1)
-    x = _DIAGRAM.left + 62 + label[1] * (_DIAGRAM.right - _DIAGRAM.left - 124)
-    y = _DIAGRAM.top + 66 + task.states.index(label[0]) * (_DIAGRAM.bottom - _DIAGRAM.top - 132) / rows
-    return Rectangle(x - 62, y - 24, x + 62, y + 24)
-
-
-def _arrow(origin: Rectangle, target: Rectangle, text: str) -> list[str]:
-    """An arrow that bends to its left, so that the ways there and back are two; over or under a node that leads to itself."""
-    (x0, y0), (x1, y1) = origin.centre, target.centre
-    if origin == target:
-        side = -1 if y0 < _DIAGRAM.centre[1] else 1
-        y = y0 + side * 24
-        curve = f"M{x0 - 16:.1f} {y:.1f}c-24 {side * 46} 56 {side * 46} 33 {side * 3}"
-        place = x0, y + side * 35
-    else:
-        distance = math.hypot(x1 - x0, y1 - y0)
-        bend = 30 + 0.06 * distance
-        middle = (x0 + x1) / 2 + bend * (y1 - y0) / distance, (y0 + y1) / 2 - bend * (x1 - x0) / distance
-        (x0, y0), (x1, y1) = _edge(origin, middle), _edge(target, middle)
-        curve = f"M{x0:.1f} {y0:.1f}Q{middle[0]:.1f} {middle[1]:.1f} {x1:.1f} {y1:.1f}"
-        place = (x0 + 2 * middle[0] + x1) / 4, (y0 + 2 * middle[1] + y1) / 4
-    ground = f'<rect class="ground" x="{place[0] - 3.9 * len(text):.1f}" y="{place[1] - 8:.1f}" width="{7.8 * len(text):.1f}" height="16"/>'
-    return [f'<path class="arrow" marker-end="url(#head)" d="{curve}"/>', ground, _text(place[0], place[1] + 4, text, "ink small")]
-
-
-def _edge(at: Rectangle, towards: tuple[float, float]) -> tuple[float, float]:
-    """Where the line from the centre to a point leaves the rectangle, three pixels outside."""
-    (x, y), (dx, dy) = at.centre, (towards[0] - at.centre[0], towards[1] - at.centre[1])
-    reach = min((at.right - x + 3) / abs(dx) if dx else math.inf, (at.bottom - y + 3) / abs(dy) if dy else math.inf, 1.0)
-    return x + reach * dx, y + reach * dy
 
 
 def _document(title: str, caption: list[str], parts: list[str]) -> str:
-    arrowhead = '<path class="head" d="M0 0L8 4L0 8z"/>'
-    marker = f'<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">{arrowhead}</marker>'
     lines = [_text(24, 502 + 20 * index, line, "faint small", "start") for index, line in enumerate(caption)]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
-            f"<title>{escape(title)}</title><desc>{escape(' '.join(caption))}</desc><style>{_STYLE}</style><defs>{marker}</defs>",
+            f"<title>{escape(title)}</title><desc>{escape(' '.join(caption))}</desc><style>{_STYLE}</style>",
             f'<rect class="ground" width="{_WIDTH}" height="{_HEIGHT}"/>{_text(24, 38, title, "ink title", "start")}',
             *parts,
             *lines,
@@ -257,11 +183,6 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str = "middle") -> s
 
 def _label(box: Box) -> Label:
     return box.state, box.output
-
-
-def _short(label: Label, task: Transducer) -> str:
-    """For addition n, the sum of two bits and the carry, which the label stands for."""
-    return f"n = {task.labels.index(label)}" if task is ADDITION else f"{label[0]} / {label[1]}"
 
 
 def _colour(label: Label, task: Transducer) -> str:

@@ -11,7 +11,7 @@ LOGGER = "bitsum.progress"
 
 def report(stage: str, **numbers) -> None:
     """Tell the listener of `LOGGER` where `stage` stands. `step` and `of`, where given, say how far it is."""
-    logging.getLogger(LOGGER).info("%s", stage, extra={"stage": stage, "numbers": numbers})
+    logging.getLogger(LOGGER).info("%s", stage, extra={"numbers": numbers})
 
 
 def warn(text: str) -> None:

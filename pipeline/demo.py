@@ -114,10 +114,10 @@ def _bomb(config: Config, progress: Progress) -> bool:
     for verdict in found:
         progress.line(f"  {verdict.gate}: {'passed' if verdict.passed else 'REFUSED'}, {verdict.reason}")
     model = next(output.artifact.uri for output in outputs if output.key == "model" and "Trainer" in output.node)
-    return _shown_wrong(model, config, progress) and [verdict.gate for verdict in found if not verdict.passed] == [_PROOF]
+    return _shown_wrong(model, progress) and [verdict.gate for verdict in found if not verdict.passed] == [_PROOF]
 
 
-def _shown_wrong(model: str, config: Config, progress: Progress) -> bool:
+def _shown_wrong(model: str, progress: Progress) -> bool:
     """Tells what the model gets wrong, if it does so as late as it should."""
     from tfx.utils import path_utils
 

@@ -26,7 +26,7 @@ import tempfile
 from typing import Any
 
 from components import certificate, checker, export_format
-from components.errors import BitsumError, ConfigError, Refusal
+from components.errors import BitsumError, Refusal
 from components.printable import say
 from components.transducer import ADDITION, TASKS
 from pipeline import config as configuration
@@ -41,11 +41,7 @@ _KERNELS = "the kernels of the server that runs it"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum verify`."""
-    parser.add_argument("model_dir", nargs="?", metavar="MODEL_DIR", help="folder of a SavedModel, as a pushed version is one")
-    parser.add_argument(
-        "--server", metavar="HOST:PORT", help="instead of a model, measure this server's activations, as `bitsum qualify` does"
-    )
-    parser.add_argument("--all-floats", action="store_true", help="with --server: look at every finite float32")
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="folder of a SavedModel, as a pushed version is one")
     parser.add_argument("--certificate", metavar="FILE", help=f"the certificate (default: MODEL_DIR/{certificate.FILE})")
     parser.add_argument("--task", choices=TASKS, default=ADDITION.name, help="what must be proven (default %(default)s)")
     graph = parser.add_mutually_exclusive_group()
@@ -58,12 +54,8 @@ def run(args: argparse.Namespace) -> int:
     """Check, print the verdict; the exit code.
 
     Raises:
-        BitsumError: there is no readable model, or no such certificate file; or the server does not answer.
+        BitsumError: there is no readable model, or no such certificate file.
     """
-    if (args.model_dir is None) == (args.server is None) or (args.all_floats and not args.server):
-        raise ConfigError("give either MODEL_DIR, or --server HOST:PORT and perhaps --all-floats")
-    if args.server:
-        return _qualified(args)
     from components import model_files
 
     model_dir = pathlib.Path(args.model_dir)
@@ -107,15 +99,6 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
         "graph_differences": found,
         "weight_differences": others,
     }
-
-
-def _qualified(args: argparse.Namespace) -> int:
-    from serving import qualify
-
-    parser = argparse.ArgumentParser()
-    qualify.add_arguments(parser)
-    flags = [flag for flag, given in (("--all-floats", args.all_floats), ("--json", args.json)) if given]
-    return qualify.run(parser.parse_args([args.server, *flags]))
 
 
 def _verdict(path: pathlib.Path, asked_for: bool, weights: Any, task: str) -> checker.Verdict:

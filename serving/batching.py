@@ -75,16 +75,11 @@ class BatchedModel:
         """
         rows = _rows(feeds)
         end = None if timeout is None else time.monotonic() + timeout
-        largest = self._parameters.max_execution_batch_size
         if rows > self._parameters.max_batch_size:
             raise StatusError(
                 Code.INVALID_ARGUMENT, f"Task size {rows} is larger than maximum input batch size {self._parameters.max_batch_size}"
             )
-        if rows <= largest:
-            return self._run_batched(_Task(feeds, rows, end), fetches)
-        pieces = [{name: value[at : at + largest] for name, value in feeds.items()} for at in range(0, rows, largest)]
-        parts = [self._run_batched(_Task(piece, _rows(piece), end), fetches) for piece in pieces]
-        return [np.concatenate(columns) for columns in zip(*parts)]
+        return self._run_batched(_Task(feeds, rows, end), fetches)
 
     def close(self) -> None:
         """Free the model."""
@@ -94,12 +89,12 @@ class BatchedModel:
         key = (tuple(fetches), *((name, value.dtype.str, value.shape[1:], _width(value)) for name, value in task.feeds.items()))
         with self._lock:
             batch = self._open.get(key)
-            leads = batch is None or batch.rows + task.rows > self._parameters.max_execution_batch_size
+            leads = batch is None or batch.rows + task.rows > self._parameters.max_batch_size
             if leads:
                 batch = self._opened(key, task)
             else:
                 batch.add(task)
-                if batch.rows == self._parameters.max_execution_batch_size:
+                if batch.rows == self._parameters.max_batch_size:
                     batch.full.set()
         if leads:
             self._lead(key, batch, fetches)
@@ -127,7 +122,7 @@ class BatchedModel:
         try:
             with self._threads:
                 patience = batch.opened + self._parameters.batch_timeout_micros / 1e6 - time.monotonic()
-                if patience > 0 and batch.rows < self._parameters.max_execution_batch_size:
+                if patience > 0 and batch.rows < self._parameters.max_batch_size:
                     batch.full.wait(patience)
                 with self._lock:
                     if self._open.get(key) is batch:

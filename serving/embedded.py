@@ -59,8 +59,6 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
             grpc_server = server.Server(
                 handlers, knobs.host, knobs.port, options.threads, options.max_request_bytes, credentials, options.channel_arguments
             )
-            if options.socket_path:
-                grpc_server.listen(f"unix:{options.socket_path}")
             grpc_server.start()
             try:
                 names = [model.name for model in config.model_config_list.config] or [knobs.model_name]

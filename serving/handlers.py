@@ -12,15 +12,7 @@ from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
-    predict_pb2,
-    regression_pb2,
-)
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
 
 from components import strict_protos
 from serving.monitoring import Metrics
@@ -109,15 +101,9 @@ def _prediction_methods(service: PredictionService) -> dict[str, _Method]:
     def model(request: Any) -> str:
         return request.model_spec.name
 
-    def first_model(request: inference_pb2.MultiInferenceRequest) -> str:
-        return request.tasks[0].model_spec.name if request.tasks else ""
-
     return {
         _PREDICT: _Method(predict_pb2.PredictRequest, service.predict, model),
         "GetModelMetadata": _Method(get_model_metadata_pb2.GetModelMetadataRequest, _untimed(service.get_model_metadata), model),
-        "Classify": _Method(classification_pb2.ClassificationRequest, _untimed(service.classify), model),
-        "Regress": _Method(regression_pb2.RegressionRequest, _untimed(service.regress), model),
-        "MultiInference": _Method(inference_pb2.MultiInferenceRequest, _untimed(service.multi_inference), first_model),
     }
 
 

@@ -1,4 +1,4 @@
-"""grpc.health.v1 and gRPC's reflection for the embedded server, as generic handlers.
+"""grpc.health.v1 for the embedded server, as a generic handler.
 
 Check, and Watch for a few clients at a time. Not the servicer of grpcio-health-checking: its Watch holds the lock that the end
 of a call needs while it waits for the thread that would end it, so that a client which hangs up early stops the whole server for
@@ -8,13 +8,11 @@ is no message: such a call would stay for ever, and hold up the end of the serve
 
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from components import strict_protos
 
@@ -45,13 +43,13 @@ class Health:
             self._changed.notify_all()
 
     def _check(self, data: bytes, context: grpc.ServicerContext) -> bytes:
-        name = _parsed(health_pb2.HealthCheckRequest, data, context).service
+        name = _service(data, context)
         if name not in self._names:
             context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
         return self._response(name)
 
     def _watch(self, data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        name = _parsed(health_pb2.HealthCheckRequest, data, context).service
+        name = _service(data, context)
         if not self._slots.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHES} clients watch already, which is the limit here")
         try:
@@ -75,22 +73,8 @@ class Health:
         return _Response(status=status).SerializeToString()
 
 
-def reflection_handler(services: Iterable[str]) -> grpc.GenericRpcHandler:
-    """gRPC's reflection of `services`, itself and the health service."""
-    servicer = reflection.ReflectionServicer((*services, SERVICE_NAME, reflection.SERVICE_NAME))
-
-    def info(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        parsed = (_parsed(reflection_pb2.ServerReflectionRequest, data, context) for data in requests)
-        for response in servicer.ServerReflectionInfo(parsed, context):
-            yield response.SerializeToString()
-
-    return grpc.method_handlers_generic_handler(
-        reflection.SERVICE_NAME, {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(info)}
-    )
-
-
-def _parsed(message: Any, data: bytes, context: grpc.ServicerContext) -> Any:
+def _service(data: bytes, context: grpc.ServicerContext) -> str:
     try:
-        return strict_protos.parse(message, data)
+        return strict_protos.parse(health_pb2.HealthCheckRequest, data).service
     except DecodeError:
         context.abort(grpc.StatusCode.INTERNAL, "")

@@ -7,6 +7,7 @@ is gone does not keep other models from being looked after.
 """
 
 import contextlib
+import copy
 import dataclasses
 import pathlib
 import threading
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from tensorflow_serving.apis.model_pb2 import ModelSpec
     from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-# A model that a reload leaves out goes a moment after the answer, as there.
-_LEAVE_SECONDS = 0.1
 _WAIT_SECONDS = 0.1
 
 _Labels = dict[str, dict[str, int]]
@@ -91,7 +90,7 @@ class Models:
                 self._trusted = labels if trust_labels else {}
                 for model in config.model_config_list.config:
                     self._follow(model)
-                self._config, self._labels = _copied(config), labels
+                self._config, self._labels = copy.deepcopy(config), labels
         if self._management.poll_interval >= 0:
             self.poll()
         if self._management.poll_interval > 0:
@@ -140,14 +139,8 @@ class Models:
             self._add(new)
             for name in listed.keys() & before:
                 self._follow(listed[name])
-            self._config, self._labels, self._trusted = _copied(config), labels, {}
-            left = before - listed.keys()
-            if new:
-                self._leave(left)
-        if left and not new:
-            timer = threading.Timer(_LEAVE_SECONDS, self._leave_if_left, [left])
-            timer.daemon = True
-            timer.start()
+            self._config, self._labels, self._trusted = copy.deepcopy(config), labels, {}
+            self._leave(before - listed.keys())
         if self._management.poll_interval <= 0:
             self.poll()
 
@@ -239,10 +232,6 @@ class Models:
         for name in names:
             self._models[name].leave()
 
-    def _leave_if_left(self, names: Iterable[str]) -> None:
-        with self._reloading:
-            self._leave(set(names) - set(self._served()))
-
     def _new_labels(self, config: "ModelServerConfig", force: bool) -> _Labels:
         """The labels of `config`. Raises: StatusError, one that may not be put where it is."""
         labels: _Labels = {}
@@ -287,9 +276,3 @@ def _unavailable(what: str, failed: dict[str, list[tuple[int, StatusError]]]) ->
     LOGGER.warning("%d %s did not become available", len(failed), what)
     causes = [versions[0][1] for versions in failed.values()]
     return NotAvailable(f"{len(failed)} {what} did not become available: {{{listed}}}", causes)
-
-
-def _copied(config: "ModelServerConfig") -> "ModelServerConfig":
-    copy = type(config)()
-    copy.CopyFrom(config)
-    return copy

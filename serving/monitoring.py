@@ -33,8 +33,6 @@ _CODES = (
     "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
     "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
-# The methods that TensorFlow Serving counts as requests.
-_REQUESTS = ("Predict", "Classify", "Regress")
 # In microseconds: from 10 us to about 25 minutes.
 LATENCY_BOUNDS = exponential_bounds(10.0, 1.8, 33)
 _PAGES_AT_ONCE = 8
@@ -122,7 +120,7 @@ class Metrics:
         latency, calls = [], []
         for (model, method, code), counted in sorted(self._calls.items()):
             calls.append(({"model_name": model, "method": method, "status": _code(code)}, counted.count))
-            if method not in _REQUESTS:
+            if method != "Predict":
                 continue
             requests[model, _code(code)] = requests.get((model, _code(code)), 0) + counted.count
             if not code:

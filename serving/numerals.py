@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 _SHORT = 640
 _BASES = {"0x": 16, "0b": 2}
 _FORMATS = {16: "#x", 2: "#b"}
-BASES = (10, 16, 2)
 
 
 def parse(text: str) -> int:

@@ -49,7 +49,6 @@ class Options:
     request_log_dir: pathlib.Path | None = None
     request_log_rate: float = 0.0
     channel_arguments: tuple[tuple[str, int | str], ...] = ()
-    socket_path: str = ""
     passed: tuple[str, ...] = ()
 
     @property

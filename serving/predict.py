@@ -15,7 +15,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.loaded_model import LoadedModel
 from serving.status import Code, StatusError
-from serving.tensor_parsing import COMPLEX, FIELDS, HALVES, Unfit, decode
+from serving.tensor_parsing import FIELDS, decode
 
 
 def predict(
@@ -36,7 +36,6 @@ def predict(
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     feeds = _feeds(signature, request.inputs)
     aliases = _aliases(signature, list(request.output_filter))
-    _check_fit(signature, feeds)
     start = time.perf_counter()
     values = model.run(feeds, [signature.outputs[alias].name for alias in aliases], timeout)
     ran(time.perf_counter() - start)
@@ -52,7 +51,7 @@ def _array(value: Any) -> np.ndarray:
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndarray | Unfit]:
+def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndarray]:
     if len(inputs) > len(signature.inputs) or (len(inputs) < len(signature.inputs) and not signature.defaults):
         expected, sent = sorted(signature.inputs), sorted(inputs)
         extra, missing = sorted({*sent} - {*expected}), sorted({*expected} - {*sent})
@@ -76,26 +75,6 @@ def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict
     return feeds
 
 
-def _check_fit(signature: Any, feeds: Mapping[str, np.ndarray | Unfit]) -> None:
-    """What the session says of a dtype that is not the placeholder's, where the tensor cannot be fed to ask it."""
-    if not any(isinstance(value, Unfit) for value in feeds.values()):
-        return
-    expected = {info.name: tf.as_dtype(info.dtype) for info in signature.inputs.values()}
-    for index, feed in enumerate(sorted(feeds)):
-        value = feeds[feed]
-        dtype = value.dtype if isinstance(value, Unfit) else tf.string if value.dtype == object else tf.as_dtype(value.dtype)
-        if dtype != expected[feed]:
-            raise StatusError(
-                Code.INVALID_ARGUMENT, f"Expects arg[{index}] to be {_named(expected[feed])} but {_named(dtype)} is provided"
-            )
-    raise StatusError(Code.UNIMPLEMENTED, "inputs that are resources, variants or quantized cannot be fed here")
-
-
-def _named(dtype: tf.DType) -> str:
-    """DataTypeString."""
-    return {tf.float32: "float", tf.float64: "double", tf.float16: "half"}.get(dtype, dtype.name)
-
-
 def _aliases(signature: Any, wanted: list[str]) -> list[str]:
     seen = set()
     for alias in wanted:
@@ -114,16 +93,15 @@ def _aliases(signature: Any, wanted: list[str]) -> list[str]:
 def _encode(value: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
     """Fill in `proto` as Tensor::AsProtoField does: typed fields, never tensor_content."""
     dtype = tf.string if value.dtype == object else tf.as_dtype(value.dtype)
+    if dtype not in FIELDS:
+        raise StatusError(Code.UNIMPLEMENTED, f"outputs of dtype {dtype.name} cannot be sent")
     proto.dtype = dtype.as_datatype_enum
     proto.tensor_shape.SetInParent()
     for size in value.shape:
         proto.tensor_shape.dim.add(size=size)
     flat = value.ravel()
-    if dtype in COMPLEX:
-        getattr(proto, COMPLEX[dtype]).extend(flat.view(flat.real.dtype).tolist())
-    elif dtype in HALVES:
-        proto.half_val.extend(flat.view(np.uint16).tolist())
-    elif dtype in FIELDS:
-        getattr(proto, FIELDS[dtype]).extend(flat.tolist())
-    else:
-        raise StatusError(Code.UNIMPLEMENTED, f"outputs of dtype {dtype.name} cannot be sent")
+    if FIELDS[dtype] == "half_val":
+        flat = flat.view(np.uint16)
+    elif dtype.is_complex:
+        flat = flat.view(flat.real.dtype)
+    getattr(proto, FIELDS[dtype]).extend(flat.tolist())

@@ -160,7 +160,6 @@ def _options(args: argparse.Namespace) -> "Options":
         request_log_dir=_absolute(args.request_log_dir),
         request_log_rate=args.request_log_rate,
         channel_arguments=flags.channel_arguments(args.grpc_channel_arguments or ""),
-        socket_path=args.grpc_socket_path or "",
         passed=flags.given(args),
     )
 

@@ -1,6 +1,6 @@
 """The embedded model server: a gRPC server around the versions of its models, in this process.
 
-Speaks TensorFlow Serving's API (PredictionService, ModelService), grpc.health.v1 and gRPC's reflection. Imports TensorFlow.
+Speaks TensorFlow Serving's API (PredictionService, ModelService) and grpc.health.v1. Imports TensorFlow.
 """
 
 import os
@@ -13,8 +13,8 @@ from components import certificate, loaded_weights, model_files, version_folder
 from components.errors import BitsumError
 from serving.batching import BatchedModel
 from serving.batching_parameters import BatchingParameters
-from serving.handlers import MODEL_SERVICE, PREDICTION_SERVICE, Handlers
-from serving.health import Health, reflection_handler
+from serving.handlers import Handlers
+from serving.health import Health
 from serving.loaded_model import LoadedModel
 from serving.status import Code, StatusError
 from serving.versions import LOGGER
@@ -22,7 +22,7 @@ from serving.warmup import replay
 
 # Names that a health check may ask for; the empty one stands for the whole server.
 _HEALTH_NAMES = ("", "PredictionService", "ModelService")
-# Health checks, reflection, and the calls that were begun and never asked anything: each of them takes a thread while it is open.
+# Health checks, and the calls that were begun and never asked anything: each of them takes a thread while it is open.
 _SPARE_CALLS = 512
 
 
@@ -105,19 +105,14 @@ class Server:
             ],
         )
         self._health = Health(_HEALTH_NAMES)
-        described = reflection_handler((PREDICTION_SERVICE, MODEL_SERVICE))
-        self._server.add_generic_rpc_handlers((self._health.handler(), described, handlers))
-        self.port = self.listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", credentials)
-
-    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        """Listen on one more address before the start; returns its port. Raises: BitsumError."""
+        self._server.add_generic_rpc_handlers((self._health.handler(), handlers))
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = self._server.add_secure_port(address, credentials) if credentials else self._server.add_insecure_port(address)
+            self.port = self._server.add_secure_port(address, credentials) if credentials else self._server.add_insecure_port(address)
         except RuntimeError:
-            bound = 0
-        if not bound:
+            self.port = 0
+        if not self.port:
             raise BitsumError(f"cannot listen on {address}: is the port in use? --port 0 takes a free one")
-        return bound
 
     def start(self) -> None:
         """Answer calls from now on."""

@@ -5,7 +5,7 @@ not answered.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -15,21 +15,17 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from serving import inference
 from serving.model_config import MODEL_LIST
 from serving.models import Models
 from serving.predict import predict
 from serving.status import Code, StatusError
 from serving.versions import LOGGER
 
-if TYPE_CHECKING:
-    from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
-
 _SIGNATURES = "signature_def"
 
 
 class PredictionService:
-    """Predict and GetModelMetadata; Classify, Regress and MultiInference as far as their checks of the request.
+    """Predict and GetModelMetadata.
 
     Args:
         observe_run: told (model, method, seconds) of each run of a graph.
@@ -66,25 +62,6 @@ class PredictionService:
         response.model_spec.version.value = version
         response.metadata[_SIGNATURES].Pack(signatures)
         return response
-
-    def classify(self, request: "classification_pb2.ClassificationRequest") -> None:
-        """Refuses every request, with TensorFlow Serving's reason where it has one."""
-        with self._models.use(_spec(request)) as (_, model):
-            inference.check_classify(model.signatures, request.model_spec.signature_name, request.input)
-        raise _unimplemented("Classify")
-
-    def regress(self, request: "regression_pb2.RegressionRequest") -> None:
-        """Refuses every request, with TensorFlow Serving's reason where it has one."""
-        with self._models.use(_spec(request)) as (_, model):
-            inference.check_regress(model.signatures, request.model_spec.signature_name, request.input)
-        raise _unimplemented("Regress")
-
-    def multi_inference(self, request: "inference_pb2.MultiInferenceRequest") -> None:
-        """Refuses every request, with TensorFlow Serving's reason where it has one."""
-        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
-        with self._models.use(spec) as (_, model):
-            inference.check_multi_inference(model.signatures, request)
-        raise _unimplemented("MultiInference")
 
 
 class ModelService:
@@ -145,7 +122,3 @@ def _spec(request: Any) -> model_pb2.ModelSpec:
     if not request.HasField("model_spec"):
         raise StatusError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
     return request.model_spec
-
-
-def _unimplemented(method: str) -> StatusError:
-    return StatusError(Code.UNIMPLEMENTED, f"the embedded server of bitsum does not implement {method}")

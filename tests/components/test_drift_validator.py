@@ -14,7 +14,7 @@ from tfx.types import standard_artifacts
 
 from components import drift_validator, logged_requests, request_statistics, sampling
 from components.addition import to_bits
-from components.data_gate import drift_reasons
+from components.data_gate import DRIFTED, tfdv_reasons
 from components.drift_validator import DriftValidator, compare
 from components.settings import Data, Spans
 from components.tf_examples import serialize
@@ -101,10 +101,10 @@ def test_the_component_writes_what_the_gate_reads(tmp_path, one):
         inputs = {name: [artifact] for name, artifact in artifacts.items()}
         DriftValidator.EXECUTOR_SPEC.executor_class().Do(inputs, {"anomalies": [output]}, properties)
         assert output.split_names == '["train"]'
-        said[least] = drift_reasons(output.uri, ["train"])
+        said[least] = tfdv_reasons(DRIFTED, output)
     assert said[201] == []
     [reason] = said[100]
-    assert reason.startswith("the data drifted, or are not like what is asked: split 'train', a: ") and "Jensen-Shannon" in reason
+    assert reason.startswith(f"{DRIFTED}: split 'train', a: ") and "Jensen-Shannon" in reason
     anomalies_pb2.Anomalies.FromString((tmp_path / "anomalies-100" / "Split-train" / "SchemaDiff.pb").read_bytes())
 
 

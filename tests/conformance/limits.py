@@ -7,6 +7,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 
+from serving.options import free_port
 from tests.conformance import models, recording, replay, servers, wire
 from tests.conformance.outcomes import Seen
 
@@ -29,7 +30,7 @@ def batching(program: servers.Program, made: pathlib.Path, folder: pathlib.Path)
 def sizes_and_health(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
     """The health service, large messages, the metrics, and more calls at once than the default number of threads takes."""
     monitoring = folder / "monitoring.config"
-    port = servers.free_port()
+    port = free_port("127.0.0.1")
     flags = (
         "--grpc_channel_arguments=grpc.max_receive_message_length=100000", "--enable_grpc_healthcheck_service=true",
         servers.config_file(folder, servers.entry("m", made), servers.entry("add", made)),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
+from serving.options import free_port
 from tests.conformance import models, outcomes, wire
 
 ENVIRONMENT = "BITSUM_MODEL_SERVER"
@@ -78,7 +79,7 @@ class Server:
 
 def begin(program: Program, folder: pathlib.Path, *flags: str, port: int | None = None) -> Server:
     """Start `program` with `flags` on a free port, without waiting; stop it with `end`."""
-    port = port or free_port()
+    port = port or free_port("127.0.0.1")
     log = folder / f"server-{port}.log"
     folder.mkdir(parents=True, exist_ok=True)
     command = [*program.command, f"--port={port}", f"--file_system_poll_wait_seconds={program.poll:g}", *flags]
@@ -124,13 +125,6 @@ def port_open(target: str) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, int(port))) == 0
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(condition: Callable[[], object], seconds: float) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tests.conformance import (
     basic,
-    examples,
     files,
     limits,
     models,
@@ -48,7 +47,6 @@ PARTS: dict[str, Part] = {
     "files_with_retries": files.watched_with_retries,
     "hot_swap": swaps.run,
     "batching": limits.batching,
-    "classify_and_regress": examples.run,
     "hot_swap_slow_copy": swaps.slow_copy,
     "warmup_off": functools.partial(warming.with_flags, name="warmup_off"),
     "warmup_iterations": functools.partial(warming.with_flags, name="warmup_iterations"),

@@ -237,11 +237,6 @@ def test_any_text_can_be_a_label(server, label, version):
         (wire.STATUS, "", {"version": 1}, _MISSING, "Could not find version 1 of model "),
         (wire.STATUS, "add", {"version": _FIRST}, _MISSING, f"Could not find version {_FIRST} of model add"),
         (wire.STATUS, "名", {"label": "x"}, _MISSING, "Could not find any versions of model 名"),
-        # servables/tensorflow/classification_service.cc, regression_service.cc, classifier.cc
-        (wire.CLASSIFY, "add", {"version": 7}, _MISSING, _nobody("Specific(add, 7)")),
-        (wire.CLASSIFY, "add", {"label": "stable"}, _INVALID, "Expected one input Tensor."),
-        (wire.REGRESS, "add", {"label": "x"}, _INVALID, _label("x")),
-        (wire.REGRESS, "add", {}, _INVALID, "Expected one input Tensor."),
     ],
 )
 def test_other_calls_that_are_refused(server, method, name, choice, code, text):
@@ -259,48 +254,6 @@ def test_the_fields_of_metadata_are_checked_before_the_name(server):
 
 def _spare(folder, more=""):
     return servers.entry("spare", folder / "spare", more)
-
-
-_REL, _FOO = "base_path: 'rel'", "base_path: '/x' model_platform: 'foo'"
-_RELATIVE = "Expected model x to have an absolute path or URI; got base_path()=rel"
-_CHANGED = "Illegal to change a model's platform. For model add platform was tensorflow and new platform requested is foo"
-_TYPE, _PLATFORM = "ModelServerConfig::model_type (deprecated)", "ModelServerConfig::model_platform, model name is add"
-
-
-def _unavailable(version, name="add"):
-    return f"Request to assign label to version {version} of model {name}, which is not currently available for inference"
-
-
-@pytest.mark.parametrize(
-    ("entries", "code", "text"),
-    [
-        (["name: 'x' " + _REL, "name: 'x' " + _REL], _INVALID, "Illegal to list model x multiple times in config list"),
-        (["name: 'x' " + _REL, "{add} model_platform: 'foo'"], _INVALID, _RELATIVE),
-        (["name: 'x' base_path: '/x'", "{add} model_platform: 'foo'"], _INVALID, _CHANGED),
-        (["{add}"], _INVALID, f"Illegal setting neither {_TYPE} nor {_PLATFORM}"),
-        (["{add} model_type: OTHER"], _INVALID, "ModelServerConfig::model_type choice 2 not supported."),
-        (["{add} model_type: OTHER model_platform: 'tensorflow'"], _INVALID, f"Illegal setting both {_TYPE} and {_PLATFORM}"),
-        (["{good} version_labels {{ key: 'stable' value: 9 }}", "name: 'x' " + _FOO], _PRECONDITION, _unavailable(9)),
-        (["{good} version_labels {{ key: 'stable' value: 3 }}"], _PRECONDITION, _unavailable(3)),
-        (["{good}", "name: 'x' " + _FOO], _INVALID, "Model x requests unsupported platform foo"),
-        (
-            ["{good}", "name: 'x' base_path: '/x' model_platform: 'Tensorflow'"],
-            _INVALID,
-            "Model x requests unsupported platform Tensorflow",
-        ),
-    ],
-)
-def test_what_a_reload_is_refused_for_first(server, entries, code, text):
-    """model_servers/server_core.cc, ReloadConfig: names, paths, platforms of known models, labels, platforms of new models."""
-    if not server.program.embedded:
-        pytest.skip("the real server keeps a config that it refused: model_servers/server_core.cc sets config_ before the last checks")
-    add = f"name: 'add' base_path: '{server.folder / 'add'}'"
-    good = f"{add} model_platform: 'tensorflow' {_SPECIFIC}"
-    answer = replay.reload(_wire(server), *(entry.format(add=add, good=good) for entry in entries))
-    assert (answer.code, answer.message) == (code, text)
-    assert wire.states(server.stub, "add") == [[1, wire.AVAILABLE, 0, ""], [2, wire.AVAILABLE, 0, ""]]
-    response = wire.decoded(wire.PREDICT, ask(server, wire.PREDICT, predict("add", label="stable")).response)
-    assert response.model_spec.version.value == 1
 
 
 def _wire(server):

@@ -35,9 +35,6 @@ _APIS = "tensorflow_serving.apis."
 _TYPES = {
     PREDICT: ("predict", "PredictRequest", "PredictResponse"),
     METADATA: ("get_model_metadata", "GetModelMetadataRequest", "GetModelMetadataResponse"),
-    CLASSIFY: ("classification", "ClassificationRequest", "ClassificationResponse"),
-    REGRESS: ("regression", "RegressionRequest", "RegressionResponse"),
-    MULTI_INFERENCE: ("inference", "MultiInferenceRequest", "MultiInferenceResponse"),
     STATUS: ("get_model_status", "GetModelStatusRequest", "GetModelStatusResponse"),
     RELOAD: ("model_management", "ReloadConfigRequest", "ReloadConfigResponse"),
 }

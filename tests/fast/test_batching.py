@@ -150,14 +150,6 @@ def test_a_batch_takes_no_more_than_its_size(arrived):
     assert sorted(len(run[0]) for run in model.runs) == [1, 2, 3]
 
 
-def test_a_large_request_is_cut_up_where_that_is_allowed():
-    model, subject = batched(max_batch_size=5, enable_large_batch_splitting=True, max_execution_batch_size=2)
-    model.let_go.set()
-
-    assert subject.run({"x": column(1, 2, 3, 4, 5)}, ["y:0"])[0].tolist() == [[2], [4], [6], [8], [10]]
-    assert [len(run[0]) for run in model.runs] == [2, 2, 1]
-
-
 def test_a_batch_waits_for_others_as_long_as_it_is_told():
     model, subject = batched(max_batch_size=2, batch_timeout_micros=60_000_000)
     model.let_go.set()

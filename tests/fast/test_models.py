@@ -277,14 +277,6 @@ def test_models_that_are_left_out_go_and_may_come_back(models, add):
     eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "AVAILABLE"})
 
 
-def test_a_model_that_comes_back_before_it_is_gone_stays(models, add):
-    models.reload(config())
-    models.reload(config(add(TENSORFLOW, SPECIFIC)))
-    threading.Event().wait(0.3)
-    models.poll()
-    assert states(models) == {"add": {1: "AVAILABLE", 2: "AVAILABLE"}}
-
-
 def test_a_model_without_a_name_can_be_served_but_not_asked(models, add):
     models.reload(config(add(TENSORFLOW, name="")))
     assert states(models)[""] == {3: "AVAILABLE"}

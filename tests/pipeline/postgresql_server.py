@@ -5,10 +5,11 @@ import os
 import pathlib
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+
+from serving.options import free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
 USER = "bitsum"
@@ -19,7 +20,7 @@ class Server:
     """A server whose programs are in `programs`, with its data, password and log in `folder`; `start` and `stop` as often as wanted."""
 
     def __init__(self, programs: pathlib.Path, folder: pathlib.Path):
-        self.port = _free_port()
+        self.port = free_port("127.0.0.1")
         self.password_file = folder / "password"
         self._programs, self._folder = programs, folder
         self._password = secrets.token_urlsafe(16)
@@ -86,9 +87,3 @@ def _install(folder: pathlib.Path) -> pathlib.Path:
 
 def _somebody_else() -> dict[str, str]:
     return {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -107,9 +107,6 @@ def test_many_clients_at_once(server):
     ("method", "text"),
     [
         ("PredictionService/Predict", "Missing ModelSpec"),
-        ("PredictionService/Classify", "Missing ModelSpec"),
-        ("PredictionService/Regress", "Missing ModelSpec"),
-        ("PredictionService/MultiInference", "ModelSpec has no name specified."),
         ("ModelService/HandleReloadConfigRequest", "ServerModelConfig type not supported"),
     ],
 )

@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import ipaddress
 import random
-import socket
 import threading
 import time
 from concurrent import futures
@@ -23,6 +22,7 @@ from pipeline import cli
 from serving import protos
 from serving.aio_client import AsyncAdderClient
 from serving.client import AdderClient, InvalidRequest, ServerBusy, ServerUnavailable
+from serving.options import free_port
 from tests.fast.in_memory import Channel, Failure
 
 
@@ -73,14 +73,8 @@ def ask(request):
     return run
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_a_server_that_is_away_for_a_second_is_waited_for(ask):
-    port, started, stop = free_port(), threading.Event(), threading.Event()
+    port, started, stop = free_port("127.0.0.1"), threading.Event(), threading.Event()
 
     def later():
         time.sleep(1)

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import struct
 import time
 import weakref
 
@@ -12,18 +13,18 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import model_management_pb2, predict_pb2
 
-from benchmarks import certified_model, fuzz, fuzz_server, hostile_sockets
+from benchmarks import certified_model, fuzz, fuzz_server
 from benchmarks.malformed import Malformed, mutate
-from benchmarks.well_formed import HEALTH, METHODS, MODEL, MODELS, PREDICT, REFLECTION, RELOAD, WellFormed
+from benchmarks.well_formed import HEALTH, METHODS, MODEL, MODELS, PREDICT, RELOAD, WellFormed
 from serving import model_config
 from serving.base_path import on_disk_versions
 from serving.health import WATCHES
 from serving.loaded_model import LoadedModel
 from serving.status import StatusError
-from serving.tensor_parsing import TENSOR_BYTES, Unfit, decode
+from serving.tensor_parsing import TENSOR_BYTES, decode
 
 REQUESTS = 2000
-INT64, STRING, RESOURCE, VARIANT, REFERENCE = 9, 7, 20, 21, 109
+INT64, STRING, RESOURCE, VARIANT, QUANTIZED, REFERENCE = 9, 7, 20, 21, 12, 109
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def served(tmp_path_factory):
     fuzz_server.plant(base_path)
     with fuzz_server.serving(base_path) as server:
         yield server, base_path
+    assert server.process.returncode == 0
 
 
 def test_every_malformed_request_is_answered_properly(served):
@@ -40,14 +42,13 @@ def test_every_malformed_request_is_answered_properly(served):
     outcome = fuzz.run(server, base_path, REQUESTS, seed=7)
     # Memory is judged over longer runs: the first requests of each kind take theirs.
     assert not [str(violation) for violation in outcome.violations if not violation.what.startswith("memory")]
-    assert sum(statuses.total() for kind, statuses in outcome.statuses.items() if kind != "good") > REQUESTS
+    assert sum(statuses.total() for kind, statuses in outcome.statuses.items() if kind != "good") == REQUESTS
     assert outcome.statuses["good"]["OK"] == outcome.statuses["good"].total() > REQUESTS // 50
 
 
 def test_the_same_seed_gives_the_same_requests():
     assert [*Malformed(3, "/x").cases(200)] == [*Malformed(3, "/x").cases(200)] != [*Malformed(4, "/x").cases(200)]
     assert mutate(random.Random(1), b"abcdef") == mutate(random.Random(1), b"abcdef") != b"abcdef"
-    assert hostile_sockets.attack(random.Random(5)) == hostile_sockets.attack(random.Random(5))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_what_a_proper_answer_is(code, text, proper):
 
 def ask(server, method, data):
     """Status code and text of a call; None for OK."""
-    with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+    with grpc.insecure_channel(server.target) as channel:
         try:
             channel.unary_unary(method)(data, timeout=20)
         except grpc.RpcError as error:
@@ -86,16 +87,14 @@ def predict_request(alias, proto, signature="add_bits"):
     return request.SerializeToString()
 
 
-@pytest.mark.parametrize(("dtype", "name"), [(RESOURCE, "resource"), (VARIANT, "variant")])
-def test_resources_and_variants_do_not_end_the_server(served, dtype, name):
+@pytest.mark.parametrize("dtype", [RESOURCE, VARIANT])
+def test_resources_and_variants_do_not_end_the_server(served, dtype):
     proto = tensor_pb2.TensorProto(dtype=dtype, tensor_shape={"dim": [{"size": 2}]})
     inner = proto.variant_val.add(type_name="tensorflow::TensorList").tensors.add(dtype=VARIANT)
     inner.variant_val.add(type_name="tensorflow::TensorList", metadata=b"\xff")
     proto.resource_handle_val.add(device="\0", maybe_type_name="int")
     for _ in range(20):
-        assert ask(served[0], PREDICT, predict_request("a", proto)) == (
-            "INVALID_ARGUMENT", f"Expects arg[0] to be int64 but {name} is provided",
-        )  # fmt: skip
+        assert ask(served[0], PREDICT, predict_request("a", proto)) == ("INVALID_ARGUMENT", "tensor parsing error: a")
 
 
 def test_an_operation_s_text_that_is_no_utf_8_is_still_an_answer(served):
@@ -135,7 +134,7 @@ def test_bytes_that_are_no_message_are_an_internal_error_without_text(served):
 def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, terminator):
     draw, good = random.Random(5), WellFormed(str(served[1]))
     answered = set()
-    for method in METHODS[:6]:
+    for method in METHODS[:4]:
         data = next(data for path, data in iter(lambda: good.good(draw, (method,)), None) if path == method)
         if ask(served[0], method, data) is None:
             answered.add(method)
@@ -150,13 +149,13 @@ def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, te
 def test_streams_of_bytes_that_are_no_message_do_not_hold_up_the_end(tmp_path):
     base_path = tmp_path / "model"
     certified_model.push(base_path)
-    # The block ends with SystemExit where a call that nobody waits for any more keeps the server from stopping.
-    with fuzz_server.serving(base_path, "--drain_timeout=60") as server, grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
-        for call in (channel.stream_stream(REFLECTION)(iter([b"\xff\xff"])), channel.unary_stream(HEALTH + "Watch")(b"\xff\xff")):
-            with pytest.raises(grpc.RpcError) as failure:
-                next(call)
-            assert (failure.value.code(), failure.value.details()) == (grpc.StatusCode.INTERNAL, "")
+    with fuzz_server.serving(base_path, "--drain_timeout=60") as server, grpc.insecure_channel(server.target) as channel:
+        with pytest.raises(grpc.RpcError) as failure:
+            next(channel.unary_stream(HEALTH + "Watch")(b"\xff\xff"))
+        assert (failure.value.code(), failure.value.details()) == (grpc.StatusCode.INTERNAL, "")
         assert next(channel.unary_stream(HEALTH + "Watch")(b"")) == b"\x08\x01"
+    # Killed where a call that nobody waits for any more keeps it from stopping.
+    assert server.process.returncode == 0
 
 
 SHAPES = [[], [0], [1], [3], [2, 2], [-1], [2**40, 2**40], [2**40, 2**40, 0], [1] * 32, [1] * 255, [2, -1, 0]]
@@ -214,9 +213,8 @@ def test_few_bytes_do_not_declare_many(shape):
     assert failure.value.code == 8
 
 
-def test_what_cannot_be_carried_is_told_from_what_is_no_tensor():
-    assert decode(tensor_pb2.TensorProto(dtype=VARIANT), "x") == Unfit(tf.variant)
-    for dtype in (0, REFERENCE, 99, -1):
+def test_only_numbers_and_strings_are_taken():
+    for dtype in (0, REFERENCE, 99, -1, RESOURCE, VARIANT, QUANTIZED):
         with pytest.raises(StatusError, match="tensor parsing error: x"):
             decode(tensor_pb2.TensorProto(dtype=dtype), "x")
 
@@ -224,7 +222,7 @@ def test_what_cannot_be_carried_is_told_from_what_is_no_tensor():
 def test_watches_that_are_hung_up_on_do_not_stop_the_server(served):
     server, _ = served
     watch = HEALTH + "Watch"
-    with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+    with grpc.insecure_channel(server.target) as channel:
         for _ in range(40):
             calls = [channel.unary_stream(watch)(b"", timeout=20) for _ in range(10)]
             for call in calls:
@@ -234,7 +232,7 @@ def test_watches_that_are_hung_up_on_do_not_stop_the_server(served):
 
 def test_no_more_watches_than_there_are_threads_for(served):
     server, _ = served
-    with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+    with grpc.insecure_channel(server.target) as channel:
         watches = [channel.unary_stream(HEALTH + "Watch")(b"", timeout=20) for _ in range(WATCHES)]
         assert [next(watch) for watch in watches] == [b"\x08\x01"] * WATCHES
         with pytest.raises(grpc.RpcError) as failure:
@@ -244,12 +242,23 @@ def test_no_more_watches_than_there_are_threads_for(served):
             watch.cancel()
 
 
+def frame(kind, payload, flags=0, stream=0):
+    """An HTTP/2 frame (RFC 9113, 4.1)."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def headers():
+    """The header block of a Predict, each field literal and without indexing (RFC 7541, 6.2.2)."""
+    fields = {":method": "POST", ":scheme": "http", ":path": PREDICT, ":authority": "x", "te": "trailers", "content-type": "application/grpc"}
+    return b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields.items())
+
+
 def test_calls_that_are_begun_and_never_asked_leave_room_for_others(served):
     server, _ = served
-    begun = hostile_sockets.PREFACE + hostile_sockets.frame(4, b"")
+    begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, b"")
     for stream in range(1, 2 * 90, 2):
-        begun += hostile_sockets.frame(1, hostile_sockets.headers(), 4, stream)
-    with socket.create_connection((server.host, server.port)) as connection:
+        begun += frame(1, headers(), 4, stream)
+    with socket.create_connection(server.target.split(":")) as connection:
         connection.sendall(begun)
         time.sleep(0.5)
         assert ask(server, HEALTH + "Check", b"") is None

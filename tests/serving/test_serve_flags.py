@@ -81,12 +81,12 @@ def test_values_and_defaults_are_those_of_the_real_server():
     asked = options(
         "--max_num_load_retries=0", "--load_retry_interval_micros=-1", "--num_load_threads=2", "--grpc_max_threads=3",
         "--enable_model_warmup=false", "--num_request_iterations_for_warmup=4", "--model_config_file_poll_wait_seconds=7",
-        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.x=y", "--grpc_socket_path=/s", "--file_system_poll_wait_seconds=0",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.x=y", "--file_system_poll_wait_seconds=0",
         "--allow_version_labels_for_unavailable_models", "--metrics_port=0", "--request_log_dir=/l", "--request_log_rate=0.5",
     )  # fmt: skip
     assert (asked.max_load_retries, asked.load_retry_interval, asked.load_threads, asked.threads) == (0, -1e-6, 2, 3)
     assert (asked.warm_up, asked.warmup_iterations, asked.config_poll_interval, asked.poll_interval) == (False, 4, 7, 0)
-    assert asked.channel_arguments == (("grpc.max_connection_age_ms", 2000), ("grpc.x", "y")) and asked.socket_path == "/s"
+    assert asked.channel_arguments == (("grpc.max_connection_age_ms", 2000), ("grpc.x", "y"))
     assert (asked.labels_for_unavailable, asked.metrics_port, str(asked.request_log_dir), asked.request_log_rate) == (True, 0, "/l", 0.5)
 
 
@@ -139,6 +139,7 @@ def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
     ("arguments", "code", "words"),
     [
         (["--rest_api_port=8501"], 2, "--rest_api_port: the embedded server speaks gRPC only"),
+        (["--grpc_socket_path=/s"], 2, "--grpc_socket_path: the embedded server listens on its port alone"),
         (["--tensorflow_session_parallelism=4"], 2, "--server tensorflow_model_server takes it"),
         (["--saved_model_tags=tpu,serve"], 2, "--saved_model_tags=tpu,serve: the graph with the tag serve is the one that was proven"),
         (["--batching_parameters_file=/p"], 2, "--batching_parameters_file is given without --enable_batching"),

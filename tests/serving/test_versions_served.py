@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from benchmarks.swaps import Traffic
 from serving import tensors
 from serving.client import AdderClient
 from tests.serving.conftest import put, serving, wait_for
@@ -48,42 +49,13 @@ def with_warmup(model, path, records):
     return path
 
 
-class Traffic:
-    """Clients that add for as long as the context lasts; `failures`, and how many sums each version made."""
-
-    def __init__(self, target, clients=3):
-        self.failures = []
-        self.sums = 0
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(target,)) for _ in range(clients)]
-
-    def _ask(self, target):
-        with AdderClient(target) as client:
-            while not self._stop.is_set():
-                try:
-                    assert client.add(2**200 - 1, 2**150) == 2**200 - 1 + 2**150
-                    self.sums += 1
-                except Exception as error:
-                    self.failures.append(error)
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-
 def test_versions_change_under_load_without_a_failed_call(models, base_path):
     with serving(base_path, "--server=embedded") as server, AdderClient(server.target) as client:
-        with Traffic(server.target) as traffic:
+        with Traffic(server.target, "bitsum", clients=3, seed=1) as traffic:
             for version in (2, 3, 4):
                 put(models / "right", base_path, version)
                 wait_for(lambda: states(client) == {version: "AVAILABLE", **dict.fromkeys(range(1, version), "END")})
-        assert traffic.failures == [] and traffic.sums > 10
+        assert traffic.failures == [] and traffic.asked.total() > 10
         assert client.predict("add_bits", {name: tensors.bits_tensor([1], 1) for name in "ab"}).version == 4
 
 
@@ -111,7 +83,8 @@ def test_half_written_and_bad_versions_are_held_back_one_by_one(models, base_pat
         bad.rename(base_path / "6")
         expect(client, 6, "Please verify your warmup data is in TFRecord format.")
         # A good version above a failed one is served, and so is a half-written one once it is completed.
-        with_warmup(models / "right", base_path / "7.good", [log("add_bits", a=one, b=one), b""]).rename(base_path / "7")
+        classify = prediction_log_pb2.PredictionLog(classify_log={}).SerializeToString()
+        with_warmup(models / "right", base_path / "7.good", [log("add_bits", a=one, b=one), classify, b""]).rename(base_path / "7")
         wait_for(lambda: states(client).get(7) == "AVAILABLE" and states(client)[1] == "END")
         (base_path / "8").mkdir()
         wait_for(lambda: states(client).get(8) == "END")
