@@ -93,14 +93,17 @@ def settle_alone(config: "Config", tell: Callable[[str], None]) -> None:
     try:
         with _alone(config.root, _LOCK_SECONDS if change.before else 0.0):
             settle(config, tell)
-    except OSError as error:
-        # Who only reads needs no root.json.
-        if change.before:
-            problem = "another program works in it" if isinstance(error, BlockingIOError) else error.strerror
-            raise BitsumError(
-                f"pipeline.root = {config.root} was at {change.before} before, which its metadata still name, and they cannot be "
-                f"rewritten now: {problem}; try again later"
-            ) from error
+    except (OSError, BitsumError) as error:
+        # A root that lies where it did can be used without root.json.
+        if not change.before:
+            return
+        if isinstance(error, BitsumError):
+            raise
+        problem = "another program works in it" if isinstance(error, BlockingIOError) else error.strerror
+        raise BitsumError(
+            f"pipeline.root = {config.root} was at {change.before} before, which its metadata still name, and they cannot be rewritten "
+            f"now: {problem}; try again later"
+        ) from error
 
 
 def tell_aside(line: str) -> None:
