@@ -24,8 +24,8 @@ TFX_AND_BEAM = {
 
 # The checker of proofs and the facts that it and the command line start from need nothing but Python.
 STANDARD_LIBRARY_ONLY = {
-    "addition", "arithmetic", "arithmetic_switches", "certificate", "checker", "errors", "interval", "log_lines", "model_server", "patterns", "progress", "settings",
-    "printable", "signatures", "transducer", "transduction", "version_folder", "weights",
+    "addition", "arithmetic", "arithmetic_switches", "certificate", "checker", "errors", "interval", "log_lines", "model_server",
+    "patterns", "printable", "progress", "settings", "signatures", "transducer", "transduction", "version_folder", "weights",
 }  # fmt: skip
 # tomllib came into the standard library with Python 3.11; tomli is the same for 3.10.
 STANDARD_LIBRARY = sys.stdlib_module_names | {"tomllib", "tomli"}
