@@ -9,11 +9,13 @@ from tensorflow.core.framework import tensor_pb2
 from components import strict_protos
 
 TERMINATORS = [b"\0", b"\x80\0", b"\x0c", b"\x1c", b"\xfc\xff\xff\xff\x0f"]
+# A field that nobody knows, a group.
+GROUP = b"\xfb\x01\x08\x01\xfc\x01"
 TENSORS = [
     tf.make_tensor_proto(np.array([[1, 0], [2**40, 3]])).SerializeToString(),
     tf.make_tensor_proto(["a\0b", "\x0c\x1c", ""]).SerializeToString(),
-    tensor_pb2.TensorProto(dtype=9, int64_val=[0, 12, 28], tensor_shape={"dim": [{"size": 3}]}).SerializeToString() + b"\xfb\x01\x08\x01\xfc\x01",
-]  # fmt: skip
+    tensor_pb2.TensorProto(dtype=9, int64_val=[0, 12, 28], tensor_shape={"dim": [{"size": 3}]}).SerializeToString() + GROUP,
+]
 
 
 def is_message(data: bytes) -> bool:

@@ -68,7 +68,7 @@ def test_names_of_knobs(told, tmp_path, command):
 def test_arguments_that_no_command_knows(told, command):
     # With a space in it, it would be taken for a value.
     option = f"--{HOSTILE}".replace(" ", "")
-    code, text = told(command, *{**NEEDED, "demo": ["bomb"], "probe": ["x:1"]}.get(command, []), option)
+    code, text = told(command, *{**NEEDED, "demo": ["bomb"], "probe": ["x:1"], "verify": ["x"]}.get(command, []), option)
     assert code == 2 and f"unrecognized arguments: {printable(option)}" in text
 
 

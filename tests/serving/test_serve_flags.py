@@ -124,9 +124,9 @@ def test_no_server_is_given_what_would_have_it_compute_something_else(arguments,
 
 
 def test_the_same_flags_with_their_defaults_are_passed_on():
-    given = parsed("--saved_model_tags=serve", "--prefer_tflite_model=false", "--xla_gpu_compilation_enabled", "false", "--mixed_precision=")
+    given = parsed("--saved_model_tags=serve", "--prefer_tflite_model=false", "--xla_gpu_compilation_enabled", "false")
     assert flags.check(given, embedded=False) == []
-    assert len(flags.given(given)) == 4
+    assert len(flags.given(given)) == 3
 
 
 @pytest.mark.parametrize("arguments", [["--xla_hlo_profile"], ["--", "--mixed_precision=bfloat16"], ["--use_tflite_model"]])
