@@ -5,8 +5,12 @@ BitsumError                  exit 1   something failed: a server, a disk, a file
 ├── Refusal                  exit 3   a gate looked at data or a model and said no; trying again changes nothing
 └── serving.client has a branch of its own, drawn there
 
+Ctrl-C is exit 130, SIGTERM exit 143. A KeyboardInterrupt whose text is not empty says what had been done by then.
+
 Every message is one line that names the value, the limit and the offender, and says what to do.
 """
+
+import os
 
 
 class BitsumError(Exception):
@@ -33,3 +37,13 @@ class Refusal(BitsumError):
         super().__init__(f"{gate} refused: {reason}")
         self.gate = gate
         self.reason = reason
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what an interrupt puts in order is put in order here, too."""
+
+
+def reason(error: OSError) -> str:
+    """What the system says, and of which file where it names one, for the end of a line."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{said}: {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else said
