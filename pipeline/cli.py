@@ -1,11 +1,17 @@
 """The command line: one program, `bitsum`, whose commands import what they need when they run."""
 
 import argparse
+import contextlib
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
-from components.errors import BitsumError
+from components.errors import BitsumError, Terminated, reason
+
+# What Python says when the system allows no more threads.
+_NO_THREAD = "can't start new thread"
 
 # name -> (module with add_arguments and run, help, whether it takes --config and --set).
 _COMMANDS = {
@@ -31,15 +37,10 @@ _COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (components.errors has the table; 130 when interrupted)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(arguments)
-    args = parser.parse_args(arguments)
-    if not args.command:
-        parser.print_help()
-        return 2
+    """Run a command; returns the exit code (components.errors has the table)."""
     try:
-        return importlib.import_module(_COMMANDS[args.command][0]).run(args)
+        with _terminated():
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
     except BitsumError as error:
         print(f"bitsum: {error}", file=sys.stderr)
         return error.exit_code
@@ -47,9 +48,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has enough; Python would complain about it once more at exit.
         sys.stdout = None
         return 1
-    except KeyboardInterrupt:
-        print("bitsum: interrupted", file=sys.stderr)
-        return 130
+    except (OSError, RuntimeError) as error:
+        # What nobody expected: the machine's, not ours. Other RuntimeErrors are defects, which a traceback shows.
+        if isinstance(error, RuntimeError) and _NO_THREAD not in str(error):
+            raise
+        print(f"bitsum: cannot go on: {reason(error) if isinstance(error, OSError) else error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        said = f": {interrupt}" if str(interrupt) else ""
+        print(f"bitsum: {'terminated' if terminated else 'interrupted'}{said}", file=sys.stderr)
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _parser(arguments)
+    args = parser.parse_args(arguments)
+    if not args.command:
+        parser.print_help()
+        return 2
+    return importlib.import_module(_COMMANDS[args.command][0]).run(args)
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends a command as an interrupt does; those that serve have handlers of their own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handle) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -6,11 +6,11 @@ whoever gave it, and Kubeflow Pipelines itself runs no resolver: the compiled pi
 """
 
 import argparse
-import os
 import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from components import atomic
 from components.errors import BitsumError, ConfigError
 from pipeline import config as configuration
 from pipeline import quiet
@@ -82,12 +82,9 @@ def write(path: pathlib.Path, documents: list[dict[str, Any]]) -> None:
     import yaml
 
     heading = f"# PIPELINE DEFINITION\n# Name: {documents[0]['pipelineInfo']['name']}\n# Description: {_COLD_START}\n"
-    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
-        beside.write_text(heading + yaml.safe_dump_all(documents))
-        os.replace(beside, path)
+        atomic.write(path, heading + yaml.safe_dump_all(documents))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise BitsumError(f"cannot write {path}: {error.strerror}") from error
 
 

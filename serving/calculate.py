@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from components import atomic
 from components.errors import BitsumError, ConfigError
 from components.progress import report
 from components.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
@@ -128,16 +129,11 @@ def _told(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _whole(path: pathlib.Path) -> Iterator:
     """A file that appears under `path` once it is whole. Raises: BitsumError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "wb") as file:
+        with atomic.file(path) as beside, open(beside, "wb") as file:
             yield file
-        os.replace(beside, path)
     except OSError as error:
         raise BitsumError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ _CALL_SECONDS = 30.0
 # Below this a difference of latency is the machine's, not the version's.
 _LEAST_MS = 5.0
 _QUANTILES = (0.5, 0.9)
+# How calls end that the server did not answer.
+_LOST = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 # What two right models answer alike; logits and states are each model's own.
 _COMPARED = (signatures.SUM, signatures.LENGTH)
 
@@ -56,6 +58,11 @@ class Comparison:
                 f"{self.recorded.skipped} that only the version they were made for can answer"
             )
         return lines
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether all that is amiss are answers that did not come: that says nothing of the version."""
+        return not self.canary.wrong and bool(self.canary.errors) and self.canary.errors.keys() <= _LOST
 
     def complaint(self, max_latency_ratio: float) -> str:
         """Why the canary must not become stable, in one line; empty where it may."""

@@ -6,7 +6,7 @@ import sys
 
 from tests.faults.sweep import sweep
 
-SWEEPS = {"push": "push.Push", "push-again": "push.PushAgain"}
+SWEEPS = {"push": "push.Push", "push-again": "push.PushAgain", "rollout": "rollouts.Rollout", "rollback": "rollouts.Rollback"}
 
 
 def main(name: str, folder: str, exhaustive: str = "") -> int:

@@ -114,7 +114,7 @@ class Injector:
 
     def _call(self, name: str, call: Callable, *args: Any, **named: Any) -> Any:
         def error(kind: str) -> OSError:
-            number = getattr(errno, kind)
+            number = getattr(errno, kind, errno.EIO)
             # As the system has it: what is done with a descriptor names no file.
             return OSError(number, os.strerror(number), *[os.fspath(arg) for arg in args[:1] if isinstance(arg, (str, os.PathLike))])
 
@@ -128,13 +128,18 @@ class Injector:
         return self.operation(name, made, error)
 
 
+def _plain_error(kind: str) -> OSError:
+    number = getattr(errno, kind, errno.EIO)
+    return OSError(number, os.strerror(number))
+
+
 class _File(io.FileIO):
     """A file whose reads, writes and close are operations."""
 
     injector: Injector
 
     def _one(self, name: str, call: Callable[[], Any]) -> Any:
-        return self.injector.operation(name, call, lambda kind: OSError(getattr(errno, kind), os.strerror(getattr(errno, kind))))
+        return self.injector.operation(name, call, _plain_error)
 
     def write(self, data):
         return self._one("write", lambda: super(_File, self).write(data))
