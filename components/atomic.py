@@ -151,7 +151,7 @@ def _beside(target: pathlib.Path, is_folder: bool) -> Iterator[tuple[pathlib.Pat
             yield partial, made
         finally:
             try:
-                _discard(partial)
+                discard(partial)
             finally:
                 # A descriptor is gone even if its close reports an error, and there is nothing to write back.
                 with contextlib.suppress(OSError):
@@ -196,7 +196,7 @@ def _made(target: pathlib.Path, is_folder: bool) -> tuple[pathlib.Path, int]:
                 return partial, descriptor
             os.close(descriptor)
         except BaseException:
-            _discard(partial)
+            discard(partial)
             raise
 
 
@@ -223,18 +223,31 @@ def _remove_leftover(path: pathlib.Path) -> bool:
     except OSError:
         return False
     try:
-        return _lock(descriptor, path) and _discard(path)
+        return _lock(descriptor, path) and discard(path)
     finally:
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
 
-def _discard(path: pathlib.Path) -> bool:
-    """Remove the file or folder; whether it is gone."""
-    shutil.rmtree(path, ignore_errors=True)
+def discard(path: pathlib.Path) -> bool:
+    """Remove the file or folder, or what of it can be removed; whether it is gone."""
+    # rmtree does not ignore every error that it is told to ignore.
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.unlink()
-    return not os.path.lexists(path)
+    return is_gone(path)
+
+
+def is_gone(path: str | os.PathLike) -> bool:
+    """Whether nothing is at `path`, for certain: os.path.exists also says so of what cannot be looked at."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _require(target: pathlib.Path, is_kind: Callable[[int], bool], kind: str) -> None:

@@ -66,7 +66,7 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
     except OSError as error:
         raise BitsumError(f"cannot push to {base}: {reason(error)}; nothing was pushed") from error
     except KeyboardInterrupt as interrupt:
-        if done and done.path.exists():
+        if done and not atomic.is_gone(done.path):
             raise type(interrupt)(f"version {done.version} is pushed to {base}") from interrupt
         raise
     return done

@@ -2,10 +2,9 @@
 
 import contextlib
 import pathlib
-import shutil
 from collections.abc import Collection
 
-from components import version_folder
+from components import atomic, version_folder
 from components.errors import BitsumError
 
 _BESIDE = ".deleting-"
@@ -35,12 +34,14 @@ def delete(base_path: pathlib.Path, version: int) -> None:
     try:
         (base_path / str(version)).rename(beside)
     except OSError as error:
-        raise BitsumError(f"cannot delete version {version} in {base_path}: {error.strerror}") from error
-    shutil.rmtree(beside, ignore_errors=True)
+        # The answer of a network's file system may be lost.
+        if not atomic.is_gone(base_path / str(version)):
+            raise BitsumError(f"cannot delete version {version} in {base_path}: {error.strerror}") from error
+    atomic.discard(beside)
 
 
 def sweep(base_path: pathlib.Path) -> None:
     """Remove what a deletion that was interrupted left; what cannot be removed stays for the next time."""
     with contextlib.suppress(OSError):
         for beside in base_path.glob(f"{_BESIDE}*"):
-            shutil.rmtree(beside, ignore_errors=True)
+            atomic.discard(beside)

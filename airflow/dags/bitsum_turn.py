@@ -51,7 +51,7 @@ class Turn:
             holder = self.holder()
             if holder and holder != run and not (holder.airflow == run.airflow and is_over(holder)):
                 return holder
-            beside = self.file.with_name(f".turn.{os.getpid()}")
+            beside = self.file.with_name(".turn.writing")
             beside.write_text(json.dumps(dataclasses.asdict(run)) + "\n")
             os.replace(beside, self.file)
             return None

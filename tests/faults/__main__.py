@@ -6,7 +6,12 @@ import sys
 
 from tests.faults.sweep import sweep
 
-SWEEPS = {"push": "push.Push", "push-again": "push.PushAgain", "rollout": "rollouts.Rollout", "rollback": "rollouts.Rollback"}
+SWEEPS = {
+    "push": "push.Push", "push-again": "push.PushAgain", "rollout": "rollouts.Rollout", "rollback": "rollouts.Rollback",
+    "gc": "files.Garbage", "retention": "files.Retention", "request-log": "files.RequestLog", "ready-file": "files.ReadyFile",
+    "config-file": "files.ModelConfig", "output": "files.Output", "compile": "files.Compiled", "quarantine": "files.Quarantine",
+    "folder": "files.Folder", "lock-file": "files.LockFile",
+}  # fmt: skip
 
 
 def main(name: str, folder: str, exhaustive: str = "") -> int:
