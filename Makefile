@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test test-fast test-long campaign airflow airflow-stop airflow-test lock clean
+.PHONY: help setup run test test-fast test-long release-check campaign airflow airflow-stop airflow-test lock clean
 
 help:  ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile | while read -r target _ text; do printf 'make %-13s %s\n' "$$target" "$$text"; done
@@ -24,6 +24,9 @@ test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under
 
 test-long: setup  ## the tests that take minutes: whole runs, beside and after one another, and of other tasks
 	@$(PYTHON) -m pytest tests --ignore=tests/airflow -m long --numprocesses=2 --dist=loadfile $(ARGS)
+
+release-check: setup  ## what is exhaustive: each operation on files and servers, failing at each of its steps
+	@$(PYTHON) -m pytest tests/faults --exhaustive $(ARGS)
 
 campaign: setup  ## the measurements at full size, with their tables
 	@requirements/install-airflow.sh

@@ -26,12 +26,11 @@ The float64 results are the server's own and no authority: a client encloses the
 """
 
 import pathlib
-import shutil
-import uuid
 from collections.abc import Sequence
 
 import tensorflow as tf
 
+from components import atomic
 from components.certificate import ACTIVATION_RANGE
 from components.errors import BitsumError
 from components.gru import GRU
@@ -56,7 +55,6 @@ def write(directory: pathlib.Path, units: Sequence[int] = UNITS) -> pathlib.Path
         BitsumError: the version is there already, or cannot be written.
     """
     target = directory / str(VERSION)
-    partial = directory / f".{VERSION}.{uuid.uuid4().hex}"
     if target.exists():
         raise BitsumError(f"cannot write the sweep model to {target}: it is there already")
     model = tf.Module()
@@ -64,13 +62,11 @@ def write(directory: pathlib.Path, units: Sequence[int] = UNITS) -> pathlib.Path
     functions = {name: function for sweep in model.sweeps for name, function in sweep.functions().items()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        tf.saved_model.save(model, str(partial), signatures=functions)
-        partial.rename(target)
+        with atomic.folder(target) as partial:
+            tf.saved_model.save(model, str(partial), signatures=functions)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise BitsumError(f"cannot write the sweep model to {target}: {reason}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

@@ -17,7 +17,7 @@ from tfx.dsl.component.experimental.annotations import BeamComponentParameter, I
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 
-from components import arithmetic
+from components import arithmetic, scratch
 from components.addition import FEATURE_A, FEATURE_B
 from components.arithmetic import Problem
 from components.artifacts import ArithmeticAnomalies
@@ -143,11 +143,10 @@ def write_anomalies(output: str, splits: Sequence[str], counts: dict[str, int], 
         "offenders": [[*anomaly.place, f"{anomaly.problem.kind}: {anomaly.problem.what}"] for anomaly in ordered[:OFFENDERS_NAMED]],
     }
     quarantine, path = os.path.join(output, QUARANTINE_FILE), os.path.join(output, ANOMALIES_FILE)
-    write_records(quarantine + ".writing", (anomaly.raw for anomaly in ordered if anomaly.raw is not None))
-    tf.io.gfile.rename(quarantine + ".writing", quarantine, overwrite=True)
-    with tf.io.gfile.GFile(path + ".writing", "w") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-    tf.io.gfile.rename(path + ".writing", path, overwrite=True)
+    with scratch.folder(output) as beside:
+        offending = (anomaly.raw for anomaly in ordered if anomaly.raw is not None)
+        scratch.write(beside, quarantine, lambda written: write_records(written, offending))
+        scratch.write_text(beside, path, json.dumps(content, indent=1) + "\n")
     return path
 
 

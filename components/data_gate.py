@@ -12,7 +12,7 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 
-from components import quarantine, strict_protos
+from components import quarantine, scratch, strict_protos
 from components.arithmetic import CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE
 from components.arithmetic_validator import ANOMALIES_FILE, QUARANTINE_FILE
 from components.artifacts import ArithmeticAnomalies, DataBlessing
@@ -106,11 +106,8 @@ def _set_aside(folder: str, anomalies: ArithmeticAnomalies, reasons: list[str]) 
 
 
 def _write_blessing(uri: str, records: dict[str, int]) -> None:
-    tf.io.gfile.makedirs(uri)
-    path = os.path.join(uri, BLESSING_FILE)
-    with tf.io.gfile.GFile(path + ".writing", "w") as file:
-        file.write(json.dumps({"records": records}, indent=1) + "\n")
-    tf.io.gfile.rename(path + ".writing", path, overwrite=True)
+    with scratch.folder(uri) as beside:
+        scratch.write_text(beside, os.path.join(uri, BLESSING_FILE), json.dumps({"records": records}, indent=1) + "\n")
 
 
 def _split_anomalies(uri: str, split: str) -> list[str]:

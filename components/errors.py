@@ -8,12 +8,14 @@ BitsumError                  exit 1   something failed: a server, a disk, a file
 
 A gate refuses a model for a ModelError and for what it finds out itself. Everything else that goes wrong is the machine's: a
 signal, a timeout, a port, a full disk, a program that is missing. Then the step fails, nothing is cached, and it runs again.
+Ctrl-C is exit 130, SIGTERM exit 143. A KeyboardInterrupt whose text is not empty says what had been done by then.
 
 Every message is one line that names the value, the limit and the offender, and says what to do.
 """
 
-from components.printable import printable
+import os
 
+from components.printable import printable
 
 # gRPC status codes, which are TensorFlow's too, by which a server says that the model does not load or does not run. The others are
 # of time, memory, network and permissions: TensorFlow turns errno into these (ENOSPC and EMFILE are RESOURCE_EXHAUSTED, EIO is
@@ -56,3 +58,13 @@ class Refusal(BitsumError):
         self.gate = gate
         # It is kept with the run, where text has to be text.
         self.reason = printable(reason)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what an interrupt puts in order is put in order here, too."""
+
+
+def reason(error: OSError) -> str:
+    """What the system says, and of which file where it names one, for the end of a line."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{said}: {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else said

@@ -7,12 +7,10 @@ the files are the same, byte for byte, however many workers there are.
 import dataclasses
 import json
 import os
-import uuid
 from collections.abc import Iterator
 
 import apache_beam as beam
 import numpy as np
-import tensorflow as tf
 from apache_beam.metrics import Metrics
 from tfx.components.util import examples_utils
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, OutputArtifact, Parameter
@@ -20,8 +18,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
-from components import sampling
-from components.errors import BitsumError
+from components import sampling, scratch
 from components.progress import report
 from components.settings import Data
 from components.tf_examples import serialize_batch, write_records
@@ -48,13 +45,8 @@ def BitstringExampleGen(
     splits = sampling.splits(section)
     counts = {split: sampling.split_size(section, split) for split in splits}
     report("generate", step=0, of=sum(counts.values()))
-    scratch = os.path.join(examples.uri, f".writing-{uuid.uuid4().hex}")
-    try:
-        with beam_pipeline as pipeline:
-            _ = pipeline | "GenerateExamples" >> GenerateExamples(section, examples.uri, scratch)
-    finally:
-        if tf.io.gfile.exists(scratch):
-            tf.io.gfile.rmtree(scratch)
+    with scratch.folder(examples.uri) as beside, beam_pipeline as pipeline:
+        _ = pipeline | "GenerateExamples" >> GenerateExamples(section, examples.uri, beside)
     describe(examples, section)
     report("generate", step=sum(counts.values()), of=sum(counts.values()), **counts)
 
@@ -93,11 +85,11 @@ def shard_records(data: Data, split: str, shard: int) -> Iterator[bytes]:
 
 
 class GenerateExamples(beam.PTransform):
-    """Pipeline -> the paths of the files that were written below `uri`; they are made in `scratch` and then moved."""
+    """Pipeline -> the paths of the files that were written below `uri`; they are made in the folder `beside` and then moved."""
 
-    def __init__(self, data: Data, uri: str, scratch: str):
+    def __init__(self, data: Data, uri: str, beside: str):
         super().__init__()
-        self._data, self._uri, self._scratch = data, uri, scratch
+        self._data, self._uri, self._beside = data, uri, beside
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         shards = [(split, shard) for split in sampling.splits(self._data) for shard in range(self._data.shards)]
@@ -105,28 +97,20 @@ class GenerateExamples(beam.PTransform):
             pipeline
             | "Shards" >> beam.Create(shards)
             | "SpreadShards" >> beam.Reshuffle()
-            | "WriteShard" >> beam.ParDo(_WriteShard(self._data, self._uri, self._scratch))
+            | "WriteShard" >> beam.ParDo(_WriteShard(self._data, self._uri, self._beside))
         )
 
 
 class _WriteShard(beam.DoFn):
     """(split, shard) -> the path of its file, which appears whole or not at all."""
 
-    def __init__(self, data: Data, uri: str, scratch: str):
-        self._data, self._uri, self._scratch = data, uri, scratch
+    def __init__(self, data: Data, uri: str, beside: str):
+        self._data, self._uri, self._beside = data, uri, beside
 
     def process(self, element: tuple[str, int]) -> Iterator[str]:
         split, shard = element
         path = shard_path(self._uri, split, shard, self._data.shards)
-        # Two attempts at the same shard must not write into one file.
-        written = os.path.join(self._scratch, uuid.uuid4().hex)
-        try:
-            tf.io.gfile.makedirs(self._scratch)
-            count = write_records(written, shard_records(self._data, split, shard))
-            tf.io.gfile.makedirs(os.path.dirname(path))
-            tf.io.gfile.rename(written, path, overwrite=True)
-        except (OSError, tf.errors.OpError) as error:
-            raise BitsumError(f"cannot write {path}: {error}") from error
+        count = scratch.write(self._beside, path, lambda written: write_records(written, shard_records(self._data, split, shard)))
         Metrics.counter("generate", split).inc(count)
         report("generate", split=split, shard=shard + 1, shards=self._data.shards, records=count)
         yield path

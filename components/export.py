@@ -5,14 +5,12 @@ refused request gets INVALID_ARGUMENT and a text that names the limit and the of
 """
 
 import pathlib
-import shutil
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from components import export_format, graph_checks, packed_bits, signatures
+from components import atomic, export_format, graph_checks, packed_bits, signatures
 from components.carry_select import CarrySelect
 from components.dataset import parse
 from components.errors import BitsumError
@@ -40,16 +38,13 @@ def save(
         BitsumError: `directory` is there already and not empty, or cannot be written.
     """
     target = pathlib.Path(directory)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        tf.saved_model.save(_root(cell, form), str(partial), signatures=functions(cell, parallel, export_format.verb(task, form)))
-        partial.rename(target)
+        with atomic.folder(target) as partial:
+            tf.saved_model.save(_root(cell, form), str(partial), signatures=functions(cell, parallel, export_format.verb(task, form)))
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise BitsumError(f"cannot write the model to {directory}: {reason}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _root(cell: GRU, form: int) -> tf.Module:

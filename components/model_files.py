@@ -7,6 +7,7 @@ they show (`is_litter`) is read by nobody: it is ignored, here and by the manife
 A folder that Kubernetes mounts is made of links to a folder in it, `..data`: links that stay within the folder are as good as files.
 """
 
+import errno
 import os
 import pathlib
 import stat
@@ -110,8 +111,11 @@ def _below(root: pathlib.Path, folder: pathlib.Path, prefix: str) -> Iterator[En
 def _kind(path: pathlib.Path) -> str:
     try:
         return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), _DEVICE)
-    except OSError:
-        return _NOWHERE
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return _NOWHERE
+        # A disk that does not tell is no fault of the model.
+        raise BitsumError(f"cannot look at {path}: {error.strerror}") from error
 
 
 def _kept_by_kubernetes(folder: pathlib.Path) -> set[str]:

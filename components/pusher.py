@@ -5,6 +5,7 @@ it, and leaves a half-written version behind when it is killed.
 """
 
 import json
+import logging
 import pathlib
 from typing import Any
 
@@ -12,9 +13,11 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from components import certificate, graph_identity, model_identity, push_order, version_folder
+from components import atomic, certificate, graph_identity, model_identity, push_order, version_folder
 from components.errors import BitsumError
 from components.progress import report
+
+LOGGER = logging.getLogger(__name__)
 
 BLESSED = "blessed"
 VERSION = "pushed_version"
@@ -85,14 +88,20 @@ def check_task(destination: pathlib.Path, task: str) -> None:
 
 
 def record(pushed_model: standard_artifacts.PushedModel, done: version_folder.Pushed) -> None:
-    """Write into the artifact what was pushed, in TFX's names, and beside it the manifest."""
+    """Write into the artifact what was pushed, in TFX's names, and beside it the manifest.
+
+    The version is visible already: that the copy of its manifest could not be written is a warning.
+    """
     pushed_model.set_int_custom_property(PUSHED, 1)
     pushed_model.set_int_custom_property(IS_NEW, int(done.is_new))
     pushed_model.set_string_custom_property(DESTINATION, str(done.path))
     pushed_model.set_string_custom_property(VERSION, str(done.version))
     folder = pathlib.Path(pushed_model.uri)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / version_folder.MANIFEST.name).write_text(json.dumps(version_folder.manifest(done.path), indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write(folder / version_folder.MANIFEST.name, json.dumps(version_folder.manifest(done.path), indent=2) + "\n")
+    except (OSError, BitsumError) as error:
+        LOGGER.warning("version %s is pushed; its manifest cannot be copied to %s: %s", done.version, folder, error)
 
 
 class Pusher(base_component.BaseComponent):

@@ -8,8 +8,10 @@ The step that refuses loses its outputs; this stays, until the same span is refu
 
 import json
 import pathlib
-import uuid
 from collections.abc import Mapping, Sequence
+
+from components import atomic
+from components.errors import BitsumError
 
 REPORT_FILE = "report.json"
 
@@ -24,12 +26,16 @@ def set_aside(folder: str, span: int, gate: str, reasons: Sequence[str], source:
 
     Args:
         source: what was refused: the folder that it came from, or the artifact.
+
+    Raises:
+        BitsumError: they cannot be written; the text has the first reason for the refusal, too.
     """
     place = place_of(folder, span)
-    place.mkdir(parents=True, exist_ok=True)
     report = {"span": span, "gate": gate, "reasons": list(reasons), "source": source, "files": sorted(files)}
-    for name, content in {**files, REPORT_FILE: (json.dumps(report, indent=1) + "\n").encode()}.items():
-        writing = place / f".{name}.{uuid.uuid4().hex}"
-        writing.write_bytes(content)
-        writing.rename(place / name)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in {**files, REPORT_FILE: (json.dumps(report, indent=1) + "\n").encode()}.items():
+            atomic.write(place / name, content)
+    except OSError as error:
+        raise BitsumError(f"span {span} is refused ({reasons[0]}), and its report cannot be written to {place}: {error.strerror}") from error
     return place

@@ -1,15 +1,12 @@
 """SpanImporter: a user's own span takes the place of a generated one, as the same artifact."""
 
 import json
-import os
-import uuid
 
-import tensorflow as tf
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 
-from components import imported, quarantine, span_folders
+from components import imported, quarantine, scratch, span_folders
 from components.errors import BitsumError, Refusal
 from components.examples import describe, shard_path
 from components.progress import report
@@ -52,8 +49,9 @@ def SpanImporter(
         raise Refusal(GATE, _refused(found.offenders, section.span, str(place), quarantine_folder))
     if not found.records["train"]:
         raise BitsumError(f"span {section.span} is empty: no pair in {place} is one to train on, of at most {section.max_length} bits")
-    for split, records in found.records.items():
-        _write(examples.uri, split, records, section.shards)
+    with scratch.folder(examples.uri) as beside:
+        for split, records in found.records.items():
+            _write(beside, examples.uri, split, records, section.shards)
     describe(examples, section)
     report("generate", repeated=found.repeated, **{split: len(records) for split, records in found.records.items()})
 
@@ -66,14 +64,7 @@ def _refused(offenders: list[imported.Offender], span: int, folder: str, quarant
     return f"span {span} in {folder}: {listed}{more}; the report is in {place}"
 
 
-def _write(uri: str, split: str, records: list[bytes], shards: int) -> None:
+def _write(beside: str, uri: str, split: str, records: list[bytes], shards: int) -> None:
     for shard in range(shards):
-        path = shard_path(uri, split, shard, shards)
-        # Not beside it: what a killed attempt left there would be read as one more file of the split.
-        written = os.path.join(uri, f".writing-{uuid.uuid4().hex}")
-        try:
-            tf.io.gfile.makedirs(os.path.dirname(path))
-            write_records(written, records[len(records) * shard // shards : len(records) * (shard + 1) // shards])
-            tf.io.gfile.rename(written, path, overwrite=True)
-        except (OSError, tf.errors.OpError) as error:
-            raise BitsumError(f"cannot write {path}: {error}") from error
+        part = records[len(records) * shard // shards : len(records) * (shard + 1) // shards]
+        scratch.write(beside, shard_path(uri, split, shard, shards), lambda written: write_records(written, part))

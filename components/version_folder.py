@@ -7,25 +7,25 @@ the sha256 of every other file and where the version came from.
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-import tempfile
+import stat
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from components import model_files
-from components.errors import BitsumError
+from components import atomic, model_files
+from components.errors import BitsumError, reason
 
 MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
 MANIFEST_FORMAT = 1
 
 _LOCK = ".lock"
-_BESIDE = ".pushing-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +48,29 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
 
     Raises:
         BitsumError: the folder cannot be written, or the disk is full; nothing half-written stays.
+        KeyboardInterrupt: its text says that the version is pushed, where it is.
     """
+    done = None
     try:
         base.mkdir(parents=True, exist_ok=True)
-        with _locked(base) as last_version:
+        with _locked(base) as lock:
             newest = max(versions(base), default=0)
             if newest and manifest(base / str(newest)).get("identity") == identity and not problems(base / str(newest)):
                 return Pushed(newest, base / str(newest), is_new=False)
             # Seconds since 1970, as TFX's Pusher has it, unless two pushes fall into one second or the clock went back.
-            version = max(int(time.time()), newest + 1, last_version + 1)
-            _write(model, base, version, identity, origin)
-            (base / _LOCK).write_text(f"{version}\n")
+            version = max(int(time.time()), newest + 1, _last_version(lock) + 1)
+            # Before it is visible: afterwards nothing may fail any more.
+            _reserve(lock, version)
+            done = Pushed(version, base / str(version), is_new=True)
+            with atomic.folder(done.path) as beside:
+                _fill(beside, model, version, identity, origin)
     except OSError as error:
-        raise BitsumError(f"cannot push to {base}: {error.strerror or error}; nothing was pushed") from error
-    return Pushed(version, base / str(version), is_new=True)
+        raise BitsumError(f"cannot push to {base}: {reason(error)}; nothing was pushed") from error
+    except KeyboardInterrupt as interrupt:
+        if done and not atomic.is_gone(done.path):
+            raise type(interrupt)(f"version {done.version} is pushed to {base}") from interrupt
+        raise
+    return done
 
 
 def versions(base: pathlib.Path) -> list[int]:
@@ -72,13 +81,18 @@ def versions(base: pathlib.Path) -> list[int]:
 
 
 def manifest(version: pathlib.Path) -> dict[str, Any]:
-    """The manifest of the version in that folder; empty where there is none that can be read."""
-    if not (version / MANIFEST).is_file():
-        return {}
+    """The manifest of the version in that folder; empty where there is none.
+
+    Raises:
+        BitsumError: the disk does not give it: what that is, is unknown.
+    """
     try:
-        content = json.loads((version / MANIFEST).read_text())
-    except (OSError, ValueError):
+        # A FIFO would never be read to its end.
+        content = json.loads((version / MANIFEST).read_text()) if stat.S_ISREG(os.stat(version / MANIFEST).st_mode) else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
+    except OSError as error:
+        raise BitsumError(f"cannot read {version / MANIFEST}: {error.strerror}") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -105,47 +119,52 @@ def sha256_of_files(folder: pathlib.Path) -> str:
 
 
 def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    """The sha256 of every file below `folder` but the manifest, by its name relative to `folder`; what is no file is named instead."""
+    """The sha256 of every file below `folder` but the manifest, by its name relative to `folder`; what is no file is named instead.
+
+    Raises:
+        BitsumError: the disk does not give them.
+    """
     found = [entry for entry in model_files.entries(folder) if entry.kind != model_files.FOLDER and not entry.is_litter]
     return {entry.name: _content(entry) for entry in found if entry.name != str(MANIFEST)}
 
 
 def _content(entry: model_files.Entry) -> str:
-    return hashlib.sha256(entry.path.read_bytes()).hexdigest() if entry.kind == model_files.FILE else entry.kind
+    if entry.kind != model_files.FILE:
+        return entry.kind
+    try:
+        return hashlib.sha256(entry.path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BitsumError(f"cannot read {entry.path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def _locked(base: pathlib.Path) -> Iterator[int]:
-    """Hold the folder for this push; gives the highest version ever pushed, also when it was deleted since."""
-    with open(base / _LOCK, "a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for leftover in base.glob(_BESIDE + "*"):
-            shutil.rmtree(leftover)
-        file.seek(0)
-        last = file.read().strip()
-        yield int(last) if last.isdecimal() else 0
-
-
-def _write(model: pathlib.Path, base: pathlib.Path, version: int, identity: str, origin: dict[str, Any]) -> None:
-    beside = pathlib.Path(tempfile.mkdtemp(prefix=_BESIDE, dir=base))
+    """Hold the folder for this push; gives the descriptor of the lock file, in which the highest version ever pushed stands."""
+    descriptor = os.open(base / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        shutil.copytree(model, beside, dirs_exist_ok=True)
-        beside.chmod(0o755)
-        (beside / MANIFEST).parent.mkdir(exist_ok=True)
-        content = {"format": MANIFEST_FORMAT, "version": version, "identity": identity, "origin": origin, "files": _hashes(beside)}
-        (beside / MANIFEST).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        for path in [*beside.rglob("*"), beside]:
-            _sync(path)
-        beside.rename(base / str(version))
-        _sync(base)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def _last_version(lock: int) -> int:
+    """The highest version ever pushed, also when it was deleted since."""
+    last = os.pread(lock, 32, 0).strip()
+    return int(last) if last.isdigit() else 0
+
+
+def _reserve(lock: int, version: int) -> None:
+    """Write down that `version` is taken, onto the disk. It has no fewer digits than the one before, over which it is written."""
+    line = b"%d\n" % version
+    if os.pwrite(lock, line, 0) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(lock)
+
+
+def _fill(beside: pathlib.Path, model: pathlib.Path, version: int, identity: str, origin: dict[str, Any]) -> None:
+    shutil.copytree(model, beside, dirs_exist_ok=True)
+    (beside / MANIFEST).parent.mkdir(exist_ok=True)
+    content = {"format": MANIFEST_FORMAT, "version": version, "identity": identity, "origin": origin, "files": _hashes(beside)}
+    (beside / MANIFEST).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

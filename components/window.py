@@ -4,18 +4,17 @@ A pair that several spans have is taken from the latest. Files and their order d
 """
 
 import os
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
-import tensorflow as tf
 from tfx.components.util import examples_utils
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
+from components import scratch
 from components.addition import FEATURE_A, FEATURE_B
 from components.arithmetic_validator import pair_key, split_files
 from components.errors import BitsumError
@@ -42,10 +41,10 @@ def SpanWindow(
     # The metadata store keeps no order among the inputs of one name.
     examples = sorted(examples, key=lambda artifact: artifact.get_int_custom_property(SPAN_PROPERTY), reverse=True)
     spans = [artifact.get_int_custom_property(SPAN_PROPERTY) for artifact in examples]
-    with beam_pipeline as pipeline:
+    uris = [artifact.uri for artifact in examples]
+    with scratch.folder(window.uri) as beside, beam_pipeline as pipeline:
         for split in SPLITS:
-            uris = [artifact.uri for artifact in examples]
-            _ = pipeline | f"Window_{split}" >> WriteWindow(uris, split, window.uri, shards)
+            _ = pipeline | f"Window_{split}" >> WriteWindow(uris, split, window.uri, shards, beside)
     window.split_names = artifact_utils.encode_split_names(list(SPLITS))
     window.span = spans[0]
     window.set_int_custom_property(SPAN_PROPERTY, spans[0])
@@ -57,11 +56,11 @@ def SpanWindow(
 
 
 class WriteWindow(beam.PTransform):
-    """Pipeline -> the paths of the files of a split that were written below `output`, of the examples in `uris`."""
+    """Pipeline -> the paths of the files of a split that were written below `output`, of the examples in `uris`; they are made in the folder `beside`."""
 
-    def __init__(self, uris: list[str], split: str, output: str, shards: int):
+    def __init__(self, uris: list[str], split: str, output: str, shards: int, beside: str):
         super().__init__()
-        self._uris, self._split, self._output, self._shards = uris, split, output, shards
+        self._uris, self._split, self._output, self._shards, self._beside = uris, split, output, shards, beside
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         files = [(age, uri, file) for age, uri in enumerate(self._uris) for file in split_files(uri, self._split)]
@@ -78,14 +77,7 @@ class WriteWindow(beam.PTransform):
 
     def _write(self, shard: int, records: Iterable[tuple[bytes, bytes]]) -> str:
         path = shard_path(self._output, self._split, shard, self._shards)
-        # Two attempts at the same shard must not write into one file.
-        written = os.path.join(self._output, f".writing-{uuid.uuid4().hex}")
-        try:
-            tf.io.gfile.makedirs(os.path.dirname(path))
-            write_records(written, (record for _, record in sorted(records)))
-            tf.io.gfile.rename(written, path, overwrite=True)
-        except (OSError, tf.errors.OpError) as error:
-            raise BitsumError(f"cannot write {path}: {error}") from error
+        scratch.write(self._beside, path, lambda written: write_records(written, (record for _, record in sorted(records))))
         return path
 
 

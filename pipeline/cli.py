@@ -1,14 +1,20 @@
 """The command line: one program, `bitsum`, whose commands import what they need when they run."""
 
 import argparse
+import contextlib
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from components import arithmetic_switches
-from components.errors import BitsumError
+from components.errors import BitsumError, Terminated, reason
 from components.printable import printable, say
+
+# What Python says when the system allows no more threads.
+_NO_THREAD = "can't start new thread"
 
 # name -> (module with add_arguments and run, help, whether it takes --config and --set).
 _COMMANDS = {
@@ -37,17 +43,10 @@ _COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (components.errors has the table; 130 when interrupted)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(arguments)
-    args = parser.parse_args(arguments)
-    if not args.command:
-        parser.print_help()
-        return 2
-    if args.command in _COMPUTING and (note := arithmetic_switches.clear()):
-        say(f"note: {note}", stream=sys.stderr)
+    """Run a command; returns the exit code (components.errors has the table)."""
     try:
-        return importlib.import_module(_COMMANDS[args.command][0]).run(args)
+        with _terminated():
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
     except BitsumError as error:
         say(f"bitsum: {error}", stream=sys.stderr)
         return error.exit_code
@@ -59,9 +58,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has enough; Python would complain about it once more at exit.
         sys.stdout = None
         return 1
-    except KeyboardInterrupt:
-        say("bitsum: interrupted", stream=sys.stderr)
-        return 130
+    except (OSError, RuntimeError) as error:
+        # What nobody expected: the machine's, not ours. Other RuntimeErrors are defects, which a traceback shows.
+        if isinstance(error, RuntimeError) and _NO_THREAD not in str(error):
+            raise
+        say(f"bitsum: cannot go on: {reason(error) if isinstance(error, OSError) else error}", stream=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        said = f": {interrupt}" if str(interrupt) else ""
+        say(f"bitsum: {'terminated' if terminated else 'interrupted'}{said}", stream=sys.stderr)
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _parser(arguments)
+    args = parser.parse_args(arguments)
+    if not args.command:
+        parser.print_help()
+        return 2
+    if args.command in _COMPUTING and (note := arithmetic_switches.clear()):
+        say(f"note: {note}", stream=sys.stderr)
+    return importlib.import_module(_COMMANDS[args.command][0]).run(args)
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends a command as an interrupt does; those that serve have handlers of their own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handle) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,12 +6,11 @@ whoever gave it, and Kubeflow Pipelines itself runs no resolver: the compiled pi
 """
 
 import argparse
-import os
 import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from components import push_order
+from components import atomic, push_order
 from components.errors import BitsumError, ConfigError
 from components.printable import say
 from pipeline import config as configuration
@@ -85,12 +84,9 @@ def write(path: pathlib.Path, documents: list[dict[str, Any]]) -> None:
     import yaml
 
     heading = f"# PIPELINE DEFINITION\n# Name: {documents[0]['pipelineInfo']['name']}\n# Description: {_COLD_START}\n"
-    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
-        beside.write_text(heading + yaml.safe_dump_all(documents))
-        os.replace(beside, path)
+        atomic.write(path, heading + yaml.safe_dump_all(documents))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise BitsumError(f"cannot write {path}: {error.strerror}") from error
 
 

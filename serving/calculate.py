@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from components import signatures
+from components import atomic, signatures
 from components.errors import BitsumError, ConfigError
 from components.log_lines import LineHandler
 from components.printable import say
@@ -136,16 +136,11 @@ def _told(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _whole(path: pathlib.Path) -> Iterator:
     """A file that appears under `path` once it is whole. Raises: BitsumError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "wb") as file:
+        with atomic.file(path) as beside, open(beside, "wb") as file:
             yield file
-        os.replace(beside, path)
     except OSError as error:
         raise BitsumError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from serving.asking import (
     VersionStatus,
     Write,
 )
-from serving.errors import ServingError
+from serving.errors import ServerUnavailable, ServingError
 
 __all__ = ["ATTEMPTS", "MESSAGE_BYTES", "Connection", "ModelMetadata", "Prediction", "Signature", "TensorInfo", "VersionStatus"]
 
@@ -121,10 +121,12 @@ class Connection(Target):
     def __init__(self, target: str, model_name: str, **options: Any):
         super().__init__(target, model_name, **options)
         self._methods = self._open()
+        self._threadless = ""
 
     def close(self) -> None:
         """Close the channel, unless it was passed in."""
-        if self._own_channel is not None:
+        # Closing would wait without end for the thread that could not be started.
+        if self._own_channel is not None and not self._threadless:
             self._own_channel.close()
 
     def predict(
@@ -174,7 +176,7 @@ class Connection(Target):
                             failure = self._failure(error)
                             failure.__cause__ = error
                     case Begin(call):
-                        outcome = _UnderWay(self, call)
+                        outcome = self._begin(call)
                         begun = [outcome]
                     case Read(source):
                         outcome = next(inputs[source], END)
@@ -186,6 +188,15 @@ class Connection(Target):
             for under_way in begun:
                 under_way.cancel()
             conversation.close()
+
+    def _begin(self, call: Call) -> "_UnderWay":
+        """Raises: ServerUnavailable, where no thread can be started; then for ever, since gRPC would wait for it without end."""
+        try:
+            if not self._threadless:
+                return _UnderWay(self, call)
+        except RuntimeError as error:
+            self._threadless = str(error)
+        raise ServerUnavailable(f"cannot ask {self.target}: {self._threadless}: the system allows no more", "UNAVAILABLE")
 
     def _call(self, call: Call) -> Answer:
         start = time.perf_counter()

@@ -2,11 +2,11 @@
 
 The server forgets: labels set by a reload are gone at a restart, no call returns the config, and a reload realises only what it
 carries. So every change is a reload that the server accepted and then the file, whole or not at all; a restart with that file
-comes back to the same state. What a label points to is asked of the server (GetModelMetadata), not of the file.
+comes back to the same state. Once the file is written the change has happened, and nothing that fails later undoes it; before
+that the server gets its old config back. What a label points to is asked of the server (GetModelMetadata), not of the file.
 """
 
 import contextlib
-import fcntl
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from components import atomic
 from components.errors import MODEL_CODES, BitsumError, Refusal
 from serving import model_config, protos
 from serving.connection import Connection
@@ -30,6 +31,10 @@ LABELS = (STABLE, CANARY, PREVIOUS)
 
 _POLL_SECONDS = 0.05
 _CALL_SECONDS = 10.0
+# After these nobody knows whether the server has done what it was asked; after others it has not.
+_LOST = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL", "ABORTED"}
+# A RuntimeError is Python's, where the system allows no more threads, of which gRPC needs some.
+_LEAVING = {"UNLOADING", "END"}
 
 
 class Deployment:
@@ -104,15 +109,90 @@ class Deployment:
 
         Raises:
             ServingError: the server refuses it, or cannot be asked; the file is as it was.
-            BitsumError: the file cannot be written; what the file says comes back at the server's next start.
+            BitsumError: the file cannot be written, and the server has the config that the file has not: `changing` takes it back.
         """
+        self._reload(config)
+        wanted = _entry(config, self.model_name)
+        if wanted is not None and STABLE in wanted.version_labels:
+            self._confirm(wanted.version_labels[STABLE])
+        if self._written() != config:
+            model_config.write(self.config_file, config)
+
+    @contextlib.contextmanager
+    def changing(self, back: "ModelServerConfig") -> Iterator[None]:
+        """Gives the server and the file `back` when the context fails, however it fails, before the file's stable version changed.
+
+        Raises:
+            BitsumError, KeyboardInterrupt: what ended the context; the text says so where server and file may differ now.
+        """
+        try:
+            yield
+        except BaseException as failure:
+            # A file that cannot be read now could not be written either.
+            if self._stable_on_file() not in (None, _entry(back, self.model_name).version_labels[STABLE]):
+                raise
+            try:
+                self.apply(back)
+            except (BitsumError, RuntimeError) as error:
+                text = f"what was served before could not be restored ({error})"
+                if isinstance(failure, KeyboardInterrupt):
+                    raise type(failure)(text) from failure
+                raise BitsumError(f"{failure}; {text}: {self.state()}") from failure
+            raise
+
+    def state(self) -> str:
+        """Which version is stable now, by the server and by the file, and what to do where they differ; for people."""
+        on_file = self._stable_on_file()
+        try:
+            answering = str(self.served(STABLE))
+        except (BitsumError, RuntimeError):
+            answering = ""
+        if answering == str(on_file):
+            return f"version {on_file} is {STABLE}"
+        said = f"{self.target} " + (f"answers for {STABLE} with version {answering}" if answering else "does not say which version it serves")
+        if on_file is None:
+            return f"{self.config_file} cannot be read, {said}: bitsum rollout VERSION brings both in step"
+        return f"{self.config_file} has version {on_file} as {STABLE}, {said}: bitsum rollout {on_file} brings both in step"
+
+    def _reload(self, config: "ModelServerConfig") -> None:
         request = protos.load().management.ReloadConfigRequest(config=config)
         try:
             self._models.HandleReloadConfigRequest(request, timeout=self._reload_timeout)
         except grpc.RpcError as error:
             code, details = error.code().name, (error.details() or "no details").splitlines()[0]
+            if code in _LOST and self._serves(config):
+                return
             raise ServingError(f"{self.target} did not accept the new model config: {details} [{code}]", code) from error
-        model_config.write(self.config_file, config)
+
+    def _serves(self, config: "ModelServerConfig") -> bool:
+        """Whether the server has come to serve exactly the versions and labels of `config`."""
+        wanted = _entry(config, self.model_name)
+        connection = Connection(self.target, self.model_name, deadline=_CALL_SECONDS, channel=self._channel)
+        try:
+            labels = {label: self.served(label) for label in wanted.version_labels}
+            versions = {item.version for item in connection.status() if item.state not in _LEAVING}
+        except (ServingError, RuntimeError):
+            return False
+        return labels == dict(wanted.version_labels) and versions == set(wanted.model_version_policy.specific.versions)
+
+    def _confirm(self, stable: int) -> None:
+        """Raises: BitsumError, another version answers. That the server accepted the config is enough where it cannot be asked."""
+        try:
+            answering = self.served(STABLE)
+        except (ServingError, RuntimeError):
+            return
+        if answering != stable:
+            raise BitsumError(f"{self.target} answers for {STABLE} with version {answering}, not {stable}")
+
+    def _written(self) -> "ModelServerConfig | None":
+        try:
+            return model_config.read(self.config_file)
+        except BitsumError:
+            return None
+
+    def _stable_on_file(self) -> int | None:
+        entry = _entry(self._written() or protos.load().config.ModelServerConfig(), self.model_name)
+        return entry.version_labels[STABLE] if entry and STABLE in entry.version_labels else None
 
     def served(self, label: str) -> int | None:
         """The version that the server answers for `label`; None where it knows no such label. Raises: ServingError."""
@@ -144,8 +224,7 @@ class Deployment:
         """Holds the file for one change at a time. Raises: BitsumError, while another process holds it."""
         with contextlib.ExitStack() as held:
             try:
-                file = held.enter_context(open(self.config_file.with_name(f".{self.config_file.name}.lock"), "a"))
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(atomic.lock(self.config_file.with_name(f".{self.config_file.name}.lock")))
             except BlockingIOError as error:
                 raise BitsumError(f"another rollout or rollback by {self.config_file} is under way: try again when it is done") from error
             except OSError as error:

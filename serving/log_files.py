@@ -4,11 +4,13 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import tempfile
 import time
 import urllib.parse
 from typing import Any
 
-from components.errors import BitsumError
+from components import atomic
+from components.errors import BitsumError, reason
 from serving import tfrecords
 
 PATTERN = "requests-*.tfrecords"
@@ -31,10 +33,17 @@ class LogFile:
         self.size += len(data)
 
     def finish(self) -> None:
+        """Make it visible. Raises: OSError, it is not, and can only be discarded."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        self._partial.rename(self._partial.with_suffix(""))
-        self._stream.close()
+        try:
+            self._partial.rename(self._partial.with_suffix(""))
+        except OSError:
+            # The answer of a network's file system may be lost.
+            if not atomic.is_gone(self._partial):
+                raise
+        with contextlib.suppress(OSError):
+            self._stream.close()
 
     def discard(self) -> None:
         # Closing writes what is left, where the disk may have no room.
@@ -54,13 +63,12 @@ def prepare(folder: pathlib.Path) -> None:
     """Make the folder, and take away what servers left that were killed while they wrote."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}{_PARTIAL}"
-        probe.touch()
-        probe.unlink()
+        # One without a name: nothing stays of it.
+        tempfile.TemporaryFile(dir=folder).close()
         for path in folder.glob(f"*/{PATTERN}{_PARTIAL}"):
             _remove_if_dead(path)
     except OSError as error:
-        raise BitsumError(f"cannot keep a request log in {folder}: {error.strerror}") from error
+        raise BitsumError(f"cannot keep a request log in {folder}: {reason(error)}") from error
 
 
 def _remove_if_dead(path: pathlib.Path) -> None:
@@ -81,9 +89,14 @@ def _new_partial(folder: pathlib.Path) -> tuple[pathlib.Path, Any]:
         except FileExistsError:
             continue
         partial = path.with_name(path.name + _PARTIAL)
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        # Another server may have completed this number meanwhile, or taken the file for a dead one's before it was locked.
-        if partial.exists() and not path.exists():
-            return partial, stream
-        stream.close()
-        partial.unlink(missing_ok=True)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            # Another server may have completed this number meanwhile, or taken the file for a dead one's before it was locked.
+            if partial.exists() and not path.exists():
+                return partial, stream
+            stream.close()
+            partial.unlink(missing_ok=True)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise

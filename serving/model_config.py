@@ -4,12 +4,12 @@ A text file with a tensorflow.serving.ModelServerConfig, as `--model_config_file
 checks, their order and their texts are those of TensorFlow Serving 2.16. Needs no TensorFlow: it is quick to import.
 """
 
-import os
 import pathlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
+from components import atomic
 from components.errors import BitsumError
 from serving import protos
 from serving.status import Code, StatusError
@@ -70,21 +70,9 @@ def text(config: "ModelServerConfig") -> str:
 
 def write(path: pathlib.Path, config: "ModelServerConfig") -> None:
     """Write `config` to `path`, whole or not at all, and onto the disk before it returns. Raises: BitsumError."""
-    path = pathlib.Path(os.path.realpath(path))
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "w") as file:
-            file.write(f"{HEADING}\n{text(config)}")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        atomic.write(path, f"{HEADING}\n{text(config)}")
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise BitsumError(f"cannot write the model config file {path}: {error.strerror}") from error
 
 

@@ -7,6 +7,7 @@ import pathlib
 import socket
 from typing import Any
 
+from components import atomic
 from components.errors import BitsumError
 from components.settings import Serve
 from serving.base_path import on_disk_versions
@@ -120,9 +121,7 @@ def free_port(host: str) -> int:
 def write_ready_file(path: pathlib.Path, ready: Ready) -> None:
     """Write `ready` as JSON; the file appears whole. Raises: BitsumError."""
     content: dict[str, Any] = dataclasses.asdict(ready)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(content) + "\n")
-        os.replace(beside, path)
+        atomic.write(path, json.dumps(content) + "\n")
     except OSError as error:
         raise BitsumError(f"cannot write --ready_file {path}: {error.strerror}") from error

@@ -116,7 +116,7 @@ class RequestLog:
         self._thread.join(timeout)
 
     def counts(self) -> dict[str, int]:
-        """How many requests were logged, dropped (the disk was too slow), too_large, unreadable."""
+        """How many requests were logged (their file is whole), dropped (the disk was full or too slow), too_large, unreadable."""
         counts = dict.fromkeys(("logged", "dropped", "too_large", "unreadable"), 0)
         with self._lock:
             for (_, what), count in self._counts.items():
@@ -165,6 +165,7 @@ class RequestLog:
             self._rate, self._broken = 0.0, True
             for file in self._files.values():
                 file.discard()
+                self._count("", "dropped", file.records)
             self._files.clear()
             LOGGER.warning("request log %s: %s; no more requests are logged, serving goes on", self._folder, error.strerror or error)
 
@@ -181,11 +182,14 @@ class RequestLog:
             self._count("", "unreadable")
             return
         model = log.log_metadata.model_spec.name
-        file = self._files.get(model)
-        if file is None:
-            file = self._files[model] = LogFile(self._folder / folder_name(model))
-        file.add(log.SerializeToString())
-        self._count(model, "logged")
+        record, file = log.SerializeToString(), self._files.get(model)
+        try:
+            if file is None:
+                file = self._files[model] = LogFile(self._folder / folder_name(model))
+            file.add(record)
+        except OSError:
+            self._count("", "dropped")
+            raise
         if file.records >= self._limits.file_records or file.size >= self._limits.file_bytes:
             self._finish(model)
 
@@ -200,9 +204,9 @@ class RequestLog:
         log.log_metadata.timestamp_secs = item.seconds
         return log
 
-    def _count(self, model: str, what: str) -> None:
+    def _count(self, model: str, what: str, count: int = 1) -> None:
         with self._lock:
-            self._counts[model, what] += 1
+            self._counts[model, what] += count
 
     def _finish_due(self) -> None:
         due = time.monotonic() - self._limits.file_seconds
@@ -214,9 +218,11 @@ class RequestLog:
             self._finish(model)
 
     def _finish(self, model: str) -> None:
-        self._files[model].finish()
-        folder = self._files.pop(model).folder
-        whole = sorted(folder.glob(PATTERN))
+        file = self._files[model]
+        file.finish()
+        del self._files[model]
+        self._count(model, "logged", file.records)
+        whole = sorted(file.folder.glob(PATTERN))
         for path in whole[: max(0, len(whole) - self._limits.files)]:
             path.unlink(missing_ok=True)
 

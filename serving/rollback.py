@@ -5,9 +5,9 @@ That version is still loaded, so that one reload does it; the config file then s
 
 import argparse
 
-from components.errors import BitsumError, Refusal
+from components.errors import Refusal
 from components.printable import say
-from serving import rollout, target
+from serving import rollout
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
         BitsumError: the server or the config file cannot be used.
     """
     from serving import provenance
-    from serving.deployment import PREVIOUS, STABLE, Deployment, changed
+    from serving.deployment import PREVIOUS, STABLE, changed
 
-    with Deployment(args.server, args.model_name, args.config_file, target.credentials(args)) as deployment, deployment.locked():
+    with rollout.telling(args, "roll back") as deployment, deployment.locked():
         labels = deployment.labels()
         stable, previous = labels[STABLE], labels.get(PREVIOUS)
         if previous is None:
@@ -45,9 +45,8 @@ def run(args: argparse.Namespace) -> int:
                 "rollback",
                 f"version {previous} is damaged on disk: {damage[0]} ({len(damage)} in all); --force goes back to what is loaded of it",
             )
-        deployment.apply(changed(deployment.config(), args.model_name, {STABLE: previous, PREVIOUS: stable}))
-        served = deployment.served(STABLE)
-        if served != previous:
-            raise BitsumError(f"{args.server} answers for {STABLE} with version {served}, not {previous}")
+        before = deployment.config()
+        with deployment.changing(before):
+            deployment.apply(changed(before, args.model_name, {STABLE: previous, PREVIOUS: stable}))
     say(f"version {previous} is {STABLE}")
     return 0

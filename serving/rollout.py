@@ -8,16 +8,15 @@ goes wrong, the server gets the config back that it had, and stable never stops 
 import argparse
 import contextlib
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from components.errors import BitsumError, ConfigError, Refusal
+from components.errors import BitsumError, ConfigError, Refusal, reason
 from components.printable import say
 from serving import target
 
 if TYPE_CHECKING:
-    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
-
     from serving.deployment import Deployment
     from serving.provenance import Provenance
 
@@ -74,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.count < 1 or args.keep < 0 or not args.max_latency_ratio > 0 or not args.load_timeout > 0:
         raise ConfigError("--count must be at least 1, --keep not negative, --max_latency_ratio and --load_timeout more than 0")
-    from serving.deployment import STABLE, Deployment
+    from serving.deployment import STABLE
 
-    with Deployment(args.server, args.model_name, args.config_file, target.credentials(args)) as deployment:
+    with telling(args, "roll out") as deployment:
         stable = deployment.labels()[STABLE]
         candidate = _candidate(deployment, args.version)
         if args.plan:
@@ -85,11 +84,44 @@ def run(args: argparse.Namespace) -> int:
             # Again, since another rollout may just have ended.
             stable = deployment.labels()[STABLE]
             if candidate == stable:
-                say(f"version {stable} of {args.model_name} is stable already: nothing to do")
+                _mend(deployment, stable)
             else:
                 _roll_out(deployment, args, stable, candidate)
             _retain(deployment, args.keep)
     return 0
+
+
+@contextlib.contextmanager
+def telling(args: argparse.Namespace, doing: str) -> Iterator["Deployment"]:
+    """The deployment that the arguments name; how it stands is told where somebody ends the work, also by `bitsum rollback`.
+
+    Raises:
+        BitsumError: a file cannot be used, or no connection can be made; the text names it.
+        KeyboardInterrupt: the text says which version is stable.
+    """
+    from serving.deployment import Deployment
+
+    try:
+        with Deployment(args.server, args.model_name, args.config_file, target.credentials(args)) as deployment:
+            try:
+                yield deployment
+            except KeyboardInterrupt as interrupt:
+                raise type(interrupt)("; ".join(filter(None, (str(interrupt), deployment.state())))) from interrupt
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise BitsumError(f"cannot {doing} by {args.config_file}: {reason(error)}") from error
+
+
+def _mend(deployment: "Deployment", stable: int) -> None:
+    """The version is stable by the file; see that the server agrees."""
+    from serving.deployment import STABLE
+
+    if deployment.served(STABLE) == stable:
+        say(f"version {stable} of {deployment.model_name} is stable already: nothing to do")
+        return
+    deployment.apply(deployment.config())
+    say(f"version {stable} is {STABLE} again at {deployment.target}, as {deployment.config_file} has it")
 
 
 def _candidate(deployment: "Deployment", asked: int | None) -> int:
@@ -153,8 +185,11 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
     answering = deployment.served(STABLE)
     if answering != stable:
         say(f"note: {args.server} answers for {STABLE} with version {answering}, {args.config_file} has {stable}: the file counts")
-    before = deployment.config()
-    with _taken_back(deployment, before, stable):
+    before, labels = deployment.config(), deployment.labels()
+    if labels.pop(CANARY, None) is not None:
+        # A rollout that was killed left it.
+        before = changed(before, args.model_name, labels)
+    with _said(stable), deployment.changing(before):
         deployment.apply(changed(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))
         say(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s")
         deployment.apply(changed(before, args.model_name, {STABLE: stable, CANARY: candidate}))
@@ -162,36 +197,32 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
         for line in compared.lines():
             say(line)
         compared.check_answered()
-        reason = compared.complaint(args.max_latency_ratio)
-        if reason:
-            raise Refusal("rollout", f"version {candidate} stays back: {reason}")
+        complaint = compared.complaint(args.max_latency_ratio)
+        if complaint:
+            raise Refusal("rollout", f"version {candidate} stays back: {complaint}")
         deployment.apply(changed(before, args.model_name, {STABLE: candidate, PREVIOUS: stable}))
-        served = deployment.served(STABLE)
-        if served != candidate:
-            raise BitsumError(f"{deployment.target} answers for {STABLE} with version {served}, not {candidate}")
     say(f"version {candidate} is {STABLE}, {stable} is {PREVIOUS}: bitsum rollback goes back to it")
 
 
 @contextlib.contextmanager
-def _taken_back(deployment: "Deployment", before: "ModelServerConfig", stable: int) -> Iterator[None]:
-    """Gives the server `before` again when the context fails, however it fails."""
+def _said(stable: int) -> Iterator[None]:
+    """Says so where the candidate is refused."""
     try:
         yield
-    except BaseException as failure:
-        try:
-            deployment.apply(before)
-        except BitsumError as error:
-            raise BitsumError(f"{failure}; and the config could not be taken back: {error}") from failure
+    except Refusal:
         say(f"version {stable} stays stable")
         raise
 
 
 def _retain(deployment: "Deployment", keep: int) -> None:
-    """Delete what is superfluous, once the server serves it no more."""
+    """Delete what is superfluous, once the server serves it no more. A failure is a note: the rollout itself is done."""
     from serving import retention
 
-    in_use = set(deployment.labels().values())
-    gone = retention.superfluous(deployment.base_path(), keep, in_use)
-    retention.delete(deployment.base_path(), gone)
-    if gone:
-        say(f"deleted: version {', '.join(map(str, gone))} (--keep {keep})")
+    try:
+        base_path, in_use = deployment.base_path(), set(deployment.labels().values())
+        retention.sweep(base_path)
+        for version in retention.superfluous(base_path, keep, in_use):
+            retention.delete(base_path, version)
+            say(f"deleted: version {version} (--keep {keep})")
+    except (BitsumError, OSError) as error:
+        say(f"note: old versions are not deleted: {error}; the next rollout tries again", stream=sys.stderr)

@@ -238,7 +238,10 @@ def _ready_file(path: pathlib.Path | None) -> Iterator[Callable]:
     from serving.options import Ready, address, write_ready_file
 
     if path:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise BitsumError(f"cannot remove the --ready_file {path} of before: {error.strerror}") from error
 
     def announce(ready: Ready) -> None:
         if path:
@@ -250,4 +253,7 @@ def _ready_file(path: pathlib.Path | None) -> Iterator[Callable]:
         yield announce
     finally:
         if path:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                say(f"note: cannot remove --ready_file {path}: {error.strerror}", stream=sys.stderr)

@@ -1,11 +1,13 @@
 """The command line: quick because it imports nothing heavy, one line for every mistake, exit codes as documented."""
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from pipeline import cli
+from pipeline import cli, show_config
 
 _HEAVY = ("tensorflow", "tfx", "apache_beam", "numpy", "grpc", "ml_metadata")
 
@@ -46,6 +48,29 @@ def test_mistakes_get_one_line_and_their_exit_code(arguments, code, words, capsy
     assert said.out == ""
     assert said.err.startswith("bitsum: ") and said.err.count("\n") == 1
     assert words in said.err
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/some/file"), 1, "bitsum: cannot go on: Permission denied: /some/file\n"),
+        (RuntimeError("can't start new thread"), 1, "bitsum: cannot go on: can't start new thread\n"),
+        (KeyboardInterrupt(), 130, "bitsum: interrupted\n"),
+        (KeyboardInterrupt("version 3 is pushed to /served"), 130, "bitsum: interrupted: version 3 is pushed to /served\n"),
+        (signal.SIGTERM, 143, "bitsum: terminated\n"),
+    ],
+)
+def test_whatever_ends_a_command_is_one_line(failure, code, said, capsys, monkeypatch):
+    def run(args):
+        if isinstance(failure, signal.Signals):
+            os.kill(os.getpid(), failure)
+        raise failure
+
+    monkeypatch.setattr(show_config, "run", run)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(["config"]) == code
+    assert capsys.readouterr().err == said
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, capsys):

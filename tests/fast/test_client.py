@@ -2,15 +2,16 @@
 
 import logging
 import random
+import threading
 
 import grpc
 import pytest
 
 from components.transducer import COMPARISON, SUBTRACTION
-from serving import adding, asking, chunks, tensors
+from serving import adding, asking, chunks, protos, tensors
 from serving import client as module
 from serving.adding import CALL_BITS, groups
-from serving.client import BadResponse, InvalidNumber, InvalidRequest, ModelNotFound
+from serving.client import AdderClient, BadResponse, InvalidNumber, InvalidRequest, ModelNotFound, ServerUnavailable
 from tests.fast.in_memory import UNITS, Channel, Failure
 
 _MESSAGE_BYTES = 4 * 1024 * 1024
@@ -339,3 +340,16 @@ def test_both_clients_have_the_same_methods():
     public = [{name for name in dir(kind) if not name.startswith("_")} for kind in (module.AdderClient, AsyncAdderClient)]
     assert public[0] == public[1]
     assert adding.Adding is module.AdderClient.conversations is AsyncAdderClient.conversations
+
+
+def test_a_system_that_allows_no_more_threads_is_an_error_and_no_hang(monkeypatch):
+    """gRPC waits without end for a thread that it could not start: on a real channel, which nobody answers."""
+
+    def refused(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    with AdderClient("127.0.0.1:1", label="stable") as client:
+        monkeypatch.setattr(threading, "_start_new_thread", refused)
+        for _ in range(2):
+            with pytest.raises(ServerUnavailable, match="can't start new thread"):
+                client._begin(asking.Call("Predict", protos.load().predict.PredictRequest()))

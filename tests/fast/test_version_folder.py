@@ -92,32 +92,6 @@ def test_what_desktops_leave_behind_is_no_difference_and_a_fifo_is_one(model, tm
     assert "missing or damaged" in version_folder.problems(path)[0]
 
 
-_KILLED_PUSH = """
-import os, pathlib, signal, sys
-from components import version_folder
-calls = 0
-def dies(path, sync=version_folder._sync):
-    global calls
-    calls += 1
-    if calls == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    sync(path)
-version_folder._sync = dies
-version_folder.push(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), "identity", {})
-"""
-
-
-@pytest.mark.parametrize("call", [1, 3, 6])
-def test_push_that_is_killed_leaves_no_version_and_the_next_one_cleans_up(model, tmp_path, call):
-    base = tmp_path / "base"
-    killed = subprocess.run([sys.executable, "-c", _KILLED_PUSH, str(model), str(base), str(call)], cwd=os.getcwd())
-    assert killed.returncode == -9
-    assert version_folder.versions(base) == []
-    done = version_folder.push(model, base, "identity", {})
-    assert version_folder.versions(base) == [done.version]
-    assert not [name for name in os.listdir(base) if name.startswith(".pushing")]
-
-
 def test_two_pushers_at_once_make_two_versions(model, tmp_path):
     program = (
         "import pathlib, sys; from components import version_folder;"

@@ -1,15 +1,15 @@
 """Rollouts and rollbacks on a real server: what is served afterwards, and what the model config file says."""
 
 import contextlib
-import fcntl
 import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 
 from benchmarks import certified_model, swaps
-from components import version_folder
+from components import atomic, version_folder
 from serving import model_config
 from serving.client import AdderClient
 from serving.deployment import Deployment
@@ -243,8 +243,7 @@ def test_old_versions_go_but_none_with_a_label(deployed):
 
 
 def test_one_rollout_at_a_time(deployed):
-    with open(deployed.config_file.with_name(f".{deployed.config_file.name}.lock"), "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with atomic.lock(deployed.config_file.with_name(f".{deployed.config_file.name}.lock")):
         code, _, err = deployed.run("rollout")
 
     assert code == 1
@@ -266,17 +265,37 @@ def test_a_rollout_that_is_killed_leaves_stable_alone_and_the_next_one_goes_thro
     assert deployed.in_file() == ([first, third], {"stable": third, "previous": first})
 
 
-def test_an_interrupted_rollout_takes_its_config_back(deployed):
+@pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_an_interrupted_rollout_takes_its_config_back(deployed, number, code, said):
     first, second, _ = version_folder.versions(deployed.base)
     before = deployed.config_file.read_bytes()
     command = [*BITSUM, "rollout", str(second), "--count=100000", *deployed.options()]
     rollout = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: "canary" in deployed.in_file()[1])
-    rollout.send_signal(signal.SIGINT)
+    rollout.send_signal(number)
     _, err = rollout.communicate(timeout=60)
 
-    assert (rollout.returncode, err) == (130, "bitsum: interrupted\n")
+    assert (rollout.returncode, err) == (code, f"bitsum: {said}: version {first} is stable\n")
     assert deployed.config_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["rollout", "rollback"])
+def test_a_disk_that_takes_no_config_file_leaves_server_and_file_as_they_were(deployed, command):
+    first, second, _ = version_folder.versions(deployed.base)
+    assert deployed.run("rollout", second, "--count=5", "--max_latency_ratio=100")[0] == 0
+    before = deployed.config_file.read_bytes()
+
+    # A file of more than 0 bytes cannot be written.
+    program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from pipeline import cli; sys.exit(cli.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, command, *deployed.options()], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120
+    )
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"cannot write the model config file {deployed.config_file}: File too large" in done.stderr
+    assert (deployed.label("stable"), deployed.label("previous")) == (second, first)
+    assert deployed.config_file.read_bytes() == before
+    assert [path.name for path in deployed.config_file.parent.iterdir() if path.name.startswith(".")] == []
 
 
 def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed):
