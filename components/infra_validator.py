@@ -165,8 +165,11 @@ def qualify(model: pathlib.Path, knobs: settings.Infra, folder: pathlib.Path) ->
     """
     base = folder / "activations"
     activation_sweep.write(base, [saved_weights.read(model).units])
-    with model_server.serving(knobs.serve_command, _ACTIVATIONS, base, folder / "qualify.log", knobs.start_timeout) as server:
-        found = model_server.probe(knobs.qualify_command, server.target, ["--model_name", _ACTIVATIONS], knobs.qualify_timeout)
+    try:
+        with model_server.serving(knobs.serve_command, _ACTIVATIONS, base, folder / "qualify.log", knobs.start_timeout) as server:
+            found = model_server.probe(knobs.qualify_command, server.target, ["--model_name", _ACTIVATIONS], knobs.qualify_timeout)
+    except ModelError as error:
+        raise BitsumError(f"the model that measures the server's activations is not served: {error}") from error
     shutil.rmtree(base)
     report("infra-validate", activations=found["evaluated"], qualified=int(found["qualified"]))
     return found

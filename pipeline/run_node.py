@@ -35,7 +35,7 @@ _RUN_ID = re.compile(r"[\w.:+-]{1,200}")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum node`."""
-    parser.add_argument("node", nargs="?", metavar="NODE", help=f"id of the node, or {CHECK}: may the run push, or {VERDICT}: what its gates said")
+    parser.add_argument("node", nargs="?", metavar="NODE", help=f"id of a node; {CHECK}: may the run push; {VERDICT}: what its gates said")
     parser.add_argument("--run-id", metavar="ID", help="the run that the node is part of; letters, digits and any of _ . : + -")
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
     parser.add_argument("--list", action="store_true", help="print the nodes, each with those that have to be done before it")

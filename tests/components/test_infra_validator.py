@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import socket
 import sys
+import types
 
 import grpc
 import pytest
@@ -16,7 +17,7 @@ from tfx.types import standard_artifacts
 
 from components import addition, infra_validator, settings, tf_examples, warmup
 from components.artifacts import Certificate
-from components.errors import BitsumError, Refusal
+from components.errors import BitsumError, ModelError, Refusal
 from tests.serving import adder_model
 
 SCALAR = tf.TensorSpec([], tf.float32)
@@ -218,6 +219,18 @@ def test_a_program_that_fails_is_no_fault_of_the_model(tmp_path, examples, knobs
     server = {"serve_command": _python(_SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)")}
     error = _fails(tmp_path, examples, **{**server, **knobs})
     assert error.exit_code == 1 and told in str(error)
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGSEGV)"])
+def test_what_happens_to_the_model_that_measures_the_activations_is_no_fault_of_the_candidate(tmp_path, monkeypatch, end):
+    monkeypatch.setattr(infra_validator.saved_weights, "read", lambda model: types.SimpleNamespace(units=7))
+    monkeypatch.setattr(infra_validator.activation_sweep, "write", lambda base, units: base.mkdir())
+    knobs = settings.Infra(
+        serve_command=_python(_SERVER, starts=str(tmp_path / "starts"), end=end), qualify_command=_python("import sys; sys.exit('away')")
+    )
+    with pytest.raises(BitsumError) as caught:
+        infra_validator.qualify(tmp_path, knobs, tmp_path)
+    assert caught.value.exit_code == 1 and not isinstance(caught.value, ModelError)
 
 
 def test_a_port_that_is_taken_is_no_fault_of_the_model(tmp_path, examples):
