@@ -41,6 +41,8 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 # about 2 seconds, in which a server that restarts quickly is back.
 ATTEMPTS = 5
 _BACKOFF = {"initialBackoff": "0.15s", "maxBackoff": "2s", "backoffMultiplier": 2}
+# Of connections that could start no thread: a channel that is closed, or collected as garbage, waits for that thread without end.
+_NEVER_CLOSED: list[Any] = []
 
 
 class Target:
@@ -196,6 +198,7 @@ class Connection(Target):
                 return _UnderWay(self, call)
         except RuntimeError as error:
             self._threadless = str(error)
+            _NEVER_CLOSED.append(self._methods)
         raise ServerUnavailable(f"cannot ask {self.target}: {self._threadless}: the system allows no more", "UNAVAILABLE")
 
     def _call(self, call: Call) -> Answer:
