@@ -30,8 +30,8 @@ def put(folder, split, records):
 
 
 def joined(folders, output, split="train", shards=2):
-    with beam.Pipeline(options=PipelineOptions(BEAM)) as pipeline:
-        _ = pipeline | window.WriteWindow([str(folder) for folder in folders], split, str(output), shards, str(output / ".writing-test"))
+    with scratch.folder(str(output)) as beside, beam.Pipeline(options=PipelineOptions(BEAM)) as pipeline:
+        _ = pipeline | window.WriteWindow([str(folder) for folder in folders], split, str(output), shards, beside)
     return [raw for path in sorted((output / f"Split-{split}").iterdir()) for raw in read_records(str(path))]
 
 
