@@ -10,7 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
-from components import examples, sampling, window
+from components import examples, sampling, scratch, window
 from components.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, from_bits, sum_bits, to_bits
 from components.settings import Data
 from components.tf_examples import parse, read_records, serialize, write_records
@@ -30,8 +30,8 @@ def put(folder, split, records):
 
 
 def joined(folders, output, split="train", shards=2):
-    with beam.Pipeline(options=PipelineOptions(BEAM)) as pipeline:
-        _ = pipeline | window.WriteWindow([str(folder) for folder in folders], split, str(output), shards, str(output / ".writing-test"))
+    with scratch.folder(str(output)) as beside, beam.Pipeline(options=PipelineOptions(BEAM)) as pipeline:
+        _ = pipeline | window.WriteWindow([str(folder) for folder in folders], split, str(output), shards, beside)
     return [raw for path in sorted((output / f"Split-{split}").iterdir()) for raw in read_records(str(path))]
 
 

@@ -22,6 +22,8 @@ from components.errors import Terminated
 ERRORS = ("EIO", "ENOSPC", "EACCES", "EMFILE", "EINTR")
 SIGNALS = ("SIGINT", "SIGTERM")
 KILL = "SIGKILL"
+# Operations that are not on files.
+OTHERS = ("call", "store")
 
 _CALLS = (
     "open", "close", "read", "write", "pread", "pwrite", "fsync", "rename", "replace", "stat", "lstat", "fstat", "mkdir", "unlink", "remove",
@@ -75,7 +77,10 @@ class Injector:
         """Make `call`, or let it go wrong; `error` makes the exception for the kind of the fault."""
         self.names.append(name)
         fault, number = self.fault, len(self.names)
-        if fault is None or number < fault.number or (number > fault.number and not fault.lasting):
+        if fault is None or number < fault.number:
+            return call()
+        # A disk that fails, or a network, goes on failing; the other one does not.
+        if number > fault.number and not (fault.lasting and (name in OTHERS) == (self.names[fault.number - 1] in OTHERS)):
             return call()
         if fault.kind == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -114,7 +119,7 @@ class Injector:
 
     def _call(self, name: str, call: Callable, *args: Any, **named: Any) -> Any:
         def error(kind: str) -> OSError:
-            number = getattr(errno, kind, errno.EIO)
+            number = getattr(errno, kind)
             # As the system has it: what is done with a descriptor names no file.
             return OSError(number, os.strerror(number), *[os.fspath(arg) for arg in args[:1] if isinstance(arg, (str, os.PathLike))])
 
@@ -129,7 +134,7 @@ class Injector:
 
 
 def _plain_error(kind: str) -> OSError:
-    number = getattr(errno, kind, errno.EIO)
+    number = getattr(errno, kind)
     return OSError(number, os.strerror(number))
 
 

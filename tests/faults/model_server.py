@@ -80,4 +80,4 @@ def in_file(path):
 def _lost(kind):
     if kind == "NO_THREAD":
         return RuntimeError("can't start new thread")
-    return in_memory.Failure(getattr(grpc.StatusCode, kind, grpc.StatusCode.UNAVAILABLE), "the call is lost")
+    return in_memory.Failure(getattr(grpc.StatusCode, kind), "the call is lost")

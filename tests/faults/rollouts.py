@@ -71,6 +71,8 @@ class Rollout(Scenario):
         return {"versions": sorted({self.before, self.after}), "labels": {"stable": self.after, "previous": self.before}}
 
     def _tells(self, err, served, written):
+        if "cannot be read" in err:
+            return f"answers for stable with version {served}" in err
         if served == written:
             return f"version {served} is stable" in err or f"has version {written} as stable" in err
         return f"has version {written} as stable" in err and "brings both in step" in err and (
