@@ -66,7 +66,7 @@ def test_the_prover_asks_a_wrong_model_by_the_name_that_it_has(number, tmp_path)
     for name, value in certified.arrays(certified.weights()).items():
         getattr(cell, name).assign(value)
     export.save(cell, str(tmp_path / "model"), task=SUBTRACTION, form=number)
-    found = prover.prove(str(tmp_path / "model"), Proof(search_seconds=0), SUBTRACTION.name)
+    found = prover.prove(str(tmp_path / "model"), Proof(search_seconds=10.0), SUBTRACTION.name)
     assert found.reason.startswith("wrong: it answers "), found.reason
 
 
