@@ -8,9 +8,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from components import export, export_format, prover, signatures, warmup
 from components.addition import to_bits
+from components.gru import GRU
 from components.settings import Proof
 from components.transducer import ADDITION, COMPARISON, SUBTRACTION
-from tests.fast import hand_made
+from tests.fast import certified, hand_made
 
 CELLS = {ADDITION: hand_made.adder, SUBTRACTION: hand_made.subtractor, COMPARISON: hand_made.comparer}
 NUMBERS = (export_format.FIRST, export_format.LATEST)
@@ -61,8 +62,11 @@ def test_warmup_requests_are_for_the_signatures_that_the_model_has(model, tmp_pa
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_prover_asks_a_wrong_model_by_the_name_that_it_has(number, tmp_path):
     """A cell that adds, as one for subtraction."""
-    export.save(hand_made.adder(), str(tmp_path / "model"), task=SUBTRACTION, form=number)
-    found = prover.prove(str(tmp_path / "model"), Proof(search_seconds=0), SUBTRACTION.name)
+    cell = GRU(certified.weights().units)
+    for name, value in certified.arrays(certified.weights()).items():
+        getattr(cell, name).assign(value)
+    export.save(cell, str(tmp_path / "model"), task=SUBTRACTION, form=number)
+    found = prover.prove(str(tmp_path / "model"), Proof(search_seconds=10.0), SUBTRACTION.name)
     assert found.reason.startswith("wrong: it answers "), found.reason
 
 
