@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not (config.root / home.MARKER).exists():
         raise BitsumError(f"pipeline.root = {config.root} is no folder of bitsum's: nothing was removed")
+    # First, since the lock of a copy still names the run that works in the original.
+    relocation.settle_alone(config, say)
     with root_lock.held(config, "bitsum gc --delete", say):
         relocation.settle(config, say)
         _collect(config, args)

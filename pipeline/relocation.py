@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from components import atomic
 from components.errors import BitsumError
 from components.printable import say
+from pipeline import root_lock
 from pipeline.home import MARKER
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def settle(config: "Config", tell: Callable[[str], None]) -> None:
     if change.before:
         _rewrite(config, change)
     write(config.root, change)
+    if change.is_copy:
+        root_lock.forget(config.root)
     if change.before:
         word = "is a copy of" if change.is_copy else "was moved here from"
         tell(f"pipeline.root = {config.root} {word} {change.before}: its metadata name the files here from now on")

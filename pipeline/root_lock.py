@@ -56,6 +56,14 @@ def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = 
         yield
 
 
+def forget(root: pathlib.Path) -> None:
+    """Remove what the original of a copied root had written down of its lock: nobody works in the copy."""
+    with contextlib.suppress(OSError):
+        (root / TURN).unlink(missing_ok=True)
+        for path in (root / _HOLDERS).glob("*.json"):
+            path.unlink(missing_ok=True)
+
+
 def _take(file: TextIO, root: pathlib.Path, say: Callable[[str], None], shared: bool) -> str:
     """Take the lock if it is free; who has it otherwise, in words."""
     turn = None if shared else _Turn.read(root / TURN)

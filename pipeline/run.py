@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     with quiet.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
         progress.line(f"bitsum run {run_id}, log {log}")
         try:
+            # First, since the lock of a copy still names the run that works in the original.
+            relocation.settle_alone(config, progress.line)
             with root_lock.held(config, f"bitsum run {run_id}", progress.line):
                 relocation.settle(config, progress.line)
                 if not args.allow_older:

@@ -184,8 +184,7 @@ def test_every_command_that_opens_a_root_does_so_where_it_is(root, command, capf
     now = root.rename(root.with_name("moved"))
     with open(now / home.MARKER) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if command != ["gc", "--delete"]:
-            _give_up_at_once(command, now, capfd)
+        _give_up_at_once(command, now, capfd)
     cli.main([*command, *_options(now)])
     out, err = capfd.readouterr()
     told = f"pipeline.root = {now} was moved here from {root}: "
@@ -211,6 +210,16 @@ def test_a_node_does_not_wait_for_the_turn_that_its_own_run_has(root, capfd):
     assert cli.main(["node", "verdict", "--run-id", "monday", *_options(now)]) == 0
     out = capfd.readouterr().out
     assert "was moved here from" in out and f"{now}/serving/bitsum/7" in out
+
+
+def test_a_copy_waits_for_no_run_that_works_in_the_original(root, capfd):
+    (root / root_lock.TURN).parent.mkdir()
+    (root / root_lock.TURN).write_text(json.dumps({"airflow": "a", "dag": "d", "run": "r"}))
+    now = pathlib.Path(shutil.copytree(root, root.with_name("copy")))
+    assert cli.main(["gc", "--delete", *_options(now, "pipeline.lock_timeout=1")]) == 0
+    assert "is a copy of" in capfd.readouterr().out
+    assert (root / root_lock.TURN).exists() and not (now / root_lock.TURN).exists()
+    assert cli.main(["gc", "--delete", *_options(root, "pipeline.lock_timeout=1")]) == 1
 
 
 class Run:
