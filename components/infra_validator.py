@@ -68,7 +68,7 @@ def InfraValidator(
         code: hash of the code, so that the cache knows of changes.
 
     Raises:
-        Refusal: the server crashed twice.
+        Refusal: the server crashed twice, or its activations are not those that the proof allows.
         BitsumError, OSError: a program, the disk, the time: it says nothing of the model.
     """
     knobs = settings.Infra(**json.loads(infra))
@@ -84,6 +84,7 @@ def InfraValidator(
         findings = validate(stamped, files, knobs, model_name, task, folder / "server.log")
         if certificate.proven:
             findings["kernels"] = qualify(stamped, knobs, folder)
+            check_kernels(findings)
         reason = complaint(findings)
     except ModelError as error:
         findings, reason = {}, str(error)
@@ -190,9 +191,14 @@ def complaint(findings: dict[str, Any]) -> str:
             )
         if found["errors"] or not 0 < found["asked"] == found["right"]:
             return f"the server answered {found['right']} of {found['asked']} questions of split {split}; errors: {found['errors']}"
-    if not findings.get("kernels", {"qualified": True})["qualified"]:
-        return f"the {findings['server']} server's activations are not those that the proof allows: {findings['kernels']['reason']}"
     return ""
+
+
+def check_kernels(findings: dict[str, Any]) -> None:
+    """Raise Refusal if the server's activations are outside of the proof: it says nothing of the model, so no cache keeps it."""
+    if not findings["kernels"]["qualified"]:
+        told = f"the {findings['server']} server's activations are not those that the proof allows: {findings['kernels']['reason']}"
+        raise Refusal(GATE, f"{told}; the next run looks again")
 
 
 def _parent_made(file: pathlib.Path) -> pathlib.Path:

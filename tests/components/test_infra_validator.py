@@ -265,3 +265,12 @@ def test_an_answer_that_does_not_come_is_the_models_fault_only_where_the_server_
     else:
         error = _fails(tmp_path, examples, **knobs)
         assert error.exit_code == 1 and code in str(error)
+
+
+def test_a_server_whose_activations_are_outside_of_the_proof_is_refused_and_the_next_run_looks_again():
+    findings = {"server": "embedded", "kernels": {"qualified": True, "reason": ""}}
+    infra_validator.check_kernels(findings)
+    findings["kernels"] = {"qualified": False, "reason": "tanh is off by 2^-10"}
+    # Raised, and not a blessing: TensorFlow Extended caches what a step puts out, and nothing of one that raises.
+    with pytest.raises(Refusal, match="embedded server's activations .* tanh is off by 2.-10; the next run looks again"):
+        infra_validator.check_kernels(findings)
