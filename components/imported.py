@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from components import arithmetic, sampling, span_folders
 from components.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, abbreviated, from_bits, to_bits
@@ -104,6 +105,8 @@ def _tfrecord_rows(path: pathlib.Path, name: str) -> Iterator[_Row | Offender | 
             yield _Row((name, number), tuple(map(from_bits, bits)), max(map(len, bits)), raw) if bits else raw
     except CorruptFile as error:
         yield Offender(name, 0, f"corrupt file: unreadable after {number} records: {error}", "")
+    except (OSError, tf.errors.OpError) as error:
+        raise BitsumError(f"cannot read {path}: {' '.join(str(error).split())}; was the span changed just now? Run it again") from error
 
 
 def _bits(raw: bytes) -> list[list[int]] | None:

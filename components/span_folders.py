@@ -11,6 +11,7 @@ import hashlib
 import pathlib
 import re
 
+from components import atomic
 from components.errors import BitsumError
 from components.settings import EPOCH
 
@@ -41,7 +42,10 @@ def folder_of(source: str, span: int) -> pathlib.Path:
     top = pathlib.Path(source).expanduser().resolve()
     if not top.is_dir():
         raise BitsumError(f"spans.source = {source!r} is no folder: make it, with a folder span-{span} in it")
-    folders = {entry: span_of(entry.name) for entry in sorted(top.iterdir()) if entry.is_dir() and span_of(entry.name) is not None}
+    try:
+        folders = {entry: span_of(entry.name) for entry in sorted(top.iterdir()) if entry.is_dir() and span_of(entry.name) is not None}
+    except OSError as error:
+        raise BitsumError(f"cannot read spans.source = {source!r}: {error.strerror}") from error
     found = [folder for folder, number in folders.items() if number == span]
     if len(found) > 1:
         raise BitsumError(f"{found[0].name} and {found[1].name} in {top} are both span {span}: remove one of them")
@@ -56,9 +60,12 @@ def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
     """The files of a span, sorted.
 
     Raises:
-        BitsumError: there are none, or something is a link that leads to no file.
+        BitsumError: there are none, something is a link that leads to no file, or a folder cannot be read.
     """
-    entries = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path.relative_to(folder))]
+    try:
+        entries = [path for path in atomic.tree(folder) if not _is_hidden(path.relative_to(folder))]
+    except OSError as error:
+        raise BitsumError(f"cannot read {error.filename or folder}: {error.strerror}; run the span again") from error
     for path in entries:
         # It would be passed over in silence, and with it what somebody meant to be read.
         if path.is_symlink() and not path.is_file():

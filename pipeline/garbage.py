@@ -8,7 +8,7 @@ outside of the artifacts' folder, the served versions above all, is never touche
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -64,10 +64,14 @@ def orphans(known: Ancestry, folder: pathlib.Path) -> list[Garbage]:
     """Folders that an execution left which failed or was killed.
 
     A folder whose execution the store does not know, or that is older than it, may belong to another store: it stays.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
     recorded_paths = {pathlib.Path(artifact.uri) for artifact in known.artifacts.values()}
     found = []
-    for path in sorted([*folder.glob("*/*/*"), *folder.glob(f"*/{_SYSTEM}/*/*")]):
+    outputs = _entries(_entries(_entries([folder])))
+    for path in sorted([*outputs, *_entries(path for path in outputs if path.parent.name == _SYSTEM)]):
         node = path.relative_to(folder).parts[0]
         execution = known.executions.get(int(path.name)) if path.name.isdecimal() and path.is_dir() else None
         if execution is None or execution.last_known_state not in _ENDED_BADLY:
@@ -142,6 +146,11 @@ def _served_models(known: Ancestry, served: Collection[int]) -> Iterator[int]:
         is_there = pushed_to and pathlib.Path(pushed_to).exists()
         if made_by is not None and (is_there or artifact.custom_properties[recorded.VERSION].string_value in wanted):
             yield from (link.artifact for link in known.inputs(made_by) if known.kind(link.artifact) in ("Model", "InfraBlessing"))
+
+
+def _entries(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """What is in the folders. Unlike pathlib's glob, one that cannot be read is an error and not left out."""
+    return [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
 
 
 def _whence(known: Ancestry, artifact: int) -> str:

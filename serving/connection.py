@@ -4,6 +4,7 @@ Knows nothing of addition: `serving.client` builds on it. What is asked stands i
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
@@ -41,8 +42,6 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 # about 2 seconds, in which a server that restarts quickly is back.
 ATTEMPTS = 5
 _BACKOFF = {"initialBackoff": "0.15s", "maxBackoff": "2s", "backoffMultiplier": 2}
-# Of connections that could start no thread: a channel that is closed, or collected as garbage, waits for that thread without end.
-_NEVER_CLOSED: list[Any] = []
 
 
 class Target:
@@ -123,12 +122,10 @@ class Connection(Target):
     def __init__(self, target: str, model_name: str, **options: Any):
         super().__init__(target, model_name, **options)
         self._methods = self._open()
-        self._threadless = ""
 
     def close(self) -> None:
         """Close the channel, unless it was passed in."""
-        # Closing would wait without end for the thread that could not be started.
-        if self._own_channel is not None and not self._threadless:
+        if self._own_channel is not None:
             self._own_channel.close()
 
     def predict(
@@ -192,14 +189,14 @@ class Connection(Target):
             conversation.close()
 
     def _begin(self, call: Call) -> "_UnderWay":
-        """Raises: ServerUnavailable, where no thread can be started; then for ever, since gRPC would wait for it without end."""
+        """Raises: ServerUnavailable, where no thread can be started: gRPC needs one, and would wait for it without end."""
         try:
-            if not self._threadless:
-                return _UnderWay(self, call)
+            trial = threading.Thread(target=int)
+            trial.start()
         except RuntimeError as error:
-            self._threadless = str(error)
-            _NEVER_CLOSED.append(self._methods)
-        raise ServerUnavailable(f"cannot ask {self.target}: {self._threadless}: the system allows no more", "UNAVAILABLE")
+            raise ServerUnavailable(f"cannot ask {self.target}: {error}: the system allows no more", "UNAVAILABLE") from error
+        trial.join()
+        return _UnderWay(self, call)
 
     def _call(self, call: Call) -> Answer:
         start = time.perf_counter()

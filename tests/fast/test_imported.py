@@ -135,3 +135,13 @@ def test_a_damaged_file_and_a_strange_one_are_named(tmp_path):
 def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(BitsumError, match="the span is empty"):
         imported.read(tmp_path, DATA)
+
+
+def test_a_record_file_that_the_disk_does_not_give_is_no_fault_of_the_span(tmp_path, monkeypatch):
+    def fails(path):
+        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+
+    monkeypatch.setattr(imported, "read_records", fails)
+    (tmp_path / "a.tfrecord").touch()
+    with pytest.raises(BitsumError, match=f"cannot read {tmp_path}/a.tfrecord: .*Permission denied"):
+        imported.read(tmp_path, DATA)

@@ -1,6 +1,7 @@
 """Folders of spans: names, what is not there, what is empty, and a fingerprint that follows the content alone."""
 
 import datetime
+import os
 
 import pytest
 
@@ -60,6 +61,22 @@ def test_the_fingerprint_is_of_names_and_contents(tmp_path):
     file.write_text("1,2\n")
     file.rename(tmp_path / "day" / "other.csv")
     assert span_folders.fingerprint(tmp_path) != first
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_its_files_are_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day" / "pairs.csv").touch()
+    (tmp_path / "pairs.csv").touch()
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("day"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(BitsumError, match=f"cannot read {tmp_path}/day: Permission denied"):
+        span_folders.files_of(tmp_path)
 
 
 def test_a_date_is_a_span_and_prints_as_its_number(tmp_path):
