@@ -96,7 +96,7 @@ def _span(executions: list[mlmd.Execution], outputs: list[Output]) -> int:
 def _refusals(known: Ancestry, executions: list[mlmd.Execution]) -> dict[str, str]:
     """Why the gates refused that raise when they do."""
     return {
-        _GATES[known.node_of[execution.id]]: execution.custom_properties[recorded.REFUSED_BECAUSE].string_value
+        _GATES.get(known.node_of[execution.id], known.node_of[execution.id]): execution.custom_properties[recorded.REFUSED_BECAUSE].string_value
         for execution in executions
         if _refused(execution)
     }

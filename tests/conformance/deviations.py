@@ -75,7 +75,7 @@ DEVIATIONS: dict[tuple[str, str], Deviation] = {
     ("6_hot_swap", "hot_swap_slow_copy_states"): Deviation(_COMPLETED, r"got \[\[2, 'END', 0, ''\], \[3, 'AVAILABLE', 0, ''\]\]$"),
     ("1_basic", "sigterm"): Deviation(_DRAINS, "got 0$"),
     ("7_warmup", "warmup_bad_proto"): Deviation(_BROKEN_TEXT, r"got .*\[2, 'END', 3, .Failed to parse warmup record"),
-    **{("9_startup", name): Deviation(_ONE_LINE, rf"got \([12], .bitsum: {text}") for name, text in _LAST_WORDS.items()},
+    **{("9_startup", name): Deviation(_ONE_LINE, rf"got \([123], .bitsum: {text}") for name, text in _LAST_WORDS.items()},
     ("9_startup", "start_relative_base"): Deviation(_RELATIVE, r"got \(None, "),
     ("9_startup", "start_unknown_flag"): Deviation(_UNKNOWN_FLAG, r"got \(2, None\)$"),
     ("9_startup", "sigterm_during_call"): Deviation(_DRAINS, r"got \(0, 'OK'\)"),

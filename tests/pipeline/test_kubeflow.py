@@ -117,7 +117,7 @@ def test_a_volume_for_the_push(compiled):
     [
         (["--image", IMAGE, "--set", "pipeline.name=My_Sums"], 2, "pipeline.name = 'My_Sums'"),
         (["--image", IMAGE, "--output", "{folder}/none/kubeflow.yaml"], 1, "No such file or directory"),
-        (["--image", IMAGE, "--output", "{folder}"], 1, "Is a directory"),
+        (["--image", IMAGE, "--output", "{folder}"], 1, "is not a regular file"),
     ],
 )
 def test_refused(options, code, words, tmp_path, capfd):
