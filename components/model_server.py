@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -130,13 +131,15 @@ def start(
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a server: asked first, so that it finishes the calls under way."""
+    """End a server: asked first, so that it finishes the calls under way; then what its program may have started and left."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout: float) -> dict[str, Any]:
@@ -169,11 +172,19 @@ def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if ready_file.exists():
-            return json.loads(ready_file.read_text())
+            return _ready(ready_file)
         if process.poll() is not None:
             raise _failure(process.returncode, log)
         time.sleep(_POLL_SECONDS)
     raise ServerFailed(f"the model server had no version available within {timeout:g} s: {_last_line(log.read_text(errors='replace'))}")
+
+
+def _ready(ready_file: pathlib.Path) -> dict[str, Any]:
+    try:
+        told = json.loads(ready_file.read_text())
+        return {"host": str(told["host"]), "port": int(told["port"]), "server": str(told["server"]), "version": int(told["version"])}
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ServerFailed(f"the model server wrote a ready file {ready_file} that cannot be read: {error}") from error
 
 
 def _failure(returncode: int, log: pathlib.Path) -> BitsumError:

@@ -9,6 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from components import regular_files
 from components.progress import warn
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _raise(error: OSError) -> None:
 
 
 def _fingerprint(path: str) -> list[int | str]:
-    with open(path, "rb") as file:
+    with regular_files.opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size >= _HASHED_BELOW:
             return [size, ""]

@@ -6,6 +6,7 @@ needs no metadata store; a trainer writes the ancestors beside the model. Going 
 """
 
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -62,9 +63,18 @@ def check(destination: pathlib.Path, span: int, identity: str, weights: str) -> 
 
 
 def _newest(destination: pathlib.Path) -> tuple[int, dict[str, Any]]:
-    """The number of the newest version and its manifest; (0, {}) where there is none."""
+    """The number of the newest version and its manifest; (0, {}) where there is none, {} where it was not pushed by a pipeline.
+
+    Raises:
+        Refusal: its manifest is damaged.
+    """
     newest = max(version_folder.versions(destination), default=0)
-    return newest, version_folder.manifest(destination / str(newest))
+    manifest = version_folder.manifest(destination / str(newest))
+    path = destination / str(newest) / version_folder.MANIFEST
+    if not manifest and os.path.lexists(path):
+        told = f"{path} is damaged: whether version {newest} is newer cannot be seen"
+        raise Refusal(GATE, f"{told}; nothing was pushed: {OPTION} pushes it all the same")
+    return newest, manifest
 
 
 def _span(manifest: dict[str, Any]) -> int:

@@ -14,12 +14,11 @@ import json
 import os
 import pathlib
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from components import atomic, model_files
+from components import atomic, model_files, regular_files
 from components.errors import BitsumError, reason
 
 MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
@@ -81,19 +80,33 @@ def versions(base: pathlib.Path) -> list[int]:
 
 
 def manifest(version: pathlib.Path) -> dict[str, Any]:
-    """The manifest of the version in that folder; empty where there is none.
+    """The manifest of the version in that folder; empty where there is none, or a damaged one.
 
     Raises:
         BitsumError: the disk does not give it: what that is, is unknown.
     """
     try:
-        # A FIFO would never be read to its end.
-        content = json.loads((version / MANIFEST).read_text()) if stat.S_ISREG(os.stat(version / MANIFEST).st_mode) else None
+        content = regular_files.read_json(version / MANIFEST)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            # A FIFO or a folder.
+            return {}
         raise BitsumError(f"cannot read {version / MANIFEST}: {error.strerror}") from error
-    return content if isinstance(content, dict) else {}
+    return content if _is_manifest(content) else {}
+
+
+def _is_manifest(content: Any) -> bool:
+    """Whether what readers of a manifest rely on has the types that a push writes."""
+    if not isinstance(content, dict) or not isinstance(origin := content.get("origin", {}), dict):
+        return False
+    span, ancestors = origin.get("span", 0), origin.get("ancestors", [])
+    texts = [content.get("identity", ""), *(origin.get(name, "") for name in ("task", "run"))]
+    return (
+        type(span) is int and span >= 0
+        and isinstance(ancestors, list) and all(isinstance(value, str) for value in (*texts, *ancestors))
+    )  # fmt: skip
 
 
 def problems(version: pathlib.Path) -> list[str]:

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from components import atomic
+from components import atomic, regular_files
 from components.errors import BitsumError
 from components.printable import say
 from pipeline import root_lock
@@ -123,6 +123,9 @@ def find_change(config: "Config") -> Change | None:
     recorded = read(config.root)
     try:
         before = recorded.path if recorded else _path_in_metadata(config)
+        if before == str(config.root):
+            # Metadata that were put back from before the root was moved, or from its original.
+            before = _former_path_in_metadata(config, recorded) or before
     except sqlite3.Error:
         # Whoever opens the store tells what is wrong with it.
         return None
@@ -138,15 +141,19 @@ def find_change(config: "Config") -> Change | None:
         ) from error
     if os.path.samestat(there, os.stat(config.root)):
         return None if recorded else Change(None, "")
-    return Change(recorded, before, is_copy=_is_original(pathlib.Path(before), recorded))
+    is_former = recorded is not None and before in recorded.former
+    return Change(recorded, before, is_copy=is_former or _is_original(pathlib.Path(before), recorded))
 
 
 def read(root: pathlib.Path) -> Root | None:
     """What root.json of a root holds; None where there is none. Raises: BitsumError, it cannot be read."""
     path = root / FILE
     try:
-        content = json.loads(path.read_text())
-        return Root(str(content["id"]), str(content["path"]), tuple(map(str, content["former"])))
+        content = regular_files.read_json(path)
+        found = Root(content["id"], content["path"], tuple(content["former"]))
+        if not isinstance(found.id, str) or not all(isinstance(place, str) and _is_folder(place) for place in (found.path, *found.former)):
+            raise ValueError("not an id and absolute paths")
+        return found
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -282,14 +289,32 @@ def _path_in_metadata(config: "Config") -> str:
     return found["root"] if found else ""
 
 
+def _former_path_in_metadata(config: "Config", recorded: Root | None) -> str:
+    """A path at which the root was before, and that its own store still names; empty where none does."""
+    path = config.root / "metadata.sqlite"
+    if recorded is None or config.metadata.backend != "sqlite" or config.metadata.path or not path.exists():
+        return ""
+    return next((place for place in recorded.former if place != recorded.path and _holds(path, place, "Artifact", "uri")), "")
+
+
+def _holds(path: pathlib.Path, root: str, table: str, column: str) -> bool:
+    """Whether a column of a SQLite file of ML Metadata's has anything below `root`."""
+    with contextlib.closing(_open(path, 0.0)) as database:
+        if (table, column) not in _columns(database):
+            return False
+        query = f"SELECT 1 FROM {table} WHERE {_BELOW.format(column, 'root')} LIMIT 1"
+        return database.execute(query, {"root": root}).fetchone() is not None
+
+
+def _is_folder(path: str) -> bool:
+    """Whether a root can have been there: an absolute path, and not the top of everything."""
+    return path.startswith("/") and path.strip("/") != ""
+
+
 def _names(path: pathlib.Path, root: str) -> bool:
     """Whether anything in a SQLite file of ML Metadata's is below `root`."""
     try:
-        with contextlib.closing(_open(path, _SQLITE_SECONDS)) as database:
-            return any(
-                database.execute(f"SELECT 1 FROM {table} WHERE {_BELOW.format(column, 'root')} LIMIT 1", {"root": root}).fetchone()
-                for table, column in _columns(database)
-            )
+        return any(_holds(path, root, table, column) for table, column in _COLUMNS)
     except sqlite3.Error as error:
         raise BitsumError(f"cannot use the metadata store {path}: {error}") from error
 

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from components import atomic
+from components import atomic, regular_files
 from components.errors import BitsumError
 from pipeline import home, processes, waiting
 from pipeline.config import Config
@@ -98,13 +98,13 @@ class _Turn:
     def read(cls, path: pathlib.Path) -> "_Turn | None":
         """None where nobody has it. Raises: BitsumError, the file does not say who."""
         try:
-            text, changed = path.read_bytes().decode(errors="replace"), path.stat().st_mtime
+            text, changed = regular_files.read(path).decode(errors="replace"), path.stat().st_mtime
         except FileNotFoundError:
             return None
         try:
             told = json.loads(text)
             return cls(path, text, told["airflow"], told["dag"], told["run"], float(told.get("since", changed)), _process(told))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise BitsumError(f"{path} does not say which run has the turn: remove it once no run works here") from error
 
     def is_gone(self) -> bool:
@@ -155,10 +155,10 @@ class _Holder:
 def _holder(path: pathlib.Path) -> _Holder | None:
     """What a file in holders/ says; None where that cannot be read, or is nothing of ours."""
     try:
-        told = json.loads(path.read_bytes())
+        told = regular_files.read_json(path)
         process = _process(told)
         return _Holder(str(told["doing"]), float(told["since"]), process) if process else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from components import atomic
+from components import regular_files
 from components.errors import BitsumError
 from serving import protos
 from serving.status import Code, StatusError
@@ -43,7 +44,7 @@ def read(path: pathlib.Path) -> "ModelServerConfig":
 
     config = protos.load().config.ModelServerConfig()
     try:
-        text_format.Parse(path.read_bytes().decode(), config)
+        text_format.Parse(regular_files.read(path).decode(), config)
     except OSError as error:
         raise BitsumError(f"cannot read the model config file {path}: {error.strerror}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:

@@ -25,8 +25,8 @@ TFX_AND_BEAM = {
 # The checker of proofs and the facts that it and the command line start from need nothing but Python.
 STANDARD_LIBRARY_ONLY = {
     "addition", "arithmetic", "arithmetic_switches", "certificate", "checker", "errors", "interval", "log_lines", "model_files",
-    "model_server", "patterns", "printable", "progress", "push_order", "settings", "signatures", "transducer", "transduction",
-    "version_folder", "weights",
+    "model_server", "patterns", "printable", "progress", "push_order", "regular_files", "settings", "signatures", "transducer",
+    "transduction", "version_folder", "weights",
 }  # fmt: skip
 # tomllib came into the standard library with Python 3.11; tomli is the same for 3.10.
 STANDARD_LIBRARY = sys.stdlib_module_names | {"tomllib", "tomli"}

@@ -66,3 +66,14 @@ def test_ancestors_lie_beside_the_model_and_older_models_have_none(tmp_path):
     assert push_order.ancestors(str(model)) == ["mother", "grandmother"]
     assert [json.loads(file.read_text()) for file in model.parent.glob("*.json")] == [["mother", "grandmother"]]
     assert list(model.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"origin": []}', '{"origin": {"span": "7"}}', '{"origin": {"span": -1}}', "[" * 100_000])
+def test_a_newest_version_whose_manifest_is_damaged_lets_no_model_in(tmp_path, content):
+    (tmp_path / "3" / "assets.extra").mkdir(parents=True)
+    push_order.check_span(tmp_path, 0)
+    (tmp_path / "3" / "assets.extra" / "manifest.json").write_text(content)
+    assert version_folder.manifest(tmp_path / "3") == {}
+    for check in (lambda: push_order.check_span(tmp_path, 9), lambda: push_order.check(tmp_path, 9, "identity", "weights")):
+        with pytest.raises(Refusal, match="manifest.json is damaged.*version 3.*--allow-older"):
+            check()

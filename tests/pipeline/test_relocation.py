@@ -212,6 +212,16 @@ def test_a_node_does_not_wait_for_the_turn_that_its_own_run_has(root, capfd):
     assert "was moved here from" in out and f"{now}/serving/bitsum/7" in out
 
 
+def test_metadata_that_were_put_back_from_the_original_are_noticed(root):
+    before, now = _content(root), pathlib.Path(shutil.copytree(root, root.with_name("copy")))
+    assert len(_settle(now)) == 1 and _settle(now) == []
+    shutil.copy(root / "metadata.sqlite", now / "metadata.sqlite")
+    [said] = _settle(now)
+    assert said.startswith(f"pipeline.root = {now} is a copy of {root}: ")
+    assert _content(now) == _expected(before, root, now) and _content(root) == before
+    assert _settle(now) == []
+
+
 def test_a_copy_waits_for_no_run_that_works_in_the_original(root, capfd):
     (root / root_lock.TURN).parent.mkdir()
     (root / root_lock.TURN).write_text(json.dumps({"airflow": "a", "dag": "d", "run": "r"}))
