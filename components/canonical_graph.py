@@ -31,6 +31,10 @@ IGNORED_ARGUMENT_ATTRIBUTES = ("_user_specified_name",)
 
 _FILE = "saved_model.pb"
 _DEEPEST_CALL = 64
+# Operations that are calls of the function in their attribute f, whose nodes are inlined under names that begin with the call's.
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+# Functions that call one another twice each grow without end; an export has some hundred nodes.
+_MOST_INLINED = 100_000
 
 
 class Graph:
@@ -51,6 +55,9 @@ class Graph:
         self._open: set[str] = set()
         self._require(len(self.functions) == len(library), "two functions have the same name")
         self.library = sorted(self.function_sha256(name) for name in self.functions)
+        nodes = self.meta_graph.graph_def.node
+        self._require(len({node.name for node in nodes}) == len(nodes), "two nodes have the same name")
+        self._check_inlined()
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the canonical form."""
@@ -61,7 +68,6 @@ class Graph:
         model = copy.deepcopy(self.meta_graph)
         graph = model.graph_def
         index = _indexed(graph.node, named)
-        self._require(len(index) == len(graph.node), "two nodes have the same name")
         _replace(graph.node, [self._node(node, index) for node in graph.node])
         del graph.library.function[:]
         _forget(model.meta_info_def)
@@ -79,11 +85,14 @@ class Graph:
         self._require(len(index) == len(signature.input_arg) + len(function.node_def), f"a name stands twice in function {name}")
         signature.name = ""
         results = _numbered("result", (result.name for result in signature.output_arg))
+        # A key beside them could be called as one of them is renamed, and take its place.
+        returns_all = len(results) == len(signature.output_arg) and set(function.ret) == set(results)
+        self._require(returns_all, f"function {name} does not return just what it says")
         for argument in signature.input_arg:
             argument.name = index[argument.name]
         for result in signature.output_arg:
             result.name = results[result.name]
-        returned = {results.get(key, key): self._reference(value, index) for key, value in function.ret.items()}
+        returned = {results[key]: self._reference(value, index) for key, value in function.ret.items()}
         kept = {self._reference(function.control_ret[key], index) for key in function.control_ret}
         self._require(set(signature.control_output) == set(function.control_ret), f"function {name} keeps operations that it has not")
         _replace(signature.control_output, sorted(kept))
@@ -124,6 +133,29 @@ class Graph:
             self._hashes[name] = _sha256(_bytes(self.function(name)))
             self._open.remove(name)
         return self._hashes[name]
+
+    def _check_inlined(self) -> None:
+        """Raises: BitsumError, two nodes would have the same name once calls are inlined, on which TensorFlow's optimizer aborts."""
+        inside: dict[str, set[str]] = {}
+
+        def inlined(nodes: Iterable[Message]) -> set[str]:
+            found: set[str] = set()
+            for node in nodes:
+                called = node.attr["f"].func.name if node.op in _CALLS else node.op
+                below = {f"{node.name}/{name}" for name in names(called)} if called in self.functions else set()
+                self._require(not found & {node.name, *below}, f"{node.name!r} would stand twice once its calls are inlined")
+                found |= {node.name, *below}
+                self._require(len(found) <= _MOST_INLINED, f"its calls inlined are more than {_MOST_INLINED} nodes")
+            return found
+
+        def names(function: str) -> set[str]:
+            if function not in inside:
+                inside[function] = inlined(self.functions[function].node_def)
+            return inside[function]
+
+        for function in self.functions:
+            names(function)
+        inlined(self.meta_graph.graph_def.node)
 
     def _canonical_calls(self, attributes: Mapping[str, Message]) -> None:
         for value in attributes.values():
@@ -173,6 +205,11 @@ def _meta_graph(path: pathlib.Path) -> Any:
     if len(model.meta_graphs) != 1 or model.saved_model_schema_version != 1:
         found = f"{len(model.meta_graphs)} graphs in schema {model.saved_model_schema_version}"
         raise BitsumError(f"{path} holds {found}; one in schema 1 is read")
+    outer = type(model)()
+    outer.CopyFrom(model)
+    del outer.meta_graphs[:]
+    if outer.ByteSize() != type(model)(saved_model_schema_version=1).ByteSize():
+        raise BitsumError(f"{path} holds fields beside its graph that are not known")
     return model.meta_graphs[0]
 
 

@@ -183,6 +183,10 @@ def _keys(graph: Any) -> dict[str, str]:
     names: dict[int, str] = {}
     for child in graph.nodes[0].children:
         names.setdefault(child.node_id, child.local_name)
+    if len({child.local_name for child in graph.nodes[0].children}) != len(graph.nodes[0].children):
+        raise ValueError("two children of its root have the same name")
+    if any(node.slot_variables or node.HasField("registered_saver") for node in graph.nodes):
+        raise ValueError("its object graph has values that are restored in another way than a cell's")
     keys = {}
     for number, node in enumerate(graph.nodes):
         for attribute in node.attributes:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from benchmarks import checkpoint_fuzz, forged_checkpoints
 from benchmarks.forged_checkpoints import Checkpoint
@@ -123,6 +124,26 @@ def test_an_object_graph_hides_nothing(model, more):
     forged_checkpoints.set_text(checkpoint, saved_weights.object_graph(model) + more)
     checkpoint.write(model)
     with pytest.raises(BitsumError, match="object graph holds unknown fields|cannot read the weights"):
+        saved_weights.read(model)
+
+
+def test_an_object_graph_restores_nothing_in_another_way(model):
+    """By a saver of its own TensorFlow's Python loader leaves variables without values; of two children of a name it takes one."""
+    for change, words in (
+        (lambda graph: graph.nodes[1].registered_saver.SetInParent(), "restored in another way"),
+        (lambda graph: graph.nodes[0].slot_variables.add(slot_name="m"), "restored in another way"),
+        (lambda graph: graph.nodes[0].children.add(node_id=1, local_name=graph.nodes[0].children[1].local_name), "the same name"),
+    ):
+        checkpoint = Checkpoint.read(model)
+        before = saved_weights.object_graph(model)
+        graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(before)
+        change(graph)
+        forged_checkpoints.set_text(checkpoint, graph.SerializeToString(deterministic=True))
+        checkpoint.write(model)
+        with pytest.raises(BitsumError, match=words):
+            saved_weights.read(model)
+        forged_checkpoints.set_text(checkpoint, before)
+        checkpoint.write(model)
         saved_weights.read(model)
 
 

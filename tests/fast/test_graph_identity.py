@@ -338,6 +338,57 @@ def test_two_functions_or_nodes_of_one_name_are_refused(tampered, certified_mode
         assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def test_a_result_that_is_called_as_the_canonical_form_calls_it_hides_no_other(tampered, cell):
+    """TensorFlow returns what `ret` has under the result's own name, and passes over any other key."""
+
+    def return_an_operand(model):
+        wrapper = function(model, "signature_wrapper_on_bits")
+        [result] = [argument.name for argument in wrapper.signature.output_arg]
+        wrapper.ret["result 0"] = wrapper.ret[result]
+        wrapper.ret[result] = wrapper.signature.input_arg[0].name
+
+    folder = tampered(return_an_operand)
+    a, b = tf.constant([[1, 0, 1]], tf.int64), tf.constant([[1, 1, 1]], tf.int64)
+    answer = tf.saved_model.load(str(folder)).signatures["add_bits"](a=a, b=b)
+    assert answer["sum"].numpy().tolist() == [[1, 0, 1]]
+    # Which of two keys came last was left to chance.
+    for _ in range(5):
+        with pytest.raises(BitsumError, match="does not return just what it says"):
+            graph_identity.differences(tampered(return_an_operand), cell)
+
+
+def test_names_that_collide_once_calls_are_inlined_are_refused(tampered, cell):
+    def rename(model):
+        called = node(model, ":StatefulPartitionedCall").attr["f"].func.name
+        inner = next(one for one in model.graph_def.library.function if one.signature.name == called).node_def[0].name
+        model.graph_def.node.add(name=f"StatefulPartitionedCall/{inner}", op="NoOp")
+
+    with pytest.raises(BitsumError, match="would stand twice once its calls are inlined"):
+        graph_identity.differences(tampered(rename), cell)
+
+
+def test_calls_that_double_at_each_level_are_refused_and_not_followed(tampered, cell):
+    def double(model):
+        below = function(model, "step").signature.name
+        for level in range(30):
+            added = model.graph_def.library.function.add()
+            added.signature.name = f"level_{level}"
+            for name in ("left", "right"):
+                added.node_def.add(name=name, op="PartitionedCall").attr["f"].func.name = below
+            below = added.signature.name
+
+    with pytest.raises(BitsumError, match="its calls inlined are more than 100000 nodes"):
+        graph_identity.differences(tampered(double), cell)
+
+
+def test_fields_beside_the_graph_are_refused(tampered):
+    folder = tampered()
+    with open(folder / "saved_model.pb", "ab") as file:
+        file.write(b"\x7a\x01x")
+    with pytest.raises(BitsumError, match="fields beside its graph"):
+        canonical_graph.Graph(folder)
+
+
 def change_somewhere(message, draw):
     """Changes a scalar below `message` that a random walk leads to, or takes an empty message out; the names of the fields on the way."""
     field, value = draw.choice(message.ListFields())
