@@ -298,7 +298,9 @@ def test_a_new_model_that_does_not_load_is_refused_with_all_that_came_with_it(mo
     assert reload_refused(models, add(TENSORFLOW), listed) == expected
     models.poll()
     assert states(models)["add"] == {1: "AVAILABLE", 2: "AVAILABLE"}
-    assert [(version, state, str(error)) for version, state, error in models.status(spec("bad", version=5))] == [(5, "END", "5 is bad")]
+    # The refusal does not wait for the state.
+    bad_version = spec("bad", version=5)
+    eventually(lambda: [(number, state, str(error)) for number, state, error in models.status(bad_version)], [(5, "END", "5 is bad")])
     (bad.path / "5" / "bad").unlink()
     models.poll()
     eventually(lambda: set(states(models)["bad"].values()), {"END"})
