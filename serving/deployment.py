@@ -138,6 +138,9 @@ class Deployment:
                 if isinstance(failure, KeyboardInterrupt):
                     raise type(failure)(text) from failure
                 raise BitsumError(f"{failure}; {text}: {self.state()}") from failure
+            if isinstance(failure, KeyboardInterrupt):
+                # It may say that the file is written, which by now is as it was.
+                raise type(failure)() from failure
             raise
 
     def state(self) -> str:
