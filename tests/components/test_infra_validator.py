@@ -6,7 +6,6 @@ import json
 import pathlib
 import shutil
 import socket
-import sys
 import types
 
 import grpc
@@ -18,6 +17,7 @@ from tfx.types import standard_artifacts
 from components import addition, infra_validator, settings, tf_examples, warmup
 from components.artifacts import Certificate
 from components.errors import BitsumError, ModelError, Refusal
+from tests.fake_server import SERVER, python
 from tests.serving import adder_model
 
 SCALAR = tf.TensorSpec([], tf.float32)
@@ -127,24 +127,8 @@ def test_a_full_disk_is_no_fault_of_the_model(tmp_path, examples, monkeypatch):
     assert "No space left on device" in str(_fails(tmp_path, examples))
 
 
-# A server that is ready at once and then does `end`; it notes that it was started in the file `starts`.
-_SERVER = """
-import json, os, pathlib, resource, signal, sys, time
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-with open({starts!r}, "a") as file:
-    file.write("started\\n")
-flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
-beside = flags["ready_file"] + ".tmp"
-pathlib.Path(beside).write_text(json.dumps({{"host": "127.0.0.1", "port": 4321, "server": "fake", "version": 1}}))
-os.rename(beside, flags["ready_file"])
-{end}
-"""
 _PROBER = "import json; print(json.dumps({report!r}))"
 _RIGHT = {"asked": 4, "right": 4, "wrong": [], "errors": {}}
-
-
-def _python(program: str, **values) -> list[str]:
-    return [sys.executable, "-c", program.format(**values) if values else program]
 
 
 def _unanswered(code: str, **more) -> dict:
@@ -154,8 +138,8 @@ def _unanswered(code: str, **more) -> dict:
 def _server_that_ends(tmp_path, end: str) -> dict:
     """Knobs: the prober meets a server that did `end`."""
     return {
-        "serve_command": _python(_SERVER, starts=str(tmp_path / "starts"), end=end),
-        "probe_command": _python(_PROBER, report=_unanswered("UNAVAILABLE")),
+        "serve_command": python(SERVER, starts=str(tmp_path / "starts"), end=end),
+        "probe_command": python(_PROBER, report=_unanswered("UNAVAILABLE")),
     }
 
 
@@ -197,7 +181,7 @@ os.execv(sys.executable, [sys.executable, "-m", "pipeline", "probe", *sys.argv[1
 
 def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_path, examples):
     ready = tmp_path / "blessing" / "server.ready.json"
-    prober = _python(_CRASHING_PROBER, ready=str(ready), called=str(tmp_path / "called"))
+    prober = python(_CRASHING_PROBER, ready=str(ready), called=str(tmp_path / "called"))
     blessing, reason = _validate(tmp_path, examples, probe_command=prober)
     assert (blessing.get_int_custom_property("blessed"), reason) == (1, "")
     report = json.loads((tmp_path / "blessing" / "report.json").read_text())
@@ -208,15 +192,15 @@ def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_
 @pytest.mark.parametrize(("knobs", "told"), [
     ({"serve_command": ["no-such-program"]}, "no program 'no-such-program'"),
     ({"serve_command": ["bitsum", "serve", "--no_such_flag"]}, "with exit code 2: "),
-    ({"serve_command": _python("import sys; sys.exit('bitsum: cannot listen on 127.0.0.1:80')")}, "exit code 1: bitsum: cannot listen"),
-    ({"serve_command": _python("import time; time.sleep(60)"), "start_timeout": 0.5}, "no version available within 0.5 s"),
+    ({"serve_command": python("import sys; sys.exit('bitsum: cannot listen on 127.0.0.1:80')")}, "exit code 1: bitsum: cannot listen"),
+    ({"serve_command": python("import time; time.sleep(60)"), "start_timeout": 0.5}, "no version available within 0.5 s"),
     ({"probe_command": ["no-such-program"]}, "no program 'no-such-program'"),
-    ({"probe_command": _python("import time; time.sleep(60)"), "probe_timeout": 0.5}, "did not finish within 0.5 s"),
-    ({"probe_command": _python("import os; os.kill(os.getpid(), 11)")}, "ended with exit code -11"),
-    ({"probe_command": _python(_PROBER, report={**_RIGHT, "asked": 0, "right": 0})}, "answered 0 of 0 questions"),
+    ({"probe_command": python("import time; time.sleep(60)"), "probe_timeout": 0.5}, "did not finish within 0.5 s"),
+    ({"probe_command": python("import os; os.kill(os.getpid(), 11)")}, "ended with exit code -11"),
+    ({"probe_command": python(_PROBER, report={**_RIGHT, "asked": 0, "right": 0})}, "answered 0 of 0 questions"),
 ])
 def test_a_program_that_fails_is_no_fault_of_the_model(tmp_path, examples, knobs, told):
-    server = {"serve_command": _python(_SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)")}
+    server = {"serve_command": python(SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)")}
     error = _fails(tmp_path, examples, **{**server, **knobs})
     assert error.exit_code == 1 and told in str(error)
 
@@ -226,7 +210,7 @@ def test_what_happens_to_the_model_that_measures_the_activations_is_no_fault_of_
     monkeypatch.setattr(infra_validator.saved_weights, "read", lambda model: types.SimpleNamespace(units=7))
     monkeypatch.setattr(infra_validator.activation_sweep, "write", lambda base, units: base.mkdir())
     knobs = settings.Infra(
-        serve_command=_python(_SERVER, starts=str(tmp_path / "starts"), end=end), qualify_command=_python("import sys; sys.exit('away')")
+        serve_command=python(SERVER, starts=str(tmp_path / "starts"), end=end), qualify_command=python("import sys; sys.exit('away')")
     )
     with pytest.raises(BitsumError) as caught:
         infra_validator.qualify(tmp_path, knobs, tmp_path)
@@ -239,7 +223,7 @@ def test_a_port_that_is_taken_is_no_fault_of_the_model(tmp_path, examples):
         taken.listen()
         # The flag that comes last counts.
         program = "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'pipeline', 'serve', *sys.argv[1:], {port!r}])"
-        error = _fails(tmp_path, examples, serve_command=_python(program, port=f"--port={taken.getsockname()[1]}"))
+        error = _fails(tmp_path, examples, serve_command=python(program, port=f"--port={taken.getsockname()[1]}"))
     assert error.exit_code == 1 and "cannot listen on 127.0.0.1" in str(error)
 
 
@@ -256,8 +240,8 @@ def test_an_answer_that_does_not_come_is_the_models_fault_only_where_the_server_
     if where == "boxes":
         found = {**_RIGHT, "boxes": {"asked": 4, "right": 3, "wrong": [], "errors": {code: 1}}}
     knobs = {
-        "serve_command": _python(_SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)"),
-        "probe_command": _python(_PROBER, report=found),
+        "serve_command": python(SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)"),
+        "probe_command": python(_PROBER, report=found),
     }
     if code in ABOUT_THE_MODEL:
         blessing, reason = _validate(tmp_path, examples, **knobs)

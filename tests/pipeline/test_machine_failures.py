@@ -2,24 +2,13 @@
 
 import json
 import pathlib
-import sys
 
 from components import version_folder
 from pipeline import cli
+from tests.fake_server import SERVER, python
 
-# It is ready at once, and then ends by the signal; each start adds a line to a file.
-_ENDING_SERVER = """
-import json, os, pathlib, resource, signal, sys, time
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-with open({starts!r}, "a") as file:
-    file.write("started\\n")
-flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
-beside = flags["ready_file"] + ".tmp"
-pathlib.Path(beside).write_text(json.dumps({{"host": "127.0.0.1", "port": 4321, "server": "fake", "version": 1}}))
-os.rename(beside, flags["ready_file"])
-time.sleep(0.5)
-os.kill(os.getpid(), signal.{name})
-"""
+# It ends by a signal while it is asked.
+_END = "time.sleep(0.5); os.kill(os.getpid(), signal.{})"
 _UNANSWERED = """
 import json
 print(json.dumps({"asked": 5, "right": 0, "wrong": [], "errors": {"UNAVAILABLE": 5}, "first_error": "nobody answers"}))
@@ -27,7 +16,7 @@ print(json.dumps({"asked": 5, "right": 0, "wrong": [], "errors": {"UNAVAILABLE":
 
 
 def _command(program: str, **values) -> str:
-    return json.dumps([sys.executable, "-c", program.format(**values) if values else program])
+    return json.dumps(python(program, **values))
 
 
 def _line(errors: str) -> str:
@@ -44,7 +33,7 @@ def test_only_what_is_said_of_the_model_refuses_it_and_nothing_else_is_remembere
     prober = f"infra.probe_command={_command(_UNANSWERED)}"
 
     def ends_by(name: str) -> tuple[str, str]:
-        return f"infra.serve_command={_command(_ENDING_SERVER, starts=str(starts), name=name)}", prober
+        return f"infra.serve_command={_command(SERVER, starts=str(starts), end=_END.format(name))}", prober
 
     for so_far in (2, 4):
         code, terminal, errors = bitsum_run(*ends_by("SIGSEGV"))
