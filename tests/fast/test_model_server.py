@@ -106,6 +106,28 @@ def test_a_server_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypat
     assert server.process.returncode == -signal.SIGKILL
 
 
+def test_what_the_program_wraps_goes_with_it(tmp_path):
+    """A shell that starts the server, and waits for it, is ended alone by a signal."""
+    wrapped = f"{sys.executable} -c 'import os, sys, time; open(sys.argv[1], \"w\").write(str(os.getpid())); time.sleep(60)' {tmp_path}/pid"
+    with pytest.raises(model_server.ServerFailed, match="no version available within 3 s"):
+        with model_server.serving(["/bin/sh", "-c", f"{wrapped}; true"], "adder", tmp_path, tmp_path / "log", timeout=3):
+            pass
+    stat = pathlib.Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    end = time.monotonic() + 30
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < end, "it runs on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "a", "port": "b", "server": "c", "version": 1}'])
+def test_a_ready_file_that_says_something_else_is_the_servers_failure(tmp_path, content):
+    [dumped] = [line for line in _READY.splitlines() if "json.dump" in line]
+    ready = _READY.replace(dumped, f"    file.write({content!r})")
+    with pytest.raises(model_server.ServerFailed, match="log.ready.json that cannot be read"):
+        with model_server.serving(_command(ready), "adder", tmp_path, tmp_path / "log", timeout=30):
+            pass
+
+
 def test_a_program_beside_this_python_is_found_without_a_path(monkeypatch):
     monkeypatch.setenv("PATH", "")
     name = pathlib.Path(sys.executable).name
