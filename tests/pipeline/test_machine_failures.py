@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+import pytest
+
 from components import version_folder
 from pipeline import cli
 from tests.fake_server import SERVER, python
@@ -28,6 +30,7 @@ def _cached(terminal: str) -> set[str]:
     return {line[2:17].strip() for line in terminal.splitlines() if line.endswith(" cached")}
 
 
+@pytest.mark.long
 def test_only_what_is_said_of_the_model_refuses_it_and_nothing_else_is_remembered(bitsum_run, tmp_path, capfd):
     starts, root = tmp_path / "starts", tmp_path / "var"
     prober = f"infra.probe_command={_command(_UNANSWERED)}"
