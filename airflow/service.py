@@ -53,9 +53,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Start or stop Airflow on this machine.")
     parser.add_argument("action", choices=("start", "stop"))
     parser.add_argument("--config", metavar="FILE", help="TOML file with knobs, as for bitsum run")
-    parser.add_argument("--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated")
+    parser.add_argument(
+        "--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated"
+    )
     args = parser.parse_args()
-    options = [*(["--config", args.config] if args.config else []), *(word for knob in args.set for word in ("--set", knob))]
+    options = [
+        *(["--config", args.config] if args.config else []),
+        *(word for knob in args.set for word in ("--set", knob)),
+    ]
     try:
         return start(options) if args.action == "start" else stop(options)
     except ServiceError as error:
@@ -83,10 +88,18 @@ def start(options: list[str]) -> int:
     try:
         for name, arguments in _PROCESSES.items():
             started[name] = _start(home, environment, name, arguments)
-            _write(home / "processes.json", json.dumps({name: [one.pid, _start_time(one.pid)] for name, one in started.items()}))
+            _write(
+                home / "processes.json",
+                json.dumps({name: [one.pid, _start_time(one.pid)] for name, one in started.items()}),
+            )
             if name == "api-server":
                 _wait(home, port, started, lambda health: True)
-        _wait(home, port, started, lambda health: all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor")))
+        _wait(
+            home,
+            port,
+            started,
+            lambda health: all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor")),
+        )
     except BaseException:
         stop_all(home)
         raise
@@ -109,7 +122,8 @@ def stop(options: list[str]) -> int:
 
 
 def free_turn(root: pathlib.Path) -> str:
-    """Let others work in the folder `root` whose Airflow has been stopped; the run that had the turn, empty if none of its had.
+    """Let others work in the folder `root` whose Airflow has been stopped; the run that had the turn, empty if none of
+    its had.
 
     Raises:
         ServiceError: it cannot be seen who has it.
@@ -124,14 +138,16 @@ def free_turn(root: pathlib.Path) -> str:
 
 
 def stop_all(home: pathlib.Path) -> list[str]:
-    """Stop the processes that `start` recorded, the last one first, and wait until they and their tasks are gone; their names.
+    """Stop the processes that `start` recorded, the last one first, and wait until they and their tasks are gone; their
+    names.
 
     Raises:
         ServiceError: one does not end.
     """
     running = _running(home)
     for name, pid in reversed(running.items()):
-        # Tasks have process groups of their own, and the scheduler waits for them: asked themselves, they end what they have started.
+        # Tasks have process groups of their own, and the scheduler waits for them: asked themselves, they end what they
+        # have started.
         _signal(_session(pid), signal.SIGTERM)
         if not _ends(pid, _STOP_SECONDS):
             _signal(_session(pid), signal.SIGKILL)
@@ -142,7 +158,9 @@ def stop_all(home: pathlib.Path) -> list[str]:
 
 
 def _plan(options: list[str]) -> dict:
-    done = subprocess.run([_BITSUM, "node", "--list", "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [_BITSUM, "node", "--list", "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     if done.returncode:
         raise ServiceError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return json.loads(done.stdout)
@@ -216,14 +234,24 @@ def _write(file: pathlib.Path, text: str, mode: int = 0o600) -> None:
 
 def _write_program(file: pathlib.Path, environment: dict[str, str]) -> None:
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
-    _write(file, f'#!/bin/sh\n# Airflow\'s command line for this folder.\n{exports}\nexec {shlex.quote(str(_AIRFLOW))} "$@"\n', 0o700)
+    _write(
+        file,
+        f'#!/bin/sh\n# Airflow\'s command line for this folder.\n{exports}\nexec {shlex.quote(str(_AIRFLOW))} "$@"\n',
+        0o700,
+    )
 
 
 def _airflow(home: pathlib.Path, environment: dict[str, str], *arguments: str) -> None:
     log = home / "setup.log"
     with open(log, "ab") as output:
         command = [_AIRFLOW, *arguments]
-        done = subprocess.run(command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     if done.returncode:
         raise ServiceError(f"airflow {' '.join(arguments)} failed: {_last_line(log)} ({log})")
 
@@ -231,9 +259,14 @@ def _airflow(home: pathlib.Path, environment: dict[str, str], *arguments: str) -
 def _start(home: pathlib.Path, environment: dict[str, str], name: str, arguments: list[str]) -> subprocess.Popen:
     with open(home / f"{name}.log", "ab") as output:
         return subprocess.Popen(
-            [_AIRFLOW, name, *arguments], env={**os.environ, **environment}, cwd=home, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            [_AIRFLOW, name, *arguments],
+            env={**os.environ, **environment},
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def _wait(home: pathlib.Path, port: int, started: dict[str, subprocess.Popen], good: Callable[[dict], bool]) -> None:
@@ -254,7 +287,8 @@ def _wait(home: pathlib.Path, port: int, started: dict[str, subprocess.Popen], g
 
 
 def _running(home: pathlib.Path) -> dict[str, int]:
-    """{name: process id} of what `start` recorded and still runs; an id that the system gave to another program is not ours."""
+    """{name: process id} of what `start` recorded and still runs; an id that the system gave to another program is not
+    ours."""
     try:
         recorded = json.loads((home / "processes.json").read_text())
     except FileNotFoundError:
@@ -272,7 +306,8 @@ def _start_time(pid: int) -> str:
 
 
 def _session(leader: int) -> list[int]:
-    """The living among the processes that `leader` has started, and theirs, but for those in sessions of their own; itself among them."""
+    """The living among the processes that `leader` has started, and theirs, but for those in sessions of their own;
+    itself among them."""
     members = []
     for entry in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -312,11 +347,15 @@ def _check_free(port: int) -> None:
         try:
             asked.bind((_HOST, port))
         except OSError as error:
-            raise ServiceError(f"schedule.port = {port} cannot be had on {_HOST}: {error.strerror}; 0 takes a free one") from error
+            raise ServiceError(
+                f"schedule.port = {port} cannot be had on {_HOST}: {error.strerror}; 0 takes a free one"
+            ) from error
 
 
 def _last_line(log: pathlib.Path) -> str:
-    return next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "it said nothing")
+    return next(
+        (line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "it said nothing"
+    )
 
 
 def _say(home: pathlib.Path, plan: dict, port: int) -> None:
@@ -326,7 +365,9 @@ def _say(home: pathlib.Path, plan: dict, port: int) -> None:
     print(f"Airflow is at http://{_HOST}:{port}, user {_USER}, password {password}")
     print(f"  DAG {dag}: http://{_HOST}:{port}/dags/{dag}; it runs {knobs['cron'] or 'when it is triggered'}")
     print(f"""  run a span:      {program} dags trigger {dag} --conf '{{"span": "2026-01-31"}}'""")
-    print(f"""  ... with knobs:  {program} dags trigger {dag} --conf '{{"span": "2026-01-31", "set": ["train.steps=300"]}}'""")
+    print(
+        f"""  ... with knobs:  {program} dags trigger {dag} --conf '{{"span": "2026-01-31", "set": ["train.steps=300"]}}'"""
+    )
     print(f"  five days:       {program} backfill create --dag-id {dag} --from-date 2026-01-01 --to-date 2026-01-05")
     print(f"  what ran:        {program} dags list-runs {dag}")
     print(f"  what failed:     {plan['root']}/logs/failures.jsonl")

@@ -30,8 +30,13 @@ class Airflow:
     _token = ""
 
     def _call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self._token}"} if self._token else {})}
-        request = urllib.request.Request(self._url + path, json.dumps(body).encode() if body is not None else None, headers, method=method)
+        headers = {
+            "Content-Type": "application/json",
+            **({"Authorization": f"Bearer {self._token}"} if self._token else {}),
+        }
+        request = urllib.request.Request(
+            self._url + path, json.dumps(body).encode() if body is not None else None, headers, method=method
+        )
         # Without the proxies of the environment: it is this machine.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             return json.load(answer)
@@ -71,7 +76,8 @@ class Airflow:
         return {name: task["state"] for name, task in self.tasks(run).items()}
 
     def worked(self, run: str) -> dict[str, tuple[float, float]]:
-        """{task: (start, end)}, in seconds since 1970, of the tasks of a run that did something but wait for the turn."""
+        """{task: (start, end)}, in seconds since 1970, of the tasks of a run that did something but wait for the
+        turn."""
         return {
             name: (_moment(task["start_date"]), _moment(task["end_date"]))
             for name, task in self.tasks(run).items()
@@ -90,7 +96,8 @@ class Airflow:
 
 @contextlib.contextmanager
 def started(root: pathlib.Path, knobs: Sequence[str]) -> Iterator[Airflow]:
-    """Airflow for the pipeline in `root`, on a free port; it runs what it is told to, unless `knobs` has another schedule.
+    """Airflow for the pipeline in `root`, on a free port; it runs what it is told to, unless `knobs` has another
+    schedule.
 
     Raises:
         RuntimeError: it did not start or stop; the text is what it said.
@@ -104,7 +111,11 @@ def started(root: pathlib.Path, knobs: Sequence[str]) -> Iterator[Airflow]:
 
 def options(root: pathlib.Path, knobs: Sequence[str]) -> list[str]:
     """What `service` is told for the pipeline in `root`."""
-    return [word for knob in ("schedule.cron=", "schedule.port=0", *knobs, f"pipeline.root={root}") for word in ("--set", knob)]
+    return [
+        word
+        for knob in ("schedule.cron=", "schedule.port=0", *knobs, f"pipeline.root={root}")
+        for word in ("--set", knob)
+    ]
 
 
 def service(action: str, options: Sequence[str]) -> str:

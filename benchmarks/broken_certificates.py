@@ -13,8 +13,12 @@ from components.transducer import ADDITION
 from components.weights import Weights
 
 DENORMALS = (
-    "0x0.0000000000001p-1022", "-0x0.0000000000001p-1022", "0x0.8000000000000p-1022", "0x1.0000000000000p-140", "-0x1.0000000000000p-140",
-)  # fmt: skip
+    "0x0.0000000000001p-1022",
+    "-0x0.0000000000001p-1022",
+    "0x0.8000000000000p-1022",
+    "0x1.0000000000000p-140",
+    "-0x1.0000000000000p-140",
+)
 
 
 class Base(NamedTuple):
@@ -25,7 +29,8 @@ class Base(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Weights and a certificate, text or object; None: the finder is asked. `damning`: accepted is wrong, whatever is simulated."""
+    """Weights and a certificate, text or object; None: the finder is asked. `damning`: accepted is wrong, whatever is
+    simulated."""
 
     weights: Weights
     certificate: str | dict | None
@@ -45,7 +50,9 @@ class Kind(NamedTuple):
 
 def kinds() -> dict[str, Kind]:
     """All damage by name."""
-    pulled = {f"side of a box pulled in by {amount:g}": Kind(60, _side_moved(-amount)) for amount in (1e-7, 1e-5, 1e-3, 0.1)}
+    pulled = {
+        f"side of a box pulled in by {amount:g}": Kind(60, _side_moved(-amount)) for amount in (1e-7, 1e-5, 1e-3, 0.1)
+    }
     return pulled | {
         "side of a box pushed out by 0.1": Kind(24, _side_moved(0.1)),
         "denormal side of a box": Kind(60, _denormal_side),
@@ -100,7 +107,9 @@ def _start_moved(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Ca
     text = copy.deepcopy(bases[0].certificate)
     hidden = text["starts"][dice.integers(2)]["hidden"]
     unit = dice.integers(len(hidden))
-    hidden[unit] = float(np.float32(float.fromhex(hidden[unit]) + dice.choice([-1, 1]) * 10.0 ** dice.uniform(-6, 0))).hex()
+    hidden[unit] = float(
+        np.float32(float.fromhex(hidden[unit]) + dice.choice([-1, 1]) * 10.0 ** dice.uniform(-6, 0))
+    ).hex()
     return Case(bases[0].weights, text)
 
 

@@ -16,7 +16,22 @@ from components.weights import NAMES, Weights
 BOMB_STEPS = 300_000
 Z_BIASES = (-9.0, -11.0, -13.0, -16.0)
 
-BAD_WEIGHTS = (math.nan, math.inf, -math.inf, 1e300, 2.0**17, -(2.0**100), 2.0**-127, -(2.0**-149), 5e-324, 0.1, True, 1, None, "1")
+BAD_WEIGHTS = (
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e300,
+    2.0**17,
+    -(2.0**100),
+    2.0**-127,
+    -(2.0**-149),
+    5e-324,
+    0.1,
+    True,
+    1,
+    None,
+    "1",
+)
 
 # (weights, number of the case, randomness) -> weights
 Change = Callable[[Weights, int, np.random.Generator], Weights]
@@ -34,7 +49,9 @@ def kinds(recipes: Sequence[Weights]) -> dict[str, Kind]:
     found |= {
         "one weight moved by one float32, old hash": Kind(40, _one_float_further),
         "weight NaN, infinite, subnormal, huge or no float32": Kind(56, _bad_weight),
-        "weights of another model": Kind(12, lambda bases, i, dice: Case(bases[1].weights, bases[0].certificate, damning=True)),
+        "weights of another model": Kind(
+            12, lambda bases, i, dice: Case(bases[1].weights, bases[0].certificate, damning=True)
+        ),
         "weights of another model, hash forged": Kind(12, _other_model),
         "time bomb, boxes of the harmless model": Kind(16, _bomb(1.1, 1e-3)),
         "time bomb, boxes as wide as can be": Kind(16, _bomb(1.1, 1.0)),
@@ -65,7 +82,8 @@ def _changed(weights: Weights, **variables: np.ndarray) -> Weights:
 
 def _noise(scale: float) -> Change:
     return lambda weights, i, dice: _changed(
-        weights, **{name: value * (1 + scale * dice.normal(size=value.shape)) for name, value in arrays(weights).items()}
+        weights,
+        **{name: value * (1 + scale * dice.normal(size=value.shape)) for name, value in arrays(weights).items()},
     )
 
 
@@ -84,7 +102,9 @@ def _sign_flipped(weights: Weights, i: int, dice: np.random.Generator) -> Weight
 
 def _gates_swapped(weights: Weights, i: int, dice: np.random.Generator) -> Weights:
     values, (one, other) = arrays(weights), ("zr", "zh", "rh")[i % 3]
-    return _changed(weights, **{f"{kind}_{to}": values[f"{kind}_{of}"] for kind in "WUb" for to, of in ((one, other), (other, one))})
+    return _changed(
+        weights, **{f"{kind}_{to}": values[f"{kind}_{of}"] for kind in "WUb" for to, of in ((one, other), (other, one))}
+    )
 
 
 def _z_reversed(weights: Weights, i: int, dice: np.random.Generator) -> Weights:
@@ -103,7 +123,9 @@ def _other_model(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Ca
 
 
 def _one_float_further(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Case:
-    moved = _at(bases[0].weights, dice, lambda value: np.nextafter(value, np.float32(9)) if value else np.float32(2.0**-126))
+    moved = _at(
+        bases[0].weights, dice, lambda value: np.nextafter(value, np.float32(9)) if value else np.float32(2.0**-126)
+    )
     return Case(moved, bases[0].certificate, damning=True)
 
 
@@ -121,15 +143,18 @@ def _bad_weight(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Cas
 def _bomb(strength: float, reach: float | None = None) -> Damage:
     """One more unit that nothing resets and nothing reads, which creeps from 0 towards tanh(3).
 
-    Above 1, `strength` is that of the unit after BOMB_STEPS, by the largest logit that the others may give: it turns every 0
-    into a 1. Below 1 it is the most that the unit can ever reach. `reach` is how far its box reaches from 0.
+    Above 1, `strength` is that of the unit after BOMB_STEPS, by the largest logit that the others may give: it turns
+    every 0 into a 1. Below 1 it is the most that the unit can ever reach. `reach` is how far its box reaches from 0.
     """
 
     def damage(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Case:
         values, z_bias = arrays(bases[0].weights), Z_BIASES[i // len(bases) % len(Z_BIASES)]
         largest = np.abs(values["W_o"]).sum() + abs(values["b_o"][0])
         level = levels()[z_bias] if strength > 1 else 1.0
-        grown = {name: np.pad(value, [(0, int(name[0] == "U"))] * (value.ndim - 1) + [(0, 1)]) for name, value in values.items()}
+        grown = {
+            name: np.pad(value, [(0, int(name[0] == "U"))] * (value.ndim - 1) + [(0, 1)])
+            for name, value in values.items()
+        }
         grown |= {"W_o": np.append(values["W_o"], [[strength * largest / level]], axis=0), "b_o": values["b_o"]}
         grown["b_z"][-1], grown["b_h"][-1] = z_bias, 3.0
         weights = Weights.of({name: np.asarray(value, np.float32) for name, value in grown.items()})

@@ -3,8 +3,18 @@
 import sys
 
 from benchmarks import (
-    certified_seeds, checkpoint_fuzz, float32_steps, fuzz, kills, refusals, scheduled_runs, seeds, serving_throughput, streaming, swaps,
-)  # fmt: skip
+    certified_seeds,
+    checkpoint_fuzz,
+    float32_steps,
+    fuzz,
+    kills,
+    refusals,
+    scheduled_runs,
+    seeds,
+    serving_throughput,
+    streaming,
+    swaps,
+)
 
 CLAIMS = {
     "trained and proven, a hundred seeds": certified_seeds.main,

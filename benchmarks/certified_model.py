@@ -1,4 +1,5 @@
-"""A proven model without a training: the certified cell of tests/data, exported, with its certificate, as a pipeline pushes it."""
+"""A proven model without a training: the certified cell of tests/data, exported, with its certificate, as a pipeline
+pushes it."""
 
 import json
 import pathlib
@@ -37,5 +38,10 @@ def push(base: pathlib.Path, count: int = 1) -> list[int]:
         model = pathlib.Path(folder) / "model"
         export(model)
         graph = graph_identity.graph_sha256(model)
-        origin = {"run": "benchmark", "task": ADDITION.name, "certificate": str(certificate.FILE), "graph_sha256": graph}
+        origin = {
+            "run": "benchmark",
+            "task": ADDITION.name,
+            "certificate": str(certificate.FILE),
+            "graph_sha256": graph,
+        }
         return [version_folder.push(model, base, f"benchmark-{number}", origin).version for number in range(count)]

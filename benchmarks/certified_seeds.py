@@ -15,9 +15,11 @@ from components.transducer import ADDITION
 
 
 class Row(NamedTuple):
-    """One seed: steps until the first accepted certificate, the margin of the exported weights (None without), and the time it took.
+    """One seed: steps until the first accepted certificate, the margin of the exported weights (None without), and the
+    time it took.
 
-    `wall` is from the first batch to the verdict on the export, without making the data; `cpu` are all threads' seconds in it.
+    `wall` is from the first batch to the verdict on the export, without making the data; `cpu` are all threads' seconds
+    in it.
     """
 
     seed: int
@@ -38,13 +40,18 @@ def run(seed: int) -> Row:
 
     with tempfile.TemporaryDirectory() as folder:
         data = Data(seed=seed, long_lengths=())
-        files = {split: [shard_path(folder, split, shard, data.shards) for shard in range(data.shards)] for split in ("train", "eval")}
+        files = {
+            split: [shard_path(folder, split, shard, data.shards) for shard in range(data.shards)]
+            for split in ("train", "eval")
+        }
         for split, paths in files.items():
             pathlib.Path(paths[0]).parent.mkdir()
             for shard, path in enumerate(paths):
                 write_records(path, shard_records(data, split, shard))
         wall, cpu = time.monotonic(), time.process_time()
-        cell, outcome = training.train(Train(seed=seed), files["train"], files["eval"], f"{folder}/logs", Proof(), ADDITION)
+        cell, outcome = training.train(
+            Train(seed=seed), files["train"], files["eval"], f"{folder}/logs", Proof(), ADDITION
+        )
         export.save(cell, f"{folder}/model")
         weights = Weights.of(model_identity.weights(f"{folder}/model"))
         found = finder.find(weights).certificate
@@ -79,7 +86,10 @@ def main(arguments: list[str]) -> int:
         rows.append(run(seed))
         row = rows[-1]
         proven = "not proven" if row.margin is None else f"margin {row.margin:.2f}"
-        print(f"seed {seed}: first certificate after {row.first} steps, {row.steps} in all, {proven}, {row.wall:.1f} s", flush=True)
+        print(
+            f"seed {seed}: first certificate after {row.first} steps, {row.steps} in all, {proven}, {row.wall:.1f} s",
+            flush=True,
+        )
     print("\n" + table(rows))
     return int(any(row.margin is None for row in rows))
 

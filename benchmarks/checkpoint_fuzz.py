@@ -1,10 +1,11 @@
-"""Random checkpoints with right checksums through both readers, ours and TensorFlow's: the same tensors, or ours refuses.
+"""Random checkpoints with right checksums through both readers, ours and TensorFlow's: the same tensors, or ours
+refuses.
 
 python -m benchmarks.checkpoint_fuzz [COUNT] [--seed N] [--only INDEX]
 
-Each of COUNT tables is that of a certified model after one to three tamperings (`benchmarks.forged_checkpoints`). A violation is a
-checkpoint of which ours reads other tensors than TensorFlow, or that TensorFlow does not load; --only INDEX makes it again. `forged`
-counts what is refused although TensorFlow loads all of it. Exit code 1 for a violation.
+Each of COUNT tables is that of a certified model after one to three tamperings (`benchmarks.forged_checkpoints`). A
+violation is a checkpoint of which ours reads other tensors than TensorFlow, or that TensorFlow does not load; --only
+INDEX makes it again. `forged` counts what is refused although TensorFlow loads all of it. Exit code 1 for a violation.
 """
 
 import argparse
@@ -94,7 +95,9 @@ def loads(folder: pathlib.Path) -> bool:
 
     prefix, keys = str(folder / "variables" / "variables"), [checkpoint_key(name) for name in NAMES]
     try:
-        tf.raw_ops.RestoreV2(prefix=prefix, tensor_names=keys, shape_and_slices=[""] * len(keys), dtypes=[tf.float32] * len(keys))
+        tf.raw_ops.RestoreV2(
+            prefix=prefix, tensor_names=keys, shape_and_slices=[""] * len(keys), dtypes=[tf.float32] * len(keys)
+        )
     except tf.errors.OpError:
         return False
     return True

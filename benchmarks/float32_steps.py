@@ -2,9 +2,9 @@
 
 python -m benchmarks.float32_steps [--share 1.0] [--models 3] [--seed 1]
 
-From every state that is reached all symbols are tried, and each of these steps is looked at. Rows differ in the one that
-they go on with: random, from structured words, or greedily the one that leads nearest to a side of a box. They start from
-h_0, or from a corner of a box, and some steps start from every corner of every box.
+From every state that is reached all symbols are tried, and each of these steps is looked at. Rows differ in the one
+that they go on with: random, from structured words, or greedily the one that leads nearest to a side of a box. They
+start from h_0, or from a corner of a box, and some steps start from every corner of every box.
 
 Shapes: R rows, S symbols, H units; a model has one box per label here.
 """
@@ -53,7 +53,8 @@ ARTICLE = Recipe(5, Train(loss="quadratic", learning_rate=1e-3, steps=2500), Pro
 
 
 class Tally(NamedTuple):
-    """Steps that were looked at; the wrong bits and the states outside of their boxes among them; the least distance to a side."""
+    """Steps that were looked at; the wrong bits and the states outside of their boxes among them; the least distance to
+    a side."""
 
     steps: int = 0
     wrong: int = 0
@@ -83,7 +84,8 @@ def training(recipe: Recipe, seed: int, every: int = 25) -> Iterator[Weights]:
 
 
 def certified(seed: int) -> tuple[Weights, Certificate]:
-    """A model trained until the checker accepts a certificate of four boxes. Raises RuntimeError where that never happens."""
+    """A model trained until the checker accepts a certificate of four boxes. Raises RuntimeError where that never
+    happens."""
     for weights in training(PROVABLE, seed):
         found = finder.find(weights, depths=(0,)).certificate
         if found and checker.check(claims.write(found), weights).proven:
@@ -128,17 +130,24 @@ class Watch:
 
     @tf.function
     def run(self, hidden: tf.Tensor, states: tf.Tensor, words: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Steps from `hidden` [R, H], which stand for the transducer's `states` [R]; `words` [T, R]: symbols, -1 where greed decides.
+        """Steps from `hidden` [R, H], which stand for the transducer's `states` [R]; `words` [T, R]: symbols, -1 where
+        greed decides.
 
         Returns:
             Wrong bits [R], states outside of their boxes [R], the least distance to a side [R].
         """
         rows, symbols = hidden.shape[0], len(ADDITION.inputs)
         x = tf.repeat(tf.constant(ADDITION.inputs, tf.float32), rows, axis=0)  # [S R, 2]
-        wrong, outside, closest = tf.zeros(rows, tf.int32), tf.zeros(rows, tf.int32), tf.fill([rows], np.float32(np.inf))
+        wrong, outside, closest = (
+            tf.zeros(rows, tf.int32),
+            tf.zeros(rows, tf.int32),
+            tf.fill([rows], np.float32(np.inf)),
+        )
         for word in words:
             reached = self.cell.step(x, tf.tile(hidden, [symbols, 1]))  # [S R, H]
-            into, output = (tf.reshape(tf.transpose(tf.gather(table, states)), [-1]) for table in (self.into, self.output))
+            into, output = (
+                tf.reshape(tf.transpose(tf.gather(table, states)), [-1]) for table in (self.into, self.output)
+            )
             lower, upper, near_lower, near_upper = (
                 tf.gather(sides, into) for sides in (self.lower, self.upper, self.near_lower, self.near_upper)
             )
@@ -170,7 +179,9 @@ def watch(model: Model, steps: int, dice: np.random.Generator) -> dict[str, Tall
         wrong, outside, closest = (value.numpy() for value in eye.run(hidden, states, words))
         for kind in dict.fromkeys(kinds):
             of = kinds == kind
-            tally = Tally(int(of.sum()) * length * symbols, int(wrong[of].sum()), int(outside[of].sum()), float(closest[of].min()))
+            tally = Tally(
+                int(of.sum()) * length * symbols, int(wrong[of].sum()), int(outside[of].sum()), float(closest[of].min())
+            )
             tallies[kind] = tallies.get(kind, Tally()).plus(tally)
     return tallies
 
@@ -188,7 +199,9 @@ def prepared(weights: Weights, certificate: Certificate) -> Model:
 
 def main(arguments: list[str]) -> int:
     """Print a table, a row per kind of step; 1 if a state left its box or a bit was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.float32_steps", description="Do float32 states leave certified boxes?")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.float32_steps", description="Do float32 states leave certified boxes?"
+    )
     parser.add_argument("--share", type=float, default=1.0, help=f"share of {STEPS:,} steps (default 1.0)")
     parser.add_argument("--models", type=int, default=3, help="certified models that share the steps (default 3)")
     parser.add_argument("--seed", type=int, default=1, help="of the first model, and of the words (default 1)")
@@ -197,13 +210,17 @@ def main(arguments: list[str]) -> int:
     for seed in range(options.seed, options.seed + options.models):
         model = prepared(*certified(seed))
         slacks.append(model.slack)
-        for kind, tally in watch(model, round(options.share * STEPS / options.models), np.random.default_rng(seed)).items():
+        for kind, tally in watch(
+            model, round(options.share * STEPS / options.models), np.random.default_rng(seed)
+        ).items():
             tallies[kind] = tallies.get(kind, Tally()).plus(tally)
     tallies["all"] = total = functools.reduce(Tally.plus, tallies.values())
     print("| steps | number | closest to a side | outside | wrong bits |\n|---|---|---|---|---|")
     for kind, tally in tallies.items():
         print(f"| {kind} | {tally.steps:,} | {tally.closest:.2e} | {tally.outside:,} | {tally.wrong:,} |")
-    print(f"\n{options.models} models, the checker's slack from {min(slacks):.2e}; {time.monotonic() - begin:.0f} s with their training")
+    print(
+        f"\n{options.models} models, the checker's slack from {min(slacks):.2e}; {time.monotonic() - begin:.0f} s with their training"
+    )
     return int(bool(total.outside or total.wrong))
 
 
@@ -212,9 +229,13 @@ def _from_corners(eye: Watch, dice: np.random.Generator, steps: int) -> Tally:
     tally, count = Tally(), min(MOST_CORNERS, steps // 64)
     for (state, _), lower, upper in zip(ADDITION.labels, eye.lower, eye.upper):
         hidden = corners(lower, upper, count, dice)
-        wrong, outside, closest = eye.run(hidden, np.full(len(hidden), state, np.int32), np.zeros((1, len(hidden)), np.int32))
+        wrong, outside, closest = eye.run(
+            hidden, np.full(len(hidden), state, np.int32), np.zeros((1, len(hidden)), np.int32)
+        )
         steps = len(hidden) * len(ADDITION.inputs)
-        tally = tally.plus(Tally(steps, int(sum(wrong.numpy())), int(sum(outside.numpy())), float(min(closest.numpy()))))
+        tally = tally.plus(
+            Tally(steps, int(sum(wrong.numpy())), int(sum(outside.numpy())), float(min(closest.numpy())))
+        )
     return tally
 
 
@@ -224,10 +245,14 @@ def _words(length: int, rows: int, dice: np.random.Generator) -> tuple[np.ndarra
     structured = structured_words(symbols, length)
     kinds = np.repeat(["random", "structured", "greedy from h_0", "greedy from a corner"], rows // 4)
     words = dice.integers(0, symbols, (rows, length), np.int32)
-    words[kinds == "structured"] = dice.permutation(np.resize(structured, (max(rows, len(structured)), length)))[: rows // 4]
+    words[kinds == "structured"] = dice.permutation(np.resize(structured, (max(rows, len(structured)), length)))[
+        : rows // 4
+    ]
     # All rows from h_0 would do the same: each begins with random symbols of its own.
     greedy = np.char.startswith(kinds, "greedy")
-    words[greedy] = np.where(np.arange(length) < dice.integers(0, 1 + length // 4, (int(greedy.sum()), 1)), words[greedy], -1)
+    words[greedy] = np.where(
+        np.arange(length) < dice.integers(0, 1 + length // 4, (int(greedy.sum()), 1)), words[greedy], -1
+    )
     return np.ascontiguousarray(words.T), kinds
 
 

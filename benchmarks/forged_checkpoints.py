@@ -1,7 +1,8 @@
 """Checkpoints as nobody's writer makes them, with right checksums: what `benchmarks.checkpoint_fuzz` draws from.
 
-Each tampering changes one thing of a checkpoint that TensorFlow wrote: an entry, a block, what leads a reader to it. Some leave a
-checkpoint that is as good as the first; some show a reader that seeks other tensors than one that reads from front to back.
+Each tampering changes one thing of a checkpoint that TensorFlow wrote: an entry, a block, what leads a reader to it.
+Some leave a checkpoint that is as good as the first; some show a reader that seeks other tensors than one that reads
+from front to back.
 """
 
 import dataclasses
@@ -28,9 +29,10 @@ Entries = Sequence[tuple[bytes, bytes]]
 class Checkpoint:
     """The entries of an index, the data they lead to, and how the table is to be laid out.
 
-    cuts: after how many entries a block ends. limits: the index's keys, where they are not those of the blocks' last entries.
-    restarts: of blocks by number, where they are not every `interval`-th entry; -1 is the index block. hidden: what lies between
-    the last block and the meta index. tail: what follows the first block's handle. long: varints of entries have a byte too many.
+    cuts: after how many entries a block ends. limits: the index's keys, where they are not those of the blocks' last
+    entries. restarts: of blocks by number, where they are not every `interval`-th entry; -1 is the index block. hidden:
+    what lies between the last block and the meta index. tail: what follows the first block's handle. long: varints of
+    entries have a byte too many.
     """
 
     entries: list[tuple[bytes, bytes]]
@@ -52,7 +54,10 @@ class Checkpoint:
     @classmethod
     def read(cls, model_dir: pathlib.Path) -> "Checkpoint":
         """That of a SavedModel."""
-        table, data = ((model_dir / "variables" / name).read_bytes() for name in ("variables.index", "variables.data-00000-of-00001"))
+        table, data = (
+            (model_dir / "variables" / name).read_bytes()
+            for name in ("variables.index", "variables.data-00000-of-00001")
+        )
         return cls(list(sstable.read(table).items()), data)
 
     def write(self, model_dir: pathlib.Path) -> None:
@@ -71,7 +76,10 @@ class Checkpoint:
             table += self.gap
         table += self.hidden
         handles = _appended(table, block(self.meta))
-        index = [(self.limits.get(number, after(part[-1][0]) if part else b"\xff"), places[number]) for number, part in enumerate(parts)]
+        index = [
+            (self.limits.get(number, after(part[-1][0]) if part else b"\xff"), places[number])
+            for number, part in enumerate(parts)
+        ]
         index[0] = (index[0][0], index[0][1] + self.tail)
         handles += _appended(table, block(index, 1, self.restarts.get(-1)))
         return bytes(table) + handles + self.padding + bytes(40 - len(handles + self.padding)) + _MAGIC
@@ -117,7 +125,11 @@ class Checkpoint:
 
     def others(self) -> list[tuple[bytes, bytes]]:
         """The entries, with those of two gates exchanged: other weights, of the same data."""
-        swapped = {checkpoint_key(name).encode(): checkpoint_key(other).encode() for pair in _PAIRS for name, other in (pair, pair[::-1])}
+        swapped = {
+            checkpoint_key(name).encode(): checkpoint_key(other).encode()
+            for pair in _PAIRS
+            for name, other in (pair, pair[::-1])
+        }
         values = dict(self.entries)
         return [(key, values.get(swapped.get(key), value)) for key, value in self.entries]
 
@@ -131,7 +143,9 @@ def block(
         if number and number % interval == 0:
             places.append(len(data))
         whole = number % interval == 0 or not share
-        shared = 0 if whole else next((i for i, (a, b) in enumerate(zip(last, key)) if a != b), min(len(last), len(key)))
+        shared = (
+            0 if whole else next((i for i, (a, b) in enumerate(zip(last, key)) if a != b), min(len(last), len(key)))
+        )
         data += b"".join(varint(size, long) for size in (shared, len(key) - shared, len(value))) + key[shared:] + value
         last = key
     places = places if restarts is None else restarts
@@ -197,7 +211,9 @@ def hide_behind_handle(checkpoint: Checkpoint, draw: random.Random) -> None:
     handle = _appended(first, block(checkpoint.entries))
     _appended(second, block(checkpoint.others()))
     checkpoint.hidden = bytes(second)
-    run = block([(b"", varint(len(first)) + varint(len(second) - 5)), (b"\xff", varint(len(first)) + varint(len(second) - 5))])[:-8]
+    run = block(
+        [(b"", varint(len(first)) + varint(len(second) - 5)), (b"\xff", varint(len(first)) + varint(len(second) - 5))]
+    )[:-8]
     checkpoint.tail = run
     limit = after(checkpoint.entries[-1][0])
     checkpoint.restarts[-1] = [0, len(block([(limit, handle + run)], 1)) - 8 - len(run)]
@@ -219,7 +235,9 @@ def hide_in_object_graph(checkpoint: Checkpoint, draw: random.Random) -> None:
     """A tensor's second bytes in an unknown field of the object graph, which is long enough for anything."""
     start, size = checkpoint.place(_GRAPH)
     text = _text(checkpoint.data[start : start + size])
-    hidden = text + draw.choice([field(1000, draw.randbytes(256)), b"\x0b", b"\x0c", b"\0\0", field(2, b""), b"\x0a\x00"])
+    hidden = text + draw.choice(
+        [field(1000, draw.randbytes(256)), b"\x0b", b"\x0c", b"\0\0", field(2, b""), b"\x0a\x00"]
+    )
     set_text(checkpoint, hidden)
 
 
@@ -244,7 +262,19 @@ def set_text(checkpoint: Checkpoint, text: bytes, long: bool = False) -> None:
 def unknown_field(checkpoint: Checkpoint, draw: random.Random) -> None:
     """Fields that no message has, or that are there twice, in an entry or the header."""
     key, value = draw.choice(checkpoint.entries)
-    more = draw.choice([field(1000, b"x"), field(9, b""), b"\x0b\x0c", b"\x0c", b"\0", value, b"\x08\x01", b"\x28\x80\x00", b"\x12\x00"])
+    more = draw.choice(
+        [
+            field(1000, b"x"),
+            field(9, b""),
+            b"\x0b\x0c",
+            b"\x0c",
+            b"\0",
+            value,
+            b"\x08\x01",
+            b"\x28\x80\x00",
+            b"\x12\x00",
+        ]
+    )
     checkpoint.set(key, value + more)
 
 
@@ -259,26 +289,35 @@ def other_field(checkpoint: Checkpoint, draw: random.Random) -> None:
     key = draw.choice([key for key, _ in checkpoint.entries[1:]])
 
     def change(entry: Any) -> None:
-        draw.choice([
-            lambda: setattr(entry, "dtype", draw.choice([1, 2, 3, 7, 14, 23, 999])),
-            lambda: setattr(entry, "shard_id", draw.choice([1, -1, 2**31 - 1])),
-            lambda: setattr(entry, "offset", draw.choice([0, 4, 8, entry.offset + 4, -4, 2**40])),
-            lambda: setattr(entry, "size", draw.choice([0, 4, entry.size + 4, entry.size - 4, -4, 2**40])),
-            lambda: setattr(entry, "crc32c", draw.getrandbits(32)),
-            lambda: entry.slices.add().extent.add(start=0),
-            lambda: entry.shape.dim.add(size=draw.choice([0, 1, 2, -1])),
-            lambda: entry.shape.dim.add(size=1, name="x"),
-            lambda: setattr(entry.shape, "unknown_rank", True),
-            lambda: entry.shape.dim.reverse(),
-            lambda: entry.ClearField("shape"),
-        ])()  # fmt: skip
+        draw.choice(
+            [
+                lambda: setattr(entry, "dtype", draw.choice([1, 2, 3, 7, 14, 23, 999])),
+                lambda: setattr(entry, "shard_id", draw.choice([1, -1, 2**31 - 1])),
+                lambda: setattr(entry, "offset", draw.choice([0, 4, 8, entry.offset + 4, -4, 2**40])),
+                lambda: setattr(entry, "size", draw.choice([0, 4, entry.size + 4, entry.size - 4, -4, 2**40])),
+                lambda: setattr(entry, "crc32c", draw.getrandbits(32)),
+                lambda: entry.slices.add().extent.add(start=0),
+                lambda: entry.shape.dim.add(size=draw.choice([0, 1, 2, -1])),
+                lambda: entry.shape.dim.add(size=1, name="x"),
+                lambda: setattr(entry.shape, "unknown_rank", True),
+                lambda: entry.shape.dim.reverse(),
+                lambda: entry.ClearField("shape"),
+            ]
+        )()
 
     checkpoint.change(key, change)
 
 
 def other_header(checkpoint: Checkpoint, draw: random.Random) -> None:
     """Another value of a field of the header."""
-    values = [b"", b"\x08\x02", b"\x08\x01", b"\x08\x01\x10\x01", b"\x08\x01\x1a\x02\x08\x02", b"\x08\x01\x1a\x04\x08\x01\x10\x01"]
+    values = [
+        b"",
+        b"\x08\x02",
+        b"\x08\x01",
+        b"\x08\x01\x10\x01",
+        b"\x08\x01\x1a\x02\x08\x02",
+        b"\x08\x01\x1a\x04\x08\x01\x10\x01",
+    ]
     checkpoint.set(_HEADER, draw.choice([*values, b"\x08\x01\x1a\x04\x08\x01\x18\x01", b"\x1a\x02\x08\x01\x08\x01"]))
 
 
@@ -336,14 +375,16 @@ def lengthen_varints(checkpoint: Checkpoint, draw: random.Random) -> None:
 def other_order(checkpoint: Checkpoint, draw: random.Random) -> None:
     """Entries out of order, twice, or missing."""
     entries, place = checkpoint.entries, draw.randrange(len(checkpoint.entries))
-    draw.choice([
-        lambda: draw.shuffle(entries),
-        lambda: entries.insert(place, entries[place]),
-        lambda: entries.insert(place + 1, (entries[place][0], draw.choice(entries)[1])),
-        lambda: entries.pop(place),
-        lambda: entries.append((b"zz", entries[place][1])),
-        lambda: entries.insert(1, (b"\1", entries[place][1])),
-    ])()  # fmt: skip
+    draw.choice(
+        [
+            lambda: draw.shuffle(entries),
+            lambda: entries.insert(place, entries[place]),
+            lambda: entries.insert(place + 1, (entries[place][0], draw.choice(entries)[1])),
+            lambda: entries.pop(place),
+            lambda: entries.append((b"zz", entries[place][1])),
+            lambda: entries.insert(1, (b"\1", entries[place][1])),
+        ]
+    )()
 
 
 def other_bytes(checkpoint: Checkpoint, draw: random.Random) -> None:
@@ -355,7 +396,25 @@ def other_bytes(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 # In the order in which they go together: what reads an entry comes before what breaks one.
 TAMPERINGS = (
-    weights, exchange, hide_in_object_graph, lengthen_text, other_field, unknown_field, lengthen_field, other_bytes, other_header,
-    other_order, hide_in_value, hide_behind_handle, hide_block_in_value, move_restarts, other_interval, share_nothing, cut, other_limit,
-    stray_bytes, other_kind, lengthen_varints,
-)  # fmt: skip
+    weights,
+    exchange,
+    hide_in_object_graph,
+    lengthen_text,
+    other_field,
+    unknown_field,
+    lengthen_field,
+    other_bytes,
+    other_header,
+    other_order,
+    hide_in_value,
+    hide_behind_handle,
+    hide_block_in_value,
+    move_restarts,
+    other_interval,
+    share_nothing,
+    cut,
+    other_limit,
+    stray_bytes,
+    other_kind,
+    lengthen_varints,
+)

@@ -1,10 +1,12 @@
-"""Malformed requests against the embedded server as a process: it stays alive, its memory flat, every answer a proper status.
+"""Malformed requests against the embedded server as a process: it stays alive, its memory flat, every answer a proper
+status.
 
 python -m benchmarks.fuzz [COUNT] [--seed N] [--only INDEX] [--flags ...]
 
-Between the malformed requests good ones are sent, whose every bit is checked. A violation is an answer of status UNKNOWN or of
-INTERNAL with a text, a text that names a Python exception, a wrong sum, a good request that is refused, an output that holds a
-traceback, memory that grows, the server's end. The request is printed in hex, and --only INDEX sends it alone. Exit code 1.
+Between the malformed requests good ones are sent, whose every bit is checked. A violation is an answer of status
+UNKNOWN or of INTERNAL with a text, a text that names a Python exception, a wrong sum, a good request that is refused,
+an output that holds a traceback, memory that grows, the server's end. The request is printed in hex, and --only INDEX
+sends it alone. Exit code 1.
 """
 
 import argparse
@@ -42,7 +44,9 @@ _GOOD_SECONDS = 60.0
 _PYTHON = re.compile(r"\b[A-Z]\w+(Error|Exception)\b|b'\\x|Exception calling application")
 # What TensorFlow Serving itself answers UNKNOWN to.
 _PROPER = re.compile(r"\d+ model\(s\) did not become available")
-_OUTPUT = re.compile(r"Traceback|Logging error|Exception in thread|Error calling|exception calling|[\x00-\x08\x0b-\x1f\x7f]")
+_OUTPUT = re.compile(
+    r"Traceback|Logging error|Exception in thread|Error calling|exception calling|[\x00-\x08\x0b-\x1f\x7f]"
+)
 
 
 class Violation(NamedTuple):
@@ -59,7 +63,8 @@ class Violation(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Statuses by kind of request, the violations, (share done, MB) of the server, and the slowest (seconds, index, kind) first."""
+    """Statuses by kind of request, the violations, (share done, MB) of the server, and the slowest (seconds, index,
+    kind) first."""
 
     statuses: dict[str, collections.Counter]
     violations: list[Violation]
@@ -105,7 +110,10 @@ def run(server: Server, base_path: pathlib.Path, count: int, seed: int) -> Outco
                 fuzz.good()
             if (index + 1) * 10 % count < 10:
                 fuzz.sample((index + 1) / count)
-                print(f"  {(index + 1) / count:4.0%}  {time.monotonic() - start:6.1f} s  {fuzz.memory[-1][1]:7.1f} MB", flush=True)
+                print(
+                    f"  {(index + 1) / count:4.0%}  {time.monotonic() - start:6.1f} s  {fuzz.memory[-1][1]:7.1f} MB",
+                    flush=True,
+                )
             if fuzz.ended():
                 break
         else:
@@ -166,10 +174,14 @@ class Fuzz:
             answer = self._channels[0].unary_unary(PREDICT)(data, timeout=_GOOD_SECONDS)
         except grpc.RpcError as error:
             self.statuses["good"][error.code().name] += 1
-            self.violations.append(Violation(f"a good request: {error.code().name}: {error.details()}", None, PREDICT, data))
+            self.violations.append(
+                Violation(f"a good request: {error.code().name}: {error.details()}", None, PREDICT, data)
+            )
             return
         self.statuses["good"]["OK"] += 1
-        total = tensors.integers(tensors.decode(apis.predict.PredictResponse.FromString(answer).outputs[signatures.SUM]))
+        total = tensors.integers(
+            tensors.decode(apis.predict.PredictResponse.FromString(answer).outputs[signatures.SUM])
+        )
         if total != [a + b]:
             self.violations.append(Violation(f"{a} + {b} is answered with {total}", None, PREDICT, data))
 
@@ -179,7 +191,9 @@ class Fuzz:
         if code is None:
             return False
         for index, case, call, _ in self._flying:
-            self.violations.append(Violation(f"the server ended with {code}; this was under way", index, case.method, case.data))
+            self.violations.append(
+                Violation(f"the server ended with {code}; this was under way", index, case.method, case.data)
+            )
         self.violations.append(Violation(f"the server ended with {code}"))
         return True
 
@@ -232,7 +246,9 @@ class Fuzz:
         self._channels[0].unary_unary(RELOAD)(self._restore, timeout=TIMEOUT)
         while time.monotonic() < end:
             with contextlib.suppress(grpc.RpcError):
-                answer = self._channels[0].unary_unary("/tensorflow.serving.ModelService/GetModelStatus")(asked, timeout=TIMEOUT)
+                answer = self._channels[0].unary_unary("/tensorflow.serving.ModelService/GetModelStatus")(
+                    asked, timeout=TIMEOUT
+                )
                 response = protos.load().status.GetModelStatusResponse.FromString(answer)
                 if any(item.state == _AVAILABLE for item in response.model_version_status):
                     return
@@ -240,7 +256,8 @@ class Fuzz:
 
 
 def judged(code: grpc.StatusCode, text: str, busy: bool) -> str:
-    """What is wrong with an answer; nothing where it is proper. `busy`: whether it may take longer than its deadline."""
+    """What is wrong with an answer; nothing where it is proper. `busy`: whether it may take longer than its
+    deadline."""
     told = f"{code.name}: {text[:300]}"
     if _PROPER.match(text):
         return ""
@@ -248,7 +265,9 @@ def judged(code: grpc.StatusCode, text: str, busy: bool) -> str:
         return f"a Python exception as the answer, {told}"
     if code == grpc.StatusCode.UNKNOWN or (code == grpc.StatusCode.INTERNAL and text):
         return told
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or (code == grpc.StatusCode.DEADLINE_EXCEEDED and not busy):
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or (
+        code == grpc.StatusCode.DEADLINE_EXCEEDED and not busy
+    ):
         return told
     return ""
 
@@ -276,10 +295,16 @@ def print_outcome(outcome: Outcome) -> None:
     """The table, memory, the slowest answer, the violations."""
     print(f"{'kind':<16}{'requests':>9}  statuses")
     for kind, statuses in sorted(outcome.statuses.items()):
-        print(f"{kind:<16}{statuses.total():>9}  {', '.join(f'{name} {count}' for name, count in statuses.most_common())}")
+        print(
+            f"{kind:<16}{statuses.total():>9}  {', '.join(f'{name} {count}' for name, count in statuses.most_common())}"
+        )
     total = sum(statuses.total() for kind, statuses in outcome.statuses.items() if kind != "good")
     print(f"{total} malformed requests in {outcome.seconds:.0f} s; memory of the server: ", end="")
-    print(", ".join(f"{size:.1f} MB at {share:.0%}" for share, size in outcome.memory if round(share, 1) in (0.0, 0.1, 0.5, 1.0)))
+    print(
+        ", ".join(
+            f"{size:.1f} MB at {share:.0%}" for share, size in outcome.memory if round(share, 1) in (0.0, 0.1, 0.5, 1.0)
+        )
+    )
     slowest = ", ".join(f"{seconds:.2f} s ({kind}, --only {index})" for seconds, index, kind in outcome.slowest)
     print(f"slowest answers: {slowest}")
     for violation in outcome.violations[:50]:

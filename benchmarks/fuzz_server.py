@@ -36,6 +36,15 @@ def plant(base_path: pathlib.Path) -> None:
 def serving(base_path: pathlib.Path, *flags: str) -> Iterator[Server]:
     """`bitsum serve` of `base_path` as a process; one that had to be killed afterwards has another exit code than 0."""
     output = base_path.with_name("output.txt")
-    command = [sys.executable, "-m", "pipeline", "serve", "--server=embedded", "--grpc_max_threads=16", "--max_num_load_retries=0", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "serve",
+        "--server=embedded",
+        "--grpc_max_threads=16",
+        "--max_num_load_retries=0",
+        *flags,
+    ]
     with model_server.serving(command, MODEL, base_path, output, _START_SECONDS) as running:
         yield Server(running.target, running.process, output)

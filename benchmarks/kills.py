@@ -1,4 +1,5 @@
-"""What a run that is killed (SIGKILL) leaves behind, and that the next run completes: in each stage, and at random moments.
+"""What a run that is killed (SIGKILL) leaves behind, and that the next run completes: in each stage, and at random
+moments.
 
 python -m benchmarks.kills [STAGE...]            (all stages without arguments, each in a folder of its own)
 python -m benchmarks.kills --random [COUNT]      (60 kills without COUNT, all in one folder)
@@ -16,12 +17,16 @@ from components import version_folder
 
 # Each stage is killed this long after it began, in the middle of its work.
 KILL_AFTER_SECONDS = 0.3
-# The kills at random moments fall within the time that the last run of the kind has taken; within this before there was one.
+# The kills at random moments fall within the time that the last run of the kind has taken; within this before there was
+# one.
 EXPECTED_SECONDS = {"train": 60.0, "data": 60.0, "infra": 40.0, "nothing new": 20.0}
 KILLS = 60
 
 SMALL = (
-    "data.long_lengths=[16, 100]", "data.long_examples=40", "data.train_examples=3000", "data.eval_examples=500",
+    "data.long_lengths=[16, 100]",
+    "data.long_examples=40",
+    "data.train_examples=3000",
+    "data.eval_examples=500",
     "infra.examples=60",
 )
 
@@ -80,7 +85,9 @@ def kill_after(seconds: float, root: pathlib.Path, *settings: str) -> str | None
     Raises:
         RuntimeError: it failed by itself.
     """
-    with subprocess.Popen(command(root, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command(root, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         try:
             said, _ = process.communicate(timeout=seconds)
             if process.returncode == 0:
@@ -93,9 +100,11 @@ def kill_after(seconds: float, root: pathlib.Path, *settings: str) -> str | None
 
 
 def knobs() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Run after run, what it has to do that is in no cache, and its knobs: training, data, or infra validation, and all after that.
+    """Run after run, what it has to do that is in no cache, and its knobs: training, data, or infra validation, and all
+    after that.
 
-    Each is followed by a run with nothing new, whose steps all come from the cache: it writes to the store most often in a second.
+    Each is followed by a run with nothing new, whose steps all come from the cache: it writes to the store most often
+    in a second.
     """
     count = 0
     while True:
@@ -103,8 +112,11 @@ def knobs() -> Iterator[tuple[str, tuple[str, ...]]]:
             seed, examples, requests = (count + (changed >= index) for index in range(3))
             # How the margins of two seeds compare is no question here.
             chosen = (
-                f"train.seed={seed}", f"data.long_examples={40 + examples}", f"infra.examples={60 + requests}", "proof.margin_share=0",
-            )  # fmt: skip
+                f"train.seed={seed}",
+                f"data.long_examples={40 + examples}",
+                f"infra.examples={60 + requests}",
+                "proof.margin_share=0",
+            )
             yield work, chosen
             yield "nothing new", chosen
         count += 1
@@ -137,9 +149,13 @@ def at_random_moments(arguments: list[str]) -> int:
             ended = f"exit {done.returncode}"
             if done.returncode:
                 ended += f", {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}"
-            print(f"| {number} | {work} | {moment:.1f} s | {said} | {'yes' if is_hot else 'no'} | {ended} |", flush=True)
+            print(
+                f"| {number} | {work} | {moment:.1f} s | {said} | {'yes' if is_hot else 'no'} | {ended} |", flush=True
+            )
         left = leftovers(root)
-    print(f"\n{wanted} kills, {journals} of them left a hot journal; the next run succeeded {succeeded} times; left at the end: {left}")
+    print(
+        f"\n{wanted} kills, {journals} of them left a hot journal; the next run succeeded {succeeded} times; left at the end: {left}"
+    )
     return int(succeeded < wanted or "RUNNING" in left)
 
 

@@ -17,16 +17,68 @@ from serving import tensors
 TIMEOUT = 30.0
 
 _BAD_TEXT = (b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"a\xc3", b"\x80")
-_NAMES = ("", "nope", "a", "b", "\0", "a\0b", "\n", "a\r\nb", "{}", "%s%n", "../..", "é" * 300, "\U0001f4a5", "a" * 100_000)
-_SIZES = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 7, 255, 2**16, 2**20, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1)
-_FIELDS = ("float_val", "double_val", "int_val", "int64_val", "uint32_val", "uint64_val", "half_val", "scomplex_val", "dcomplex_val")
+_NAMES = (
+    "",
+    "nope",
+    "a",
+    "b",
+    "\0",
+    "a\0b",
+    "\n",
+    "a\r\nb",
+    "{}",
+    "%s%n",
+    "../..",
+    "é" * 300,
+    "\U0001f4a5",
+    "a" * 100_000,
+)
+_SIZES = (
+    -(2**63),
+    -(2**31),
+    -2,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    7,
+    255,
+    2**16,
+    2**20,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**40,
+    2**62,
+    2**63 - 1,
+)
+_FIELDS = (
+    "float_val",
+    "double_val",
+    "int_val",
+    "int64_val",
+    "uint32_val",
+    "uint64_val",
+    "half_val",
+    "scomplex_val",
+    "dcomplex_val",
+)
 _UNSIGNED = ("uint32_val", "uint64_val")
-_TYPE_NAMES = ("tensorflow::TensorList", "tensorflow::TensorMap", "CompositeTensorVariant", "tensorflow::data::Optional", "", "x" * 999)
+_TYPE_NAMES = (
+    "tensorflow::TensorList",
+    "tensorflow::TensorMap",
+    "CompositeTensorVariant",
+    "tensorflow::data::Optional",
+    "",
+    "x" * 999,
+)
 _LIST, _VARINT = 2, 0
 
 
 class Case(NamedTuple):
-    """A request: the path of its method, its bytes, the seconds that it may take, and whether it can change what is served."""
+    """A request: the path of its method, its bytes, the seconds that it may take, and whether it can change what is
+    served."""
 
     kind: str
     method: str
@@ -36,7 +88,8 @@ class Case(NamedTuple):
 
 
 class Malformed(WellFormed):
-    """Cases by index, the same ones for the same seed. `folder` is the base path of the served model, for hostile configs."""
+    """Cases by index, the same ones for the same seed. `folder` is the base path of the served model, for hostile
+    configs."""
 
     def __init__(self, seed: int, folder: str):
         super().__init__(folder)
@@ -69,7 +122,18 @@ class Malformed(WellFormed):
     def wrong_method(self, draw: random.Random) -> tuple[str, bytes]:
         _, data = self.good(draw)
         known = draw.choice(METHODS[:4])
-        bad = ("/", "//", "/x", "/x/y/z", "/" + "m" * 5000, known + "s", known.lower(), known[:-1], known + "/", "/tensorflow./Predict")
+        bad = (
+            "/",
+            "//",
+            "/x",
+            "/x/y/z",
+            "/" + "m" * 5000,
+            known + "s",
+            known.lower(),
+            known[:-1],
+            known + "/",
+            "/tensorflow./Predict",
+        )
         return draw.choice((*bad, "/grpc.health.v1.Health/Nope", "/\u00e9/\u00e9", "/%00/%ff")), data
 
     def wrong_service(self, draw: random.Random) -> tuple[str, bytes]:
@@ -108,7 +172,9 @@ class Malformed(WellFormed):
             item = handle.dtypes_and_shapes.add(dtype=draw.randrange(0, 150))
             item.shape.dim.add(size=draw.choice(_SIZES))
         for _ in range(draw.randrange(4)):
-            value = tensor.variant_val.add(type_name=draw.choice(_TYPE_NAMES), metadata=draw.randbytes(draw.randrange(40)))
+            value = tensor.variant_val.add(
+                type_name=draw.choice(_TYPE_NAMES), metadata=draw.randbytes(draw.randrange(40))
+            )
             if draw.random() < 0.5:
                 _broken_tensor(draw, value.tensors.add())
         return PREDICT, request.SerializeToString(deterministic=True)
@@ -135,7 +201,14 @@ class Malformed(WellFormed):
         """Few bytes that declare many."""
         request, tensor = self._broken_input(draw)
         exponents = sorted(draw.randrange(0, 34) for _ in range(draw.randrange(0, 3)))
-        _set_shape(tensor, [2 ** (high - low) for low, high in zip((0, *exponents), (*exponents, draw.randrange(20, 34))) if high >= low])
+        _set_shape(
+            tensor,
+            [
+                2 ** (high - low)
+                for low, high in zip((0, *exponents), (*exponents, draw.randrange(20, 34)))
+                if high >= low
+            ],
+        )
         return PREDICT, request.SerializeToString(deterministic=True)
 
     def many(self, draw: random.Random) -> tuple[str, bytes]:
@@ -149,7 +222,9 @@ class Malformed(WellFormed):
                 request.inputs[f"a{number}"].dtype = 9
         else:
             spec = request.model_spec
-            metadata = self.apis.metadata.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"] * count)
+            metadata = self.apis.metadata.GetModelMetadataRequest(
+                model_spec=spec, metadata_field=["signature_def"] * count
+            )
             metadata.metadata_field.extend(["nope"] * draw.randrange(2))
             return PREDICTION + "GetModelMetadata", metadata.SerializeToString(deterministic=True)
         return PREDICT, request.SerializeToString(deterministic=True)
@@ -174,7 +249,10 @@ class Malformed(WellFormed):
     def examples(self, draw: random.Random) -> tuple[str, bytes]:
         """serving_default with examples that are none, or that are no sums."""
         request = self.apis.predict.PredictRequest(model_spec=self.spec(signatures.SERVING_DEFAULT))
-        values = [mutate(draw, self.example(draw)) if draw.random() < 0.7 else self._wrong_example(draw) for _ in range(draw.randrange(4))]
+        values = [
+            mutate(draw, self.example(draw)) if draw.random() < 0.7 else self._wrong_example(draw)
+            for _ in range(draw.randrange(4))
+        ]
         tensor = tensors.string_tensor(values)
         if draw.random() < 0.3:
             _reshape(draw, tensor)
@@ -215,7 +293,9 @@ class Malformed(WellFormed):
             feature = example.features.feature[name]
             draw.choice(
                 (
-                    lambda: feature.int64_list.value.extend(draw.choice((0, 1, 2, -1, 2**63 - 1)) for _ in range(draw.randrange(20))),
+                    lambda: feature.int64_list.value.extend(
+                        draw.choice((0, 1, 2, -1, 2**63 - 1)) for _ in range(draw.randrange(20))
+                    ),
                     lambda: feature.float_list.value.extend([0.0, float("nan")]),
                     lambda: feature.bytes_list.value.extend([b"\x01", b""]),
                     lambda: feature.SetInParent(),

@@ -2,10 +2,10 @@
 
 python -m benchmarks.refusals [--share 1.0] [--models 4] [--recipes 6] [--seed 1]
 
-Each kind of damage is done to certified models in turn. Where the checker still accepts, simulation in float32 decides, of
-all accepted models in one batch: every bit and every state is looked at, for random and structured words from the start
-states, and for states from the boxes. What no simulation can show is wrong by construction: texts that are no certificate of
-these weights, and time bombs, which go wrong later than anybody looks.
+Each kind of damage is done to certified models in turn. Where the checker still accepts, simulation in float32 decides,
+of all accepted models in one batch: every bit and every state is looked at, for random and structured words from the
+start states, and for states from the boxes. What no simulation can show is wrong by construction: texts that are no
+certificate of these weights, and time bombs, which go wrong later than anybody looks.
 """
 
 import argparse
@@ -62,14 +62,24 @@ def run(bases: Sequence[Base], recipes: Sequence[Weights], share: float = 1.0, s
 
 def article_models(count: int, seed: int = 1, recipe: Recipe = ARTICLE) -> list[Weights]:
     """Models after every SNAPSHOT steps of the article's training, of `count` seeds."""
-    return [weights for number in range(count) for weights in training(recipe, seed + number, min(SNAPSHOT, recipe.train.steps))]
+    return [
+        weights
+        for number in range(count)
+        for weights in training(recipe, seed + number, min(SNAPSHOT, recipe.train.steps))
+    ]
 
 
 def main(arguments: list[str]) -> int:
     """Print a table, a row per kind of damage; 1 if something wrong was accepted."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.refusals", description="Does the checker refuse what is broken?")
-    parser.add_argument("--share", type=float, default=1.0, help="share of the cases and of the simulated lengths (default 1.0)")
-    parser.add_argument("--models", type=int, default=4, help="certified models that are damaged, at least 2 (default 4)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.refusals", description="Does the checker refuse what is broken?"
+    )
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="share of the cases and of the simulated lengths (default 1.0)"
+    )
+    parser.add_argument(
+        "--models", type=int, default=4, help="certified models that are damaged, at least 2 (default 4)"
+    )
     parser.add_argument("--recipes", type=int, default=6, help="models trained by the article's recipe (default 6)")
     parser.add_argument("--seed", type=int, default=1, help="of the first model and of the damage (default 1)")
     options = parser.parse_args(arguments)

@@ -1,10 +1,11 @@
-"""A run under Airflow against the same run by `bitsum run`, node by node; and a backfill over several days, one run after the other.
+"""A run under Airflow against the same run by `bitsum run`, node by node; and a backfill over several days, one run
+after the other.
 
 python -m benchmarks.scheduled_runs [--days N] [--set SECTION.KNOB=VALUE ...]
 
-The first table is wall time: of a node in the process of `bitsum run`, of its task under Airflow, which starts a process for it, and
-how many times as much that is. The second has the runs of the backfill: 1 is returned if one failed, or began before the one
-before was through, or if there are not as many as days.
+The first table is wall time: of a node in the process of `bitsum run`, of its task under Airflow, which starts a
+process for it, and how many times as much that is. The second has the runs of the backfill: 1 is returned if one
+failed, or began before the one before was through, or if there are not as many as days.
 """
 
 import argparse
@@ -31,10 +32,14 @@ def main(arguments: list[str]) -> int:
     """Measure and print; 1 if a run failed or two ran at once."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--days", type=int, default=DAYS, help="days of the backfill (default %(default)s)")
-    parser.add_argument("--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated")
+    parser.add_argument(
+        "--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated"
+    )
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="bitsum-scheduled-") as folder:
-        return _compare(pathlib.Path(folder), args.set) | _backfill(pathlib.Path(folder) / "backfill", args.days, args.set)
+        return _compare(pathlib.Path(folder), args.set) | _backfill(
+            pathlib.Path(folder) / "backfill", args.days, args.set
+        )
 
 
 def _compare(folder: pathlib.Path, knobs: list[str]) -> int:
@@ -65,8 +70,19 @@ def _compare(folder: pathlib.Path, knobs: list[str]) -> int:
 
 def _backfill(root: pathlib.Path, days: int, knobs: list[str]) -> int:
     last = _FIRST_DAY + datetime.timedelta(days=days - 1)
-    with airflow_service.started(root, [*SMALL, *knobs, "schedule.cron=@daily", f"schedule.start={datetime.date.today()}"]) as airflow:
-        airflow.command("backfill", "create", "--dag-id", airflow_service.DAG, "--from-date", str(_FIRST_DAY), "--to-date", str(last))
+    with airflow_service.started(
+        root, [*SMALL, *knobs, "schedule.cron=@daily", f"schedule.start={datetime.date.today()}"]
+    ) as airflow:
+        airflow.command(
+            "backfill",
+            "create",
+            "--dag-id",
+            airflow_service.DAG,
+            "--from-date",
+            str(_FIRST_DAY),
+            "--to-date",
+            str(last),
+        )
         runs = [run for run in airflow.runs() if run.startswith("backfill")]
         through, wrong = 0.0, int(len(runs) != days)
         print(f"{'run':48} {'state':8} {'began, s':>9} {'done, s':>9}")
@@ -88,7 +104,10 @@ def _seconds_of_nodes(root: pathlib.Path, run: str) -> dict[str, float]:
     with metadata_store.existing(configuration.load(None, [f"pipeline.root={root}"])) as store:
         known = Ancestry(store)
     return {
-        known.node_of[id]: (known.executions[id].last_update_time_since_epoch - known.executions[id].create_time_since_epoch) / 1000
+        known.node_of[id]: (
+            known.executions[id].last_update_time_since_epoch - known.executions[id].create_time_since_epoch
+        )
+        / 1000
         for id in known.executions_of(run)
     }
 

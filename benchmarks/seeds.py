@@ -13,7 +13,8 @@ from components import evaluator
 
 
 def main(seeds: list[str]) -> int:
-    """Print the table, and the wall seconds that the stages of each run took; 1 if a run did not end with right answers."""
+    """Print the table, and the wall seconds that the stages of each run took; 1 if a run did not end with right
+    answers."""
     rows, failed = {}, False
     for seed in seeds or map(str, range(1, 6)):
         with tempfile.TemporaryDirectory() as folder:
@@ -25,7 +26,10 @@ def main(seeds: list[str]) -> int:
             [evaluation] = (root / "artifacts" / "Evaluator" / "evaluation").iterdir()
             rows[seed] = evaluator.exact_match_by_length(str(evaluation))
             seconds = re.findall(r"^  (\S[\w -]*?) +([\d.]+) s", done.stdout, re.MULTILINE)
-            print(f"seed {seed}: exit {done.returncode}; " + ", ".join(f"{stage} {time} s" for stage, time in seconds), flush=True)
+            print(
+                f"seed {seed}: exit {done.returncode}; " + ", ".join(f"{stage} {time} s" for stage, time in seconds),
+                flush=True,
+            )
     lengths = sorted(next(iter(rows.values())))
     print("\n| seed | " + " | ".join(map(str, lengths)) + " |\n|" + "---|" * (len(lengths) + 1))
     for seed, row in rows.items():

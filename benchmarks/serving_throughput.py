@@ -2,10 +2,10 @@
 
 python -m benchmarks.serving_throughput [--seconds S] [--rounds N] [--bits T]
 
-The bare loop calls the loaded SavedModel again and again, without gRPC: the limit. Beside it, round by round since machines are
-noisy: the embedded server, with and without batching, and tensorflow_model_server where there is one (on the PATH, or
-BITSUM_MODEL_SERVER=/path). Clients are threads in a process of their own that send a sum of 16 bits, or 64 of them, and wait for
-the answer; the client takes its share of the processors, too. Medians over the rounds.
+The bare loop calls the loaded SavedModel again and again, without gRPC: the limit. Beside it, round by round since
+machines are noisy: the embedded server, with and without batching, and tensorflow_model_server where there is one (on
+the PATH, or BITSUM_MODEL_SERVER=/path). Clients are threads in a process of their own that send a sum of 16 bits, or 64
+of them, and wait for the answer; the client takes its share of the processors, too. Medians over the rounds.
 """
 
 import argparse
@@ -53,7 +53,8 @@ def bare(version: pathlib.Path, batch: int, bits: int, seconds: float) -> float:
 
 
 def clients(target: str, streams: int, batch: int, bits: int, seconds: float) -> dict[str, float]:
-    """Requests a second, and p50 and p99 of their latency in ms, of closed loops; every sum is compared. Without TensorFlow."""
+    """Requests a second, and p50 and p99 of their latency in ms, of closed loops; every sum is compared. Without
+    TensorFlow."""
     import random
 
     import grpc
@@ -90,7 +91,11 @@ def clients(target: str, streams: int, batch: int, bits: int, seconds: float) ->
     for thread in threads:
         thread.join()
     ordered = sorted(latencies)
-    return {"rate": count / taken, "p50": 1000 * ordered[len(ordered) // 2], "p99": 1000 * ordered[len(ordered) * 99 // 100]}
+    return {
+        "rate": count / taken,
+        "p50": 1000 * ordered[len(ordered) // 2],
+        "p99": 1000 * ordered[len(ordered) * 99 // 100],
+    }
 
 
 def _apart(*words: str) -> dict:
@@ -119,7 +124,9 @@ def measure(bits: int, rounds: int, seconds: float) -> None:
         found: dict[tuple[str, int, int], list[dict]] = {}
         for _ in range(rounds):
             for batch in BATCHES:
-                limits[batch].append(_apart("bare", str(folder / _MODEL / str(version)), str(batch), str(bits), str(seconds))["rate"])
+                limits[batch].append(
+                    _apart("bare", str(folder / _MODEL / str(version)), str(batch), str(bits), str(seconds))["rate"]
+                )
                 for streams in STREAMS:
                     for kind, target in targets.items():
                         run = _apart("clients", target, str(streams), str(batch), str(bits), str(seconds))
@@ -132,7 +139,9 @@ def measure(bits: int, rounds: int, seconds: float) -> None:
 def _print(bits: int, limits: dict[int, list[float]], found: dict[tuple[str, int, int], list[dict]]) -> None:
     print(f"sums of {bits} bits; the bare loop: ", end="")
     print(", ".join(f"{statistics.median(rates):.0f} calls/s at batch {batch}" for batch, rates in limits.items()))
-    print("| server | batch | streams | requests/s | ratio to the bare loop | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|")
+    print(
+        "| server | batch | streams | requests/s | ratio to the bare loop | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|"
+    )
     for (kind, batch, streams), runs in found.items():
         rate, p50, p99 = (statistics.median(run[key] for run in runs) for key in ("rate", "p50", "p99"))
         # Each round against its own bare loop: both had the machine as it was then.

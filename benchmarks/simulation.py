@@ -34,7 +34,9 @@ def errors(models: Sequence[tuple[Weights, str | dict]], share: float = 1.0) -> 
     """
     readings = [_reading(*model) for model in models]
     found = [1] * len(models)
-    order = sorted((index for index, reading in enumerate(readings) if reading), key=lambda index: _shape(readings[index]))
+    order = sorted(
+        (index for index, reading in enumerate(readings) if reading), key=lambda index: _shape(readings[index])
+    )
     for _, same in itertools.groupby(order, key=lambda index: _shape(readings[index])):
         same = list(same)
         for begin in range(0, len(same), TOGETHER):
@@ -50,7 +52,8 @@ def arrays(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def _reading(weights: Weights, certificate: str | dict) -> Certificate | None:
-    """The certificate, if it can be simulated: with a box for each label, a start for each state, for cells of these units."""
+    """The certificate, if it can be simulated: with a box for each label, a start for each state, for cells of these
+    units."""
     try:
         reading = claims.parse(certificate)
     except claims.Malformed:
@@ -77,8 +80,12 @@ class _Batch:
         self.values = {name: np.stack([one[name] for one in stacked]) for name in NAMES}
         most = _shape(readings[0])[1]
         # Where a label has fewer boxes than K, they stand there several times.
-        sides = [[inward([*itertools.islice(itertools.cycle(boxes), most)]) for boxes in _by_label(one)] for one in readings]
-        self.lower, self.upper = (np.array([[label[end] for label in one] for one in sides]) for end in (0, 1))  # [M, L, K, H]
+        sides = [
+            [inward([*itertools.islice(itertools.cycle(boxes), most)]) for boxes in _by_label(one)] for one in readings
+        ]
+        self.lower, self.upper = (
+            np.array([[label[end] for label in one] for one in sides]) for end in (0, 1)
+        )  # [M, L, K, H]
         ordered = [sorted(one.starts, key=lambda start: start.state) for one in readings]
         self.starts = np.array([[start.hidden for start in one] for one in ordered])  # [M, states, H]
 
@@ -100,7 +107,9 @@ class _Batch:
         rows = np.arange(CORNERS)
         label, box = rows % len(ADDITION.labels), rows // len(ADDITION.labels) % self.lower.shape[2]
         lower, upper = self.lower[:, label, box], self.upper[:, label, box]
-        shares = np.where(rows[:, None] % 3, dice.integers(0, 2, (CORNERS, lower.shape[2])), dice.random((CORNERS, lower.shape[2])))
+        shares = np.where(
+            rows[:, None] % 3, dice.integers(0, 2, (CORNERS, lower.shape[2])), dice.random((CORNERS, lower.shape[2]))
+        )
         hidden = np.clip(lower + shares * (upper - lower), lower, upper).astype(np.float32)
         states = np.array([ADDITION.labels[one][0] for one in label])
         # A box without a float32 in it says nothing.
@@ -116,7 +125,9 @@ class _Batch:
             outside += ~inside.all(axis=3).any(axis=(1, 2))
         return outside
 
-    def _run(self, hidden: np.ndarray, states: np.ndarray, words: np.ndarray, filled: np.ndarray | None = None) -> np.ndarray:
+    def _run(
+        self, hidden: np.ndarray, states: np.ndarray, words: np.ndarray, filled: np.ndarray | None = None
+    ) -> np.ndarray:
         labels = np.array(list(_labels(states, words)), np.int32)
         filled = np.ones(hidden.shape[:2], bool) if filled is None else filled
         return _errors(self.values, self.lower, self.upper, hidden, words.T.astype(np.int32), labels, filled).numpy()
@@ -132,7 +143,13 @@ def _labels(states: np.ndarray, words: np.ndarray) -> Iterator[list[int]]:
 
 @tf.function(reduce_retracing=True)
 def _errors(
-    values: dict, lower: tf.Tensor, upper: tf.Tensor, hidden: tf.Tensor, words: tf.Tensor, labels: tf.Tensor, filled: tf.Tensor
+    values: dict,
+    lower: tf.Tensor,
+    upper: tf.Tensor,
+    hidden: tf.Tensor,
+    words: tf.Tensor,
+    labels: tf.Tensor,
+    filled: tf.Tensor,
 ) -> tf.Tensor:
     """[M]: wrong bits and states outside, where `filled` [M, N]; hidden [M, N, H], words and labels [T, N]."""
     symbols = tf.constant(ADDITION.inputs, tf.float32)

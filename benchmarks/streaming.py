@@ -2,10 +2,10 @@
 
 python -m benchmarks.streaming [--model FOLDER] [--bits 1000000 10000000] [--stream_bits 100000000]
 
-FOLDER holds one version, saved_model.pb and the rest, of a model that adds and has the signature add_packed; without it the
-model of benchmarks.certified_model is taken. It is first called in one process of its own, the bare call that everything is
-compared with, and then served by `bitsum serve`. Every sum is compared with Python's own. Times are medians, and say as much
-about what else the machine does.
+FOLDER holds one version, saved_model.pb and the rest, of a model that adds and has the signature add_packed; without it
+the model of benchmarks.certified_model is taken. It is first called in one process of its own, the bare call that
+everything is compared with, and then served by `bitsum serve`. Every sum is compared with Python's own. Times are
+medians, and say as much about what else the machine does.
 """
 
 import argparse
@@ -101,7 +101,11 @@ def one_call(target: str, bare: Bare) -> None:
 
         def inputs() -> dict:
             state = tensors.filled_tensor(0.0, (1, bare.units))
-            return {signatures.A: tensors.string_tensor([a]), signatures.B: tensors.string_tensor([b]), signatures.STATE: state}
+            return {
+                signatures.A: tensors.string_tensor([a]),
+                signatures.B: tensors.string_tensor([b]),
+                signatures.STATE: state,
+            }
 
         encode = median(lambda: apis.predict.PredictRequest(inputs=inputs()).SerializeToString())
         whole = median(lambda: client.predict(signatures.ADD_PACKED, inputs()))
@@ -132,7 +136,8 @@ def refusal(client: AdderClient, inputs: dict) -> None:
 
 
 def numbers(target: str, bits: int, bare: Bare) -> None:
-    """AdderClient.add for two integers of so many bits, by a client that is new and again by one that knows its pace."""
+    """AdderClient.add for two integers of so many bits, by a client that is new and again by one that knows its
+    pace."""
     draw = random.Random(bits)
     a, b = draw.getrandbits(bits), draw.getrandbits(bits)
     calls: list[Call] = []
@@ -145,12 +150,14 @@ def numbers(target: str, bits: int, bare: Bare) -> None:
             ratio = seconds / (bare.add_packed * bits / (8 * CALL_BYTES))
             print(
                 f"add, {bits:,} bits, {which}: {seconds:.2f} s, {bits / seconds:,.0f} bits/s, {len(calls)} calls, "
-                f"{ratio:.2f} times the bare call; {'right' if right else 'WRONG'}", flush=True
-            )  # fmt: skip
+                f"{ratio:.2f} times the bare call; {'right' if right else 'WRONG'}",
+                flush=True,
+            )
 
 
 def flat(target: str, server: int, bits: int, bare: Bare) -> None:
-    """AdderClient.add_stream for two numbers of so many bits that are nowhere whole, and the memory of both processes."""
+    """AdderClient.add_stream for two numbers of so many bits that are nowhere whole, and the memory of both
+    processes."""
     size, written, right = bits // 8, 0, True
     memory: list[tuple[float, float, float]] = []
     truth = total(size)
@@ -219,7 +226,9 @@ def served(model: pathlib.Path) -> Iterator[tuple[str, int]]:
         base_path.mkdir()
         (base_path / "1").symlink_to(model.absolute())
         command = [sys.executable, "-m", "pipeline", "serve", "--server=embedded"]
-        with model_server.serving(command, _MODEL, base_path, pathlib.Path(folder, "server.log"), _START_SECONDS) as server:
+        with model_server.serving(
+            command, _MODEL, base_path, pathlib.Path(folder, "server.log"), _START_SECONDS
+        ) as server:
             yield server.target, server.process.pid
 
 

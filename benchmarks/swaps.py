@@ -2,9 +2,9 @@
 
 python -m benchmarks.swaps [SWAPS] [--clients N]
 
-Clients that follow the label `stable` add numbers without a pause, short ones and streamed ones, while `bitsum rollout` puts one
-version after the other in the place of the stable one, and every tenth time `bitsum rollback` goes back. Every sum is compared
-with Python's, and every answer's version must be one that was stable then or is now.
+Clients that follow the label `stable` add numbers without a pause, short ones and streamed ones, while `bitsum rollout`
+puts one version after the other in the place of the stable one, and every tenth time `bitsum rollback` goes back. Every
+sum is compared with Python's, and every answer's version must be one that was stable then or is now.
 """
 
 import argparse
@@ -41,7 +41,10 @@ class Traffic:
         self.slowest = 0.0
         self._stop = threading.Event()
         self._target, self._model_name = target, model_name
-        self._threads = [threading.Thread(target=self._ask, args=(random.Random(f"{seed}/{number}"), number)) for number in range(clients)]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(random.Random(f"{seed}/{number}"), number))
+            for number in range(clients)
+        ]
 
     def __enter__(self) -> "Traffic":
         for thread in self._threads:
@@ -85,12 +88,19 @@ def served(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
 def swap(target: str, model_name: str, config: pathlib.Path, version: int | None) -> subprocess.CompletedProcess:
     """Roll out `version`, or roll back where it is None."""
     options = ["--server", target, "--model_name", model_name, "--config_file", str(config)]
-    words = ["rollback", *options] if version is None else ["rollout", str(version), *options, "--count=10", "--max_latency_ratio=100"]
-    return subprocess.run([*_BITSUM, *words], capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    words = (
+        ["rollback", *options]
+        if version is None
+        else ["rollout", str(version), *options, "--count=10", "--max_latency_ratio=100"]
+    )
+    return subprocess.run(
+        [*_BITSUM, *words], capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    )
 
 
 def measure(target: str, config: pathlib.Path, base: pathlib.Path, swaps: int, clients: int) -> int:
-    """Swap the versions in `base`, a folder that is named as the model is, and print the table; 1 if anything failed."""
+    """Swap the versions in `base`, a folder that is named as the model is, and print the table; 1 if anything
+    failed."""
     versions = version_folder.versions(base)
     seconds, refused = [], []
     with Traffic(target, base.name, clients, seed=1) as traffic:
@@ -102,8 +112,12 @@ def measure(target: str, config: pathlib.Path, base: pathlib.Path, swaps: int, c
             if done.returncode:
                 refused.append(f"swap {number + 1}: exit {done.returncode}, {done.stderr.strip()}")
     asked = traffic.asked
-    print("| swaps | refused | requests | of them streamed | failed or wrong | slowest request |\n|---|---|---|---|---|---|")
-    print(f"| {swaps} | {len(refused)} | {asked.total()} | {asked['streamed']} | {len(traffic.failures)} | {traffic.slowest:.2f} s |")
+    print(
+        "| swaps | refused | requests | of them streamed | failed or wrong | slowest request |\n|---|---|---|---|---|---|"
+    )
+    print(
+        f"| {swaps} | {len(refused)} | {asked.total()} | {asked['streamed']} | {len(traffic.failures)} | {traffic.slowest:.2f} s |"
+    )
     for line in [*refused, *traffic.failures][:10]:
         print(line)
     return int(bool(refused or traffic.failures))

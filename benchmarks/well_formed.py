@@ -1,4 +1,5 @@
-"""Requests that a served adder answers, for `benchmarks.malformed` to break. The protocol buffers come without TensorFlow."""
+"""Requests that a served adder answers, for `benchmarks.malformed` to break. The protocol buffers come without
+TensorFlow."""
 
 import random
 from typing import Any
@@ -28,7 +29,12 @@ class WellFormed:
     def messages(self) -> dict[str, Any]:
         """The request of each method that takes a model's name."""
         apis = self.apis
-        return dict(zip(METHODS, (apis.predict.PredictRequest, apis.metadata.GetModelMetadataRequest, apis.status.GetModelStatusRequest)))
+        return dict(
+            zip(
+                METHODS,
+                (apis.predict.PredictRequest, apis.metadata.GetModelMetadataRequest, apis.status.GetModelStatusRequest),
+            )
+        )
 
     def good(self, draw: random.Random, methods: tuple[str, ...] = METHODS[:4]) -> tuple[str, bytes]:
         """The path of a method, more often than not Predict, and a request."""
@@ -37,7 +43,9 @@ class WellFormed:
             return method, self.predict(draw).SerializeToString(deterministic=True)
         if method == RELOAD:
             config = hostile_configs.right(MODEL, self.folder)
-            return method, self.apis.management.ReloadConfigRequest(config=config, metric_names=["x"]).SerializeToString(deterministic=True)
+            return method, self.apis.management.ReloadConfigRequest(
+                config=config, metric_names=["x"]
+            ).SerializeToString(deterministic=True)
         message = self.messages()[method]()
         message.model_spec.CopyFrom(self.spec(draw.choice((signatures.SERVING_DEFAULT, ""))))
         if method.endswith("GetModelMetadata"):

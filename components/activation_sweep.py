@@ -1,17 +1,19 @@
-"""The sweep model: a second, tiny SavedModel by which any model server measures its own sigmoid and tanh, as the cell runs them.
+"""The sweep model: a second, tiny SavedModel by which any model server measures its own sigmoid and tanh, as the cell
+runs them.
 
-The kernels depend on the graph, its rewriting, the processor and the shape, so nothing here calls an activation on its own:
-floats go through `GRU.advance`, in a loop as in `GRU.run`, from a state of zeros. With h = 0 the pre-activation of a gate is
-the projected input alone, and h' = z * t, so that
+The kernels depend on the graph, its rewriting, the processor and the shape, so nothing here calls an activation on its
+own: floats go through `GRU.advance`, in a loop as in `GRU.run`, from a state of zeros. With h = 0 the pre-activation of
+a gate is the projected input alone, and h' = z * t, so that
 
     x_z = p, x_h = 128  gives  sigmoid(p) * tanh(128)        x_z = 128, x_h = p  gives  sigmoid(128) * tanh(p)
 
-Both are exact where sigmoid(128) and tanh(128) are exactly 1. A client sees that they are: from h = 1 the step x_z = 128,
-x_h = 0 gives 1 - sigmoid(128) if tanh(0) is 0 (`complement`), and the first of the two at p = 128 is then tanh(128).
+Both are exact where sigmoid(128) and tanh(128) are exactly 1. A client sees that they are: from h = 1 the step x_z =
+128, x_h = 0 gives 1 - sigmoid(128) if tanh(0) is 0 (`complement`), and the first of the two at p = 128 is then
+tanh(128).
 
-Signatures, for each number of units U of the cell that was asked for. A pattern is the bits of a float32 as an integer from 0
-to 2^32 - 1; infinities and NaNs are left out, 0 is looked at in their place. `rows` is the batch of a step: kernels run on
-[rows, U]. Vectors of two stand for sigmoid and tanh.
+Signatures, for each number of units U of the cell that was asked for. A pattern is the bits of a float32 as an integer
+from 0 to 2^32 - 1; infinities and NaNs are left out, 0 is looked at in their place. `rows` is the batch of a step:
+kernels run on [rows, U]. Vectors of two stand for sigmoid and tanh.
 
 sweep_U    starts: int64 [R]; steps: int64 []; rows: int64 []
            looks at steps * rows * U patterns in a row from each of `starts` on; 0 follows 2^32 - 1
@@ -47,7 +49,8 @@ _LOWEST = (0.0, -1.0)
 
 
 def write(directory: pathlib.Path, units: Sequence[int] = UNITS) -> pathlib.Path:
-    """Write the sweep model for cells of each of `units` as version `VERSION` in `directory`; returns the folder of the version.
+    """Write the sweep model for cells of each of `units` as version `VERSION` in `directory`; returns the folder of the
+    version.
 
     The version appears whole or not at all.
 
@@ -95,7 +98,9 @@ class Sweep(tf.Module):
 
     def sweep(self, starts: tf.Tensor, steps: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """The signature sweep_U."""
-        with tf.control_dependencies([_require_rows(rows, self.cell.units), _require_patterns(starts), _require_steps(steps)]):
+        with tf.control_dependencies(
+            [_require_rows(rows, self.cell.units), _require_patterns(starts), _require_steps(steps)]
+        ):
             size = rows * self.cell.units
         offsets = tf.cast(tf.range(size), tf.uint32)
         total = tf.size(starts, tf.int64) * steps
@@ -107,9 +112,14 @@ class Sweep(tf.Module):
             errors, where, results, lows, highs = map(tf.stack, zip(*found))
             worse = errors > error
             return (
-                step + 1, tf.where(worse, errors, error), tf.where(worse, where, pattern), tf.where(worse, results, result),
-                tf.minimum(least, lows), tf.maximum(greatest, highs), evaluated + _count(floats(patterns)[1]),
-            )  # fmt: skip
+                step + 1,
+                tf.where(worse, errors, error),
+                tf.where(worse, where, pattern),
+                tf.where(worse, results, result),
+                tf.minimum(least, lows),
+                tf.maximum(greatest, highs),
+                evaluated + _count(floats(patterns)[1]),
+            )
 
         none, infinity = tf.zeros([], tf.int64), tf.fill([2], float("inf"))
         begin = none, tf.fill([2], -1.0), tf.zeros([2], tf.int64), tf.zeros([2]), infinity, -infinity, none
@@ -126,14 +136,23 @@ class Sweep(tf.Module):
         def body(step):
             (sigmoid, tanh), errors = self.activations(step, rows)
             sigmoid_error, tanh_error = map(_marked, (sigmoid, tanh), errors, _LOWEST)
-            zero, one, far = (tf.fill(tf.stack([rows, self.cell.units]), value) for value in (self.zero, self.one, self.far))
+            zero, one, far = (
+                tf.fill(tf.stack([rows, self.cell.units]), value) for value in (self.zero, self.one, self.far)
+            )
             complement = tf.reshape(self.cell.advance(far, zero, zero, one), [-1])
             return {
-                "sigmoid": sigmoid, "tanh": tanh, "sigmoid_error": sigmoid_error, "tanh_error": tanh_error, "complement": complement,
-            }  # fmt: skip
+                "sigmoid": sigmoid,
+                "tanh": tanh,
+                "sigmoid_error": sigmoid_error,
+                "tanh_error": tanh_error,
+                "complement": complement,
+            }
 
         kinds = dict.fromkeys(("sigmoid", "tanh", "sigmoid_error", "tanh_error", "complement"), tf.float32)
-        return {name: tf.reshape(found, [-1])[:number] for name, found in tf.map_fn(body, steps, fn_output_signature=kinds).items()}
+        return {
+            name: tf.reshape(found, [-1])[:number]
+            for name, found in tf.map_fn(body, steps, fn_output_signature=kinds).items()
+        }
 
     def activations(self, patterns: tf.Tensor, rows: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """(results, errors) of sigmoid and tanh, each float32 [rows * U], for patterns uint32 [rows * U]."""
@@ -144,7 +163,10 @@ class Sweep(tf.Module):
         wide = tf.cast(p, tf.float64)
         # For tanh in float64 TensorFlow has no vectorized kernel; this form's absolute error is as small.
         exact = tf.sigmoid(wide), 2 * tf.sigmoid(2 * wide) - 1
-        errors = (tf.cast(tf.abs(tf.cast(result, tf.float64) - value), tf.float32) for result, value in zip(results, exact, strict=True))
+        errors = (
+            tf.cast(tf.abs(tf.cast(result, tf.float64) - value), tf.float32)
+            for result, value in zip(results, exact, strict=True)
+        )
         return [tf.reshape(result, [-1]) for result in results], [tf.reshape(error, [-1]) for error in errors]
 
 
@@ -181,11 +203,15 @@ def _count(mask: tf.Tensor) -> tf.Tensor:
 
 def _require_rows(rows: tf.Tensor, units: int) -> tf.Operation:
     most = MOST_ELEMENTS // units
-    return tf.debugging.Assert((rows >= 1) & (rows <= most), [tf.strings.format(f"rows must be from 1 to {most}, not {{}}", rows)])
+    return tf.debugging.Assert(
+        (rows >= 1) & (rows <= most), [tf.strings.format(f"rows must be from 1 to {most}, not {{}}", rows)]
+    )
 
 
 def _require_steps(steps: tf.Tensor) -> tf.Operation:
-    return tf.debugging.Assert((steps >= 1) & (steps <= _PATTERNS), [tf.strings.format("steps must be from 1 to 2^32, not {}", steps)])
+    return tf.debugging.Assert(
+        (steps >= 1) & (steps <= _PATTERNS), [tf.strings.format("steps must be from 1 to 2^32, not {}", steps)]
+    )
 
 
 def _require_patterns(patterns: tf.Tensor) -> tf.Operation:

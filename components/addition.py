@@ -11,8 +11,9 @@ Operands of T bits have a sum of T + 1 bits, whose last bit is the final carry: 
 """
 
 # A tf.Example of the datasets: int64 lists of T, T, T + 1 and 1 values. `sum` holds the outputs of the data's task
-# (components.transducer) on the T pairs and a flushing (0, 0): the bits of a + b; those of a - b in two's complement, the
-# last being its sign; or, for a > b, the verdict on the bits so far at each step, the last being that on the numbers.
+# (components.transducer) on the T pairs and a flushing (0, 0): the bits of a + b; those of a - b in two's complement,
+# the last being its sign; or, for a > b, the verdict on the bits so far at each step, the last being that on the
+# numbers.
 FEATURE_A = "a"
 FEATURE_B = "b"
 FEATURE_SUM = "sum"

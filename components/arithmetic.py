@@ -67,7 +67,9 @@ def _lengths(features: Mapping[str, Sequence]) -> Problem | None:
         return Problem(WRONG_LENGTH, f"length is {length}, must be at least 1")
     for name, bits in ((FEATURE_A, length), (FEATURE_B, length), (FEATURE_SUM, length + 1)):
         if len(features[name]) != bits:
-            return Problem(WRONG_LENGTH, f"{name} has {len(features[name])} bits, not {bits} as length = {length} asks for")
+            return Problem(
+                WRONG_LENGTH, f"{name} has {len(features[name])} bits, not {bits} as length = {length} asks for"
+            )
     return None
 
 

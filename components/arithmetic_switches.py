@@ -1,13 +1,14 @@
 """Environment variables that switch on arithmetic which the theorem (components.checker, A1 - A4) excludes.
 
-They change what TensorFlow, oneDNN or cuBLAS compute, and nothing in a model or its graph tells: XLA's rewriting, float16 or
-bfloat16 in the place of float32, TF32. TensorFlow reads them when it is imported or first computes, and a program that is started
-inherits them: so they are cleared before either. Variables that only choose among kernels that the theorem covers, such as
-TF_ENABLE_ONEDNN_OPTS, and those for threads and memory, stay.
+They change what TensorFlow, oneDNN or cuBLAS compute, and nothing in a model or its graph tells: XLA's rewriting,
+float16 or bfloat16 in the place of float32, TF32. TensorFlow reads them when it is imported or first computes, and a
+program that is started inherits them: so they are cleared before either. Variables that only choose among kernels that
+the theorem covers, such as TF_ENABLE_ONEDNN_OPTS, and those for threads and memory, stay.
 
 Read by TensorFlow 2.16 - 2.21 in compiler/jit/flags.cc, xla/parse_flags_from_env.cc, python/eager/context.py,
 python/eager/polymorphic_function/polymorphic_function.py, core/grappler/optimizers/auto_mixed_precision.cc and
-core/util/onednn_env_vars.cc, by oneDNN (floating-point math mode), by cuBLAS, and by Intel's, AMD's and NVIDIA's TensorFlow.
+core/util/onednn_env_vars.cc, by oneDNN (floating-point math mode), by cuBLAS, and by Intel's, AMD's and NVIDIA's
+TensorFlow.
 """
 
 import os
@@ -33,4 +34,6 @@ def clear() -> str:
         del os.environ[name]
     if not found:
         return ""
-    return f"cleared from the environment, since the proof excludes the arithmetic that they switch on: {', '.join(found)}"
+    return (
+        f"cleared from the environment, since the proof excludes the arithmetic that they switch on: {', '.join(found)}"
+    )

@@ -77,7 +77,8 @@ class ValidateArithmetic(beam.PTransform):
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         read = (
             pipeline
-            | "Files" >> beam.Create([(split, file) for split in self._splits for file in split_files(self._uri, split)])
+            | "Files"
+            >> beam.Create([(split, file) for split in self._splits for file in split_files(self._uri, split)])
             | "SpreadFiles" >> beam.Reshuffle()
             | "ReadFile" >> beam.ParDo(_ReadFile(self._uri)).with_outputs(_ANOMALIES, main="records")
         )
@@ -88,7 +89,11 @@ class ValidateArithmetic(beam.PTransform):
             | "FindRepeated" >> beam.FlatMap(lambda group: repeated_pairs(group[1]))
         )
         anomalies = (read[_ANOMALIES], checked[_ANOMALIES], repeated) | "AllAnomalies" >> beam.Flatten()
-        counts = read.records | "SplitOfRecord" >> beam.Map(lambda record: record[0]) | "CountRecords" >> beam.combiners.Count.PerElement()
+        counts = (
+            read.records
+            | "SplitOfRecord" >> beam.Map(lambda record: record[0])
+            | "CountRecords" >> beam.combiners.Count.PerElement()
+        )
         return (
             pipeline
             | "Output" >> beam.Create([self._output])
@@ -126,13 +131,20 @@ def repeated_pairs(occurrences: Iterable[Record]) -> Iterator[Anomaly]:
         leaked = other_split != split
         kind = arithmetic.LEAKED_PAIR if leaked else arithmetic.DUPLICATE_PAIR
         where = f"split {split!r} too" if leaked else "the same split"
-        yield Anomaly(other_place, Problem(kind, f"the pair {pair} is in {where}: {place.file} record {place.record}"), raw)
+        yield Anomaly(
+            other_place, Problem(kind, f"the pair {pair} is in {where}: {place.file} record {place.record}"), raw
+        )
 
 
 def write_anomalies(output: str, splits: Sequence[str], counts: dict[str, int], anomalies: Iterable[Anomaly]) -> str:
-    """Write both files of an ArithmeticAnomalies artifact into the folder `output`; the same whatever the order of `anomalies`."""
+    """Write both files of an ArithmeticAnomalies artifact into the folder `output`; the same whatever the order of
+    `anomalies`."""
     empty = [
-        Anomaly(Place(f"Split-{split}", 0), Problem(arithmetic.EMPTY_SPLIT, f"split {split!r} has no record that can be read"), None)
+        Anomaly(
+            Place(f"Split-{split}", 0),
+            Problem(arithmetic.EMPTY_SPLIT, f"split {split!r} has no record that can be read"),
+            None,
+        )
         for split in splits
         if not counts.get(split)
     ]
@@ -140,7 +152,9 @@ def write_anomalies(output: str, splits: Sequence[str], counts: dict[str, int], 
     content = {
         "records": {split: counts.get(split, 0) for split in splits},
         "anomalies": dict(sorted(collections.Counter(anomaly.problem.kind for anomaly in ordered).items())),
-        "offenders": [[*anomaly.place, f"{anomaly.problem.kind}: {anomaly.problem.what}"] for anomaly in ordered[:OFFENDERS_NAMED]],
+        "offenders": [
+            [*anomaly.place, f"{anomaly.problem.kind}: {anomaly.problem.what}"] for anomaly in ordered[:OFFENDERS_NAMED]
+        ],
     }
     quarantine, path = os.path.join(output, QUARANTINE_FILE), os.path.join(output, ANOMALIES_FILE)
     with scratch.folder(output) as beside:

@@ -6,8 +6,8 @@ from tfx.types.artifact import Artifact, Property, PropertyType
 class ArithmeticAnomalies(Artifact):
     """What is wrong with the records of an Examples artifact, seen with arithmetic.
 
-    {uri}/anomalies.json: {"records": {split: count}, "anomalies": {kind: count}, "offenders": [[file, record, what], ...]}
-    {uri}/quarantine.tfrecord.gz: the bytes of the offending records, in the order of file and record.
+    {uri}/anomalies.json: {"records": {split: count}, "anomalies": {kind: count}, "offenders": [[file, record, what],
+    ...]} {uri}/quarantine.tfrecord.gz: the bytes of the offending records, in the order of file and record.
     """
 
     TYPE_NAME = "ArithmeticAnomalies"

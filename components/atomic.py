@@ -1,8 +1,9 @@
 """The one way in which a local file or folder appears where others may read it: whole or not at all.
 
-It is written beside its place, synced to disk, and renamed. The writer holds a lock on what it writes, which the kernel lets go
-of when the process is gone, however it went: so the next writer in that folder can tell a leftover from work under way, and
-removes it. After the rename the change is visible, and nothing that follows it is reported as a failure: an interrupt says so.
+It is written beside its place, synced to disk, and renamed. The writer holds a lock on what it writes, which the kernel
+lets go of when the process is gone, however it went: so the next writer in that folder can tell a leftover from work
+under way, and removes it. After the rename the change is visible, and nothing that follows it is reported as a failure:
+an interrupt says so.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ _FILE_MODE = 0o644
 
 
 def write(path: str | os.PathLike, content: str | bytes, mode: int = _FILE_MODE) -> None:
-    """Put a file with `content` (text as UTF-8) in the place of `path`, through a link to where that leads; its folder must exist.
+    """Put a file with `content` (text as UTF-8) in the place of `path`, through a link to where that leads; its folder
+    must exist.
 
     Raises:
         OSError: it cannot be written; what was there before is unchanged, and nothing stays beside it.
@@ -36,7 +38,8 @@ def write(path: str | os.PathLike, content: str | bytes, mode: int = _FILE_MODE)
 
 @contextlib.contextmanager
 def file(path: str | os.PathLike, mode: int = _FILE_MODE) -> Iterator[pathlib.Path]:
-    """Gives an empty file beside `path` to write to, which takes the place of `path` when the context ends without an error.
+    """Gives an empty file beside `path` to write to, which takes the place of `path` when the context ends without an
+    error.
 
     Raises:
         OSError: it cannot be written, or `path` is neither missing nor a regular file; the rest is as in `write`.
@@ -102,12 +105,15 @@ def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    return sorted(pathlib.Path(place, name) for place, *names in os.walk(folder, onerror=fail) for name in itertools.chain(*names))
+    return sorted(
+        pathlib.Path(place, name) for place, *names in os.walk(folder, onerror=fail) for name in itertools.chain(*names)
+    )
 
 
 @contextlib.contextmanager
 def lock(path: str | os.PathLike) -> Iterator[None]:
-    """Hold the lock file `path`, which is there no longer than the context. One that a killed process left is taken over.
+    """Hold the lock file `path`, which is there no longer than the context. One that a killed process left is taken
+    over.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -141,7 +147,8 @@ def is_partial(name: str) -> bool:
 
 @contextlib.contextmanager
 def _beside(target: pathlib.Path, is_folder: bool) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
-    """A new, empty, locked file or folder beside `target`, and what tells it from others; gone from there when the context ends."""
+    """A new, empty, locked file or folder beside `target`, and what tells it from others; gone from there when the
+    context ends."""
     sweep(target.parent)
     made = None
     try:
@@ -163,7 +170,8 @@ def _beside(target: pathlib.Path, is_folder: bool) -> Iterator[tuple[pathlib.Pat
 
 
 def _rename(partial: pathlib.Path, target: pathlib.Path, made: os.stat_result) -> None:
-    """Make it visible. It has happened then: that it might not outlast a loss of power is no failure of the caller's."""
+    """Make it visible. It has happened then: that it might not outlast a loss of power is no failure of the
+    caller's."""
     try:
         os.replace(partial, target)
     except OSError:

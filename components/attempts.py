@@ -1,7 +1,7 @@
 """Attempts at a certificate while a cell is trained, and the weights for which the last accepted one was.
 
-The finder proposes boxes, the checker decides. What is kept here are the weights: the proof of the exported model is made
-again from the export itself.
+The finder proposes boxes, the checker decides. What is kept here are the weights: the proof of the exported model is
+made again from the export itself.
 """
 
 import numpy as np
@@ -15,7 +15,8 @@ from components.weights import NAMES, Weights
 class Attempts:
     """The attempts for `cell` to be proven to compute `task`.
 
-    `first`: step of the first accepted certificate, `last`: step of the last, `margin`: its worst margin; None before one.
+    `first`: step of the first accepted certificate, `last`: step of the last, `margin`: its worst margin; None before
+    one.
     """
 
     def __init__(self, cell: GRU, task: Transducer):

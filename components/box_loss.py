@@ -1,10 +1,11 @@
-"""The provability loss: how far the cell's boxes of hidden states are from a proof, as something that can be trained down.
+"""The provability loss: how far the cell's boxes of hidden states are from a proof, as something that can be trained
+down.
 
-The boxes of `components.finder` are propagated through the cell by interval arithmetic, differentiably, as in interval bound
-propagation (Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training Verifiably Robust Models",
-arXiv:1810.12715): some abstract steps, each from slightly widened boxes, and softplus(target - m) for every worst-case margin
-m of an output bit. This loss holds the transducer itself: which box must lead into which, with which output. A model trained
-with it has been told how states follow each other, and not by examples alone.
+The boxes of `components.finder` are propagated through the cell by interval arithmetic, differentiably, as in interval
+bound propagation (Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training Verifiably Robust
+Models", arXiv:1810.12715): some abstract steps, each from slightly widened boxes, and softplus(target - m) for every
+worst-case margin m of an output bit. This loss holds the transducer itself: which box must lead into which, with which
+output. A model trained with it has been told how states follow each other, and not by examples alone.
 
 The boxes are kept from one training step to the next, without gradient through them, and start again from the images of
 h_0 = 0 whenever some margin is not positive. Always starting again, or never, certifies far fewer models.
@@ -29,7 +30,8 @@ class Boxes(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """`loss`: scalar, mean softplus(target - margin); `margin`: scalar, the worst; `boxes`: those to hand to the next call."""
+    """`loss`: scalar, mean softplus(target - margin); `margin`: scalar, the worst; `boxes`: those to hand to the next
+    call."""
 
     loss: tf.Tensor
     margin: tf.Tensor
@@ -47,7 +49,9 @@ class BoxLoss:
         target: margins beyond this weigh little. 0 for 16 units, 2 for 8.
     """
 
-    def __init__(self, cell: GRU, task: Transducer = ADDITION, steps: int = 5, widening: float = 1e-3, target: float = 0.0):
+    def __init__(
+        self, cell: GRU, task: Transducer = ADDITION, steps: int = 5, widening: float = 1e-3, target: float = 0.0
+    ):
         self.cell = cell
         self.steps = steps
         self.widening = widening
@@ -58,7 +62,8 @@ class BoxLoss:
         leads = [[task.label(state, symbol) for symbol in task.inputs] for state in origins]
         self.into = np.array([[task.labels.index(label) for label in row] for row in leads], np.int32)
         self.signs = np.array([[2.0 * output - 1.0 for _, output in row] for row in leads], np.float32)
-        # A function of its own is traced once, not once for each abstract step: tracing takes longer than all of the training.
+        # A function of its own is traced once, not once for each abstract step: tracing takes longer than all of the
+        # training.
         self._advance = tf.function(self._advanced)
         self.symbols = np.array(task.inputs, np.float32)
 
@@ -104,7 +109,8 @@ class BoxLoss:
         return [(gates, tf.abs(gates), tf.concat([update, reset], axis=1)), (cell.U_h, tf.abs(cell.U_h), candidate)]
 
     def _step(self, kernels: list, boxes: Boxes) -> tuple[Boxes, tf.Tensor]:
-        """Images [N + 1, S, H] of the boxes and of h_0 under each symbol, and the margins of their outputs [N + 1, S]."""
+        """Images [N + 1, S, H] of the boxes and of h_0 under each symbol, and the margins of their outputs [N + 1,
+        S]."""
         lower, upper = (tf.pad(side, [[0, 1], [0, 0]])[:, None, :] for side in boxes)
         low, high = (tf.sigmoid(side) for side in _affine(lower, upper, *kernels[0]))
         (least, reset_low), (most, reset_high) = tf.split(low, 2, axis=-1), tf.split(high, 2, axis=-1)
@@ -112,7 +118,8 @@ class BoxLoss:
         target_low, target_high = (tf.tanh(side) for side in _affine(*kept, *kernels[1]))
         low_move, high_move = target_low - lower, target_high - upper
         images = Boxes(
-            lower + tf.minimum(least * low_move, most * low_move), upper + tf.maximum(least * high_move, most * high_move)
+            lower + tf.minimum(least * low_move, most * low_move),
+            upper + tf.maximum(least * high_move, most * high_move),
         )
         centre = self.cell.logit((images.lower + images.upper) / 2)
         radius = tf.tensordot((images.upper - images.lower) / 2, tf.abs(self.cell.W_o[:, 0]), 1)
@@ -125,12 +132,17 @@ class BoxLoss:
         return Boxes(lower, tf.math.unsorted_segment_max(flat[1], into.ravel(), self.count))
 
 
-def next_share(share: tf.Tensor, data_loss: tf.Tensor, grow: float, shrink: float, most: float, ready: float) -> tf.Tensor:
-    """The share k of the box loss in (1 - k) data + k box, after a step with `data_loss`: it grows while that is below `ready`."""
+def next_share(
+    share: tf.Tensor, data_loss: tf.Tensor, grow: float, shrink: float, most: float, ready: float
+) -> tf.Tensor:
+    """The share k of the box loss in (1 - k) data + k box, after a step with `data_loss`: it grows while that is below
+    `ready`."""
     return tf.where(data_loss < ready, tf.minimum(share + grow, most), tf.maximum(share - shrink, 0.0))
 
 
-def _affine(lower: tf.Tensor, upper: tf.Tensor, kernel: tf.Tensor, magnitude: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _affine(
+    lower: tf.Tensor, upper: tf.Tensor, kernel: tf.Tensor, magnitude: tf.Tensor, offset: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     centre = tf.tensordot((lower + upper) / 2, kernel, 1) + offset
     radius = tf.tensordot((upper - lower) / 2, magnitude, 1)
     return centre - radius, centre + radius

@@ -1,12 +1,14 @@
 """A SavedModel's graph in a form that is the same for every process that exports the same cell, and for nothing else.
 
-Names alone hold the counters of a process, and names of functions decide their order in the library. So a name is replaced by a
-position: a node stands by its place in its graph, an argument by its number, a function by the hash of its own canonical form.
-Renaming is all that happens; what is equal after it is the same graph. Everything is kept: operations, attributes (the
-options of a call's session among them), constants, devices, the set of control inputs, the whole library, signatures, what
-restores and initializes, and the object graph by which Python loads. `IGNORED` says what is left out, and nothing else is.
+Names alone hold the counters of a process, and names of functions decide their order in the library. So a name is
+replaced by a position: a node stands by its place in its graph, an argument by its number, a function by the hash of
+its own canonical form. Renaming is all that happens; what is equal after it is the same graph. Everything is kept:
+operations, attributes (the options of a call's session among them), constants, devices, the set of control inputs, the
+whole library, signatures, what restores and initializes, and the object graph by which Python loads. `IGNORED` says
+what is left out, and nothing else is.
 
-The values of the variables lie in another file. Models of two versions of TensorFlow can differ, as their operations do.
+The values of the variables lie in another file. Models of two versions of TensorFlow can differ, as their operations
+do.
 """
 
 import copy
@@ -31,7 +33,8 @@ IGNORED_ARGUMENT_ATTRIBUTES = ("_user_specified_name",)
 
 _FILE = "saved_model.pb"
 _DEEPEST_CALL = 64
-# Operations that are calls of the function in their attribute f, whose nodes are inlined under names that begin with the call's.
+# Operations that are calls of the function in their attribute f, whose nodes are inlined under names that begin with
+# the call's.
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Functions that call one another twice each grow without end; an export has some hundred nodes.
 _MOST_INLINED = 100_000
@@ -81,8 +84,12 @@ class Graph:
         """The function in canonical form."""
         function = copy.deepcopy(self.functions[name])
         signature = function.signature
-        index = _numbered("argument", (argument.name for argument in signature.input_arg)) | _indexed(function.node_def, named)
-        self._require(len(index) == len(signature.input_arg) + len(function.node_def), f"a name stands twice in function {name}")
+        index = _numbered("argument", (argument.name for argument in signature.input_arg)) | _indexed(
+            function.node_def, named
+        )
+        self._require(
+            len(index) == len(signature.input_arg) + len(function.node_def), f"a name stands twice in function {name}"
+        )
         signature.name = ""
         results = _numbered("result", (result.name for result in signature.output_arg))
         # A key beside them could be called as one of them is renamed, and take its place.
@@ -94,7 +101,10 @@ class Graph:
             result.name = results[result.name]
         returned = {results[key]: self._reference(value, index) for key, value in function.ret.items()}
         kept = {self._reference(function.control_ret[key], index) for key in function.control_ret}
-        self._require(set(signature.control_output) == set(function.control_ret), f"function {name} keeps operations that it has not")
+        self._require(
+            set(signature.control_output) == set(function.control_ret),
+            f"function {name} keeps operations that it has not",
+        )
         _replace(signature.control_output, sorted(kept))
         _replace_map(function.control_ret, {reference: reference for reference in kept})
         _replace_map(function.ret, returned)
@@ -110,7 +120,10 @@ class Graph:
         _forget(node)
         node.name = index[node.name]
         control = {self._reference(name, index) for name in node.input if name.startswith("^")}
-        _replace(node.input, [self._reference(name, index) for name in node.input if not name.startswith("^")] + sorted(control))
+        _replace(
+            node.input,
+            [self._reference(name, index) for name in node.input if not name.startswith("^")] + sorted(control),
+        )
         node.op = self._called(node.op)
         self._canonical_calls(node.attr)
         return node
@@ -128,14 +141,18 @@ class Graph:
     def function_sha256(self, name: str) -> str:
         """Hexadecimal SHA-256 of the function's canonical form."""
         if name not in self._hashes:
-            self._require(name not in self._open and len(self._open) < _DEEPEST_CALL, f"function {name} is recursive, or nested too deeply")
+            self._require(
+                name not in self._open and len(self._open) < _DEEPEST_CALL,
+                f"function {name} is recursive, or nested too deeply",
+            )
             self._open.add(name)
             self._hashes[name] = _sha256(_bytes(self.function(name)))
             self._open.remove(name)
         return self._hashes[name]
 
     def _check_inlined(self) -> None:
-        """Raises: BitsumError, two nodes would have the same name once calls are inlined, on which TensorFlow's optimizer aborts."""
+        """Raises: BitsumError, two nodes would have the same name once calls are inlined, on which TensorFlow's
+        optimizer aborts."""
         inside: dict[str, set[str]] = {}
 
         def inlined(nodes: Iterable[Message]) -> set[str]:
@@ -143,7 +160,9 @@ class Graph:
             for node in nodes:
                 called = node.attr["f"].func.name if node.op in _CALLS else node.op
                 below = {f"{node.name}/{name}" for name in names(called)} if called in self.functions else set()
-                self._require(not found & {node.name, *below}, f"{node.name!r} would stand twice once its calls are inlined")
+                self._require(
+                    not found & {node.name, *below}, f"{node.name!r} would stand twice once its calls are inlined"
+                )
                 found |= {node.name, *below}
                 self._require(len(found) <= _MOST_INLINED, f"its calls inlined are more than {_MOST_INLINED} nodes")
             return found
@@ -177,17 +196,26 @@ class Graph:
                 setattr(saver, field, self._reference(getattr(saver, field), index))
         for collection in model.collection_def.values():
             if collection.WhichOneof("kind") == "node_list":
-                _replace(collection.node_list.value, [self._reference(name, index) for name in collection.node_list.value])
+                _replace(
+                    collection.node_list.value, [self._reference(name, index) for name in collection.node_list.value]
+                )
 
     def _canonical_objects(self, objects: Message) -> None:
         concrete = {name: self._called(name) for name in objects.concrete_functions}
         self._require(len(set(concrete.values())) == len(concrete), "two functions of its object graph are the same")
-        _replace_map(objects.concrete_functions, {concrete[name]: copy.deepcopy(value) for name, value in objects.concrete_functions.items()})
+        _replace_map(
+            objects.concrete_functions,
+            {concrete[name]: copy.deepcopy(value) for name, value in objects.concrete_functions.items()},
+        )
         for node in objects.nodes:
             if node.WhichOneof("kind") == "function":
-                _replace(node.function.concrete_functions, [self._called(name) for name in node.function.concrete_functions])
+                _replace(
+                    node.function.concrete_functions, [self._called(name) for name in node.function.concrete_functions]
+                )
             if node.WhichOneof("kind") == "bare_concrete_function":
-                node.bare_concrete_function.concrete_function_name = self._called(node.bare_concrete_function.concrete_function_name)
+                node.bare_concrete_function.concrete_function_name = self._called(
+                    node.bare_concrete_function.concrete_function_name
+                )
 
     def _require(self, holds: bool, problem: str) -> None:
         if not holds:

@@ -1,16 +1,19 @@
-"""Parallel in time: a long word is cut into chunks that run side by side, as in a carry-select adder whose block is the cell.
+"""Parallel in time: a long word is cut into chunks that run side by side, as in a carry-select adder whose block is the
+cell.
 
-The first chunk runs from the state that is given; each other from every state of the transducer (for addition from carry 0
-and from carry 1), all in one batch. One more step per run, with the symbol that flushes the transducer, says which state the
-chunk leads to, so which run of the next chunk goes on from there. These pointers are followed from the first
-chunk on, twice as far in each round.
+The first chunk runs from the state that is given; each other from every state of the transducer (for addition from
+carry 0 and from carry 1), all in one batch. One more step per run, with the symbol that flushes the transducer, says
+which state the chunk leads to, so which run of the next chunk goes on from there. These pointers are followed from the
+first chunk on, twice as far in each round.
 
-For a cell that is proven this needs no new assumption. A run from state q starts where the cell itself is after a shortest
-word that leads the transducer from h_0 to q, computed here step by step: h_0 for carry 0, the state after (1, 1) for carry 1.
-So every run is a run over a word from h_0 (that word, the chunk, the flush), and by the theorem of `components.checker` each
-of its bits is the transducer's, whatever the batch that it runs in. For a cell that is not proven it is a gamble.
+For a cell that is proven this needs no new assumption. A run from state q starts where the cell itself is after a
+shortest word that leads the transducer from h_0 to q, computed here step by step: h_0 for carry 0, the state after (1,
+1) for carry 1. So every run is a run over a word from h_0 (that word, the chunk, the flush), and by the theorem of
+`components.checker` each of its bits is the transducer's, whatever the batch that it runs in. For a cell that is not
+proven it is a gamble.
 
-Shapes: B words of N numbers, eight symbols each (`components.packed_bits`), in K chunks of C numbers; Q states, H units.
+Shapes: B words of N numbers, eight symbols each (`components.packed_bits`), in K chunks of C numbers; Q states, H
+units.
 """
 
 import dataclasses
@@ -30,7 +33,8 @@ MOST_WORDS = 32
 
 @dataclasses.dataclass(frozen=True)
 class CarrySelect:
-    """Words of more than `above` symbols, at most `MOST_WORDS` of them, run in chunks of at least `chunk` symbols, in whole numbers.
+    """Words of more than `above` symbols, at most `MOST_WORDS` of them, run in chunks of at least `chunk` symbols, in
+    whole numbers.
 
     Raises:
         ValueError: what `task` writes for its flushing symbol does not tell its states apart.
@@ -42,14 +46,17 @@ class CarrySelect:
 
     def __post_init__(self):
         if len(set(self._flushed())) != len(self.task.states):
-            raise ValueError(f"{self.task.name}: the outputs for {self.task.flush[0]} do not tell its states apart: {self._flushed()}")
+            raise ValueError(
+                f"{self.task.name}: the outputs for {self.task.flush[0]} do not tell its states apart: {self._flushed()}"
+            )
 
     def is_for(self, batch: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         """Whether so many words of so many symbols run in chunks, a bool []."""
         return (steps > self.above) & (batch <= MOST_WORDS)
 
     def decide(self, loop: TimeLoop, words: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the cell writes from `state` [B, H], for words [B, N] of at least one number: (numbers int32 [B, N], state [B, H])."""
+        """What the cell writes from `state` [B, H], for words [B, N] of at least one number: (numbers int32 [B, N],
+        state [B, H])."""
         batch, size = tf.unstack(tf.shape(words))
         chunk = self._chunk(batch, size)
         count = -(-size // chunk)
@@ -69,7 +76,8 @@ class CarrySelect:
         return tf.maximum(-(-self.chunk // STEPS), -(-size // most))
 
     def _starts(self, loop: TimeLoop, state: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """Where the runs start, [Q B K, H]: the first chunks in `state`, others where a shortest word leads the cell to."""
+        """Where the runs start, [Q B K, H]: the first chunks in `state`, others where a shortest word leads the cell
+        to."""
         paths = shortest_words(self.task)
         starts = []
         for origin in self.task.states:
@@ -82,7 +90,8 @@ class CarrySelect:
         return tf.reshape(tf.concat([first, others], axis=2), [-1, state.shape[1]])
 
     def _next(self, loop: TimeLoop, after: tf.Tensor, chunks: tf.Tensor) -> tf.Tensor:
-        """The run that goes on where each ends, int32 [Q B K], of the states [Q B K, H] after them; after a last chunk, any."""
+        """The run that goes on where each ends, int32 [Q B K], of the states [Q B K, H] after them; after a last chunk,
+        any."""
         told = np.argsort(self._flushed()).astype(np.int32)
         flushed, _ = loop.one(self.task.flush[0], after)
         place = tf.tile(tf.range(1, chunks + 1), [len(self.task.states)])
@@ -94,15 +103,18 @@ class CarrySelect:
 
 
 def _path(following: tf.Tensor, batch: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """The runs of each word from its first chunk on, int32 [B, K], where `following` [Q B K] says which run comes after each."""
+    """The runs of each word from its first chunk on, int32 [B, K], where `following` [Q B K] says which run comes after
+    each."""
 
     def longer(path: tf.Tensor, ahead: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.concat([path, tf.gather(ahead, path)], axis=1), tf.gather(ahead, ahead)
 
     path, _ = tf.while_loop(
-        lambda path, _: tf.shape(path)[1] < count, longer, (count * tf.range(batch)[:, None], following),
+        lambda path, _: tf.shape(path)[1] < count,
+        longer,
+        (count * tf.range(batch)[:, None], following),
         shape_invariants=(tf.TensorShape([None, None]), tf.TensorShape([None])),
-    )  # fmt: skip
+    )
     return path[:, :count]
 
 

@@ -1,4 +1,5 @@
-"""Is the graph of an exported model the cell's? Compared with fresh exports of it, made here, in the model's own format."""
+"""Is the graph of an exported model the cell's? Compared with fresh exports of it, made here, in the model's own
+format."""
 
 import functools
 
@@ -11,10 +12,11 @@ from components.transducer import Transducer
 
 
 def differences(model: str, units: int, task: Transducer, knobs: Proof) -> list[str]:
-    """How the graph of the SavedModel in `model` differs from the exports of a cell of `units`; empty where it is one of them.
+    """How the graph of the SavedModel in `model` differs from the exports of a cell of `units`; empty where it is one
+    of them.
 
-    There are two: one adds long numbers in chunks side by side, as `knobs` has it, the other bit by bit. The differences are those
-    from the nearer one.
+    There are two: one adds long numbers in chunks side by side, as `knobs` has it, the other bit by bit. The
+    differences are those from the nearer one.
 
     Raises:
         BitsumError: there is no readable SavedModel.

@@ -1,4 +1,5 @@
-"""The certificate: the claim that a cell with certain weights computes a transducer, in JSON. `components.checker` decides.
+"""The certificate: the claim that a cell with certain weights computes a transducer, in JSON. `components.checker`
+decides.
 
 Schema version 1, an object with exactly these members. H hidden units; every number that is no integer is a string, the
 exact value of a double in hexadecimal as Python's `float.hex` writes it ("0x1.8000000000000p-1" is 0.75).
@@ -54,7 +55,18 @@ ALLOWANCES = {
 }
 
 _HEX = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}", re.ASCII)
-_MEMBERS = ("format", "version", "task", "transducer", "units", "weights_sha256", "allowances", "boxes", "starts", "margin")
+_MEMBERS = (
+    "format",
+    "version",
+    "task",
+    "transducer",
+    "units",
+    "weights_sha256",
+    "allowances",
+    "boxes",
+    "starts",
+    "margin",
+)
 
 
 class Malformed(ValueError):
@@ -98,7 +110,9 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def claim(task: Transducer, sha256: str, boxes: tuple[Box, ...], starts: tuple[Start, ...], margin: float) -> Certificate:
+def claim(
+    task: Transducer, sha256: str, boxes: tuple[Box, ...], starts: tuple[Start, ...], margin: float
+) -> Certificate:
     """The certificate for `task`, with the allowances of this version."""
     allowances = tuple(sorted(ALLOWANCES.items()))
     units = len(boxes[0].lower)
@@ -116,7 +130,8 @@ def write(certificate: Certificate) -> str:
         "weights_sha256": certificate.weights_sha256,
         "allowances": {name: number.hex() for name, number in certificate.allowances},
         "boxes": [
-            {"state": box.state, "output": box.output, "lower": _hexes(box.lower), "upper": _hexes(box.upper)} for box in certificate.boxes
+            {"state": box.state, "output": box.output, "lower": _hexes(box.lower), "upper": _hexes(box.upper)}
+            for box in certificate.boxes
         ],
         "starts": [{"state": start.state, "hidden": _hexes(start.hidden)} for start in certificate.starts],
         "margin": certificate.margin.hex(),
@@ -153,7 +168,9 @@ def _read(value: Any) -> Certificate:
         weights_sha256=_text(value["weights_sha256"], "weights_sha256"),
         allowances=tuple(sorted((name, _number(number, name)) for name, number in value["allowances"].items())),
         boxes=tuple(_box(box, units, f"box {index}") for index, box in enumerate(boxes)),
-        starts=tuple(_start(start, units, f"start {index}") for index, start in enumerate(_list(value["starts"], "starts"))),
+        starts=tuple(
+            _start(start, units, f"start {index}") for index, start in enumerate(_list(value["starts"], "starts"))
+        ),
         margin=_number(value["margin"], "margin"),
     )
 
@@ -190,7 +207,9 @@ def _small_integer(text: str) -> int:
 def _box(value: Any, units: int, where: str) -> Box:
     value = _members(value, ("state", "output", "lower", "upper"), where)
     label = _integer(value["state"], f"state of {where}"), _integer(value["output"], f"output of {where}")
-    return Box(*label, _vector(value["lower"], units, f"lower of {where}"), _vector(value["upper"], units, f"upper of {where}"))
+    return Box(
+        *label, _vector(value["lower"], units, f"lower of {where}"), _vector(value["upper"], units, f"upper of {where}")
+    )
 
 
 def _start(value: Any, units: int, where: str) -> Start:
@@ -205,7 +224,10 @@ def _vector(value: Any, units: int, where: str) -> tuple[float, ...]:
 
 def _number(value: Any, where: str) -> float:
     shown = f"{where}: {str(value)[:40]!r}"
-    _expect(type(value) is str and len(value) <= 32 and _HEX.fullmatch(value) is not None, f"{shown} is no hexadecimal float")
+    _expect(
+        type(value) is str and len(value) <= 32 and _HEX.fullmatch(value) is not None,
+        f"{shown} is no hexadecimal float",
+    )
     try:
         number = float.fromhex(value)
     except (OverflowError, ValueError) as error:

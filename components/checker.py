@@ -4,19 +4,21 @@ THE CELL. H hidden units, symbols x of I bits, hidden state h, all float32:
     z = sigmoid(x W_z + h U_z + b_z)        t  = tanh(x W_h + (r*h) U_h + b_h)        logit = h' W_o + b_o
     r = sigmoid(x W_r + h U_r + b_r)        h' = (1-z)*h + z*t                        bit   = logit > 0
 
-THEOREM. Let `check` accept a certificate for the weights and a transducer. Then every runtime that satisfies A1 - A6, started
-at h_0 = 0 and fed any word of symbols of any length, writes at every step the transducer's output bit. The same holds from
-the certificate's start state for q and the transducer's state q. (Addition: the word is the pairs of bits, least significant
-first, then one (0, 0); the bits written are those of the sum, its last carry included.)
+THEOREM. Let `check` accept a certificate for the weights and a transducer. Then every runtime that satisfies A1 - A6,
+started at h_0 = 0 and fed any word of symbols of any length, writes at every step the transducer's output bit. The same
+holds from the certificate's start state for q and the transducer's state q. (Addition: the word is the pairs of bits,
+least significant first, then one (0, 0); the bits written are those of the sum, its last carry included.)
 
-ASSUMPTIONS about the runtime. u = 2^-24. Each is checked or refused elsewhere: the exported graph is compared with the cell,
-the activations are swept, the server's steps are compared with `image`.
-A1  Every operation is an IEEE binary32 operation rounded to nearest (a dot product may be summed in binary64 and rounded to
+ASSUMPTIONS about the runtime. u = 2^-24. Each is checked or refused elsewhere: the exported graph is compared with the
+cell, the activations are swept, the server's steps are compared with `image`. A1  Every operation is an IEEE binary32
+operation rounded to nearest (a dot product may be summed in binary64 and rounded to
     binary32 once, at its end); an operand or result below 2^-126 in magnitude may be replaced by zero.
-A2  A dot product is the sum of its k terms w_i x_i, each once (k = I + H + 1 in a gate: symbol, state, bias; H + 1 in the
-    logit), in any order, blocking and association, with or without fused multiply-add, zeros added at will. Not covered:
-    Strassen, TF32, bfloat16, XLA's rewriting.
-A3  The computed sigmoid and tanh of a finite float32 p, |p| <= 128, differ from the exact values by at most 2^-20 and 2^-19,
+A2  A dot product is the sum of its k terms w_i x_i, each once (k = I + H + 1 in a gate: symbol, state, bias; H + 1 in
+the
+    logit), in any order, blocking and association, with or without fused multiply-add, zeros added at will. Not
+    covered: Strassen, TF32, bfloat16, XLA's rewriting.
+A3  The computed sigmoid and tanh of a finite float32 p, |p| <= 128, differ from the exact values by at most 2^-20 and
+2^-19,
     and lie in [0, 1] and [-1, 1].
 A4  h' is fl(fl(fl(1-z)*h) + fl(z*t)), one of the products possibly fused into the sum; r*h is one product.
 A5  Symbols are exactly 0.0 or 1.0; a state passed in is h_0, a start state, or one that this runtime returned.
@@ -74,9 +76,10 @@ MOST_PRODUCTS = 2**24
 class Verdict:
     """What the checker says.
 
-    `margin`: the worst logit's distance from 0 on the right side; `slack`: the tightest containment, the least distance between
-    a side of an image and that of its box, negative where one sticks out. Both are None if no image was computed. `where` names the step of
-    the first failure, "" if proven. Refused means not proven, which is not the same as wrong.
+    `margin`: the worst logit's distance from 0 on the right side; `slack`: the tightest containment, the least distance
+    between a side of an image and that of its box, negative where one sticks out. Both are None if no image was
+    computed. `where` names the step of the first failure, "" if proven. Refused means not proven, which is not the same
+    as wrong.
     """
 
     proven: bool
@@ -89,7 +92,8 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The weights column by column, as the dot products take them: symbol, bias, state for a gate; bias, state for the logit."""
+    """The weights column by column, as the dot products take them: symbol, bias, state for a gate; bias, state for the
+    logit."""
 
     update: tuple[Column, ...]
     reset: tuple[Column, ...]
@@ -109,7 +113,8 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """Enclosures of all that a runtime may compute in one step; `reach` is the largest magnitude of a pre-activation."""
+    """Enclosures of all that a runtime may compute in one step; `reach` is the largest magnitude of a
+    pre-activation."""
 
     hidden: tuple[Interval, ...]
     logit: Interval
@@ -121,7 +126,8 @@ class _Refused(Exception):
 
 
 def check(source: str | dict, weights: Weights, task: Transducer = ADDITION) -> Verdict:
-    """Whether the certificate proves that a cell with these weights computes `task`. Raises nothing, whatever is in `source`."""
+    """Whether the certificate proves that a cell with these weights computes `task`. Raises nothing, whatever is in
+    `source`."""
     try:
         _machine()
         certificate = claims.parse(source)
@@ -155,7 +161,10 @@ def _judge(certificate: Certificate, cell: Cell, task: Transducer) -> Verdict:
             step = image(cell, hidden, symbol)
             following, output = task.label(state, symbol)
             distance = step.logit[0] if output else -step.logit[1]
-            room = max((_room(step, box) for box in certificate.boxes if (box.state, box.output) == (following, output)), default=-inf)
+            room = max(
+                (_room(step, box) for box in certificate.boxes if (box.state, box.output) == (following, output)),
+                default=-inf,
+            )
             problem = _problem(step, distance, room, certificate.margin, (following, output))
             if problem and not failure:
                 failure, reason = f"step from {where} with input {symbol}", problem
@@ -167,7 +176,11 @@ def _origins(certificate: Certificate, task: Transducer) -> Iterator[tuple[str, 
     """(name, hidden states, state of the transducer): all from where a step must be looked at."""
     yield "h_0", ((0.0, 0.0),) * certificate.units, task.initial
     for index, box in enumerate(certificate.boxes):
-        yield f"box {index} (state {box.state}, output {box.output})", tuple(zip(box.lower, box.upper, strict=True)), box.state
+        yield (
+            f"box {index} (state {box.state}, output {box.output})",
+            tuple(zip(box.lower, box.upper, strict=True)),
+            box.state,
+        )
 
 
 def _problem(step: Image, distance: float, room: float, margin: float, label: tuple[int, int]) -> str:
@@ -184,9 +197,13 @@ def _problem(step: Image, distance: float, room: float, margin: float, label: tu
 
 
 def _room(step: Image, box: Box) -> float:
-    """Least distance of the image's sides from the box's, its sign exact; sides at -1 and 1 hold nothing back (Lemma 2)."""
+    """Least distance of the image's sides from the box's, its sign exact; sides at -1 and 1 hold nothing back (Lemma
+    2)."""
     sides = zip(step.hidden, box.lower, box.upper, strict=True)
-    return min(min(low - lower if lower > -1.0 else inf, upper - high if upper < 1.0 else inf) for (low, high), lower, upper in sides)
+    return min(
+        min(low - lower if lower > -1.0 else inf, upper - high if upper < 1.0 else inf)
+        for (low, high), lower, upper in sides
+    )
 
 
 def _sum(column: Column, terms: Sequence[Interval]) -> Interval:
@@ -217,20 +234,31 @@ def _static(certificate: Certificate, weights: Weights, task: Transducer) -> Non
         f"checking {boxes} boxes of {units} units takes {products} products of intervals, more than the limit of {MOST_PRODUCTS}",
     )
     _require(certificate.task == task.name, f"the certificate is for {certificate.task!r}, not for {task.name!r}")
-    _require(certificate.transducer == claims.canonical(task.description()), f"its transducer is not that of {task.name}")
+    _require(
+        certificate.transducer == claims.canonical(task.description()), f"its transducer is not that of {task.name}"
+    )
     _require(dict(certificate.allowances) == claims.ALLOWANCES, "its allowances are not those of this checker")
     _require(certificate.units == weights.units, f"it has {certificate.units} units, the weights have {weights.units}")
-    _require(all(len(symbol) == weights.bits for symbol in task.inputs), f"the weights take symbols of {weights.bits} bits")
-    _require(certificate.weights_sha256 == weights.sha256(), f"it is for other weights, of hash {certificate.weights_sha256[:12]!r}")
+    _require(
+        all(len(symbol) == weights.bits for symbol in task.inputs), f"the weights take symbols of {weights.bits} bits"
+    )
+    _require(
+        certificate.weights_sha256 == weights.sha256(),
+        f"it is for other weights, of hash {certificate.weights_sha256[:12]!r}",
+    )
     _require(certificate.margin > 0.0, f"its margin {certificate.margin:.6g} is not positive")
     for index, box in enumerate(certificate.boxes):
-        _require((box.state, box.output) in task.labels, f"box {index}: {task.name} has no label ({box.state}, {box.output})")
+        _require(
+            (box.state, box.output) in task.labels, f"box {index}: {task.name} has no label ({box.state}, {box.output})"
+        )
         _require(_ordered(box), f"box {index}: its sides are not -1 <= lower <= upper <= 1")
     _starts(certificate, task)
 
 
 def _starts(certificate: Certificate, task: Transducer) -> None:
-    _require(sorted(start.state for start in certificate.starts) == sorted(task.states), "it needs one start for each state")
+    _require(
+        sorted(start.state for start in certificate.starts) == sorted(task.states), "it needs one start for each state"
+    )
     for start in certificate.starts:
         if start.state == task.initial:
             _require(all(value == 0.0 for value in start.hidden), "the start of the initial state is not h_0 = 0")
@@ -253,11 +281,15 @@ def _columns(symbol_rows: Sequence, bias: Sequence[float], state_rows: Sequence)
 
 
 def _machine() -> None:
-    """A glance at B1: the parameters of float, and the rounding mode of this moment, which another library may have set."""
+    """A glance at B1: the parameters of float, and the rounding mode of this moment, which another library may have
+    set."""
     info, half = sys.float_info, sys.float_info.epsilon / 2
     one, tiny = float(len("1")), nextafter(0.0, inf)
     nearest = one + half == one and one - half / 4 == one and -one - half / 4 == -one
-    _require((info.radix, info.mant_dig, info.max_exp) == (2, 53, 1024) and nearest, "this machine's floats do not round to nearest")
+    _require(
+        (info.radix, info.mant_dig, info.max_exp) == (2, 53, 1024) and nearest,
+        "this machine's floats do not round to nearest",
+    )
     _require(tiny * one > 0.0 and math.isfinite(info.max), "this machine's floats flush subnormals to zero")
 
 

@@ -1,7 +1,7 @@
 """The search for two numbers that a model gets wrong: structured words, run in float32 in one batch.
 
-Random words hardly ever show what is wrong with a model that looks right; runs, short periods and carries after long runs
-do. A hit is only a candidate until the exported model itself has been asked. No hit says nothing.
+Random words hardly ever show what is wrong with a model that looks right; runs, short periods and carries after long
+runs do. A hit is only a candidate until the exported model itself has been asked. No hit says nothing.
 
 Shapes: N words, T steps, S symbols, H units.
 """
@@ -30,7 +30,13 @@ class Counterexample(NamedTuple):
 
 
 def search(
-    weights: Weights, task: Transducer = ADDITION, *, length: int = 4096, longest: int = 2**18, seconds: float = 20.0, seed: int = 0
+    weights: Weights,
+    task: Transducer = ADDITION,
+    *,
+    length: int = 4096,
+    longest: int = 2**18,
+    seconds: float = 20.0,
+    seed: int = 0,
 ) -> Counterexample | None:
     """Two numbers that the cell gets wrong, or None if none was found within `seconds`.
 
@@ -40,7 +46,9 @@ def search(
     Raises:
         ValueError: the weights have a `problem`, or the task does not read pairs.
     """
-    problem = weights.problem() or ("" if weights.bits == len(task.inputs[0]) == 2 else "weights and task must read pairs of bits")
+    problem = weights.problem() or (
+        "" if weights.bits == len(task.inputs[0]) == 2 else "weights and task must read pairs of bits"
+    )
     if problem:
         raise ValueError(problem)
     deadline = time.monotonic() + seconds
@@ -52,7 +60,8 @@ def search(
 
 
 def structured_words(symbols: int, length: int, seed: int = 0) -> np.ndarray:
-    """Words as indices of symbols, uint8 [N, length]: short periods, also after one other symbol, runs that change, random ones."""
+    """Words as indices of symbols, uint8 [N, length]: short periods, also after one other symbol, runs that change,
+    random ones."""
     prefixes = [(), *((symbol,) for symbol in range(symbols))]
     short = [period for size in (1, 2, 3) for period in itertools.product(range(symbols), repeat=size)]
     words = [_repeated(prefix, period, length) for prefix in prefixes for period in short]
@@ -64,7 +73,8 @@ def structured_words(symbols: int, length: int, seed: int = 0) -> np.ndarray:
 
 
 def long_words(symbols: int, length: int) -> np.ndarray:
-    """Few words, uint8 [N, length]: each symbol repeated, also after one other symbol, and the periods of two symbols."""
+    """Few words, uint8 [N, length]: each symbol repeated, also after one other symbol, and the periods of two
+    symbols."""
     words = [_repeated((first,), (symbol,), length) for first in range(symbols) for symbol in range(symbols)]
     words += [_repeated((), pair, length) for pair in itertools.combinations(range(symbols), 2)]
     return np.stack(words)
@@ -128,5 +138,7 @@ def _operands(task: Transducer, word: np.ndarray, position: int) -> Counterexamp
     if task.reading == "last":
         pairs.pop()  # the flushing step, which is not part of the numbers
     elif not any(pairs[-1]):
-        pairs.append((1, 0))  # so that the numbers are long enough for the wrong bit; later bits do not change earlier ones
+        pairs.append(
+            (1, 0)
+        )  # so that the numbers are long enough for the wrong bit; later bits do not change earlier ones
     return Counterexample(from_bits(pair[0] for pair in pairs), from_bits(pair[1] for pair in pairs), position)

@@ -1,4 +1,5 @@
-"""DataGate: lets the run go on only if the data passed the checks: TFDV's, the one that knows arithmetic, and drift and skew.
+"""DataGate: lets the run go on only if the data passed the checks: TFDV's, the one that knows arithmetic, and drift and
+skew.
 
 What it blesses is what later runs of a series may train on; what it refuses is kept in the quarantine with its report.
 """
@@ -49,7 +50,8 @@ def DataGate(
 ) -> None:
     """Bless the data or refuse it.
 
-    Without `example_anomalies` only unreadable data is refused: put such a gate before the statistics, which would crash on it.
+    Without `example_anomalies` only unreadable data is refused: put such a gate before the statistics, which would
+    crash on it.
 
     Args:
         code: hash of the code that decides, for TFX's cache.
@@ -63,9 +65,13 @@ def DataGate(
     with tf.io.gfile.GFile(path) as file:
         content = json.load(file)
     if example_anomalies is None:
-        reasons = arithmetic_reasons(content, arithmetic_anomalies.uri) if content["anomalies"].keys() & UNREADABLE else []
+        reasons = (
+            arithmetic_reasons(content, arithmetic_anomalies.uri) if content["anomalies"].keys() & UNREADABLE else []
+        )
     else:
-        reasons = tfdv_reasons("the schema is violated", example_anomalies) + arithmetic_reasons(content, arithmetic_anomalies.uri)
+        reasons = tfdv_reasons("the schema is violated", example_anomalies) + arithmetic_reasons(
+            content, arithmetic_anomalies.uri
+        )
     if drift_anomalies is not None:
         reasons += tfdv_reasons(DRIFTED, drift_anomalies)
     if reasons and quarantine_folder:

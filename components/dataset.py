@@ -1,6 +1,7 @@
 """The training input: tf.data pipelines over the TFRecord files of a split.
 
-Record format: `components.addition`. Batches hold numbers of mixed lengths; the shorter are padded with zeros and masked.
+Record format: `components.addition`. Batches hold numbers of mixed lengths; the shorter are padded with zeros and
+masked.
 """
 
 import contextlib
@@ -74,7 +75,9 @@ def to_batch(serialized: tf.Tensor) -> Batch:
 
 def parse(serialized: tf.Tensor, names: Iterable[str]) -> dict[str, tf.RaggedTensor]:
     """The bitstrings `names` of serialized tf.Examples, string [B]: int64 ragged [B, T of the example]."""
-    return tf.io.parse_example(serialized, {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in names})
+    return tf.io.parse_example(
+        serialized, {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in names}
+    )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """DriftValidator: is the train split like that of the span before, and like what the served model is asked?
 
-The distances are TensorFlow Data Validation's: the Jensen-Shannon divergence of two histograms, from 0 to 1. It never fails
-because of the data: it writes the anomalies as TFX's ExampleValidator does, and the data gate decides.
+The distances are TensorFlow Data Validation's: the Jensen-Shannon divergence of two histograms, from 0 to 1. It never
+fails because of the data: it writes the anomalies as TFX's ExampleValidator does, and the data gate decides.
 """
 
 import collections
@@ -53,7 +53,9 @@ def DriftValidator(
     folder = os.path.join(anomalies.uri, f"Split-{SPLIT}")
     fileio.makedirs(folder)
     writer_utils.write_anomalies(os.path.join(folder, _SCHEMA_DIFF), found)
-    report("drift", previous=int(before is not None), requests=int(asked is not None), anomalies=len(found.anomaly_info))
+    report(
+        "drift", previous=int(before is not None), requests=int(asked is not None), anomalies=len(found.anomaly_info)
+    )
 
 
 def compare(now: Statistics, before: Statistics | None, asked: Statistics | None, max_drift: float, max_skew: float):
@@ -77,7 +79,9 @@ def read_statistics(uri: str, split: str) -> Statistics:
 
 def write_statistics(statistics: Statistics, uri: str, split: str) -> None:
     """Write statistics where TFX has them."""
-    io_utils.write_bytes_file(os.path.join(uri, f"Split-{split}", _STATISTICS_FILE), statistics.SerializeToString(deterministic=True))
+    io_utils.write_bytes_file(
+        os.path.join(uri, f"Split-{split}", _STATISTICS_FILE), statistics.SerializeToString(deterministic=True)
+    )
 
 
 def _only(statistics: Statistics) -> Statistics:
@@ -85,7 +89,11 @@ def _only(statistics: Statistics) -> Statistics:
     result = Statistics()
     result.CopyFrom(statistics)
     for dataset in result.datasets:
-        kept = [feature for feature in dataset.features if (feature.path.step[0] if feature.path.step else feature.name) in _DRIFTING]
+        kept = [
+            feature
+            for feature in dataset.features
+            if (feature.path.step[0] if feature.path.step else feature.name) in _DRIFTING
+        ]
         del dataset.features[:]
         dataset.features.extend(kept)
         for feature in dataset.features:
@@ -96,8 +104,8 @@ def _only(statistics: Statistics) -> Statistics:
 def _count_by_integer(feature: statistics_pb2.FeatureNameStatistics) -> None:
     """Give the histogram of a feature of integers a bucket for each of them.
 
-    TFDV's has equal buckets from the least to the largest value, and its distance spreads each of them evenly: of two honest spans
-    that differ in nothing but their shortest number, hardly any would be alike.
+    TFDV's has equal buckets from the least to the largest value, and its distance spreads each of them evenly: of two
+    honest spans that differ in nothing but their shortest number, hardly any would be alike.
     """
     for histogram in feature.num_stats.histograms:
         if histogram.type != statistics_pb2.Histogram.STANDARD:

@@ -6,9 +6,10 @@ BitsumError                  exit 1   something failed: a server, a disk, a file
 ├── Refusal                  exit 3   a gate looked at data or a model and said no; trying again changes nothing
 └── serving.client has a branch of its own, drawn there
 
-A gate refuses a model for a ModelError and for what it finds out itself. Everything else that goes wrong is the machine's: a
-signal, a timeout, a port, a full disk, a program that is missing. Then the step fails, nothing is cached, and it runs again.
-Ctrl-C is exit 130, SIGTERM exit 143. A KeyboardInterrupt whose text is not empty says what had been done by then.
+A gate refuses a model for a ModelError and for what it finds out itself. Everything else that goes wrong is the
+machine's: a signal, a timeout, a port, a full disk, a program that is missing. Then the step fails, nothing is cached,
+and it runs again. Ctrl-C is exit 130, SIGTERM exit 143. A KeyboardInterrupt whose text is not empty says what had been
+done by then.
 
 Every message is one line that names the value, the limit and the offender, and says what to do.
 """
@@ -17,13 +18,23 @@ import os
 
 from components.printable import printable
 
-# gRPC status codes, which are TensorFlow's too, by which a server says that the model does not load or does not run. The others are
-# of time, memory, network and permissions: TensorFlow turns errno into these (ENOSPC and EMFILE are RESOURCE_EXHAUSTED, EIO is
-# UNKNOWN): tsl/platform/errors.cc.
-MODEL_CODES = frozenset({
-    "ALREADY_EXISTS", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "UNIMPLEMENTED",
-})  # fmt: skip
-# What a prober's report counts as such: these codes, and what the client itself has against an answer or the model's signatures.
+# gRPC status codes, which are TensorFlow's too, by which a server says that the model does not load or does not run.
+# The others are of time, memory, network and permissions: TensorFlow turns errno into these (ENOSPC and EMFILE are
+# RESOURCE_EXHAUSTED, EIO is UNKNOWN): tsl/platform/errors.cc.
+MODEL_CODES = frozenset(
+    {
+        "ALREADY_EXISTS",
+        "DATA_LOSS",
+        "FAILED_PRECONDITION",
+        "INTERNAL",
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+    }
+)
+# What a prober's report counts as such: these codes, and what the client itself has against an answer or the model's
+# signatures.
 MODEL_ERRORS = MODEL_CODES | {"BadResponse", "InvalidRequest", "ModelNotFound"}
 
 

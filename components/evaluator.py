@@ -12,7 +12,8 @@ CANDIDATE = "candidate"
 
 
 def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> tfma.EvalConfig:
-    """Thresholds on exact match and bit accuracy at each of `lengths`, and on exact match against the baseline, at each and over all.
+    """Thresholds on exact match and bit accuracy at each of `lengths`, and on exact match against the baseline, at each
+    and over all.
 
     A length without examples has no metrics, which TFMA counts as a failed threshold.
     """
@@ -39,7 +40,8 @@ def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> tfma.EvalConfig
 
 
 def exact_match_by_length(evaluation: str) -> dict[int, float]:
-    """The candidate's exact match at each length in bits, shortest first, from the Evaluator's output in `evaluation`."""
+    """The candidate's exact match at each length in bits, shortest first, from the Evaluator's output in
+    `evaluation`."""
     # TFMA leaves out the name of the model where there is no baseline beside it.
     for name in (CANDIDATE, None):
         result = tfma.load_eval_result(evaluation, model_name=name)

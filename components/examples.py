@@ -39,7 +39,8 @@ def BitstringExampleGen(
 ) -> None:
     """Write the splits of `data`, the JSON of a settings.Data.
 
-    `code` is a hash of the code that makes the data; TFX compares it, like every parameter, when it looks into its cache.
+    `code` is a hash of the code that makes the data; TFX compares it, like every parameter, when it looks into its
+    cache.
     """
     section = Data(**json.loads(data))
     splits = sampling.splits(section)
@@ -85,7 +86,8 @@ def shard_records(data: Data, split: str, shard: int) -> Iterator[bytes]:
 
 
 class GenerateExamples(beam.PTransform):
-    """Pipeline -> the paths of the files that were written below `uri`; they are made in the folder `beside` and then moved."""
+    """Pipeline -> the paths of the files that were written below `uri`; they are made in the folder `beside` and then
+    moved."""
 
     def __init__(self, data: Data, uri: str, beside: str):
         super().__init__()
@@ -110,7 +112,9 @@ class _WriteShard(beam.DoFn):
     def process(self, element: tuple[str, int]) -> Iterator[str]:
         split, shard = element
         path = shard_path(self._uri, split, shard, self._data.shards)
-        count = scratch.write(self._beside, path, lambda written: write_records(written, shard_records(self._data, split, shard)))
+        count = scratch.write(
+            self._beside, path, lambda written: write_records(written, shard_records(self._data, split, shard))
+        )
         Metrics.counter("generate", split).inc(count)
         report("generate", split=split, shard=shard + 1, shards=self._data.shards, records=count)
         yield path

@@ -1,4 +1,5 @@
-"""The SavedModel: the cell with the signatures of `components.signatures`, whose graphs refuse what is no sum of numbers.
+"""The SavedModel: the cell with the signatures of `components.signatures`, whose graphs refuse what is no sum of
+numbers.
 
 A model server checks the dtypes of a request and nothing else, so bits, shapes and states are checked in the graph. A
 refused request gets INVALID_ARGUMENT and a text that names the limit and the offender.
@@ -41,7 +42,9 @@ def save(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic.folder(target) as partial:
-            tf.saved_model.save(_root(cell, form), str(partial), signatures=functions(cell, parallel, export_format.verb(task, form)))
+            tf.saved_model.save(
+                _root(cell, form), str(partial), signatures=functions(cell, parallel, export_format.verb(task, form))
+            )
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise BitsumError(f"cannot write the model to {directory}: {reason}") from error
@@ -131,7 +134,9 @@ def _sum(cell: GRU, a: tf.Tensor, b: tf.Tensor, parallel: CarrySelect | None) ->
     return tf.cast(tf.cond(parallel.is_for(batch, steps), _apart(in_chunks), step_by_step), tf.int64)
 
 
-def _numbers(cell: GRU, words: tf.Tensor, state: tf.Tensor, parallel: CarrySelect | None) -> tuple[tf.Tensor, tf.Tensor]:
+def _numbers(
+    cell: GRU, words: tf.Tensor, state: tf.Tensor, parallel: CarrySelect | None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """What the cell writes for words [B, N] from `state` [B, H]: (numbers [B, N], the state after them)."""
     loop = TimeLoop(cell)
     if parallel is None:

@@ -3,8 +3,8 @@
 1  before there was a number: `add_bits` and `add_packed`, whatever the task
 2  `<verb>_bits` and `<verb>_packed`, as `components.signatures` has it
 
-The number is the name of an empty child of the model's root object, `format_2`. So loaders pass it over, the hash of the graph
-covers it, and a model with a wrong one is compared with the wrong export, and refused.
+The number is the name of an empty child of the model's root object, `format_2`. So loaders pass it over, the hash of
+the graph covers it, and a model with a wrong one is compared with the wrong export, and refused.
 """
 
 import re

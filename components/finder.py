@@ -1,10 +1,11 @@
 """The finder: looks for boxes that the checker will accept. Nobody need trust it.
 
-It iterates the abstract step (intervals in float64, every allowance `FACTOR` times the checker's, so that the checker sees
-slack) from the images of h_0, and stops when nothing leaves its box. What creeps is helped to its end: now and then each side
-jumps to the limit that its last two moves point to, as in Aitken's delta-squared process; where this leads to no proof, what
-still grows is widened a little more each round. Then the boxes are narrowed for a few rounds to the hulls of their images.
-Where one box per label does not suffice, boxes are kept apart by the last symbols read too: `depth` of them.
+It iterates the abstract step (intervals in float64, every allowance `FACTOR` times the checker's, so that the checker
+sees slack) from the images of h_0, and stops when nothing leaves its box. What creeps is helped to its end: now and
+then each side jumps to the limit that its last two moves point to, as in Aitken's delta-squared process; where this
+leads to no proof, what still grows is widened a little more each round. Then the boxes are narrowed for a few rounds to
+the hulls of their images. Where one box per label does not suffice, boxes are kept apart by the last symbols read too:
+`depth` of them.
 
 Shapes: N boxes, S symbols, H units; an empty box has lower = inf, upper = -inf.
 """
@@ -22,14 +23,14 @@ from components.weights import NAMES, Weights
 FACTOR = 3.0
 ROUNDS = 160
 NARROWING = 8
-# Rounds from one jump to the next: in between, the moves settle down to a geometric series. A jump goes somewhat too far, as a
-# side that stops short of its limit leaves its box for ever.
+# Rounds from one jump to the next: in between, the moves settle down to a geometric series. A jump goes somewhat too
+# far, as a side that stops short of its limit leaves its box for ever.
 JUMP_EVERY = 12
 OVERSHOOT = 1.2
 # A move that is hardly smaller than the one before points nowhere.
 SLOWEST = 0.9999
-# In round n a side that grew by d moves out by d * growth**n, so that what creeps comes to its end within the rounds. The
-# slower growths overshoot less, and are tried where the faster ones led to boxes whose margins are not positive.
+# In round n a side that grew by d moves out by d * growth**n, so that what creeps comes to its end within the rounds.
+# The slower growths overshoot less, and are tried where the faster ones led to boxes whose margins are not positive.
 GROWTHS = (1.1, 1.05, 1.03)
 
 Bounds = tuple[np.ndarray, np.ndarray]
@@ -37,7 +38,8 @@ Bounds = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """An unverified certificate, or None and the reason; `margin` is the finder's own worst margin (None without stable boxes)."""
+    """An unverified certificate, or None and the reason; `margin` is the finder's own worst margin (None without stable
+    boxes)."""
 
     certificate: Certificate | None
     reason: str
@@ -46,7 +48,8 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """Which box leads where: `labels` of the N boxes, `following` [N, S] and `first` [S] (from h_0) indices of boxes."""
+    """Which box leads where: `labels` of the N boxes, `following` [N, S] and `first` [S] (from h_0) indices of
+    boxes."""
 
     labels: tuple[Label, ...]
     following: np.ndarray
@@ -61,7 +64,9 @@ def find(weights: Weights, task: Transducer = ADDITION, depths: tuple[int, ...] 
     """
     problem = weights.problem()
     if problem or weights.bits != len(task.inputs[0]):
-        raise ValueError(problem or f"the weights take symbols of {weights.bits} bits, {task.name} has {len(task.inputs[0])}")
+        raise ValueError(
+            problem or f"the weights take symbols of {weights.bits} bits, {task.name} has {len(task.inputs[0])}"
+        )
     finding = Finding(None, "no depth was given")
     for depth in depths:
         finding = _attempt(weights, task, graph(task, depth))
@@ -97,7 +102,9 @@ def _attempt(weights: Weights, task: Transducer, nodes: Graph) -> Finding:
             boxes = cell.hulls(nodes, boxes)
         margin, reach = cell.worst(nodes, boxes)
         if not reach <= claims.ACTIVATION_RANGE:
-            reason = f"a pre-activation reaches {reach:.4g}, the activations are known up to {claims.ACTIVATION_RANGE:g}"
+            reason = (
+                f"a pre-activation reaches {reach:.4g}, the activations are known up to {claims.ACTIVATION_RANGE:g}"
+            )
             finding = Finding(None, reason, margin)
         elif not margin > 0:
             finding = Finding(None, f"{len(nodes.labels)} boxes settle, but their worst margin is {margin:.4g}", margin)
@@ -107,7 +114,8 @@ def _attempt(weights: Weights, task: Transducer, nodes: Graph) -> Finding:
 
 
 def _jumping(cell: "_Cell", nodes: Graph) -> Bounds | None:
-    """Boxes that contain their images and those of h_0, or None after ROUNDS rounds; every JUMP_EVERY rounds the sides jump."""
+    """Boxes that contain their images and those of h_0, or None after ROUNDS rounds; every JUMP_EVERY rounds the sides
+    jump."""
     # -lower and upper, so that both only grow; those of an empty box are -inf.
     sides = np.full((2, len(nodes.labels), cell.units), -np.inf)
     before = np.zeros_like(sides)
@@ -199,7 +207,8 @@ class _Cell:
 
 
 def _affine(x: Bounds, matrix: np.ndarray, offset: np.ndarray, size: np.ndarray | None = None, more: int = 0) -> Bounds:
-    """x @ matrix + offset by centre and radius, with gamma_k of the sum of the terms' magnitudes (`size`: the offset's) to spare."""
+    """x @ matrix + offset by centre and radius, with gamma_k of the sum of the terms' magnitudes (`size`: the offset's)
+    to spare."""
     terms = matrix.shape[0] + 1 + more
     centre, radius = (x[0] + x[1]) / 2 @ matrix + offset, (x[1] - x[0]) / 2 @ np.abs(matrix)
     total = np.maximum(-x[0], x[1]) @ np.abs(matrix) + (np.abs(offset) if size is None else size)
@@ -233,7 +242,8 @@ def _cut(x: Bounds) -> Bounds:
 
 def _certificate(weights: Weights, task: Transducer, nodes: Graph, boxes: Bounds, margin: float) -> Certificate:
     found = [
-        Box(*label, tuple(lower), tuple(upper)) for label, lower, upper in zip(nodes.labels, boxes[0].tolist(), boxes[1].tolist())
+        Box(*label, tuple(lower), tuple(upper))
+        for label, lower, upper in zip(nodes.labels, boxes[0].tolist(), boxes[1].tolist())
     ]
     found.sort(key=lambda box: (box.state, box.output))
     starts = tuple(Start(state, _start(found, state, task, weights.units)) for state in task.states)

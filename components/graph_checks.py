@@ -1,4 +1,5 @@
-"""What the graph of the exported model refuses: its checks of what comes in, each with a text that names limit and offender.
+"""What the graph of the exported model refuses: its checks of what comes in, each with a text that names limit and
+offender.
 
 A check is a condition and, for where it does not hold, the parts of a text, in which tensors stand for their values. No
 condition fails by itself, whatever comes in, so a signature asks for all of its own at once; texts are made only where
@@ -28,7 +29,9 @@ def checked(tensors: list[tf.Tensor], *checks: Check) -> list[tf.Tensor]:
         refused: list[tf.Operation] = []
         for check in checks:
             with tf.control_dependencies(refused):
-                parts = [part if isinstance(part, str) or part.dtype == tf.string else _text(part) for part in check.text()]
+                parts = [
+                    part if isinstance(part, str) or part.dtype == tf.string else _text(part) for part in check.text()
+                ]
                 refused = [tf.debugging.Assert(check.holds, [tf.strings.join(parts)])]
         with tf.control_dependencies(refused):
             return tf.identity(holds)
@@ -42,14 +45,17 @@ def same_shape(a: tf.Tensor, b: tf.Tensor, letters: str) -> Check:
     shapes = _text(tf.shape(a)), _text(tf.shape(b))
     wanted = f"[{', '.join(letters)}]"
     right = has_rank(a, len(letters)).holds & (shapes[0] == shapes[1])
-    return Check(right, lambda: (f"a and b must have the same shape {wanted}, they have ", shapes[0], " and ", shapes[1]))
+    return Check(
+        right, lambda: (f"a and b must have the same shape {wanted}, they have ", shapes[0], " and ", shapes[1])
+    )
 
 
 def has_rank(tensor: tf.Tensor, rank: int, text: str = "") -> Check:
     """The tensor has so many dimensions.
 
-    Shapes are compared as texts, e.g. "[2 3]", since TensorFlow's optimizer answers questions for the rank from the declared
-    shape, which a request need not have, and since a comparison of two vectors of different sizes would itself fail or broadcast.
+    Shapes are compared as texts, e.g. "[2 3]", since TensorFlow's optimizer answers questions for the rank from the
+    declared shape, which a request need not have, and since a comparison of two vectors of different sizes would itself
+    fail or broadcast.
     """
     shape = _text(tf.shape(tensor))
     return Check(tf.strings.regex_full_match(shape, r"\[" + " ".join([r"\d+"] * rank) + r"\]"), lambda: (text, shape))
@@ -83,7 +89,13 @@ def same_lengths(length: tf.Tensor, other: tf.Tensor) -> Check:
     def text() -> tuple[str | tf.Tensor, ...]:
         lengths = tf.boolean_mask(length, bad), " and ", tf.boolean_mask(other, bad)
         place = tf.squeeze(tf.where(bad), axis=1)
-        return "every example needs features a and b of the same number of bits, at least 1; those at ", place, " have ", *lengths, " bits"
+        return (
+            "every example needs features a and b of the same number of bits, at least 1; those at ",
+            place,
+            " have ",
+            *lengths,
+            " bits",
+        )
 
     return Check(~tf.reduce_any(bad), text)
 

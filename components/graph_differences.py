@@ -53,7 +53,9 @@ class _Comparison:
             del function.node_def[:]
         yield from _fields(f"{where}:", mine, cells)
 
-    def _nodes(self, where: str, canonical: tuple[Iterable[Message], Iterable[Message]], raw: list[Iterable[Message]]) -> Iterator[str]:
+    def _nodes(
+        self, where: str, canonical: tuple[Iterable[Message], Iterable[Message]], raw: list[Iterable[Message]]
+    ) -> Iterator[str]:
         mine, cells = ({node.name: (node, original) for node, original in zip(*pair)} for pair in zip(canonical, raw))
         for name in (name for name in mine if name not in cells):
             yield f"{where}: node {name} ({mine[name][1].op}) is not in the cell"
@@ -70,7 +72,9 @@ class _Comparison:
             both_known = original.name in self.graph.functions and expected_original.name in self.expected.functions
             if both_known and call.name != expected_call.name:
                 path = [] if where == "main graph" else [where]
-                yield from self._function(" > ".join([*path, _label(original.name)]), original.name, expected_original.name)
+                yield from self._function(
+                    " > ".join([*path, _label(original.name)]), original.name, expected_original.name
+                )
                 call.name = expected_call.name
         yield from _fields(f"{where}: node {mine[0].name}:", mine[0], cells[0])
 
@@ -106,7 +110,9 @@ def _fields(where: str, mine: Message, cells: Message) -> Iterator[str]:
             yield from _value(here, values, expected)
         elif field.message_type and field.message_type.GetOptions().map_entry:
             for key in sorted({*values, *expected}):
-                yield from _value(f"{here}[{key}]", values[key] if key in values else None, expected[key] if key in expected else None)
+                yield from _value(
+                    f"{here}[{key}]", values[key] if key in values else None, expected[key] if key in expected else None
+                )
         elif len(values) != len(expected):
             yield f"{here}: {len(values)} entries {_shown(values)}, the cell has {len(expected)} {_shown(expected)}"
         else:

@@ -1,8 +1,9 @@
 """The graph that is served is the cell that was certified: hashing weights says nothing about wiring.
 
-`differences` compares an exported model with a fresh export of the cell: the canonical forms (`components.canonical_graph`)
-must be equal, and each variable must be restored from the tensor of its own name, so that the weights that the checker reads are
-those that the graph computes with. That no other file changes what a server runs is for `components.model_files`.
+`differences` compares an exported model with a fresh export of the cell: the canonical forms
+(`components.canonical_graph`) must be equal, and each variable must be restored from the tensor of its own name, so
+that the weights that the checker reads are those that the graph computes with. That no other file changes what a server
+runs is for `components.model_files`.
 """
 
 import pathlib
@@ -19,7 +20,8 @@ MOST = 20
 
 
 def graph_sha256(model_dir: str | pathlib.Path) -> str:
-    """Hexadecimal SHA-256 of the graph with its signatures, the same for every export of the same cell by one TensorFlow.
+    """Hexadecimal SHA-256 of the graph with its signatures, the same for every export of the same cell by one
+    TensorFlow.
 
     Raises:
         BitsumError: there is no readable SavedModel.
@@ -36,7 +38,8 @@ def fresh(save: Callable[[str], None]) -> Graph:
 
 
 def differences(model_dir: str | pathlib.Path, *expected: Graph) -> list[str]:
-    """What distinguishes the graph of a SavedModel from the nearest of the expected ones, one line each, at most `MOST`.
+    """What distinguishes the graph of a SavedModel from the nearest of the expected ones, one line each, at most
+    `MOST`.
 
     Empty where it is one of them. The nearest is the one that the fewest lines tell it from.
 
@@ -78,7 +81,10 @@ def _key(tensor: str, nodes: Mapping[str, Any]) -> str:
         node = _known(nodes, name)
         if node.op == "RestoreV2":
             prefix, names, slices = node.input[:3]
-            texts = [_known(nodes, constant.partition(":")[0]).attr["value"].tensor.string_val for constant in (names, slices)]
+            texts = [
+                _known(nodes, constant.partition(":")[0]).attr["value"].tensor.string_val
+                for constant in (names, slices)
+            ]
             if set(texts[1]) != {b""} or prefix != "file_prefix":
                 raise ValueError(f"{name} restores slices, or from another file")
             return texts[0][int(output.removeprefix("tensors:"))].decode()

@@ -35,13 +35,18 @@ class GRU(tf.Module):
         def bias(size: int, name: str, value: float = 0.0) -> tf.Variable:
             return tf.Variable(tf.fill([size], value), dtype=tf.float32, name=name)
 
-        self.W_z, self.U_z, self.b_z = weights(2, units, "W_z"), weights(units, units, "U_z"), bias(units, "b_z", update_bias)
+        self.W_z, self.U_z, self.b_z = (
+            weights(2, units, "W_z"),
+            weights(units, units, "U_z"),
+            bias(units, "b_z", update_bias),
+        )
         self.W_r, self.U_r, self.b_r = weights(2, units, "W_r"), weights(units, units, "U_r"), bias(units, "b_r")
         self.W_h, self.U_h, self.b_h = weights(2, units, "W_h"), weights(units, units, "U_h"), bias(units, "b_h")
         self.W_o, self.b_o = weights(units, 1, "W_o"), bias(1, "b_o")
 
     def project(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What the input adds to z, r and the candidate before their activations: x float32 [..., 2] -> three of [..., H]."""
+        """What the input adds to z, r and the candidate before their activations: x float32 [..., 2] -> three of [...,
+        H]."""
         gates = (self.W_z, self.b_z), (self.W_r, self.b_r), (self.W_h, self.b_h)
         return tuple(tf.tensordot(x, W, 1) + b for W, b in gates)
 
@@ -67,7 +72,9 @@ class GRU(tf.Module):
         """The state before the first bit: zeros [B, H]."""
         return tf.zeros([batch, self.units])
 
-    def run(self, a: tf.Tensor, b: tf.Tensor, state: tf.Tensor, noise: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def run(
+        self, a: tf.Tensor, b: tf.Tensor, state: tf.Tensor, noise: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Feeds the bits one pair after the other.
 
         Args:
@@ -78,12 +85,15 @@ class GRU(tf.Module):
         Returns:
             (logits float32 [B, T], state float32 [B, H] after the last step).
         """
-        # Transposed as floats, since oneDNN writes an error into the log on processors for which it cannot transpose integers.
+        # Transposed as floats, since oneDNN writes an error into the log on processors for which it cannot transpose
+        # integers.
         symbols = tf.cast(tf.transpose(tf.cast(2 * a + b, tf.float32)), tf.int32)  # [T, B]
         steps = tf.shape(symbols)[0]
         # Four rows each: what every step projects anew would be far larger than the numbers.
         tables = self.project(tf.constant(PAIRS, tf.float32))
-        inputs = [tf.TensorArray(column.dtype, steps).unstack(column) for column in (symbols, noise) if column is not None]
+        inputs = [
+            tf.TensorArray(column.dtype, steps).unstack(column) for column in (symbols, noise) if column is not None
+        ]
         # One element more than there are steps, so that the stack has a shape even for T = 0.
         states = tf.TensorArray(tf.float32, steps + 1, element_shape=[None, self.units]).write(0, state)
 
@@ -93,5 +103,7 @@ class GRU(tf.Module):
             return time + 1, h, states.write(time + 1, h)
 
         shapes = (tf.TensorShape([]), tf.TensorShape([None, self.units]), None)
-        _, state, states = tf.while_loop(lambda time, *_: time < steps, body, (0, state, states), shape_invariants=shapes)
+        _, state, states = tf.while_loop(
+            lambda time, *_: time < steps, body, (0, state, states), shape_invariants=shapes
+        )
         return tf.transpose(self.logit(states.stack()[1:])), state

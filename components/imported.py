@@ -1,9 +1,10 @@
 """A span of a user's own: integer pairs in CSV files or tf.Examples in TFRecord files, as records of the splits.
 
-A CSV file has lines `a,b` or `a,b,result`, of whole numbers in decimals (or hexadecimal with 0x), with or without such a
-header. A TFRecord file has the records of `components.tf_examples`; they are taken as they are, right or wrong, so that the same
-checks find the same faults in them. A pair goes into the split that it has in generated data; the held-out splits have
-the generated pairs besides, since those are the test that a model has to pass whatever it was trained on.
+A CSV file has lines `a,b` or `a,b,result`, of whole numbers in decimals (or hexadecimal with 0x), with or without such
+a header. A TFRecord file has the records of `components.tf_examples`; they are taken as they are, right or wrong, so
+that the same checks find the same faults in them. A pair goes into the split that it has in generated data; the
+held-out splits have the generated pairs besides, since those are the test that a model has to pass whatever it was
+trained on.
 """
 
 import csv
@@ -29,7 +30,8 @@ _NUMBER = re.compile(r"(?P<sign>[+-]?)(?:0x(?P<hexadecimal>[0-9a-f]+)|(?P<decima
 
 
 class Offender(NamedTuple):
-    """A line or file that cannot be taken: its name below the span's folder, its line from 1 (0 for all of it), and why."""
+    """A line or file that cannot be taken: its name below the span's folder, its line from 1 (0 for all of it), and
+    why."""
 
     file: str
     line: int
@@ -41,7 +43,8 @@ class Offender(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What a folder holds: serialized tf.Examples by split, what cannot be taken, and how many pairs stood there before."""
+    """What a folder holds: serialized tf.Examples by split, what cannot be taken, and how many pairs stood there
+    before."""
 
     records: dict[str, list[bytes]]
     offenders: list[Offender]
@@ -49,7 +52,8 @@ class Span(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A pair, where it stands, in how many bits it is written, and its record, which a pair from a CSV file has not yet."""
+    """A pair, where it stands, in how many bits it is written, and its record, which a pair from a CSV file has not
+    yet."""
 
     place: tuple[str, int]
     pair: tuple[int, int]
@@ -76,7 +80,9 @@ def read(folder: pathlib.Path, data: Data) -> Span:
     for row, split in zip(rows, sampling.splits_of(data, [row.pair for row in rows])):
         # Zeros before a short number are steps of the training, too.
         if split is None or row.bits > longest:
-            offenders.append(Offender(*row.place, f"a number of {row.bits} bits: the longest that is evaluated has {longest}", ""))
+            offenders.append(
+                Offender(*row.place, f"a number of {row.bits} bits: the longest that is evaluated has {longest}", "")
+            )
             continue
         raw = row.raw or _record(row.pair, _width(data, row.pair, split), task)
         if row.pair in seen[split] and (row.raw is None or not arithmetic.problem_of(parse(raw), task)):
@@ -106,7 +112,9 @@ def _tfrecord_rows(path: pathlib.Path, name: str) -> Iterator[_Row | Offender | 
     except CorruptFile as error:
         yield Offender(name, 0, f"corrupt file: unreadable after {number} records: {error}", "")
     except (OSError, tf.errors.OpError) as error:
-        raise BitsumError(f"cannot read {path}: {' '.join(str(error).split())}; was the span changed just now? Run it again") from error
+        raise BitsumError(
+            f"cannot read {path}: {' '.join(str(error).split())}; was the span changed just now? Run it again"
+        ) from error
 
 
 def _bits(raw: bytes) -> list[list[int]] | None:
@@ -140,7 +148,9 @@ def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row 
     except (UnicodeDecodeError, csv.Error) as error:
         yield Offender(name, 0, f"no CSV file in UTF-8: {error}", "")
     except OSError as error:
-        raise BitsumError(f"cannot read {path}: {error.strerror}; was the span changed just now? Run it again") from error
+        raise BitsumError(
+            f"cannot read {path}: {error.strerror}; was the span changed just now? Run it again"
+        ) from error
 
 
 def _cells_problem(cells: list[str], task: Transducer) -> str:
@@ -168,7 +178,9 @@ def _integer(text: str) -> int:
         return int(found["sign"] + found["decimal"])
     except ValueError as error:
         # Python converts 4300 decimal digits, unless it is told otherwise, and any number of hexadecimal ones.
-        raise ValueError(f"{_short(text)} has {len(found['decimal'])} decimal digits, too many: write it as 0x...") from error
+        raise ValueError(
+            f"{_short(text)} has {len(found['decimal'])} decimal digits, too many: write it as 0x..."
+        ) from error
 
 
 def _says(text: str, result: int | bool) -> bool:

@@ -3,9 +3,10 @@
 Takes the place of TFX's own InfraValidator, which knows docker and Kubernetes only and asks nothing of the answers. The
 blessing artifact is laid out as TFX's: it holds the model with its warmup requests, and that is what the Pusher pushes.
 
-A wrong answer, and an error that the server reports about the model (components.errors.MODEL_ERRORS), is a verdict. Whatever else
-keeps questions from being answered fails the step, which then runs again. A server that crashes is started once more; if it
-crashes again the model is refused, but no blessing says so, which the cache would repeat for a server that was mended since.
+A wrong answer, and an error that the server reports about the model (components.errors.MODEL_ERRORS), is a verdict.
+Whatever else keeps questions from being answered fails the step, which then runs again. A server that crashes is
+started once more; if it crashes again the model is refused, but no blessing says so, which the cache would repeat for a
+server that was mended since.
 """
 
 import collections
@@ -59,7 +60,8 @@ def InfraValidator(
 ) -> None:
     """Serve the candidate, ask it `infra.examples` questions of every split, and bless it if every bit is right.
 
-    A proven model is also asked from inside the boxes of its certificate, which it takes along; another one on the data alone.
+    A proven model is also asked from inside the boxes of its certificate, which it takes along; another one on the data
+    alone.
 
     Args:
         infra: JSON of settings.Infra.
@@ -96,16 +98,21 @@ def InfraValidator(
 
 
 def validate(
-    model: pathlib.Path, files: dict[str, list[str]], knobs: settings.Infra, model_name: str, task: str, log: pathlib.Path
+    model: pathlib.Path,
+    files: dict[str, list[str]],
+    knobs: settings.Infra,
+    model_name: str,
+    task: str,
+    log: pathlib.Path,
 ) -> dict[str, Any]:
     """Serve `model` alone and probe it with the records of each split.
 
     Gives {"server": kind, "splits": {split: report}, "crashes": how the server ended before it was started again}.
 
     Raises:
-        ModelError: the server says that the model does not load.
-        Refusal: the server crashed, and when it was started again it crashed again.
-        BitsumError: it did not come up, the prober gave no report, or questions were not answered for want of time or memory.
+        ModelError: the server says that the model does not load. Refusal: the server crashed, and when it was started
+        again it crashed again. BitsumError: it did not come up, the prober gave no report, or questions were not
+        answered for want of time or memory.
     """
     base = log.parent / "serving" / model_name
     base.mkdir(parents=True)
@@ -126,13 +133,27 @@ def validate(
 
 
 def _served_and_asked(
-    model: pathlib.Path, base: pathlib.Path, files: dict[str, list[str]], knobs: settings.Infra, model_name: str, task: str,
+    model: pathlib.Path,
+    base: pathlib.Path,
+    files: dict[str, list[str]],
+    knobs: settings.Infra,
+    model_name: str,
+    task: str,
     log: pathlib.Path,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     reports = {}
     with model_server.serving([*knobs.serve_command, _LOAD_ONCE], model_name, base, log, knobs.start_timeout) as server:
         for done, (split, names) in enumerate(files.items(), start=1):
-            arguments = ["--examples", *names, "--count", str(knobs.examples), "--model_name", model_name, "--task", task]
+            arguments = [
+                "--examples",
+                *names,
+                "--count",
+                str(knobs.examples),
+                "--model_name",
+                model_name,
+                "--task",
+                task,
+            ]
             if (model / claims.FILE).exists():
                 arguments += ["--certificate", str(model)]
             reports[split] = model_server.probe(knobs.probe_command, server.target, arguments, knobs.probe_timeout)
@@ -144,13 +165,16 @@ def _served_and_asked(
 
 
 def check_answered(found: dict[str, Any], split: str) -> None:
-    """Raise BitsumError if questions of the prober's report `found` were not answered, and nothing in it is about the model."""
+    """Raise BitsumError if questions of the prober's report `found` were not answered, and nothing in it is about the
+    model."""
     errors, boxes = _errors(found), found.get("boxes", {"wrong": []})
     if found["wrong"] or boxes["wrong"] or errors.keys() & MODEL_ERRORS:
         return
     if errors or not 0 < found["asked"] == found["right"]:
         told = f"the server answered {found['right']} of {found['asked']} questions of split {split}"
-        raise BitsumError(f"{told}; errors: {errors}; the first: {found.get('first_error')}: this says nothing of the model, run again")
+        raise BitsumError(
+            f"{told}; errors: {errors}; the first: {found.get('first_error')}: this says nothing of the model, run again"
+        )
 
 
 def _errors(found: dict[str, Any]) -> dict[str, int]:
@@ -159,16 +183,22 @@ def _errors(found: dict[str, Any]) -> dict[str, int]:
 
 
 def qualify(model: pathlib.Path, knobs: settings.Infra, folder: pathlib.Path) -> dict[str, Any]:
-    """Whether the server's sigmoid and tanh are within what the proof allows, in the shapes of `model`: the prober's report.
+    """Whether the server's sigmoid and tanh are within what the proof allows, in the shapes of `model`: the prober's
+    report.
 
     Raises:
-        BitsumError: the server did not come up, or crashed, or the program gave no report. The model that is served here is ours.
+        BitsumError: the server did not come up, or crashed, or the program gave no report. The model that is served
+        here is ours.
     """
     base = folder / "activations"
     activation_sweep.write(base, [saved_weights.read(model).units])
     try:
-        with model_server.serving(knobs.serve_command, _ACTIVATIONS, base, folder / "qualify.log", knobs.start_timeout) as server:
-            found = model_server.probe(knobs.qualify_command, server.target, ["--model_name", _ACTIVATIONS], knobs.qualify_timeout)
+        with model_server.serving(
+            knobs.serve_command, _ACTIVATIONS, base, folder / "qualify.log", knobs.start_timeout
+        ) as server:
+            found = model_server.probe(
+                knobs.qualify_command, server.target, ["--model_name", _ACTIVATIONS], knobs.qualify_timeout
+            )
     except ModelError as error:
         raise BitsumError(f"the model that measures the server's activations is not served: {error}") from error
     shutil.rmtree(base)
@@ -195,7 +225,8 @@ def complaint(findings: dict[str, Any]) -> str:
 
 
 def check_kernels(findings: dict[str, Any]) -> None:
-    """Raise Refusal if the server's activations are outside of the proof: it says nothing of the model, so no cache keeps it."""
+    """Raise Refusal if the server's activations are outside of the proof: it says nothing of the model, so no cache
+    keeps it."""
     if not findings["kernels"]["qualified"]:
         told = f"the {findings['server']} server's activations are not those that the proof allows: {findings['kernels']['reason']}"
         raise Refusal(GATE, f"{told}; the next run looks again")

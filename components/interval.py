@@ -1,12 +1,12 @@
 """Interval arithmetic on floats, rounded outward: the real result always lies in the interval that comes back.
 
 An interval is a pair (lower, upper) of finite floats, lower <= upper. Sums, differences, products and quotients of IEEE
-doubles are rounded to the nearest double, so the real result lies between the neighbours of the rounded one: each end moves
-to its outer neighbour after each operation (`math.nextafter`). NaN passed in gives nonsense: numbers from outside are refused
-before they come here.
+doubles are rounded to the nearest double, so the real result lies between the neighbours of the rounded one: each end
+moves to its outer neighbour after each operation (`math.nextafter`). NaN passed in gives nonsense: numbers from outside
+are refused before they come here.
 
-sigmoid and tanh do not trust the platform's libm: the exponential is that of `decimal`, documented as correctly rounded,
-half-even whatever the context's rounding.
+sigmoid and tanh do not trust the platform's libm: the exponential is that of `decimal`, documented as correctly
+rounded, half-even whatever the context's rounding.
 """
 
 import decimal
@@ -17,7 +17,9 @@ Interval = tuple[float, float]
 
 # Twenty digits: the error, one unit in the last place or 1e-19 relative, is far below the half ulp (>= 5e-17) that the
 # step to the neighbouring double leaves beside the half ulp of the conversion.
-_DIGITS = decimal.Context(prec=20, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999, traps=[decimal.InvalidOperation])
+_DIGITS = decimal.Context(
+    prec=20, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999, traps=[decimal.InvalidOperation]
+)
 # exp(-700) = 2 ** -1009.9.
 _FAR = 700.0
 _TINY = 2.0**-1000
@@ -72,7 +74,8 @@ def tanh(x: Interval) -> Interval:
 
 
 def mix(z: Interval, h: Interval, t: Interval) -> Interval:
-    """(1 - z) h + z t for 0 <= z <= 1: increases with h and t, and is linear in z, so that corners hold the extremes."""
+    """(1 - z) h + z t for 0 <= z <= 1: increases with h and t, and is linear in z, so that corners hold the
+    extremes."""
     low = min(_lower_mix(z[0], h[0], t[0]), _lower_mix(z[1], h[0], t[0]))
     high = max(-_lower_mix(z[0], -h[1], -t[1]), -_lower_mix(z[1], -h[1], -t[1]))
     return low, high

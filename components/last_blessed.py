@@ -1,9 +1,9 @@
 """Which model the candidate is compared with: one that was finally blessed before, evaluated and proven.
 
-For a run on its own it is the last one other than the candidate itself: were it the candidate, a run with nothing new would
-compare the model with itself, and so would not come from the cache. For a run in a series it is the last one of an earlier span,
-from which the training begins, too: so a span that is run again begins with, and is compared with, what it was at first.
-A model whose files are damaged counts as not there.
+For a run on its own it is the last one other than the candidate itself: were it the candidate, a run with nothing new
+would compare the model with itself, and so would not come from the cache. For a run in a series it is the last one of
+an earlier span, from which the training begins, too: so a span that is run again begins with, and is compared with,
+what it was at first. A model whose files are damaged counts as not there.
 """
 
 from ml_metadata import metadata_store
@@ -24,7 +24,8 @@ _MODEL_ID = "current_model_id"
 
 
 class LastBlessedModelStrategy(resolver.ResolverStrategy):
-    """TFX's strategy on the models that are not the candidate; inputs and outputs are the three channels named above."""
+    """TFX's strategy on the models that are not the candidate; inputs and outputs are the three channels named
+    above."""
 
     def resolve_artifacts(
         self, store: metadata_store.MetadataStore, input_dict: dict[str, list[types.Artifact]]
@@ -33,14 +34,17 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
         candidates = {artifact.id for artifact in input_dict[CANDIDATE]}
         others = [model for model in input_dict[MODEL] if model.id not in candidates]
         while True:
-            found = LatestBlessedModelStrategy().resolve_artifacts(store, {MODEL: others, BLESSING: list(input_dict[BLESSING])})
+            found = LatestBlessedModelStrategy().resolve_artifacts(
+                store, {MODEL: others, BLESSING: list(input_dict[BLESSING])}
+            )
             if all(map(output_files.is_whole, found[MODEL])):
                 return {**found, CANDIDATE: input_dict[CANDIDATE]}
             others.remove(*found[MODEL])
 
 
 class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
-    """The finally blessed model of the latest span before `span`, of several the newest; inputs and outputs are MODEL and BLESSING.
+    """The finally blessed model of the latest span before `span`, of several the newest; inputs and outputs are MODEL
+    and BLESSING.
 
     Models of runs on their own, with span 0, are in no series.
     """
@@ -60,7 +64,9 @@ class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
             and 0 < blessing.get_int_custom_property(SPAN) < self._span
             and blessing.get_int_custom_property(_MODEL_ID) in models
         ]
-        for last in sorted(blessings, key=lambda blessing: (blessing.get_int_custom_property(SPAN), blessing.id), reverse=True):
+        for last in sorted(
+            blessings, key=lambda blessing: (blessing.get_int_custom_property(SPAN), blessing.id), reverse=True
+        ):
             model = models[last.get_int_custom_property(_MODEL_ID)]
             if output_files.is_whole(model):
                 return {MODEL: [model], BLESSING: [last]}

@@ -1,9 +1,9 @@
 """Generated protocol buffer modules of TensorFlow, without importing TensorFlow, whose `__init__` takes seconds.
 
-The modules lie inside the `tensorflow` package. While `load` imports them, an object that has only the path of the installed
-package stands in for `tensorflow`; afterwards it is gone, so that a later `import tensorflow` gives the real package, which
-then shares the generated modules. Where TensorFlow is imported already, nothing stands in for anything. `load_from` does the same
-with another package, such as TensorFlow Model Analysis.
+The modules lie inside the `tensorflow` package. While `load` imports them, an object that has only the path of the
+installed package stands in for `tensorflow`; afterwards it is gone, so that a later `import tensorflow` gives the real
+package, which then shares the generated modules. Where TensorFlow is imported already, nothing stands in for anything.
+`load_from` does the same with another package, such as TensorFlow Model Analysis.
 """
 
 import contextlib
@@ -42,7 +42,9 @@ def load_from(package: str, **modules: str) -> types.SimpleNamespace:
         with _LOCK, _without_init(package):
             return types.SimpleNamespace(**{short: importlib.import_module(name) for short, name in modules.items()})
     except ModuleNotFoundError as error:
-        raise BitsumError(f"{error.name} is not installed: bitsum needs tensorflow, tensorflow-serving-api and grpcio") from error
+        raise BitsumError(
+            f"{error.name} is not installed: bitsum needs tensorflow, tensorflow-serving-api and grpcio"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -65,7 +67,8 @@ def _without_init(package: str) -> Iterator[None]:
 
 
 class _StandIn(types.ModuleType):
-    """Only a path, for the import system. Another thread that imports TensorFlow just now and catches this object is passed on."""
+    """Only a path, for the import system. Another thread that imports TensorFlow just now and catches this object is
+    passed on."""
 
     def __init__(self, name: str):
         super().__init__(name)

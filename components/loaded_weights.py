@@ -14,7 +14,8 @@ from components.weights import NAMES
 
 
 def differences(model_dir: str | pathlib.Path) -> list[str]:
-    """What distinguishes the tensors that TensorFlow loads from those that are read here, bit by bit, a line each; empty for none.
+    """What distinguishes the tensors that TensorFlow loads from those that are read here, bit by bit, a line each;
+    empty for none.
 
     Raises:
         BitsumError: the weights cannot be read here.
@@ -29,7 +30,9 @@ def differences(model_dir: str | pathlib.Path) -> list[str]:
         loaded = {key: _bits(reader.get_tensor(key)) for key in keys}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         return [f"TensorFlow cannot load the weights: {str(error).partition(chr(10))[0]}"]
-    return [f"TensorFlow loads another {key} than is read here" for key in sorted(keys) if loaded[key] != expected.get(key)]
+    return [
+        f"TensorFlow loads another {key} than is read here" for key in sorted(keys) if loaded[key] != expected.get(key)
+    ]
 
 
 def _bits(tensor: np.ndarray | bytes) -> object:

@@ -59,5 +59,7 @@ def pairs_of_request(inputs: dict[str, np.ndarray]) -> list[Bits]:
 
 def _rows(values: np.ndarray) -> list[list[int]]:
     if values.dtype.kind in "OS":
-        return [np.unpackbits(np.frombuffer(text, np.uint8), bitorder="little").tolist() for text in values.ravel().tolist()]
+        return [
+            np.unpackbits(np.frombuffer(text, np.uint8), bitorder="little").tolist() for text in values.ravel().tolist()
+        ]
     return values.astype(np.int64).tolist() if values.ndim == 2 else []

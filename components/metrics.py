@@ -72,7 +72,9 @@ def _computations(name: str, score: Score) -> Callable[..., list[metric_types.Me
             for model in model_names or [""]
             for output in output_names or [""]
         ]
-        return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_Share(key, score)) for key in keys]
+        return [
+            metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_Share(key, score)) for key in keys
+        ]
 
     return create
 

@@ -1,10 +1,12 @@
 """Which files a certified SavedModel may have: an allow-list, since a server may read what a verifier has not heard of.
 
-Servers take graphs and programs from model.tflite, saved_model.pbtxt, saved_model.mlir, aot_packages/ and more with each release,
-and a FIFO, a device or a link to outside holds something else each time that it is read. What desktops leave in every folder that
-they show (`is_litter`) is read by nobody: it is ignored, here and by the manifest of `components.version_folder`, and reported.
+Servers take graphs and programs from model.tflite, saved_model.pbtxt, saved_model.mlir, aot_packages/ and more with
+each release, and a FIFO, a device or a link to outside holds something else each time that it is read. What desktops
+leave in every folder that they show (`is_litter`) is read by nobody: it is ignored, here and by the manifest of
+`components.version_folder`, and reported.
 
-A folder that Kubernetes mounts is made of links to a folder in it, `..data`: links that stay within the folder are as good as files.
+A folder that Kubernetes mounts is made of links to a folder in it, `..data`: links that stay within the folder are as
+good as files.
 """
 
 import errno
@@ -16,10 +18,18 @@ from typing import NamedTuple
 
 from components.errors import BitsumError
 
-FILES = frozenset({
-    "saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/variables.data-00000-of-00001",
-    "assets.extra/certificate.json", "assets.extra/manifest.json", "assets.extra/model.sig", "assets.extra/tf_serving_warmup_requests",
-})  # fmt: skip
+FILES = frozenset(
+    {
+        "saved_model.pb",
+        "fingerprint.pb",
+        "variables/variables.index",
+        "variables/variables.data-00000-of-00001",
+        "assets.extra/certificate.json",
+        "assets.extra/manifest.json",
+        "assets.extra/model.sig",
+        "assets.extra/tf_serving_warmup_requests",
+    }
+)
 # What a SavedModel has in assets/ is read by its graph, and a cell's reads nothing: that folder is empty.
 FOLDERS = frozenset({"variables", "assets", "assets.extra"})
 
@@ -35,8 +45,8 @@ _MOUNT = "..data"
 
 
 class Entry(NamedTuple):
-    """What lies below a folder: its name relative to the folder, where it is, `FILE`, `FOLDER` or what else it is, and whether that
-    is within the folder, once links are followed."""
+    """What lies below a folder: its name relative to the folder, where it is, `FILE`, `FOLDER` or what else it is, and
+    whether that is within the folder, once links are followed."""
 
     name: str
     path: pathlib.Path
@@ -55,7 +65,8 @@ def is_litter(name: str) -> bool:
 
 
 def entries(folder: str | pathlib.Path) -> Iterator[Entry]:
-    """All that lies below `folder`, sorted within each folder; links at its top are followed as long as they stay in it. Opens no file.
+    """All that lies below `folder`, sorted within each folder; links at its top are followed as long as they stay in
+    it. Opens no file.
 
     What Kubernetes keeps in a mount besides (`..data` and the folder that it leads to) is left out.
 

@@ -1,7 +1,8 @@
 """What makes two exported models the same: their weights and their graph, whatever process wrote them and when.
 
 The files of two exports of one model differ: names of traced functions carry a counter of the process. TensorFlow's own
-fingerprint has the opposite flaw: its graph_def_program_hash leaves the bodies of functions out, where all of the cell is.
+fingerprint has the opposite flaw: its graph_def_program_hash leaves the bodies of functions out, where all of the cell
+is.
 """
 
 import hashlib
@@ -36,11 +37,14 @@ def weights(model_dir: str) -> dict[str, np.ndarray]:
         names = sorted(name for name in reader.get_variable_to_shape_map() if name.endswith(_VALUE))
         return {name.removesuffix(_VALUE): reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise BitsumError(f"cannot read the weights of the model in {model_dir}: {str(error).partition(chr(10))[0]}") from error
+        raise BitsumError(
+            f"cannot read the weights of the model in {model_dir}: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def weights_sha256(model_dir: str) -> str:
-    """Hexadecimal SHA-256 over name, dtype, shape and little-endian bytes of every variable, in the order of the names."""
+    """Hexadecimal SHA-256 over name, dtype, shape and little-endian bytes of every variable, in the order of the
+    names."""
     parts = []
     for name, value in weights(model_dir).items():
         little_endian = value.astype(value.dtype.newbyteorder("<"))

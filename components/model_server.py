@@ -1,6 +1,7 @@
 """Run a model server and its prober as the programs that the configuration names, the way a deployment does.
 
-Nothing of them is imported: a step that needs a server starts one, waits until it says that it is ready, asks, and ends it.
+Nothing of them is imported: a step that needs a server starts one, waits until it says that it is ready, asks, and ends
+it.
 
 Whose fault it is that a server does not serve is told by how its program ends, before it is ready or while it is asked:
 
@@ -35,7 +36,8 @@ _SIGNAL_EXIT = 128
 
 
 class ServerFailed(BitsumError):
-    """The server did not come to serve the model, or ended before it was told to; the text ends with the last line that it said."""
+    """The server did not come to serve the model, or ended before it was told to; the text ends with the last line that
+    it said."""
 
 
 class ServerCrashed(ServerFailed):
@@ -78,7 +80,9 @@ def program(command: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float) -> Iterator[Running]:
+def serving(
+    command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float
+) -> Iterator[Running]:
     """Serve the versions in `base_path` on a free port while the context lasts; arguments and errors as in `start`.
 
     A server that ends meanwhile is the error of the context, whatever else came of that.
@@ -96,7 +100,13 @@ def serving(command: Sequence[str], model_name: str, base_path: pathlib.Path, lo
 
 
 def start(
-    command: Sequence[str], model_name: str, base_path: pathlib.Path, log: pathlib.Path, timeout: float, port: int, outlives: bool
+    command: Sequence[str],
+    model_name: str,
+    base_path: pathlib.Path,
+    log: pathlib.Path,
+    timeout: float,
+    port: int,
+    outlives: bool,
 ) -> Running:
     """Serve the versions in `base_path`, until the server is stopped.
 
@@ -116,12 +126,21 @@ def start(
     log.parent.mkdir(parents=True, exist_ok=True)
     ready_file = log.with_suffix(".ready.json")
     ready_file.unlink(missing_ok=True)
-    flags = [f"--port={port}", f"--model_name={model_name}", f"--model_base_path={base_path}", f"--ready_file={ready_file}"]
+    flags = [
+        f"--port={port}",
+        f"--model_name={model_name}",
+        f"--model_base_path={base_path}",
+        f"--ready_file={ready_file}",
+    ]
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [*program(command), *flags], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            [*program(command), *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             preexec_fn=None if outlives else _tied_to_parent(),
-        )  # fmt: skip
+        )
     try:
         ready = _wait(process, ready_file, log, timeout)
     except BaseException:
@@ -131,7 +150,8 @@ def start(
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a server: asked first, so that it finishes the calls under way; then what its program may have started and left."""
+    """End a server: asked first, so that it finishes the calls under way; then what its program may have started and
+    left."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)
@@ -156,7 +176,9 @@ def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout
     try:
         return json.loads(done.stdout)
     except ValueError as error:
-        raise BitsumError(f"the prober {command[0]} ended with exit code {done.returncode}: {_last_line(done.stderr)}") from error
+        raise BitsumError(
+            f"the prober {command[0]} ended with exit code {done.returncode}: {_last_line(done.stderr)}"
+        ) from error
 
 
 def _tied_to_parent() -> Callable[[], None] | None:
@@ -176,13 +198,20 @@ def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path
         if process.poll() is not None:
             raise _failure(process.returncode, log)
         time.sleep(_POLL_SECONDS)
-    raise ServerFailed(f"the model server had no version available within {timeout:g} s: {_last_line(log.read_text(errors='replace'))}")
+    raise ServerFailed(
+        f"the model server had no version available within {timeout:g} s: {_last_line(log.read_text(errors='replace'))}"
+    )
 
 
 def _ready(ready_file: pathlib.Path) -> dict[str, Any]:
     try:
         told = json.loads(ready_file.read_text())
-        return {"host": str(told["host"]), "port": int(told["port"]), "server": str(told["server"]), "version": int(told["version"])}
+        return {
+            "host": str(told["host"]),
+            "port": int(told["port"]),
+            "server": str(told["server"]),
+            "version": int(told["version"]),
+        }
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ServerFailed(f"the model server wrote a ready file {ready_file} that cannot be read: {error}") from error
 

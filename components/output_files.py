@@ -1,7 +1,8 @@
-"""The files of an artifact as they were when the step that made them was done: recorded then, compared before they are read again.
+"""The files of an artifact as they were when the step that made them was done: recorded then, compared before they are
+read again.
 
-The record is a custom property of the artifact, so that the metadata store gets it in one transaction with the artifact itself.
-Artifacts from before there were records have none: of those the files have to be there, whatever is in them.
+The record is a custom property of the artifact, so that the metadata store gets it in one transaction with the artifact
+itself. Artifacts from before there were records have none: of those the files have to be there, whatever is in them.
 """
 
 import hashlib
@@ -33,7 +34,8 @@ def record(uri: str) -> str:
 
 
 def problem(uri: str, recorded: str) -> str:
-    """What differs between the files of `uri` and what was recorded of them, in words that name the file; empty if nothing does."""
+    """What differs between the files of `uri` and what was recorded of them, in words that name the file; empty if
+    nothing does."""
     if not _is_local(uri):
         return ""
     try:
@@ -57,7 +59,8 @@ def problem(uri: str, recorded: str) -> str:
 
 
 def is_whole(artifact: "types.Artifact") -> bool:
-    """Whether the files of an artifact are those that were recorded; if not, whoever watches is told that it is left out, and why."""
+    """Whether the files of an artifact are those that were recorded; if not, whoever watches is told that it is left
+    out, and why."""
     found = problem(artifact.uri, artifact.get_string_custom_property(PROPERTY))
     if found:
         warn(f"{artifact.type_name} {artifact.id} counts as not there: {found}")

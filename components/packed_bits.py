@@ -1,8 +1,8 @@
 """Bits in the graph: as int64 tensors or as strings of bytes outside, eight to a number inside.
 
-`words` are what a cell reads: int32 [B, N], eight pairs of bits each, pair i in bits 2i (of b) and 2i + 1 (of a), that is the
-index of the pair in `components.gru.PAIRS`. `numbers` are what it writes: int32 [B, N] from 0 to 255, bit i for step i.
-Least significant first, all of them.
+`words` are what a cell reads: int32 [B, N], eight pairs of bits each, pair i in bits 2i (of b) and 2i + 1 (of a), that
+is the index of the pair in `components.gru.PAIRS`. `numbers` are what it writes: int32 [B, N] from 0 to 255, bit i for
+step i. Least significant first, all of them.
 """
 
 import tensorflow as tf
@@ -23,7 +23,9 @@ def words_of_bits(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 def words_of_bytes(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Words [B, N] of strings [B] of N bytes each."""
     apart = tf.constant([sum((byte >> bit & 1) << 2 * bit for bit in range(STEPS)) for byte in range(256)])
-    spread_a, spread_b = (tf.gather(apart, tf.cast(tf.io.decode_raw(operand, tf.uint8), tf.int32)) for operand in (a, b))
+    spread_a, spread_b = (
+        tf.gather(apart, tf.cast(tf.io.decode_raw(operand, tf.uint8), tf.int32)) for operand in (a, b)
+    )
     return 2 * spread_a + spread_b
 
 

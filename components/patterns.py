@@ -42,14 +42,16 @@ def structured_cases(width: int) -> list[Case]:
 
 
 def positions(width: int) -> list[int]:
-    """Where a carry is generated, propagated and killed: everywhere in narrow pairs, at the ends and the middle of wide ones."""
+    """Where a carry is generated, propagated and killed: everywhere in narrow pairs, at the ends and the middle of wide
+    ones."""
     if width <= EVERY_POSITION_UP_TO:
         return list(range(width))
     return [0, 1, width // 2, width - 2, width - 1]
 
 
 def from_symbols(*runs: tuple[str, int]) -> tuple[int, int]:
-    """The pair (a, b) of a sequence of symbols, least significant first; a run is a repeated block and its number of symbols.
+    """The pair (a, b) of a sequence of symbols, least significant first; a run is a repeated block and its number of
+    symbols.
 
     >>> from_symbols(("11", 1), ("01", 3))  # 1 + 1111
     (1, 15)
@@ -79,7 +81,12 @@ def _words(width: int) -> list[Case]:
         "10 repeated then a chain": [("10", half), ("11", 1), ("01", rest - 1)],
         "00 repeated then a chain": [("00", half), ("11", 1), ("01", rest - 1)],
         "11 repeated": [("11", width)],
-        "11 repeated then 00 and a chain": [("11", half), ("00", 1), ("11", min(1, rest - 1)), ("01", max(0, rest - 2))],
+        "11 repeated then 00 and a chain": [
+            ("11", half),
+            ("00", 1),
+            ("11", min(1, rest - 1)),
+            ("01", max(0, rest - 2)),
+        ],
         "01 10 alternating": [("01 10", width)],
         "01 10 alternating after a carry": [("11", 1), ("01 10", width - 1)],
     }

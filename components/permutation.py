@@ -48,7 +48,9 @@ def permuted(indices: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
             column = (column + _mix(_mix(row ^ key_column) + key_column) % columns) % columns
         return row, column
 
-    row, column = _walk(indices % rows, indices // rows, step, lambda row, column: column * rows + row < np.uint64(size))
+    row, column = _walk(
+        indices % rows, indices // rows, step, lambda row, column: column * rows + row < np.uint64(size)
+    )
     return column * rows + row
 
 
@@ -63,7 +65,8 @@ def class_size(bits: int) -> int:
 
 
 def pairs_at(ranks: np.ndarray, bits: int, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of class `bits` at `ranks` of the keyed permutation of the class: uint64 [n] -> two uint64 [n, words]."""
+    """The pairs of class `bits` at `ranks` of the keyed permutation of the class: uint64 [n] -> two uint64 [n,
+    words]."""
     return _walk(*_start(ranks, bits), lambda a, b: _feistel(a, b, bits, keys), lambda a, b: _in_class(a, b, bits))
 
 

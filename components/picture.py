@@ -1,7 +1,8 @@
 """The picture of a proof: the boxes of hidden states as they are seen along two hidden units.
 
-Along two units the shadow of a box is a rectangle, exactly, so that nothing drawn is an approximation. The two are taken
-along which boxes of different labels are told apart best. Coordinates: u, v are values of the two units, x, y pixels.
+Along two units the shadow of a box is a rectangle, exactly, so that nothing drawn is an approximation. The two are
+taken along which boxes of different labels are told apart best. Coordinates: u, v are values of the two units, x, y
+pixels.
 """
 
 import itertools
@@ -47,7 +48,8 @@ _PLOT = Rectangle(78, 84, 560, 430)
 
 
 def svg(weights: Weights, certificate: Certificate) -> str:
-    """The picture as the text of an SVG, the same for the same weights and certificate, which the checker has accepted."""
+    """The picture as the text of an SVG, the same for the same weights and certificate, which the checker has
+    accepted."""
     task = TASKS[certificate.task]
     units = best_units(certificate.boxes)
     title = f"Proof: the states of every run for {task.name} stay in these boxes"
@@ -61,11 +63,14 @@ def svg(weights: Weights, certificate: Certificate) -> str:
 
 
 def best_units(boxes: tuple[Box, ...]) -> tuple[int, int]:
-    """The two units along which the least gap between boxes of different labels is widest, for what is seen along each."""
+    """The two units along which the least gap between boxes of different labels is widest, for what is seen along
+    each."""
     lower, upper = np.array([box.lower for box in boxes]), np.array([box.upper for box in boxes])
     extent = np.maximum(upper.max(axis=0) - lower.min(axis=0), 1e-6)
     pairs = [(i, j) for i, j in itertools.combinations(range(len(boxes)), 2) if _label(boxes[i]) != _label(boxes[j])]
-    gaps = np.array([np.maximum(lower[i] - upper[j], lower[j] - upper[i]) / extent for i, j in pairs]).reshape(-1, len(extent))
+    gaps = np.array([np.maximum(lower[i] - upper[j], lower[j] - upper[i]) / extent for i, j in pairs]).reshape(
+        -1, len(extent)
+    )
 
     def score(units: tuple[int, int]) -> tuple[float, float]:
         both = gaps[:, units].max(axis=1)
@@ -158,7 +163,9 @@ def _legend(task: Transducer) -> list[str]:
     for index, label in enumerate(task.labels):
         y = _PLOT.top + 12 + 26 * index
         name = f"n = {index}: " if task is ADDITION else ""
-        parts.append(f'<rect x="{_PLOT.right + 22}" y="{y - 11}" width="13" height="13" fill="{_colour(label, task)}"/>')
+        parts.append(
+            f'<rect x="{_PLOT.right + 22}" y="{y - 11}" width="13" height="13" fill="{_colour(label, task)}"/>'
+        )
         parts.append(_text(_PLOT.right + 44, y, f"{name}state {label[0]}, output {label[1]}", "ink small", "start"))
     return parts
 

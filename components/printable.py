@@ -1,7 +1,7 @@
 """How text reaches a terminal, a log or a page of metrics: names in it come from files, requests and other servers.
 
-Such a name may hold what steers a terminal, turns the order of letters around, or is no text at all. Written as it is, it could
-erase a line and print another one. So every line that leaves the process goes through `say` or `printable`.
+Such a name may hold what steers a terminal, turns the order of letters around, or is no text at all. Written as it is,
+it could erase a line and print another one. So every line that leaves the process goes through `say` or `printable`.
 """
 
 import sys
@@ -9,10 +9,11 @@ from typing import TextIO
 
 
 def printable(text: str) -> str:
-    """`text` as one line that shows what it holds: what is not printable is written as in Python, \\x1b, \\n, \\u202e or \\udcff.
+    """`text` as one line that shows what it holds: what is not printable is written as in Python, \\x1b, \\n, \\u202e
+    or \\udcff.
 
-    That is all of Unicode's control and format characters (bidirectional ones and those without a width too), separators
-    but the space, lone surrogates, and what is private or unassigned.
+    That is all of Unicode's control and format characters (bidirectional ones and those without a width too),
+    separators but the space, lone surrogates, and what is private or unassigned.
     """
     if text.isprintable():
         return text

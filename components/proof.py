@@ -1,7 +1,8 @@
-"""The attempt at a proof for a model: find boxes, have the checker look at them, or look for two numbers that come out wrong.
+"""The attempt at a proof for a model: find boxes, have the checker look at them, or look for two numbers that come out
+wrong.
 
-A refused model is not proven, which is not the same as wrong: it is called wrong only where the exported model itself, asked
-for the two numbers, gives an answer that Python's integers contradict.
+A refused model is not proven, which is not the same as wrong: it is called wrong only where the exported model itself,
+asked for the two numbers, gives an answer that Python's integers contradict.
 """
 
 import dataclasses
@@ -21,8 +22,9 @@ Ask = Callable[[int, int, int], list[int]]
 class Proof:
     """What came of the attempt.
 
-    `certificate` is the JSON text that the checker accepted, "" without one; `margin` and `slack` are the checker's; `reason`
-    says in one line why there is none, or what was found wrong; `wrong` holds the counterexample: a, b, expected and answered.
+    `certificate` is the JSON text that the checker accepted, "" without one; `margin` and `slack` are the checker's;
+    `reason` says in one line why there is none, or what was found wrong; `wrong` holds the counterexample: a, b,
+    expected and answered.
     """
 
     certificate: str
@@ -37,7 +39,13 @@ class Proof:
 
     def summary(self) -> dict[str, Any]:
         """The outcome as JSON has it, without the certificate."""
-        return {"proven": self.proven, "reason": self.reason, "margin": self.margin, "slack": self.slack, "wrong": self.wrong}
+        return {
+            "proven": self.proven,
+            "reason": self.reason,
+            "margin": self.margin,
+            "slack": self.slack,
+            "wrong": self.wrong,
+        }
 
 
 def attempt(weights: Weights, task: Transducer, ask: Ask, search_seconds: float) -> Proof:
@@ -67,7 +75,8 @@ def attempt(weights: Weights, task: Transducer, ask: Ask, search_seconds: float)
 
 
 def _replayed(weights: Weights, task: Transducer, ask: Ask, seconds: float) -> dict[str, str]:
-    """A counterexample that the exported model confirms: its numbers, abbreviated, and where they go wrong; {} without one."""
+    """A counterexample that the exported model confirms: its numbers, abbreviated, and where they go wrong; {} without
+    one."""
     found = counterexample.search(weights, task, seconds=seconds)
     if not found:
         return {}
@@ -76,7 +85,11 @@ def _replayed(weights: Weights, task: Transducer, ask: Ask, seconds: float) -> d
     if answered == expected:
         return {}
     values = {"a": found.a, "b": found.b, "answered": answered, "expected": expected}
-    return {**{name: _shown(value) for name, value in values.items()}, "bits": str(length), "first_wrong_position": str(found.position)}
+    return {
+        **{name: _shown(value) for name, value in values.items()},
+        "bits": str(length),
+        "first_wrong_position": str(found.position),
+    }
 
 
 def _shown(value: int) -> str:

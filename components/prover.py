@@ -13,8 +13,18 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components import (
-    cell_graph, checker, export_format, finder, loaded_weights, model_files, picture, proof, saved_weights, settings, signatures,
-)  # fmt: skip
+    cell_graph,
+    checker,
+    export_format,
+    finder,
+    loaded_weights,
+    model_files,
+    picture,
+    proof,
+    saved_weights,
+    settings,
+    signatures,
+)
 from components import certificate as claims
 from components.addition import to_bits
 from components.artifacts import Certificate
@@ -84,7 +94,13 @@ def Prover(
     before = margin_of(baseline, task)
     worse = margin_refusal(found.margin, before, knobs)
     blessed = int(bool(evaluated) and (found.proven or not knobs.required) and not worse)
-    values = {BLESSED: blessed, EVALUATED: evaluated, PROVEN: int(found.proven), REQUIRED: int(knobs.required), _CURRENT_MODEL_ID: model.id}
+    values = {
+        BLESSED: blessed,
+        EVALUATED: evaluated,
+        PROVEN: int(found.proven),
+        REQUIRED: int(knobs.required),
+        _CURRENT_MODEL_ID: model.id,
+    }
     values |= {MARGIN_KEPT: int(not worse), SPAN: span}
     for name, value in values.items():
         blessing.set_int_custom_property(name, value)
@@ -102,11 +118,14 @@ def margin_of(model: standard_artifacts.Model | None, task: str) -> float | None
         return None
     weights = saved_weights.read(path_utils.serving_model_path(model.uri))
     finding = finder.find(weights, TASKS[task])
-    return checker.check(claims.write(finding.certificate), weights, TASKS[task]).margin if finding.certificate else None
+    return (
+        checker.check(claims.write(finding.certificate), weights, TASKS[task]).margin if finding.certificate else None
+    )
 
 
 def margin_refusal(margin: float | None, before: float | None, knobs: settings.Proof) -> str:
-    """Why a worst margin of `margin` is too little beside `before`, that of the baseline; "" if it is not, or one has none."""
+    """Why a worst margin of `margin` is too little beside `before`, that of the baseline; "" if it is not, or one has
+    none."""
     if margin is None or before is None or margin >= knobs.margin_share * min(before, knobs.margin_enough):
         return ""
     counted = f", which counts as {knobs.margin_enough:g} (proof.margin_enough)" if before > knobs.margin_enough else ""
@@ -121,7 +140,8 @@ def _shown(margin: float | None) -> str:
 
 
 def prove(model: str, knobs: settings.Proof, task: str) -> proof.Proof:
-    """The proof that the SavedModel in `model` computes `task`: of the weights that TensorFlow loads, and of its graph being the cell."""
+    """The proof that the SavedModel in `model` computes `task`: of the weights that TensorFlow loads, and of its graph
+    being the cell."""
     foreign = model_files.foreign(model)
     if foreign:
         return proof.Proof("", f"not proven: {foreign[0]} ({len(foreign)} such in all)")
@@ -131,7 +151,9 @@ def prove(model: str, knobs: settings.Proof, task: str) -> proof.Proof:
         return proof.Proof("", f"not proven: {others[0]} ({len(others)} differences)")
     wrong_graph = cell_graph.differences(model, weights.units, TASKS[task], knobs)
     if wrong_graph:
-        return proof.Proof("", f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)")
+        return proof.Proof(
+            "", f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)"
+        )
     found = proof.attempt(weights, TASKS[task], _asked(model, task), knobs.search_seconds)
     report("prove", proven=int(found.proven), margin=found.margin or 0.0)
     return found
@@ -143,7 +165,10 @@ def _asked(model: str, task: str) -> proof.Ask:
     def ask(a: int, b: int, length: int) -> list[int]:
         verb = export_format.verb(TASKS[task], export_format.of(Graph(model)))
         function = tf.saved_model.load(model).signatures[signatures.bits(verb)]
-        operands = {name: tf.constant([to_bits(value, length)], tf.int64) for name, value in ((signatures.A, a), (signatures.B, b))}
+        operands = {
+            name: tf.constant([to_bits(value, length)], tf.int64)
+            for name, value in ((signatures.A, a), (signatures.B, b))
+        }
         return function(**operands)[signatures.SUM][0].numpy().tolist()
 
     return ask

@@ -1,8 +1,9 @@
 """Which model may take the place of the newest pushed version: none that is older, unless somebody says so.
 
-A model is older if it is for an earlier span, a run without a span (0) being earlier than every span, or if the newest version was
-trained on from it, at once or over several runs. Spans and ancestors stand in the manifest of the newest version, so that the rule
-needs no metadata store; a trainer writes the ancestors beside the model. Going back to an older version is `bitsum rollback`.
+A model is older if it is for an earlier span, a run without a span (0) being earlier than every span, or if the newest
+version was trained on from it, at once or over several runs. Spans and ancestors stand in the manifest of the newest
+version, so that the rule needs no metadata store; a trainer writes the ancestors beside the model. Going back to an
+older version is `bitsum rollback`.
 """
 
 import json
@@ -22,7 +23,8 @@ HELP = "push the model also if the newest version is for a later span, or was tr
 SPAN = "span"
 ANCESTORS = "ancestors"
 
-# Beside the SavedModel: JSON, the hashes of the weights (`model_identity.weights_sha256`) that it was trained on from, the last first.
+# Beside the SavedModel: JSON, the hashes of the weights (`model_identity.weights_sha256`) that it was trained on from,
+# the last first.
 _ANCESTORS_FILE = "ancestors.json"
 
 
@@ -32,7 +34,8 @@ def write_ancestors(model_dir: str, ancestors: Sequence[str]) -> None:
 
 
 def ancestors(model_dir: str) -> list[str]:
-    """Which weights the SavedModel in `model_dir` was trained on from, the last first; none where nobody wrote that down."""
+    """Which weights the SavedModel in `model_dir` was trained on from, the last first; none where nobody wrote that
+    down."""
     file = pathlib.Path(model_dir).parent / _ANCESTORS_FILE
     return json.loads(file.read_text()) if file.exists() else []
 
@@ -63,7 +66,8 @@ def check(destination: pathlib.Path, span: int, identity: str, weights: str) -> 
 
 
 def _newest(destination: pathlib.Path) -> tuple[int, dict[str, Any]]:
-    """The number of the newest version and its manifest; (0, {}) where there is none, {} where it was not pushed by a pipeline.
+    """The number of the newest version and its manifest; (0, {}) where there is none, {} where it was not pushed by a
+    pipeline.
 
     Raises:
         Refusal: its manifest is damaged.

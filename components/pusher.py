@@ -51,7 +51,9 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: dict[str, list], output_dict: dict[str, list], exec_properties: dict[str, Any]) -> None:
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        blessings = [artifact_utils.get_single_instance(input_dict[key]) for key in ("model_blessing", "infra_blessing")]
+        blessings = [
+            artifact_utils.get_single_instance(input_dict[key]) for key in ("model_blessing", "infra_blessing")
+        ]
         if not all(blessing.get_int_custom_property(BLESSED) for blessing in blessings):
             pushed_model.set_int_custom_property(PUSHED, 0)
             return
@@ -80,11 +82,14 @@ class Executor(base_executor.BaseExecutor):
 
 
 def check_task(destination: pathlib.Path, task: str) -> None:
-    """Raise BitsumError if the newest version in `destination` computes another task: its clients would get other answers."""
+    """Raise BitsumError if the newest version in `destination` computes another task: its clients would get other
+    answers."""
     newest = max(version_folder.versions(destination), default=0)
     served = version_folder.manifest(destination / str(newest)).get("origin", {}).get("task", task)
     if served != task:
-        raise BitsumError(f"{destination} holds versions for {served}, this model is for {task}: set serve.model_name to another name")
+        raise BitsumError(
+            f"{destination} holds versions for {served}, this model is for {task}: set serve.model_name to another name"
+        )
 
 
 def record(pushed_model: standard_artifacts.PushedModel, done: version_folder.Pushed) -> None:
@@ -99,7 +104,9 @@ def record(pushed_model: standard_artifacts.PushedModel, done: version_folder.Pu
     folder = pathlib.Path(pushed_model.uri)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.write(folder / version_folder.MANIFEST.name, json.dumps(version_folder.manifest(done.path), indent=2) + "\n")
+        atomic.write(
+            folder / version_folder.MANIFEST.name, json.dumps(version_folder.manifest(done.path), indent=2) + "\n"
+        )
     except (OSError, BitsumError) as error:
         LOGGER.warning("version %s is pushed; its manifest cannot be copied to %s: %s", done.version, folder, error)
 
@@ -111,10 +118,21 @@ class Pusher(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
     def __init__(
-        self, model, examples, model_blessing, infra_blessing, *, destination: str, task: str, config_hash: str, code: str, span: int = 0,
+        self,
+        model,
+        examples,
+        model_blessing,
+        infra_blessing,
+        *,
+        destination: str,
+        task: str,
+        config_hash: str,
+        code: str,
+        span: int = 0,
         allow_older: bool = False,
-    ):  # fmt: skip
-        """Channels in; parameters: folder of versions, what the model computes, the hashes that the manifest names, the run's span.
+    ):
+        """Channels in; parameters: folder of versions, what the model computes, the hashes that the manifest names, the
+        run's span.
 
         With `allow_older` the model may also be one that `push_order` would refuse.
         """
@@ -130,6 +148,6 @@ class Pusher(base_component.BaseComponent):
                 code=code,
                 span=span,
                 allow_older=int(allow_older),
-                pushed_model=channel.Channel(type=standard_artifacts.PushedModel)
+                pushed_model=channel.Channel(type=standard_artifacts.PushedModel),
             )
         )

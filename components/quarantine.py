@@ -21,7 +21,9 @@ def place_of(folder: str, span: int) -> pathlib.Path:
     return pathlib.Path(folder) / f"span-{span}"
 
 
-def set_aside(folder: str, span: int, gate: str, reasons: Sequence[str], source: str, files: Mapping[str, bytes]) -> pathlib.Path:
+def set_aside(
+    folder: str, span: int, gate: str, reasons: Sequence[str], source: str, files: Mapping[str, bytes]
+) -> pathlib.Path:
     """Write report and `files`, {name: content}, for `span`; returns where they are. The report appears last.
 
     Args:
@@ -37,5 +39,7 @@ def set_aside(folder: str, span: int, gate: str, reasons: Sequence[str], source:
         for name, content in {**files, REPORT_FILE: (json.dumps(report, indent=1) + "\n").encode()}.items():
             atomic.write(place / name, content)
     except OSError as error:
-        raise BitsumError(f"span {span} is refused ({reasons[0]}), and its report cannot be written to {place}: {error.strerror}") from error
+        raise BitsumError(
+            f"span {span} is refused ({reasons[0]}), and its report cannot be written to {place}: {error.strerror}"
+        ) from error
     return place

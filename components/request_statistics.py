@@ -42,6 +42,9 @@ def of_pairs(pairs: list[logged_requests.Bits]) -> Statistics:
         empty = Statistics()
         empty.datasets.add(num_examples=0)
         return empty
-    columns = {name: pa.array([pair[side] for pair in pairs], pa.list_(pa.int64())) for side, name in enumerate((FEATURE_A, FEATURE_B))}
+    columns = {
+        name: pa.array([pair[side] for pair in pairs], pa.list_(pa.int64()))
+        for side, name in enumerate((FEATURE_A, FEATURE_B))
+    }
     batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
     return stats_impl.generate_statistics_in_memory(batch, tfdv.StatsOptions())

@@ -98,7 +98,8 @@ def records(data: Data, split: str, start: int, stop: int) -> list[Batch]:
 
 
 def split_of(data: Data, a: int, b: int) -> str | None:
-    """The only split that the pair can be in, None if none; depends on the pair, the seed and the lengths, never on the span."""
+    """The only split that the pair can be in, None if none; depends on the pair, the seed and the lengths, never on the
+    span."""
     return splits_of(data, [(a, b)])[0]
 
 
@@ -118,11 +119,14 @@ def _splits_of_class(data: Data, pairs: Sequence[tuple[int, int]], bits: int) ->
     if bits > data.max_length:
         return ["long" if data.long_lengths and bits <= data.long_lengths[-1] else None] * len(pairs)
     border = _eval_size(data, bits)
-    return ["eval" if rank < border else "train" for rank in ranks_of(pairs, bits, round_keys("class", data.seed, bits))]
+    return [
+        "eval" if rank < border else "train" for rank in ranks_of(pairs, bits, round_keys("class", data.seed, bits))
+    ]
 
 
 def splits_key(data: Data) -> str:
-    """A hash of all that decides in which split a pair is: spans with the same one can be read together without a leak."""
+    """A hash of all that decides in which split a pair is: spans with the same one can be read together without a
+    leak."""
     deciding = [data.task, data.seed, data.max_length, data.eval_share, *data.long_lengths]
     return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
 
@@ -172,17 +176,26 @@ def _short_groups(data: Data, split: str) -> tuple[_Group, ...]:
         ranks = [rank - first for rank in ranks_of(pairs, bits, keys)]
         mine = [(pair, rank) for pair, rank in zip(pairs, ranks) if 0 <= rank < size]
         group = _Group(
-            bits=bits, count=count, first=first, size=size, longest=data.max_length, is_long=False, pair_keys=keys,
-            structured_a=to_words([pair[0] for pair, _ in mine], bits), structured_b=to_words([pair[1] for pair, _ in mine], bits),
+            bits=bits,
+            count=count,
+            first=first,
+            size=size,
+            longest=data.max_length,
+            is_long=False,
+            pair_keys=keys,
+            structured_a=to_words([pair[0] for pair, _ in mine], bits),
+            structured_b=to_words([pair[1] for pair, _ in mine], bits),
             skipped=np.array(sorted(rank for _, rank in mine), dtype=np.uint64),
             order_keys=round_keys("group", data.seed, split, data.span, bits),
-        )  # fmt: skip
+        )
         groups.append(group)
     return tuple(groups)
 
 
 def _long_groups(data: Data) -> tuple[_Group, ...]:
-    return tuple(_long_group(data, bits, above) for above, bits in zip((data.max_length, *data.long_lengths), data.long_lengths))
+    return tuple(
+        _long_group(data, bits, above) for above, bits in zip((data.max_length, *data.long_lengths), data.long_lengths)
+    )
 
 
 def _long_group(data: Data, bits: int, above: int) -> _Group:
@@ -198,11 +211,18 @@ def _long_group(data: Data, bits: int, above: int) -> _Group:
     # Ranks beyond those that are ever asked for need no skipping, and may not fit into a word.
     reach = data.long_examples + len(pairs)
     return _Group(
-        bits=bits, count=data.long_examples, first=0, size=class_size(bits), longest=bits, is_long=True, pair_keys=keys,
-        structured_a=to_words([a for a, _ in pairs], bits), structured_b=to_words([b for _, b in pairs], bits),
+        bits=bits,
+        count=data.long_examples,
+        first=0,
+        size=class_size(bits),
+        longest=bits,
+        is_long=True,
+        pair_keys=keys,
+        structured_a=to_words([a for a, _ in pairs], bits),
+        structured_b=to_words([b for _, b in pairs], bits),
         skipped=np.array(sorted(rank for rank in ranks_of(exact, bits, keys) if rank < reach), dtype=np.uint64),
         order_keys=keys,
-    )  # fmt: skip
+    )
 
 
 def _structured(bits: int, above: int) -> list[tuple[int, int]]:
@@ -227,7 +247,8 @@ def _pairs(group: _Group, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _widths(group: _Group, offsets: np.ndarray) -> np.ndarray:
-    """How many bits the records at `offsets` are written with. The first record of a class has no leading zeros, so each width occurs."""
+    """How many bits the records at `offsets` are written with. The first record of a class has no leading zeros, so
+    each width occurs."""
     room = 0 if group.is_long else group.longest - group.bits
     if not room:
         return np.full(len(offsets), group.longest)

@@ -1,10 +1,10 @@
 """Reads the weights of a cell out of a SavedModel, without TensorFlow and with every checksum looked at.
 
-`variables/` holds a checkpoint in TensorFlow's tensor bundle format: variables.index is a table (`components.sstable`) from the
-key of a tensor to a BundleEntryProto, from the empty key to a BundleHeaderProto; variables.data-00000-of-00001 holds the
-tensors' little-endian bytes. A variable's key follows from the object graph, which is a tensor of the checkpoint itself: the
-attribute VARIABLE_VALUE of the model's child of that name. Only what TensorFlow itself writes is read, byte for byte, so that nothing
-can be hidden from this reader that another one sees.
+`variables/` holds a checkpoint in TensorFlow's tensor bundle format: variables.index is a table (`components.sstable`)
+from the key of a tensor to a BundleEntryProto, from the empty key to a BundleHeaderProto; variables.data-00000-of-00001
+holds the tensors' little-endian bytes. A variable's key follows from the object graph, which is a tensor of the
+checkpoint itself: the attribute VARIABLE_VALUE of the model's child of that name. Only what TensorFlow itself writes is
+read, byte for byte, so that nothing can be hidden from this reader that another one sees.
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/tensor_bundle/tensor_bundle.h
 """
 
@@ -50,7 +50,8 @@ def read(model_dir: str | pathlib.Path) -> Weights:
 
 
 def object_graph(model_dir: str | pathlib.Path) -> bytes:
-    """The serialized object graph in the checkpoint of the SavedModel in `model_dir`. Raises: BitsumError, as `read`."""
+    """The serialized object graph in the checkpoint of the SavedModel in `model_dir`. Raises: BitsumError, as
+    `read`."""
     return _read(model_dir, lambda bundle, protos: bundle.text(OBJECT_GRAPH))
 
 
@@ -100,7 +101,10 @@ class _Bundle:
         length_crc = data[position : position + _LENGTH.size]
         # The checksums are those of the length as a fixed-size number, whatever the varint looks like.
         fixed = length.to_bytes(4 if length < 2**32 else 8, "little")
-        if _LENGTH.pack(sstable.masked_crc(fixed)) != length_crc or sstable.masked_crc(fixed + length_crc + text) != entry.crc32c:
+        if (
+            _LENGTH.pack(sstable.masked_crc(fixed)) != length_crc
+            or sstable.masked_crc(fixed + length_crc + text) != entry.crc32c
+        ):
             raise ValueError(f"the checksum of {key} does not match")
         return text
 
@@ -122,7 +126,9 @@ def _index(table: bytes, protos: Any) -> dict[str, Any]:
     source, kind = raw.pop(b"", b""), protos.bundle.BundleHeaderProto
     header = _parsed(kind, source)
     if header.num_shards != 1 or header.endianness != kind.LITTLE:
-        raise ValueError(f"{_INDEX} speaks of {header.num_shards} data files or of big-endian numbers; one, little-endian, is read")
+        raise ValueError(
+            f"{_INDEX} speaks of {header.num_shards} data files or of big-endian numbers; one, little-endian, is read"
+        )
     _require_plain(kind(num_shards=1, version={"producer": _VERSION}), source, "the header")
     return {key.decode(): _entry(value, f"the entry of {key.decode()!r}", protos) for key, value in raw.items()}
 
@@ -172,7 +178,9 @@ def _weights(bundle: _Bundle, protos: Any) -> Weights:
     keys = _keys(graph)
     unknown = set(bundle.entries) - set(keys.values()) - {OBJECT_GRAPH}
     if sorted(keys) != sorted(NAMES) or unknown:
-        raise ValueError(f"a cell has the variables {', '.join(NAMES)}; here are {', '.join([*keys, *sorted(unknown)])[:200]}")
+        raise ValueError(
+            f"a cell has the variables {', '.join(NAMES)}; here are {', '.join([*keys, *sorted(unknown)])[:200]}"
+        )
     return Weights.of({name: bundle.floats(key, _RANKS[name[0]]) for name, key in keys.items()})
 
 
@@ -191,9 +199,12 @@ def _keys(graph: Any) -> dict[str, str]:
     for number, node in enumerate(graph.nodes):
         for attribute in node.attributes:
             name = names.get(number, "")
-            # Under its usual key alone: else Python's loader and the graph's restore operation could read different tensors.
+            # Under its usual key alone: else Python's loader and the graph's restore operation could read different
+            # tensors.
             if attribute.name != _ATTRIBUTE or attribute.checkpoint_key != checkpoint_key(name):
-                raise ValueError(f"its object graph has {attribute.checkpoint_key!r} as {attribute.name} of {name or f'object {number}'!r}")
+                raise ValueError(
+                    f"its object graph has {attribute.checkpoint_key!r} as {attribute.name} of {name or f'object {number}'!r}"
+                )
             keys[name] = attribute.checkpoint_key
     return keys
 
@@ -211,4 +222,6 @@ def _bytes(path: pathlib.Path, limit: int | None = None) -> bytes:
             raise BitsumError(f"cannot read the weights in {path}: it has more than {limit} bytes")
         return path.read_bytes()
     except OSError as error:
-        raise BitsumError(f"cannot read the weights in {path}: {error.strerror}; is this the folder of a SavedModel?") from error
+        raise BitsumError(
+            f"cannot read the weights in {path}: {error.strerror}; is this the folder of a SavedModel?"
+        ) from error

@@ -1,4 +1,5 @@
-"""A folder for files on their way to their place, below the artifact that they are for; through tf.io.gfile, so also on a remote disk.
+"""A folder for files on their way to their place, below the artifact that they are for; through tf.io.gfile, so also on
+a remote disk.
 
 Not beside their place: what a killed attempt left there would be read as one more file of a split.
 """
@@ -18,9 +19,11 @@ _MARK = ".writing-"
 
 @contextlib.contextmanager
 def folder(uri: str) -> Iterator[str]:
-    """Gives the name of a folder below `uri`, which is gone when the context ends, and so are those that killed attempts left.
+    """Gives the name of a folder below `uri`, which is gone when the context ends, and so are those that killed
+    attempts left.
 
-    `uri` is the artifact of one execution, which nobody else writes to. A folder that cannot be removed stays until the next time.
+    `uri` is the artifact of one execution, which nobody else writes to. A folder that cannot be removed stays until the
+    next time.
     """
     sweep(uri)
     try:
@@ -30,7 +33,8 @@ def folder(uri: str) -> Iterator[str]:
 
 
 def write(scratch: str, path: str, fill: Callable[[str], Any]) -> Any:
-    """Let `fill` write a file in the folder `scratch`, which takes the place of `path`; what `fill` returned. Two may do so at once.
+    """Let `fill` write a file in the folder `scratch`, which takes the place of `path`; what `fill` returned. Two may
+    do so at once.
 
     Raises:
         BitsumError: it cannot be written.

@@ -43,7 +43,11 @@ def folder_of(source: str, span: int) -> pathlib.Path:
     if not top.is_dir():
         raise BitsumError(f"spans.source = {source!r} is no folder: make it, with a folder span-{span} in it")
     try:
-        folders = {entry: span_of(entry.name) for entry in sorted(top.iterdir()) if entry.is_dir() and span_of(entry.name) is not None}
+        folders = {
+            entry: span_of(entry.name)
+            for entry in sorted(top.iterdir())
+            if entry.is_dir() and span_of(entry.name) is not None
+        }
     except OSError as error:
         raise BitsumError(f"cannot read spans.source = {source!r}: {error.strerror}") from error
     found = [folder for folder, number in folders.items() if number == span]
@@ -52,7 +56,9 @@ def folder_of(source: str, span: int) -> pathlib.Path:
     if not found:
         there = sorted(set(folders.values()))
         listed = ", ".join(map(str, there[-_NAMED:])) or "none"
-        raise BitsumError(f"span {span} does not exist: {top} has no folder span-{span} (the last spans there: {listed})")
+        raise BitsumError(
+            f"span {span} does not exist: {top} has no folder span-{span} (the last spans there: {listed})"
+        )
     return found[0]
 
 
@@ -72,7 +78,9 @@ def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
             raise BitsumError(f"{path} is a link to a folder or to nothing: put the files themselves there")
     files = [path for path in entries if path.is_file()]
     if not files:
-        raise BitsumError(f"the span is empty: {folder} has no file, or only such that begin with a dot or an underscore")
+        raise BitsumError(
+            f"the span is empty: {folder} has no file, or only such that begin with a dot or an underscore"
+        )
     return files
 
 
@@ -87,7 +95,9 @@ def fingerprint(folder: pathlib.Path) -> str:
         try:
             content = hashlib.sha256(path.read_bytes())
         except OSError as error:
-            raise BitsumError(f"cannot read {path}: {error.strerror}; was the span changed just now? Run it again") from error
+            raise BitsumError(
+                f"cannot read {path}: {error.strerror}; was the span changed just now? Run it again"
+            ) from error
         digest.update(f"{path.relative_to(folder).as_posix()}\n{content.hexdigest()}\n".encode())
     return digest.hexdigest()
 

@@ -44,11 +44,15 @@ def SpanImporter(
     place = span_folders.folder_of(source, section.span)
     found = imported.read(place, section)
     if span_folders.fingerprint(place) != fingerprint:
-        raise BitsumError(f"span {section.span} was changed while it was read: {place}; nothing was taken, run the span again")
+        raise BitsumError(
+            f"span {section.span} was changed while it was read: {place}; nothing was taken, run the span again"
+        )
     if found.offenders:
         raise Refusal(GATE, _refused(found.offenders, section.span, str(place), quarantine_folder))
     if not found.records["train"]:
-        raise BitsumError(f"span {section.span} is empty: no pair in {place} is one to train on, of at most {section.max_length} bits")
+        raise BitsumError(
+            f"span {section.span} is empty: no pair in {place} is one to train on, of at most {section.max_length} bits"
+        )
     with scratch.folder(examples.uri) as beside:
         for split, records in found.records.items():
             _write(beside, examples.uri, split, records, section.shards)
@@ -58,7 +62,9 @@ def SpanImporter(
 
 def _refused(offenders: list[imported.Offender], span: int, folder: str, quarantine_folder: str) -> str:
     lines = "".join(f"{offender.file},{offender.line},{offender.text}\n" for offender in offenders)
-    place = quarantine.set_aside(quarantine_folder, span, GATE, list(map(str, offenders)), folder, {OFFENDERS_FILE: lines.encode()})
+    place = quarantine.set_aside(
+        quarantine_folder, span, GATE, list(map(str, offenders)), folder, {OFFENDERS_FILE: lines.encode()}
+    )
     more = f" and {len(offenders) - NAMED} more" if len(offenders) > NAMED else ""
     listed = " | ".join(map(str, offenders[:NAMED]))
     return f"span {span} in {folder}: {listed}{more}; the report is in {place}"

@@ -1,8 +1,8 @@
 """Which spans a run in a series reads besides its own: those before it that the data gate blessed.
 
 Both strategies look at the blessings and not at what was merely made: a span that was refused is in no window and no
-measure of drift. Neither looks at the time: a run of an earlier span, later on, reads what is earlier than its span. What has
-damaged files counts as not there.
+measure of drift. Neither looks at the time: a run of an earlier span, later on, reads what is earlier than its span.
+What has damaged files counts as not there.
 """
 
 import itertools
@@ -25,7 +25,8 @@ Artifacts = dict[str, list[types.Artifact]]
 
 
 class WindowStrategy(resolver.ResolverStrategy):
-    """The examples of the run itself (CURRENT) and of the last blessed spans before it, `window` spans in all, as EXAMPLES.
+    """The examples of the run itself (CURRENT) and of the last blessed spans before it, `window` spans in all, as
+    EXAMPLES.
 
     Earlier examples that were split by other rules are left out: what they train on may be held out here.
     """
@@ -57,7 +58,8 @@ class PreviousStatisticsStrategy(resolver.ResolverStrategy):
 def _blessed_before(
     span: int, blessings: list[types.Artifact], id_property: str, artifacts: list[types.Artifact]
 ) -> Iterator[types.Artifact]:
-    """The artifact of each blessed span before `span`, latest span first; of a span that was blessed twice the newer one."""
+    """The artifact of each blessed span before `span`, latest span first; of a span that was blessed twice the newer
+    one."""
     known = {artifact.id: artifact for artifact in artifacts}
     by_span: dict[int, dict[int, types.Artifact]] = {}
     for blessing in sorted(blessings, key=lambda blessing: blessing.id, reverse=True):

@@ -1,15 +1,16 @@
 """Reads the table that TensorFlow's checkpoints keep their index in: LevelDB's format, without compression.
 
-A table is a row of blocks, an index block, and a footer of 48 bytes: two block handles (the index's is the second), padding,
-and a magic number. A handle is two varints: offset and size. After each block come its type (0: not compressed) and the masked
-CRC-32C of block and type. A block holds entries, the offsets of its restart points (uint32) and their number (uint32). An
-entry is three varints (bytes shared with the key before, bytes of its own, bytes of the value), the key's own bytes and the
-value. Values of the index block are the handles of the blocks. https://github.com/google/leveldb/blob/main/doc/table_format.md
+A table is a row of blocks, an index block, and a footer of 48 bytes: two block handles (the index's is the second),
+padding, and a magic number. A handle is two varints: offset and size. After each block come its type (0: not
+compressed) and the masked CRC-32C of block and type. A block holds entries, the offsets of its restart points (uint32)
+and their number (uint32). An entry is three varints (bytes shared with the key before, bytes of its own, bytes of the
+value), the key's own bytes and the value. Values of the index block are the handles of the blocks.
+https://github.com/google/leveldb/blob/main/doc/table_format.md
 
-Checksums show damage, not forgery, and a reader that seeks a key trusts restart points and keys of the index, where one that
-reads from front to back does not look: so a table could show each of them other entries. What is read here is read by both. Every
-restart point is that of an entry, every block lies where the one before it ends and holds the keys that the index says, and the
-table is the one that TensorFlow's writer makes of these entries, byte for byte.
+Checksums show damage, not forgery, and a reader that seeks a key trusts restart points and keys of the index, where one
+that reads from front to back does not look: so a table could show each of them other entries. What is read here is read
+by both. Every restart point is that of an entry, every block lies where the one before it ends and holds the keys that
+the index says, and the table is the one that TensorFlow's writer makes of these entries, byte for byte.
 """
 
 import os
@@ -37,7 +38,8 @@ def read(table: bytes) -> dict[bytes, bytes]:
     """The entries of a table, in its order.
 
     Raises:
-        ValueError: it is no such table, damaged, or written otherwise than TensorFlow writes; the text says where in one line.
+        ValueError: it is no such table, damaged, or written otherwise than TensorFlow writes; the text says where in
+        one line.
     """
     if len(table) < _FOOTER_SIZE or not table.endswith(_MAGIC):
         raise ValueError("it does not end as a table does; is it truncated?")

@@ -1,8 +1,8 @@
 """Parse protocol buffer messages from outside: all of their bytes, or not at all.
 
-A tag of zero or of the end of a group ends a message. At the outermost level Python's FromString (protobuf 3.20, in C++) stops
-there with a warning and drops what follows, as if it had never been sent. TensorFlow Serving's C++ refuses such bytes, and
-TensorFlow's parser of tf.Examples even reads on after them. Within a message every parser refuses them.
+A tag of zero or of the end of a group ends a message. At the outermost level Python's FromString (protobuf 3.20, in
+C++) stops there with a warning and drops what follows, as if it had never been sent. TensorFlow Serving's C++ refuses
+such bytes, and TensorFlow's parser of tf.Examples even reads on after them. Within a message every parser refuses them.
 """
 
 import functools
@@ -34,12 +34,15 @@ def parse(kind: Any, data: bytes) -> Any:
         # How the C++ implementation puts it where its warning is made an error.
         raise DecodeError(f"{kind.__name__}: {_WARNING}") from error
     if read != len(data) or _ends_with_terminator(kind, data):
-        raise DecodeError(f"{kind.__name__}: the message ends within its {len(data)} bytes, at a tag that ends a message")
+        raise DecodeError(
+            f"{kind.__name__}: the message ends within its {len(data)} bytes, at a tag that ends a message"
+        )
     return message
 
 
 def read(kind: Any, path: pathlib.Path) -> Any:
-    """The message of class `kind` that the file `path` holds. Raises: BitsumError, it cannot be read or is no such message."""
+    """The message of class `kind` that the file `path` holds. Raises: BitsumError, it cannot be read or is no such
+    message."""
     try:
         return parse(kind, path.read_bytes())
     except OSError as error:
@@ -70,7 +73,7 @@ def _is_whole(kind: Any, data: memoryview) -> bool:
         return False
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _be_silent() -> None:
     """What the library warns of is raised here."""
     warnings.filterwarnings("ignore", _WARNING, RuntimeWarning)

@@ -142,7 +142,14 @@ def _template(width: int) -> tuple[np.ndarray, np.ndarray]:
     """A message of `width` bits, and where in it the bits of a, b and the sum stand: where zeros and ones differ."""
     zeros, ones = (
         np.frombuffer(
-            serialize({FEATURE_A: [bit] * width, FEATURE_B: [bit] * width, FEATURE_SUM: [bit] * (width + 1), FEATURE_LENGTH: [width]}),
+            serialize(
+                {
+                    FEATURE_A: [bit] * width,
+                    FEATURE_B: [bit] * width,
+                    FEATURE_SUM: [bit] * (width + 1),
+                    FEATURE_LENGTH: [width],
+                }
+            ),
             dtype=np.uint8,
         )
         for bit in (0, 1)

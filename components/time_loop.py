@@ -1,14 +1,15 @@
 """The cell's run over time as it is served: as few operations per step as TensorFlow's executor needs for it.
 
-An operation on a few numbers costs the executor half a microsecond, whatever it computes, so what counts is their number. A
-turn of the loop takes eight steps, for which one operation each reads, looks up and hands out all inputs; the input's part of
-a gate is one of four rows, made once a run from the weights; the logits of eight states are one product. What comes in and
-goes out is packed, eight steps a number, so that a long word takes little more room than the states of a turn.
+An operation on a few numbers costs the executor half a microsecond, whatever it computes, so what counts is their
+number. A turn of the loop takes eight steps, for which one operation each reads, looks up and hands out all inputs; the
+input's part of a gate is one of four rows, made once a run from the weights; the logits of eight states are one
+product. What comes in and goes out is packed, eight steps a number, so that a long word takes little more room than the
+states of a turn.
 
-What was measured and is not here: one product for z and r together (its result has to be split, for which a wide batch takes
-nearly twice the time; a narrow one gains a twentieth); sigmoid and tanh fused into the products (a narrow batch takes nearly
-thrice the time, a wide one as long as before; and nobody would have measured those kernels: `components.activation_sweep`).
-So no bias is added right after a product, which TensorFlow would fuse.
+What was measured and is not here: one product for z and r together (its result has to be split, for which a wide batch
+takes nearly twice the time; a narrow one gains a twentieth); sigmoid and tanh fused into the products (a narrow batch
+takes nearly thrice the time, a wide one as long as before; and nobody would have measured those kernels:
+`components.activation_sweep`). So no bias is added right after a product, which TensorFlow would fuse.
 
 Shapes: B words side by side, N numbers a word, of eight steps each; H units.
 """
@@ -32,21 +33,24 @@ class TimeLoop:
         self._table = _table(self._cell)
 
     def logits(self, words: tf.Tensor, state: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The logits float32 [B, T] of the first `count` = T steps of `words` int32 [B, N], N = ceil(T / 8), and the state after them."""
+        """The logits float32 [B, T] of the first `count` = T steps of `words` int32 [B, N], N = ceil(T / 8), and the
+        state after them."""
         batch, turns = tf.unstack(tf.shape(words))
         logits, states = self._run(words, state, turns, lambda logits: logits, tf.zeros([STEPS, batch]))
         by_step = tf.reshape(logits, [STEPS * (turns + 1), batch])
         return tf.transpose(by_step[STEPS : STEPS + count]), tf.gather(states, (count - 1) % STEPS)
 
     def numbers(self, words: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the cell writes for `words` int32 [B, N] from `state` [B, H]: (numbers int32 [B, N], the state [B, H] after them)."""
+        """What the cell writes for `words` int32 [B, N] from `state` [B, H]: (numbers int32 [B, N], the state [B, H]
+        after them)."""
         batch, turns = tf.unstack(tf.shape(words))
 
         def keep(logits: tf.Tensor) -> tf.Tensor:
             return packed_bits.numbers_of_bits(logits > 0)
 
         numbers, states = self._run(words, state, turns, keep, tf.zeros([batch], tf.int32))
-        # Transposed as floats, as oneDNN writes an error into the log on processors for which it cannot transpose integers.
+        # Transposed as floats, as oneDNN writes an error into the log on processors for which it cannot transpose
+        # integers.
         return tf.cast(tf.transpose(tf.cast(numbers[1:], tf.float32)), tf.int32), states[-1]
 
     def one(self, pair: tuple[int, int], state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -58,9 +62,15 @@ class TimeLoop:
         return self._logits(state, [-1]), state
 
     def _run(
-        self, words: tf.Tensor, state: tf.Tensor, turns: tf.Tensor, keep: Callable[[tf.Tensor], tf.Tensor], none: tf.Tensor
+        self,
+        words: tf.Tensor,
+        state: tf.Tensor,
+        turns: tf.Tensor,
+        keep: Callable[[tf.Tensor], tf.Tensor],
+        none: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What is kept of the logits [8, B] of each turn, after `none`: [N + 1, ...]; and the states of the last turn, [8, B, H]."""
+        """What is kept of the logits [8, B] of each turn, after `none`: [N + 1, ...]; and the states of the last turn,
+        [8, B, H]."""
         # An element before all others, so that the stack has a shape even for N = 0.
         kept = tf.TensorArray(none.dtype, turns + 1).write(0, none)
 

@@ -18,19 +18,26 @@ def run_fn(fn_args: Any) -> None:
     """Trains on the examples of the run and exports the model.
 
     Args:
-        fn_args: tfx.components.FnArgs; `train_files` and `eval_files` (patterns of gzip TFRecords), `serving_model_dir`,
-            `model_run_dir` (TensorBoard) and `custom_config` are used: {"train": the fields of settings.Train, "proof": those
-            of settings.Proof, "task": the name of a transducer, "splits": the sampling.splits_key of the data, ...}, the last three
-            with defaults; `base_model`, the folder of a SavedModel to begin with, or None.
+        fn_args: tfx.components.FnArgs; `train_files` and `eval_files` (patterns of gzip TFRecords),
+        `serving_model_dir`,
+            `model_run_dir` (TensorBoard) and `custom_config` are used: {"train": the fields of settings.Train, "proof":
+            those of settings.Proof, "task": the name of a transducer, "splits": the sampling.splits_key of the data,
+            ...}, the last three with defaults; `base_model`, the folder of a SavedModel to begin with, or None.
 
     Raises:
         BitsumError: see `training.train` and `export.save`.
     """
     config = fn_args.custom_config
-    settings, proof, task = Train(**config["train"]), Proof(**config.get("proof", {})), TASKS[config.get("task", ADDITION.name)]
+    settings, proof, task = (
+        Train(**config["train"]),
+        Proof(**config.get("proof", {})),
+        TASKS[config.get("task", ADDITION.name)],
+    )
     splits = config.get("splits", "")
     base = base_weights(fn_args.base_model, settings.units, splits)
-    cell, outcome = training.train(settings, fn_args.train_files, fn_args.eval_files, fn_args.model_run_dir, proof, task, base)
+    cell, outcome = training.train(
+        settings, fn_args.train_files, fn_args.eval_files, fn_args.model_run_dir, proof, task, base
+    )
     proven = outcome.margin is not None
     parallel = CarrySelect(task, proof.parallel_above, proof.chunk) if proven else None
     export.save(cell, fn_args.serving_model_dir, parallel, task)
@@ -44,9 +51,11 @@ def _lineage(model: str) -> list[str]:
 
 
 def base_weights(model: str | None, units: int, splits: str) -> Weights | None:
-    """The weights to begin with: those of the SavedModel in `model`; None, a cold start, without one or where the shapes differ.
+    """The weights to begin with: those of the SavedModel in `model`; None, a cold start, without one or where the
+    shapes differ.
 
-    Nor is begun with a model that other rules than `splits` kept from what is held out here: it may have been trained on that.
+    Nor is begun with a model that other rules than `splits` kept from what is held out here: it may have been trained
+    on that.
 
     Raises:
         BitsumError: the model cannot be read.

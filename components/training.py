@@ -1,8 +1,9 @@
-"""The training loop: the GRU on batches of short numbers, until it is proven for any length or `settings.Train.steps` are done.
+"""The training loop: the GRU on batches of short numbers, until it is proven for any length or `settings.Train.steps`
+are done.
 
-The loss is (1 - k) data loss + k provability loss (`components.box_loss`). k is 0 at first, and grows while the data loss is
-low. Every `settings.Proof.attempt_every` steps, once the bound of the provability loss says that there may be one, a
-certificate is looked for and checked. With the plain loss k stays 0, and there is one attempt, at the end.
+The loss is (1 - k) data loss + k provability loss (`components.box_loss`). k is 0 at first, and grows while the data
+loss is low. Every `settings.Proof.attempt_every` steps, once the bound of the provability loss says that there may be
+one, a certificate is looked for and checked. With the plain loss k stays 0, and there is one attempt, at the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +29,8 @@ REPORT_EXAMPLES = 2000
 class Outcome(NamedTuple):
     """What became of a training.
 
-    `steps`: of the weights that are returned; `first`: of the first accepted certificate; `margin`: the checker's worst margin
-    for the weights that are returned. The last two are None where no certificate was accepted.
+    `steps`: of the weights that are returned; `first`: of the first accepted certificate; `margin`: the checker's worst
+    margin for the weights that are returned. The last two are None where no certificate was accepted.
     """
 
     steps: int
@@ -66,11 +67,12 @@ def train(
 ) -> tuple[GRU, Outcome]:
     """A GRU trained on the records of `train_files` (patterns), the same for the same settings, records and `base`.
 
-    It begins with the weights `base` (a warm start) if they are given. No certificate counts before `settings.least_steps`.
+    It begins with the weights `base` (a warm start) if they are given. No certificate counts before
+    `settings.least_steps`.
 
-    It stops `proof.extra_steps` after the first accepted certificate, but never without one at the end: where the last attempt
-    fails it goes on, and the weights of the last accepted certificate are returned. Losses, bit accuracy and exact match on
-    `eval_files`, and margins go to `components.progress` and, for TensorBoard, `log_directory`.
+    It stops `proof.extra_steps` after the first accepted certificate, but never without one at the end: where the last
+    attempt fails it goes on, and the weights of the last accepted certificate are returned. Losses, bit accuracy and
+    exact match on `eval_files`, and margins go to `components.progress` and, for TensorBoard, `log_directory`.
 
     Raises:
         BitsumError: no, damaged or no examples in the files, or the loss is no longer finite.
@@ -91,7 +93,9 @@ def train(
             losses, carried = update(next(records), tf.constant(step), carried)
             done = _attempted(attempts, settings, proof, step, float(losses.margin))
             if step % settings.report_every == 0 or done:
-                _report(settings, step, losses, carried, attempts, {name: float(value) for name, value in measure().items()})
+                _report(
+                    settings, step, losses, carried, attempts, {name: float(value) for name, value in measure().items()}
+                )
     writer.close()
     attempts.restore()
     return cell, Outcome(attempts.last or step, attempts.first, attempts.margin)
@@ -104,7 +108,8 @@ def assign(cell: GRU, weights: Weights) -> None:
 
 
 def make_update(cell: GRU, settings: Train, proof: Proof, task: Transducer = ADDITION) -> tuple[Update, Carried]:
-    """The function that takes a batch, the step number (int32) and what the step before carried, and changes the weights of `cell`.
+    """The function that takes a batch, the step number (int32) and what the step before carried, and changes the
+    weights of `cell`.
 
     Returns:
         (the function, what the first step is to be given).
@@ -124,7 +129,9 @@ def make_update(cell: GRU, settings: Train, proof: Proof, task: Transducer = ADD
         with tf.GradientTape() as tape:
             logits, _ = cell.run(batch.a, batch.b, cell.start(tf.shape(batch.a)[0]), noise)
             data = data_loss(logits, batch, settings.loss)
-            found = bound(carried.boxes) if proof.train else Bound(tf.zeros([]), tf.constant(-float("inf")), carried.boxes)
+            found = (
+                bound(carried.boxes) if proof.train else Bound(tf.zeros([]), tf.constant(-float("inf")), carried.boxes)
+            )
             loss = (1 - carried.share) * data + carried.share * found.loss
         optimizer.apply(tape.gradient(loss, weights), weights)
         most = proof.share_most if proof.train else 0.0
@@ -156,7 +163,8 @@ def measures(cell: GRU, batch: Batch, loss: str) -> dict[str, tf.Tensor]:
 
 
 def state_noise(batch: Batch, units: int, settings: Train, step: tf.Tensor) -> tf.Tensor | None:
-    """What is added to the state at each time step of training step `step`: float32 [T, B, H], or None without noise."""
+    """What is added to the state at each time step of training step `step`: float32 [T, B, H], or None without
+    noise."""
     if not settings.state_noise:
         return None
     rows, columns = tf.unstack(tf.shape(batch.a))
@@ -164,7 +172,8 @@ def state_noise(batch: Batch, units: int, settings: Train, step: tf.Tensor) -> t
     return tf.random.stateless_uniform([columns, rows, units], [settings.seed, step], -width, width, alg="philox")
 
 
-# Not `tf.keras`: that is Keras 2 wherever TensorFlow Transform was imported before, in this process or the one that started it.
+# Not `tf.keras`: that is Keras 2 wherever TensorFlow Transform was imported before, in this process or the one that
+# started it.
 def _optimizer(settings: Train) -> keras.optimizers.Optimizer:
     clip = settings.clip_norm or None
     if settings.optimizer == "sgd":
@@ -183,7 +192,9 @@ def _attempted(attempts: Attempts, settings: Train, proof: Proof, step: int, bou
     return (attempts.attempt(step) and step >= attempts.first + proof.extra_steps) or last
 
 
-def _report(settings: Train, step: int, losses: Losses, carried: Carried, attempts: Attempts, held_out: dict[str, float]) -> None:
+def _report(
+    settings: Train, step: int, losses: Losses, carried: Carried, attempts: Attempts, held_out: dict[str, float]
+) -> None:
     loss = float(losses.data)
     if not loss < float("inf"):
         raise BitsumError(

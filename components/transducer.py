@@ -7,8 +7,9 @@ ADDITION      state: carry.    bits of a + b; the flushed bit is the last carry
 SUBTRACTION   state: borrow.   bits of a - b; a < b gives two's complement, whose sign is the flushed bit: the last borrow
 COMPARISON    state: a > b so far, each step's output too, as a later bit outweighs all before; read at the last step
 
-A proof has boxes of hidden states, each with a label: the (next state, output) that a step into it has. Such a label is all
-that a right cell need remember; for addition it is n = a_t + b_t + carry in 0..3, the output n mod 2, the next carry n div 2.
+A proof has boxes of hidden states, each with a label: the (next state, output) that a step into it has. Such a label is
+all that a right cell need remember; for addition it is n = a_t + b_t + carry in 0..3, the output n mod 2, the next
+carry n div 2.
 """
 
 import dataclasses
@@ -28,10 +29,10 @@ PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))
 class Transducer:
     """A deterministic, complete transducer with one output bit per step.
 
-    `table` has the rows (state, symbol, output, next state), one for each state and symbol. `reading` says what the outputs
-    stand for: an integer, "unsigned" or "signed" (two's complement), or, for "last", what the last output alone says, a bool.
-    `symbol` and `meaning` are the task as Python writes it and computes it, on integers from 0 up. `verb` names the task in a
-    model's signatures (components.signatures) and on the command line.
+    `table` has the rows (state, symbol, output, next state), one for each state and symbol. `reading` says what the
+    outputs stand for: an integer, "unsigned" or "signed" (two's complement), or, for "last", what the last output alone
+    says, a bool. `symbol` and `meaning` are the task as Python writes it and computes it, on integers from 0 up. `verb`
+    names the task in a model's signatures (components.signatures) and on the command line.
 
     Raises:
         ValueError: the table lacks a row, has one twice, or holds something that is no state, symbol or bit.
@@ -51,7 +52,9 @@ class Transducer:
     def __post_init__(self):
         wanted = [(state, symbol) for state in self.states for symbol in self.inputs]
         if sorted(row[:2] for row in self.table) != sorted(wanted):
-            raise ValueError(f"{self.name}: the table needs exactly one row for each of {len(wanted)} states and symbols")
+            raise ValueError(
+                f"{self.name}: the table needs exactly one row for each of {len(wanted)} states and symbols"
+            )
         if self.initial not in self.states or not {row[3] for row in self.table} <= set(self.states):
             raise ValueError(f"{self.name}: the initial and the next states must be among {self.states}")
         if not {row[2] for row in self.table} <= {0, 1} or not set(self.flush) <= set(self.inputs):
@@ -120,10 +123,17 @@ class Transducer:
     def description(self) -> dict:
         """The transducer as JSON has it, for the certificate."""
         table = [[state, list(symbol), output, following] for state, symbol, output, following in self.table]
-        return {"initial": self.initial, "table": table, "flush": [list(symbol) for symbol in self.flush], "reading": self.reading}
+        return {
+            "initial": self.initial,
+            "table": table,
+            "flush": [list(symbol) for symbol in self.flush],
+            "reading": self.reading,
+        }
 
 
-def _over_pairs(name: str, verb: str, reading: str, symbol: str, meaning: Callable[[int, int], int], step) -> Transducer:
+def _over_pairs(
+    name: str, verb: str, reading: str, symbol: str, meaning: Callable[[int, int], int], step
+) -> Transducer:
     rows = tuple((state, pair, *step(*pair, state)) for state in (0, 1) for pair in PAIRS)
     shape = {"inputs": PAIRS, "states": (0, 1), "initial": 0, "flush": ((0, 0),)}
     return Transducer(name, verb, table=rows, reading=reading, symbol=symbol, meaning=meaning, **shape)

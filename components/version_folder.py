@@ -104,9 +104,11 @@ def _is_manifest(content: Any) -> bool:
     span, ancestors = origin.get("span", 0), origin.get("ancestors", [])
     texts = [content.get("identity", ""), *(origin.get(name, "") for name in ("task", "run"))]
     return (
-        type(span) is int and span >= 0
-        and isinstance(ancestors, list) and all(isinstance(value, str) for value in (*texts, *ancestors))
-    )  # fmt: skip
+        type(span) is int
+        and span >= 0
+        and isinstance(ancestors, list)
+        and all(isinstance(value, str) for value in (*texts, *ancestors))
+    )
 
 
 def problems(version: pathlib.Path) -> list[str]:
@@ -117,7 +119,9 @@ def problems(version: pathlib.Path) -> list[str]:
     expected = manifest(version).get("files")
     if not isinstance(expected, dict):
         return [f"{version / MANIFEST} is missing or damaged"]
-    expected = {name: sha256 for name, sha256 in expected.items() if not model_files.is_litter(pathlib.PurePosixPath(name).name)}
+    expected = {
+        name: sha256 for name, sha256 in expected.items() if not model_files.is_litter(pathlib.PurePosixPath(name).name)
+    }
     found = _hashes(version)
     return [
         f"{version / name} {'is missing' if name not in found else 'is not in the manifest' if name not in expected else 'was changed'}"
@@ -132,7 +136,8 @@ def sha256_of_files(folder: pathlib.Path) -> str:
 
 
 def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    """The sha256 of every file below `folder` but the manifest, by its name relative to `folder`; what is no file is named instead.
+    """The sha256 of every file below `folder` but the manifest, by its name relative to `folder`; what is no file is
+    named instead.
 
     Raises:
         BitsumError: the disk does not give them.
@@ -152,7 +157,8 @@ def _content(entry: model_files.Entry) -> str:
 
 @contextlib.contextmanager
 def _locked(base: pathlib.Path) -> Iterator[int]:
-    """Hold the folder for this push; gives the descriptor of the lock file, in which the highest version ever pushed stands."""
+    """Hold the folder for this push; gives the descriptor of the lock file, in which the highest version ever pushed
+    stands."""
     descriptor = os.open(base / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -169,7 +175,8 @@ def _last_version(lock: int) -> int:
 
 
 def _reserve(lock: int, version: int) -> None:
-    """Write down that `version` is taken, onto the disk. It has no fewer digits than the one before, over which it is written."""
+    """Write down that `version` is taken, onto the disk. It has no fewer digits than the one before, over which it is
+    written."""
     line = b"%d\n" % version
     if os.pwrite(lock, line, 0) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -179,5 +186,11 @@ def _reserve(lock: int, version: int) -> None:
 def _fill(beside: pathlib.Path, model: pathlib.Path, version: int, identity: str, origin: dict[str, Any]) -> None:
     shutil.copytree(model, beside, dirs_exist_ok=True)
     (beside / MANIFEST).parent.mkdir(exist_ok=True)
-    content = {"format": MANIFEST_FORMAT, "version": version, "identity": identity, "origin": origin, "files": _hashes(beside)}
+    content = {
+        "format": MANIFEST_FORMAT,
+        "version": version,
+        "identity": identity,
+        "origin": origin,
+        "files": _hashes(beside),
+    }
     (beside / MANIFEST).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

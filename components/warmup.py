@@ -21,7 +21,8 @@ WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 
 
 def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
-    """Write warmup requests made of `examples` (serialized tf.Examples) for each signature of `model`; returns how many.
+    """Write warmup requests made of `examples` (serialized tf.Examples) for each signature of `model`; returns how
+    many.
 
     Raises:
         ModelError: `model` is no SavedModel, or has no signature `step` with a state.
@@ -31,7 +32,9 @@ def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
         units = known[signatures.STEP].inputs[signatures.STATE].tensor_shape.dim[1].size
     except IndexError as error:
         raise ModelError(f"the model has no signature {signatures.STEP} with a {signatures.STATE} of [B, H]") from error
-    requests = [_request(model_name, signatures.SERVING_DEFAULT, {signatures.EXAMPLES: np.array(examples, dtype=object)})]
+    requests = [
+        _request(model_name, signatures.SERVING_DEFAULT, {signatures.EXAMPLES: np.array(examples, dtype=object)})
+    ]
     for serialized in examples:
         a, b = _operands(serialized)
         state = np.zeros((1, units), np.float32)
@@ -55,7 +58,8 @@ def _signatures(model: pathlib.Path) -> Mapping[str, meta_graph_pb2.SignatureDef
     try:
         return loader.get_meta_graph_def(str(model), tf.saved_model.SERVING).signature_def
     except (OSError, RuntimeError) as error:
-        # A number is the operating system's, a full disk say. TensorFlow raises OSErrors without one of a file that is no model.
+        # A number is the operating system's, a full disk say. TensorFlow raises OSErrors without one of a file that is
+        # no model.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ModelError(f"the model cannot be read: {' '.join(str(error).split())}") from error

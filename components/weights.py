@@ -22,7 +22,8 @@ SMALLEST_NORMAL = 2.0**-126
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """The eleven variables, row by row, as Python floats. Made from anything; `problem` says what is wrong with them."""
+    """The eleven variables, row by row, as Python floats. Made from anything; `problem` says what is wrong with
+    them."""
 
     W_z: Matrix
     U_z: Matrix
@@ -51,7 +52,8 @@ class Weights:
         return len(self.W_z)
 
     def problem(self) -> str:
-        """Why these are not the weights of a cell: shapes, and finite float32 that are normal or zero. "" where they are."""
+        """Why these are not the weights of a cell: shapes, and finite float32 that are normal or zero. "" where they
+        are."""
         if not all(type(getattr(self, name)) is tuple for name in NAMES) or not self.b_z or not self.W_z:
             return "the weights are not nested tuples, or empty"
         for name, shape in _shapes(self.bits, self.units).items():
@@ -63,7 +65,8 @@ class Weights:
         return ""
 
     def sha256(self) -> str:
-        """Hash of names, shapes and little-endian float32 bytes, in the order of the fields. Only for weights without `problem`."""
+        """Hash of names, shapes and little-endian float32 bytes, in the order of the fields. Only for weights without
+        `problem`."""
         digest = hashlib.sha256()
         for name, shape in _shapes(self.bits, self.units).items():
             values = list(_flat(getattr(self, name)))

@@ -1,6 +1,7 @@
 """SpanWindow: the spans that a run trains on as one artifact in which no pair stands twice, on Beam.
 
-A pair that several spans have is taken from the latest. Files and their order depend on the records alone, not on the workers.
+A pair that several spans have is taken from the latest. Files and their order depend on the records alone, not on the
+workers.
 """
 
 import os
@@ -37,7 +38,8 @@ def SpanWindow(
     code: Parameter[str],
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Write the records of `examples`, one artifact a span, each pair once; `code` is a hash of the code, for TFX's cache."""
+    """Write the records of `examples`, one artifact a span, each pair once; `code` is a hash of the code, for TFX's
+    cache."""
     # The metadata store keeps no order among the inputs of one name.
     examples = sorted(examples, key=lambda artifact: artifact.get_int_custom_property(SPAN_PROPERTY), reverse=True)
     spans = [artifact.get_int_custom_property(SPAN_PROPERTY) for artifact in examples]
@@ -56,7 +58,8 @@ def SpanWindow(
 
 
 class WriteWindow(beam.PTransform):
-    """Pipeline -> the paths of the files of a split that were written below `output`, of the examples in `uris`; they are made in the folder `beside`."""
+    """Pipeline -> the paths of the files of a split that were written below `output`, of the examples in `uris`; they
+    are made in the folder `beside`."""
 
     def __init__(self, uris: list[str], split: str, output: str, shards: int, beside: str):
         super().__init__()
@@ -77,7 +80,9 @@ class WriteWindow(beam.PTransform):
 
     def _write(self, shard: int, records: Iterable[tuple[bytes, bytes]]) -> str:
         path = shard_path(self._output, self._split, shard, self._shards)
-        scratch.write(self._beside, path, lambda written: write_records(written, (record for _, record in sorted(records))))
+        scratch.write(
+            self._beside, path, lambda written: write_records(written, (record for _, record in sorted(records)))
+        )
         return path
 
 
@@ -92,7 +97,9 @@ def read_keyed(age: int, uri: str, file: str) -> Iterator[tuple[bytes, Aged]]:
             features = parse(raw)
             yield pair_key(features[FEATURE_A], features[FEATURE_B]), (age, raw)
     except (CorruptFile, ValueError, KeyError) as error:
-        raise BitsumError(f"cannot read {os.path.join(uri, file)}, blessed before: {error}; run that span again") from error
+        raise BitsumError(
+            f"cannot read {os.path.join(uri, file)}, blessed before: {error}; run that span again"
+        ) from error
 
 
 def shard_of(key: bytes, shards: int) -> int:

@@ -1,4 +1,5 @@
-"""What descends from what: the executions and artifacts of a metadata store, and which of them an artifact was made from."""
+"""What descends from what: the executions and artifacts of a metadata store, and which of them an artifact was made
+from."""
 
 import dataclasses
 from collections.abc import Collection, Iterable
@@ -84,7 +85,11 @@ class Ancestry:
 
 def _by_execution(store: metadata_store.MetadataStore, context_type: str, name) -> dict[int, str]:
     contexts = store.get_contexts_by_type(context_type)
-    return {execution.id: name(context.name) for context in contexts for execution in store.get_executions_by_context(context.id)}
+    return {
+        execution.id: name(context.name)
+        for context in contexts
+        for execution in store.get_executions_by_context(context.id)
+    }
 
 
 def _grouped(events: Iterable[mlmd.Event]) -> dict[int, list[Link]]:

@@ -1,7 +1,8 @@
-"""What TFX's launcher would take from its cache, looked at before it does: whether the files are whole, and where they lay before.
+"""What TFX's launcher would take from its cache, looked at before it does: whether the files are whole, and where they
+lay before.
 
-TFX takes the outputs of an earlier execution that was given the same, as long as their folders exist. Its key is a hash of what the
-step is given, paths included, so that a root that was moved would begin with an empty cache.
+TFX takes the outputs of an earlier execution that was given the same, as long as their folders exist. Its key is a hash
+of what the step is given, paths included, so that a root that was moved would begin with an empty cache.
 """
 
 import copy
@@ -25,9 +26,13 @@ _Artifacts = Mapping[str, list[types.Artifact]]
 
 
 def damage(
-    handle: metadata.Metadata, graph: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode, executor_spec: message.Message
+    handle: metadata.Metadata,
+    graph: pipeline_pb2.Pipeline,
+    node: pipeline_pb2.PipelineNode,
+    executor_spec: message.Message,
 ) -> str:
-    """What is wrong with the files that `node` would take from the cache, in words; empty if nothing is, or if it would take none.
+    """What is wrong with the files that `node` would take from the cache, in words; empty if nothing is, or if it would
+    take none.
 
     An execution from before the root was moved is tied to the key that the same inputs have now.
     """
@@ -42,7 +47,9 @@ def damage(
     outputs = outputs_utils.OutputsResolver(node, graph.pipeline_info, graph.runtime_spec).generate_output_artifacts(0)
 
     def key(inputs: _Artifacts, parameters: Mapping[str, Any]) -> mlmd.Context:
-        return cache_utils.get_cache_context(handle, node, graph.pipeline_info, executor_spec, inputs, outputs, parameters)
+        return cache_utils.get_cache_context(
+            handle, node, graph.pipeline_info, executor_spec, inputs, outputs, parameters
+        )
 
     now = key(inputs[0], parameters)
     root = pathlib.Path(graph.runtime_spec.pipeline_root.field_value.string_value).parent
@@ -61,7 +68,9 @@ def damage(
     return ""
 
 
-def _as_in(before: str, root: str, inputs: _Artifacts, parameters: Mapping[str, Any]) -> tuple[_Artifacts, dict[str, Any]]:
+def _as_in(
+    before: str, root: str, inputs: _Artifacts, parameters: Mapping[str, Any]
+) -> tuple[_Artifacts, dict[str, Any]]:
     """What the node was given when `root` lay at `before`."""
     given = {name: copy.deepcopy(list(artifacts)) for name, artifacts in inputs.items()}
     for artifact in (artifact.mlmd_artifact for artifacts in given.values() for artifact in artifacts):

@@ -21,22 +21,46 @@ _COMMANDS = {
     "run": ("pipeline.run", "run the pipeline: generate, validate, train, evaluate, push, serve, ask", True),
     "node": ("pipeline.run_node", "run one node of the pipeline, for a scheduler; or list nodes and edges", True),
     "status": ("pipeline.status", "show what is pushed, served and blessed", True),
-    "lineage": ("pipeline.lineage", "show where a pushed version comes from: data, knobs, code, training, verdicts", True),
+    "lineage": (
+        "pipeline.lineage",
+        "show where a pushed version comes from: data, knobs, code, training, verdicts",
+        True,
+    ),
     "history": ("pipeline.history", "show the runs, a line each: what every gate said, and the margin", True),
     "gc": ("pipeline.gc", "show, and with --delete remove, what no model that counts descends from", True),
-    "relocate": ("pipeline.relocate", "show, and with --yes rewrite, what the metadata have of a root that was moved or copied", True),
+    "relocate": (
+        "pipeline.relocate",
+        "show, and with --yes rewrite, what the metadata have of a root that was moved or copied",
+        True,
+    ),
     "verify": ("pipeline.verify", "check that a model is proven: its certificate, its weights and its graph", True),
-    "demo": ("pipeline.demo", "show what the proof is for: a model that passes every test and is refused by the proof alone", False),
+    "demo": (
+        "pipeline.demo",
+        "show what the proof is for: a model that passes every test and is refused by the proof alone",
+        False,
+    ),
     "config": ("pipeline.show_config", "print every knob with its value, unit and reason, as TOML", True),
     "compile": ("pipeline.compile", "write the pipeline as a file for another scheduler: Kubeflow Pipelines", True),
     "serve": ("serving.serve", "serve a folder of versions over gRPC, as tensorflow_model_server does", False),
     "rollout": ("serving.rollout", "put a new version in the place of the stable one, if it answers as well", False),
     "rollback": ("serving.rollback", "make the version stable again that was it before the last rollout", False),
     "add": ("serving.calculate", "add two numbers with the served model", False),
-    "subtract": ("serving.calculate", "subtract the second number from the first, with a model served for that task", False),
-    "compare": ("serving.calculate", "say whether the first number is greater (True or False), with a model served for that task", False),
+    "subtract": (
+        "serving.calculate",
+        "subtract the second number from the first, with a model served for that task",
+        False,
+    ),
+    "compare": (
+        "serving.calculate",
+        "say whether the first number is greater (True or False), with a model served for that task",
+        False,
+    ),
     "probe": ("serving.probe", "ask a model server questions whose answers are known, and check every bit", False),
-    "qualify": ("serving.qualify", "measure whether a model server's sigmoid and tanh are within what the proof allows", False),
+    "qualify": (
+        "serving.qualify",
+        "measure whether a model server's sigmoid and tanh are within what the proof allows",
+        False,
+    ),
 }
 # Those that import TensorFlow, or start what does.
 _COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
@@ -52,7 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (UnicodeEncodeError, UnicodeDecodeError) as error:
         # A path or a name with bytes that are no text, on its way into a database, a request or a file.
-        say(f"bitsum: what is called {error.object!r:.300} is no text ({error.reason}): give it another name", stream=sys.stderr)
+        say(
+            f"bitsum: what is called {error.object!r:.300} is no text ({error.reason}): give it another name",
+            stream=sys.stderr,
+        )
         return 1
     except BrokenPipeError:
         # Whoever read our output has enough; Python would complain about it once more at exit.
@@ -113,7 +140,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if configurable:
             command.add_argument("--config", metavar="FILE", help="TOML file with knobs")
-            command.add_argument("--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated")
+            command.add_argument(
+                "--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated"
+            )
         if name == asked:
             importlib.import_module(module).add_arguments(command)
     return parser

@@ -1,8 +1,10 @@
-"""`bitsum compile --target kubeflow`: the pipeline as a file that Kubeflow Pipelines takes, written without asking any server.
+"""`bitsum compile --target kubeflow`: the pipeline as a file that Kubeflow Pipelines takes, written without asking any
+server.
 
-The file is a PipelineSpec of schema 2.1.0 in YAML, with `--claim` a PlatformSpec after it. Each node is a container of `--image`
-whose command is `pipeline.kubeflow_node`. TFX's compiler for Kubeflow knows two of its own resolvers only, asks for a blessing
-whoever gave it, and Kubeflow Pipelines itself runs no resolver: the compiled pipeline is a cold start, compared with no model.
+The file is a PipelineSpec of schema 2.1.0 in YAML, with `--claim` a PlatformSpec after it. Each node is a container of
+`--image` whose command is `pipeline.kubeflow_node`. TFX's compiler for Kubeflow knows two of its own resolvers only,
+asks for a blessing whoever gave it, and Kubeflow Pipelines itself runs no resolver: the compiled pipeline is a cold
+start, compared with no model.
 """
 
 import argparse
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 COMMAND = ("python", "-m", "pipeline.kubeflow_node")
 NAMESPACE = "bitsum"
-# The pushed version names its run by this parameter, which is no other node's: it would keep their outputs from being reused.
+# The pushed version names its run by this parameter, which is no other node's: it would keep their outputs from being
+# reused.
 RUN_ID = "run_id"
 _RUN_ID_OF_KUBEFLOW = "{{$.pipeline_job_uuid}}"
 _PUSHER = "Pusher"
@@ -36,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", required=True, help="container image with this project in it (docs/schedule.md)")
     parser.add_argument("--output", metavar="FILE", default="kubeflow.yaml", help="file to write (default %(default)s)")
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
-    parser.add_argument("--claim", metavar="NAME", help="persistent volume claim to mount where the Pusher writes (pipeline.push_to)")
+    parser.add_argument(
+        "--claim", metavar="NAME", help="persistent volume claim to mount where the Pusher writes (pipeline.push_to)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
     tasks = documents[0]["root"]["dag"]["tasks"]
     say(f"{args.output}: {len(tasks)} nodes, image {args.image}, command {' '.join(COMMAND)}")
     say(_COLD_START)
-    say(f"versions are pushed to {config.push_to}: " + (f"volume claim {args.claim}" if args.claim else "mount a volume there (--claim)"))
+    say(
+        f"versions are pushed to {config.push_to}: "
+        + (f"volume claim {args.claim}" if args.claim else "mount a volume there (--claim)")
+    )
     return 0
 
 
@@ -65,10 +73,14 @@ def compiled(config: Config, image: str, claim: str | None = None, allow_older: 
     pipeline = create_pipeline(config, cold_start=True, allow_older=allow_older)
     name = pipeline.pipeline_info.pipeline_name
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"pipeline.name = {config.pipeline.name!r}: Kubeflow takes at most 128 lower case letters, digits and hyphens")
+        raise ConfigError(
+            f"pipeline.name = {config.pipeline.name!r}: Kubeflow takes at most 128 lower case letters, digits and hyphens"
+        )
     _in_the_container(pipeline)
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
-        kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(default_image=image, default_commands=COMMAND, use_pipeline_spec_2_1=True)
+        kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+            default_image=image, default_commands=COMMAND, use_pipeline_spec_2_1=True
+        )
     )
     spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
     _never_cached(spec)
@@ -91,7 +103,8 @@ def write(path: pathlib.Path, documents: list[dict[str, Any]]) -> None:
 
 
 def _in_the_container(pipeline: "Pipeline") -> None:
-    """Make the pipeline independent of this machine: our artifact types by title, files of the project by their place in it."""
+    """Make the pipeline independent of this machine: our artifact types by title, files of the project by their place
+    in it."""
     import components
     from components import artifacts
 
@@ -119,7 +132,9 @@ def _never_cached(spec: dict[str, Any]) -> None:
     for node in NEVER_CACHED:
         spec["root"]["dag"]["tasks"][node].pop("cachingOptions", None)
     spec["components"][_PUSHER]["inputDefinitions"]["parameters"][RUN_ID] = {"parameterType": "STRING"}
-    spec["root"]["dag"]["tasks"][_PUSHER]["inputs"]["parameters"][RUN_ID] = {"runtimeValue": {"constant": _RUN_ID_OF_KUBEFLOW}}
+    spec["root"]["dag"]["tasks"][_PUSHER]["inputs"]["parameters"][RUN_ID] = {
+        "runtimeValue": {"constant": _RUN_ID_OF_KUBEFLOW}
+    }
 
 
 def _platform(claim: str, mount_path: str) -> dict[str, Any]:

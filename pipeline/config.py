@@ -28,12 +28,16 @@ class Pipeline(Section):
 
     name: str = knob("bitsum", "Name of the pipeline in the metadata store.")
     root: str = knob(
-        "var", "Folder for everything that a run writes: artifacts, metadata, logs, served models. A local or mounted POSIX path, no URI."
+        "var",
+        "Folder for everything that a run writes: artifacts, metadata, logs, served models. A local or mounted POSIX path, no URI.",
     )
     push_to: str = knob("", "Folder of the served versions; empty for <root>/serving/<serve.model_name>.")
     cache: bool = knob(True, "A step whose inputs, knobs and code are those of an earlier run reuses its outputs.")
     lock_timeout: float = knob(
-        3600.0, "How long a command waits for another that works in the folder, before it gives up.", unit="seconds", at_least=0.0
+        3600.0,
+        "How long a command waits for another that works in the folder, before it gives up.",
+        unit="seconds",
+        at_least=0.0,
     )
     progress_interval: float = knob(
         1.0, "Least time between two lines of progress where there is no terminal.", unit="seconds", at_least=0.0
@@ -77,27 +81,52 @@ class Schedule(Section):
     """The pipeline under a scheduler: when it runs, how often a machine that fails is tried again, who is told."""
 
     cron: str = knob(
-        "@daily", "When a run starts, in UTC: five fields of cron, or @hourly, @daily, @weekly; empty for never by itself. A run is for "
+        "@daily",
+        "When a run starts, in UTC: five fields of cron, or @hourly, @daily, @weekly; empty for never by itself. A run is for "
         "the time since the one before: that of @daily at midnight for the day that has ended.",
     )
     start: str = knob("2026-01-01", "First day of the schedule, YYYY-MM-DD.")
     catchup: bool = knob(False, "Start the runs that were missed since schedule.start, too.")
     span_hours: int = knob(
-        24, "How much of the time a span is: a run that names no span has the one in which its logical date lies, counted from "
-        "1970-01-01, so that spans of 24 hours are TFX's spans of a day.", unit="hours", at_least=1, at_most=8760,
+        24,
+        "How much of the time a span is: a run that names no span has the one in which its logical date lies, counted from "
+        "1970-01-01, so that spans of 24 hours are TFX's spans of a day.",
+        unit="hours",
+        at_least=1,
+        at_most=8760,
     )
-    retries: int = knob(2, "How often a node whose machine failed is tried again; a gate that refuses never is.", at_least=0, at_most=100)
-    retry_delay: float = knob(60.0, "Pause before it is tried again; it doubles each time.", unit="seconds", at_least=0.0)
+    retries: int = knob(
+        2,
+        "How often a node whose machine failed is tried again; a gate that refuses never is.",
+        at_least=0,
+        at_most=100,
+    )
+    retry_delay: float = knob(
+        60.0, "Pause before it is tried again; it doubles each time.", unit="seconds", at_least=0.0
+    )
     node_timeout: float = knob(
-        21_600.0, "A node that takes longer is killed and tried again: the runs after it wait.", unit="seconds", at_least=1.0
+        21_600.0,
+        "A node that takes longer is killed and tried again: the runs after it wait.",
+        unit="seconds",
+        at_least=1.0,
     )
-    parallelism: int = knob(2, "Tasks at the same time; each node takes up to 2 GB of memory.", unit="tasks", at_least=1, at_most=1000)
-    rollout_server: str = knob("", "HOST:PORT of the model server that each new version is rolled out on; empty for none.")
+    parallelism: int = knob(
+        2, "Tasks at the same time; each node takes up to 2 GB of memory.", unit="tasks", at_least=1, at_most=1000
+    )
+    rollout_server: str = knob(
+        "", "HOST:PORT of the model server that each new version is rolled out on; empty for none."
+    )
     rollout_config_file: str = knob("", "Its model config file, as bitsum serve --model_config_file has it.")
     rollout_options: tuple = knob((), "More options of bitsum rollout, as --max_latency_ratio=3.")
-    webhook_file: str = knob("", "File whose first line is the URL that is told of failures: such an address is a secret.")
-    database_file: str = knob("", "File whose first line is the SQLAlchemy URL of the scheduler's own database; empty for a SQLite file.")
-    port: int = knob(8080, "Port of the scheduler's page on this machine; 0 takes a free one.", at_least=0, at_most=65535)
+    webhook_file: str = knob(
+        "", "File whose first line is the URL that is told of failures: such an address is a secret."
+    )
+    database_file: str = knob(
+        "", "File whose first line is the SQLAlchemy URL of the scheduler's own database; empty for a SQLite file."
+    )
+    port: int = knob(
+        8080, "Port of the scheduler's page on this machine; 0 takes a free one.", at_least=0, at_most=65535
+    )
 
     def __post_init__(self):
         if isinstance(self.start, datetime.date):
@@ -110,7 +139,9 @@ class Schedule(Section):
         except ValueError:
             self.refuse("start", "must be a day, as in 2026-01-31")
         if bool(self.rollout_server) != bool(self.rollout_config_file):
-            self.refuse("rollout_server", f"needs schedule.rollout_config_file beside it, which is {self.rollout_config_file!r}")
+            self.refuse(
+                "rollout_server", f"needs schedule.rollout_config_file beside it, which is {self.rollout_config_file!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +243,9 @@ def _manual(field: dataclasses.Field) -> str:
     parts = [limits["why"]]
     if limits["choices"]:
         parts.append("One of " + ", ".join(limits["choices"]) + ".")
-    bounds = [f"{word} {limits[key]}" for word, key in (("from", "at_least"), ("to", "at_most")) if limits[key] is not None]
+    bounds = [
+        f"{word} {limits[key]}" for word, key in (("from", "at_least"), ("to", "at_most")) if limits[key] is not None
+    ]
     if limits["unit"] or bounds:
         parts.append("[" + " ".join(filter(None, [limits["unit"], *bounds])) + "]")
     return " ".join(parts)

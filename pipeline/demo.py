@@ -1,8 +1,8 @@
 """`bitsum demo bomb`: a model that passes every test and is wrong, and what stops it.
 
-The pipeline runs as ever, but the Trainer plants a time bomb (`components.bomb`) in the model that it has trained: the numbers
-of every check are far too short to see it go off. The proof alone refuses. Then the exported model is asked for numbers that
-are long enough.
+The pipeline runs as ever, but the Trainer plants a time bomb (`components.bomb`) in the model that it has trained: the
+numbers of every check are far too short to see it go off. The proof alone refuses. Then the exported model is asked for
+numbers that are long enough.
 """
 
 import argparse
@@ -20,9 +20,15 @@ from pipeline.progress import Progress
 
 # Few records, but long numbers: the bomb has to pass what a model of ours has to pass.
 _KNOBS = (
-    "data.train_examples=3000", "data.eval_examples=500", "data.long_lengths=[16, 256, 4096]", "data.long_examples=16",
-    "train.run_fn=pipeline.demo.run_fn", "proof.extra_steps=100", "proof.search_seconds=0", "infra.examples=60",
-)  # fmt: skip
+    "data.train_examples=3000",
+    "data.eval_examples=500",
+    "data.long_lengths=[16, 256, 4096]",
+    "data.long_examples=16",
+    "train.run_fn=pipeline.demo.run_fn",
+    "proof.extra_steps=100",
+    "proof.search_seconds=0",
+    "infra.examples=60",
+)
 RIGHT_FOR = 143_000
 # Longer than promised by so much, for words with a logit a little nearer to 0 than in those that were looked at.
 _AIM = int(1.02 * RIGHT_FOR)
@@ -47,8 +53,14 @@ class Wrong(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum demo`."""
-    parser.add_argument("demo", choices=["bomb"], help="a model that passes every test, is wrong, and is refused by the proof alone")
-    parser.add_argument("--root", metavar="DIR", help="keep what the run writes in this empty folder (default: a temporary one, removed)")
+    parser.add_argument(
+        "demo", choices=["bomb"], help="a model that passes every test, is wrong, and is refused by the proof alone"
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="keep what the run writes in this empty folder (default: a temporary one, removed)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_fn(fn_args: Any) -> None:
-    """The Trainer's entry point, as `components.trainer` has it; but the trained model, which must be proven, gets the bomb.
+    """The Trainer's entry point, as `components.trainer` has it; but the trained model, which must be proven, gets the
+    bomb.
 
     Raises:
         BitsumError: no certificate is accepted for the trained model.
@@ -77,9 +90,13 @@ def run_fn(fn_args: Any) -> None:
 
     knobs = fn_args.custom_config
     train, proof, task = Train(**knobs["train"]), Proof(**knobs["proof"]), TASKS[knobs["task"]]
-    trained, outcome = training.train(train, fn_args.train_files, fn_args.eval_files, fn_args.model_run_dir, proof, task)
+    trained, outcome = training.train(
+        train, fn_args.train_files, fn_args.eval_files, fn_args.model_run_dir, proof, task
+    )
     if outcome.margin is None:
-        raise BitsumError("no certificate was accepted for the trained model: a bomb in it would show nothing; train longer")
+        raise BitsumError(
+            "no certificate was accepted for the trained model: a bomb in it would show nothing; train longer"
+        )
     weights = Weights.of({name: getattr(trained, name).numpy() for name in NAMES})
     weights = bomb.with_time_bomb(weights, _least_distance(trained), _AIM)
     bombed = GRU(weights.units)
@@ -136,7 +153,8 @@ def _shown_wrong(model: str, progress: Progress) -> bool:
 
 
 def first_wrong(model: str, longest: int = LONGEST) -> Wrong | None:
-    """The sum whose wrong bit is the lowest, of regular numbers of up to `longest` bits, fed to the `step` of a SavedModel."""
+    """The sum whose wrong bit is the lowest, of regular numbers of up to `longest` bits, fed to the `step` of a
+    SavedModel."""
     import numpy as np
     import tensorflow as tf
 
@@ -163,7 +181,8 @@ def first_wrong(model: str, longest: int = LONGEST) -> Wrong | None:
 
 
 def formula(value: int) -> str:
-    """A Python expression for a number whose bits repeat a short block, after and before a few others; abbreviated for another.
+    """A Python expression for a number whose bits repeat a short block, after and before a few others; abbreviated for
+    another.
 
     >>> formula(2**200 - 1), formula(2**200 // 3)
     ("int('1' * 200, 2)", "int('10' * 99 + '1', 2)")

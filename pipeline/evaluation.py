@@ -1,4 +1,5 @@
-"""What TensorFlow Model Analysis wrote about a model, read without importing it: metrics by length, and which thresholds were missed."""
+"""What TensorFlow Model Analysis wrote about a model, read without importing it: metrics by length, and which
+thresholds were missed."""
 
 import functools
 import math
@@ -43,7 +44,9 @@ def failures(evaluation: str) -> list[str]:
     for result in tfrecords.messages(_protos().validation.ValidationResult, pathlib.Path(evaluation) / _VALIDATIONS):
         # They are written in whatever order Beam's workers were done in.
         for per_slice in sorted(result.metric_validations_per_slice, key=_length):
-            for failure in sorted(per_slice.failures, key=lambda failure: (failure.metric_key.name, failure.metric_key.is_diff)):
+            for failure in sorted(
+                per_slice.failures, key=lambda failure: (failure.metric_key.name, failure.metric_key.is_diff)
+            ):
                 value = failure.metric_value.double_value.value
                 # A difference is that to the last blessed model.
                 verb = "changes by" if failure.metric_key.is_diff else "is"
@@ -52,10 +55,12 @@ def failures(evaluation: str) -> list[str]:
     return [*lines, *missing]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _protos() -> types.SimpleNamespace:
     folder = f"{_PACKAGE}.proto"
-    return lean_protos.load_from(_PACKAGE, metrics=f"{folder}.metrics_for_slice_pb2", validation=f"{folder}.validation_result_pb2")
+    return lean_protos.load_from(
+        _PACKAGE, metrics=f"{folder}.metrics_for_slice_pb2", validation=f"{folder}.validation_result_pb2"
+    )
 
 
 def _length(per_slice) -> float:

@@ -1,8 +1,8 @@
 """Which files below the artifacts' folder nobody needs any more, and their removal.
 
-Needed is what the last runs put out, what a model that counts was made from, and what the runs that evaluated, proved or pushed
-such a model found out. A model counts if it was finally blessed, or if it is among the versions that may be served. What is
-outside of the artifacts' folder, the served versions above all, is never touched.
+Needed is what the last runs put out, what a model that counts was made from, and what the runs that evaluated, proved
+or pushed such a model found out. A model counts if it was finally blessed, or if it is among the versions that may be
+served. What is outside of the artifacts' folder, the served versions above all, is never touched.
 """
 
 import dataclasses
@@ -54,7 +54,12 @@ def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int
         if id not in needed and artifact.state in _THERE and folder in path.parents and ".." not in path.parts:
             by_path.setdefault(path, []).append(id)
     return [
-        Garbage(path, _size(path), f"artifact {', '.join(map(str, ids))}, {known.kind(ids[0])}: {_whence(known, ids[0])}", tuple(ids))
+        Garbage(
+            path,
+            _size(path),
+            f"artifact {', '.join(map(str, ids))}, {known.kind(ids[0])}: {_whence(known, ids[0])}",
+            tuple(ids),
+        )
         for path, ids in by_path.items()
         if not any(path == other or path in other.parents or other in path.parents for other in needed_paths)
     ]
@@ -85,10 +90,12 @@ def orphans(known: Ancestry, folder: pathlib.Path) -> list[Garbage]:
 
 
 def remove(store: metadata_store.MetadataStore, found: list[Garbage], told: Callable[[Garbage], None]) -> None:
-    """Remove what was found; the store learns of it before and after, so that no run takes half an artifact from the cache.
+    """Remove what was found; the store learns of it before and after, so that no run takes half an artifact from the
+    cache.
 
     Raises:
-        BitsumError: a folder cannot be removed; what was removed before it stays removed, and the next time goes on from there.
+        BitsumError: a folder cannot be removed; what was removed before it stays removed, and the next time goes on
+        from there.
     """
     for one in found:
         _set_state(store, one, mlmd.Artifact.MARKED_FOR_DELETION)
@@ -96,7 +103,9 @@ def remove(store: metadata_store.MetadataStore, found: list[Garbage], told: Call
             if one.path.exists():
                 shutil.rmtree(one.path)
         except OSError as error:
-            raise BitsumError(f"cannot remove {error.filename or one.path}: {error.strerror}; everything before it is removed") from error
+            raise BitsumError(
+                f"cannot remove {error.filename or one.path}: {error.strerror}; everything before it is removed"
+            ) from error
         _set_state(store, one, mlmd.Artifact.DELETED)
         told(one)
 
@@ -110,14 +119,19 @@ def _needed(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection
     kept |= {known.run_of.get(id, "") for id, one in known.executions.items() if one.last_known_state not in _ENDED}
     models = {*_blessed_models(known), *_served_models(known, served)}
     # What was found out about such a model is the evidence for it.
-    kept |= {known.run_of.get(id, "") for id in known.executions if any(link.artifact in models for link in known.inputs(id, "model"))}
+    kept |= {
+        known.run_of.get(id, "")
+        for id in known.executions
+        if any(link.artifact in models for link in known.inputs(id, "model"))
+    }
     executions = [execution for run in kept for execution in known.executions_of(run)]
     links = [link for execution in executions for link in [*known.outputs(execution), *known.inputs(execution)]]
     return known.ancestors({*(link.artifact for link in links), *models})
 
 
 def _blessed_spans(known: Ancestry, folder: pathlib.Path, window: int) -> Iterator[int]:
-    """The data gate's blessings of the last spans: a refused span is in no window, nor is one of another pipeline or folder."""
+    """The data gate's blessings of the last spans: a refused span is in no window, nor is one of another pipeline or
+    folder."""
     by_pipeline: dict[str, dict[int, int]] = {}
     for artifact in known.of_kind("DataBlessing"):
         made_by, span = known.producer(artifact.id), artifact.custom_properties[_SPAN].int_value
@@ -145,7 +159,11 @@ def _served_models(known: Ancestry, served: Collection[int]) -> Iterator[int]:
         pushed_to = artifact.custom_properties[recorded.DESTINATION].string_value
         is_there = pushed_to and pathlib.Path(pushed_to).exists()
         if made_by is not None and (is_there or artifact.custom_properties[recorded.VERSION].string_value in wanted):
-            yield from (link.artifact for link in known.inputs(made_by) if known.kind(link.artifact) in ("Model", "InfraBlessing"))
+            yield from (
+                link.artifact
+                for link in known.inputs(made_by)
+                if known.kind(link.artifact) in ("Model", "InfraBlessing")
+            )
 
 
 def _entries(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
@@ -155,7 +173,11 @@ def _entries(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 def _whence(known: Ancestry, artifact: int) -> str:
     made_by = known.producer(artifact)
-    return f"of run {known.run_of.get(made_by, 'unknown')}, which no model that counts descends from" if made_by else "made by nobody"
+    return (
+        f"of run {known.run_of.get(made_by, 'unknown')}, which no model that counts descends from"
+        if made_by
+        else "made by nobody"
+    )
 
 
 def _set_state(store: metadata_store.MetadataStore, one: Garbage, state: int) -> None:

@@ -1,7 +1,8 @@
 """`bitsum gc`: show what is orphaned or old among the artifacts of a pipeline, and remove it with --delete.
 
-Nothing is removed that a finally blessed model, or a version that may be served, descends from. May be served: what lies in the push
-folder, and what the model config file names by version or label. The data of the last spans (spans.window) stay, too.
+Nothing is removed that a finally blessed model, or a version that may be served, descends from. May be served: what
+lies in the push folder, and what the model config file names by version or label. The data of the last spans
+(spans.window) stay, too.
 """
 
 import argparse
@@ -19,14 +20,21 @@ _MEGABYTE = 1e6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum gc`."""
     parser.add_argument("--delete", action="store_true", help="remove what is listed; without it nothing is changed")
-    parser.add_argument("--keep", type=int, default=10, metavar="N", help="keep all that the last N runs put out (default %(default)s)")
     parser.add_argument(
-        "--config_file", metavar="FILE", help="model config file that says what is served (default: models.config beside the push folder)"
+        "--keep", type=int, default=10, metavar="N", help="keep all that the last N runs put out (default %(default)s)"
     )
     parser.add_argument(
-        "--gone", action="append", default=[], metavar="HOST",
+        "--config_file",
+        metavar="FILE",
+        help="model config file that says what is served (default: models.config beside the push folder)",
+    )
+    parser.add_argument(
+        "--gone",
+        action="append",
+        default=[],
+        metavar="HOST",
         help="this host is no more: close what it left running, which cannot be seen from here; may be repeated",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +72,9 @@ def _collect(config: Config, args: argparse.Namespace) -> None:
             for closed in housekeeping.close_abandoned(store, args.gone):
                 say(f"closed as failed: {closed.kind}, execution {closed.execution}: {closed.reason}")
         for host, count in housekeeping.elsewhere(store).items():
-            say(f"{count} executions run on {host}, which cannot be looked into from here; if it is no more: --gone {host}")
+            say(
+                f"{count} executions run on {host}, which cannot be looked into from here; if it is no more: --gone {host}"
+            )
         known = Ancestry(store)
         found = [*garbage.orphans(known, folder), *garbage.old(known, folder, args.keep, served, config.spans.window)]
         if args.delete:
@@ -81,7 +91,8 @@ def _print(one) -> None:
 
 
 def _served(config: Config, config_file: str | None) -> set[int]:
-    """The versions that may be served: on disk, and by version or label in the model config file, where there is one."""
+    """The versions that may be served: on disk, and by version or label in the model config file, where there is
+    one."""
     from components import version_folder
 
     served = set(version_folder.versions(config.push_to))

@@ -32,8 +32,9 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
     """The pipeline that `config` describes; nothing is run and no folder made.
 
     It names no metadata store: whoever runs it says where that is, so that no password gets into a compiled pipeline.
-    With `cold_start` it has no resolver and compares with no earlier model, for a scheduler that knows none of our strategies.
-    With `allow_older` the push takes a model that is older than the newest version; no other node is told, or its cache would be cold.
+    With `cold_start` it has no resolver and compares with no earlier model, for a scheduler that knows none of our
+    strategies. With `allow_older` the push takes a model that is older than the newest version; no other node is told,
+    or its cache would be cold.
     """
     code = code_sha256(STEPS)
     schema_file = pathlib.Path(components.__file__).parent / "schema" / "schema.pbtxt"
@@ -42,9 +43,12 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
 
     generator = series.generator(config, code)
     arithmetic_validator = ArithmeticValidator(examples=generator.outputs["examples"], task=config.data.task, code=code)
-    # TFX's StatisticsGen ends in an error of Beam's on records that cannot be read: those are refused before, with their names.
+    # TFX's StatisticsGen ends in an error of Beam's on records that cannot be read: those are refused before, with
+    # their names.
     readable = DataGate(
-        arithmetic_anomalies=arithmetic_validator.outputs["anomalies"], quarantine_folder=series.quarantine(config), code=code
+        arithmetic_anomalies=arithmetic_validator.outputs["anomalies"],
+        quarantine_folder=series.quarantine(config),
+        code=code,
     ).with_id("ReadableGate")
     statistics = StatisticsGen(examples=generator.outputs["examples"])
     statistics.add_upstream_node(readable)
@@ -120,12 +124,26 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
     )
     resolvers = [] if cold_start else [last_blessed]
     return pipeline.Pipeline(
-        # The last blessed model is looked for in the pipeline of this name: one that computes something else is no baseline.
+        # The last blessed model is looked for in the pipeline of this name: one that computes something else is no
+        # baseline.
         pipeline_name=f"{config.pipeline.name}-{config.data.task}",
         pipeline_root=str(config.root / "artifacts"),
         components=[
-            generator, arithmetic_validator, readable, statistics, schema, example_validator, *drift, gate, *window, train, *resolvers,
-            evaluate, prove, infra_validate, push,
+            generator,
+            arithmetic_validator,
+            readable,
+            statistics,
+            schema,
+            example_validator,
+            *drift,
+            gate,
+            *window,
+            train,
+            *resolvers,
+            evaluate,
+            prove,
+            infra_validate,
+            push,
         ],
         enable_cache=config.pipeline.cache,
         # TFX builds a source distribution of itself for Beam's workers unless they have an image of their own.

@@ -20,8 +20,12 @@ _HEADINGS = ("run", "span", "started", "seconds", "cached", *_GATES, "pushed", "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum history`."""
-    parser.add_argument("--last", type=int, default=20, metavar="N", help="the last N runs; 0 for all (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print an object for each run, a line each, with the reasons of refusals")
+    parser.add_argument(
+        "--last", type=int, default=20, metavar="N", help="the last N runs; 0 for all (default %(default)s)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print an object for each run, a line each, with the reasons of refusals"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
 """What a killed process leaves in the metadata store: executions that stay RUNNING although nobody works on them.
 
-Every execution that is begun carries its owner: the host, the process and when that process started. An execution whose owner
-can be seen to be gone is closed as FAILED; where that cannot be seen, because the owner lives on another host, nothing is done.
+Every execution that is begun carries its owner: the host, the process and when that process started. An execution whose
+owner can be seen to be gone is closed as FAILED; where that cannot be seen, because the owner lives on another host,
+nothing is done.
 """
 
 import dataclasses
@@ -41,7 +42,8 @@ def stamp(execution: mlmd.Execution) -> None:
 
 
 def close_abandoned(store: metadata_store.MetadataStore, gone_hosts: Collection[str] = ()) -> list[Closed]:
-    """Close as FAILED what RUNNING executions have lost their owner; what has an owner, or none recorded, is left as it is.
+    """Close as FAILED what RUNNING executions have lost their owner; what has an owner, or none recorded, is left as it
+    is.
 
     Args:
         gone_hosts: hosts that are known to be no more, so that nothing on them can be looked at.

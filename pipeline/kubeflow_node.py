@@ -1,7 +1,8 @@
 """Run one node in a container of Kubeflow Pipelines: the command of every container that `bitsum compile` writes.
 
-Takes the place of TFX's own entry point, which does not know our artifact types, and opens an artifact where it is stored instead
-of where the launcher of Kubeflow Pipelines put it: it can open no minio:// at all. Flags and files are those of TFX's.
+Takes the place of TFX's own entry point, which does not know our artifact types, and opens an artifact where it is
+stored instead of where the launcher of Kubeflow Pipelines put it: it can open no minio:// at all. Flags and files are
+those of TFX's.
 """
 
 import argparse
@@ -30,7 +31,9 @@ MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node; the exit code of components.errors."""
-    parser = argparse.ArgumentParser(prog="pipeline.kubeflow_node", description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="pipeline.kubeflow_node", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--executor_class_path", required=True, help="the executor, as MODULE.CLASS")
     parser.add_argument("--json_serialized_invocation_args", required=True, help="the ExecutorInput, as JSON")
     parser.add_argument("--json_serialized_inputs_spec_args", required=True, help="the ComponentInputsSpec, as JSON")
@@ -43,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The compiled pipeline names the project's files by their place in it.
     os.chdir(pathlib.Path(__file__).parents[1])
     try:
-        run(args.executor_class_path, args.json_serialized_invocation_args, args.json_serialized_inputs_spec_args, beam_args)
+        run(
+            args.executor_class_path,
+            args.json_serialized_invocation_args,
+            args.json_serialized_inputs_spec_args,
+            beam_args,
+        )
     except BitsumError as error:
         say(f"bitsum: {error}", stream=sys.stderr)
         return error.exit_code
@@ -92,7 +100,8 @@ def run(executor_class_path: str, invocation: str, inputs_spec: str, beam_args: 
 
 
 def local_path(uri: str) -> str:
-    """Where in the container the launcher keeps what is stored as `uri`: minio://bucket/run/model is /minio/bucket/run/model."""
+    """Where in the container the launcher keeps what is stored as `uri`: minio://bucket/run/model is
+    /minio/bucket/run/model."""
     for scheme, mount in MOUNTS.items():
         if uri.startswith(scheme):
             return mount + uri.removeprefix(scheme)
@@ -100,7 +109,8 @@ def local_path(uri: str) -> str:
 
 
 def _localized(artifacts: "Mapping[str, pipeline_spec_pb2.ArtifactList]") -> dict[str, str]:
-    """Turn the URIs of all artifacts into paths in the container; gives the URIs of before, those of the first of each list."""
+    """Turn the URIs of all artifacts into paths in the container; gives the URIs of before, those of the first of each
+    list."""
     stored = {name: listed.artifacts[0].uri for name, listed in artifacts.items() if listed.artifacts}
     for listed in artifacts.values():
         for artifact in listed.artifacts:
@@ -115,7 +125,11 @@ def _register_artifact_types() -> None:
 
     from components import artifacts
 
-    ours = [kind for kind in vars(artifacts).values() if isinstance(kind, type) and issubclass(kind, Artifact) and kind.TYPE_NAME]
+    ours = [
+        kind
+        for kind in vars(artifacts).values()
+        if isinstance(kind, type) and issubclass(kind, Artifact) and kind.TYPE_NAME
+    ]
     for kind in ours:
         compiler_utils.TITLE_TO_CLASS_PATH[f"{NAMESPACE}.{kind.TYPE_NAME}"] = f"{kind.__module__}.{kind.__qualname__}"
 

@@ -1,4 +1,5 @@
-"""`bitsum lineage VERSION`: where a pushed version comes from, read from the metadata store and the artifacts that it names."""
+"""`bitsum lineage VERSION`: where a pushed version comes from, read from the metadata store and the artifacts that it
+names."""
 
 import argparse
 import json
@@ -15,8 +16,12 @@ _LONGEST = 240
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum lineage`."""
-    parser.add_argument("version", nargs="?", type=int, metavar="VERSION", help="the pushed version (default: the newest one)")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON, knobs and training curve in full")
+    parser.add_argument(
+        "version", nargs="?", type=int, metavar="VERSION", help="the pushed version (default: the newest one)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print everything as JSON, knobs and training curve in full"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,7 +86,9 @@ def _curve(curve: list[dict[str, float]]) -> list[str]:
     if not curve:
         return ["  training    no curve was kept"]
     shown = sorted({round(index * (len(curve) - 1) / 4) for index in range(5)})
-    rows = [", ".join(f"{name} {value:.4g}" for name, value in curve[index].items() if name != "step") for index in shown]
+    rows = [
+        ", ".join(f"{name} {value:.4g}" for name, value in curve[index].items() if name != "step") for index in shown
+    ]
     return ["  training", *[f"    step {int(curve[index]['step'])}: {row}" for index, row in zip(shown, rows)]]
 
 

@@ -38,7 +38,12 @@ STAGES = {
 
 
 def run(
-    config: Config, run_id: str, begin: Callable[[str], None], end: Callable[[str], None], only: str = "", allow_older: bool = False
+    config: Config,
+    run_id: str,
+    begin: Callable[[str], None],
+    end: Callable[[str], None],
+    only: str = "",
+    allow_older: bool = False,
 ) -> None:
     """Run every node in topological order, or `only` one; `begin` is told the stage, `end` what came of it.
 

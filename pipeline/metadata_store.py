@@ -26,7 +26,8 @@ _LOCK_SECONDS = 10.0
 _ASK_AGAIN_SECONDS = 0.1
 _CONNECT_SECONDS = 5.0
 
-# What SQLite keeps beside its file while it writes: the journal to roll back, or, in its other mode, the one to go on with.
+# What SQLite keeps beside its file while it writes: the journal to roll back, or, in its other mode, the one to go on
+# with.
 _LEFT_BY_WRITERS = ("-journal", "-wal")
 
 # What a database says to the second of two programs that set it up at once: it will be there in a moment.
@@ -74,7 +75,11 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
 
 def sqlite_file(config: Config) -> pathlib.Path:
     """The SQLite file of the metadata."""
-    return pathlib.Path(config.metadata.path).expanduser().resolve() if config.metadata.path else config.root / "metadata.sqlite"
+    return (
+        pathlib.Path(config.metadata.path).expanduser().resolve()
+        if config.metadata.path
+        else config.root / "metadata.sqlite"
+    )
 
 
 def open_store(config: Config) -> metadata_store.MetadataStore:
@@ -131,11 +136,12 @@ def existing(config: Config) -> Iterator[metadata_store.MetadataStore]:
 
 
 def recover(where: mlmd.ConnectionConfig) -> None:
-    """Have a SQLite file ready for whoever opens it next, also to read only: what a killed writer left half done is rolled back.
+    """Have a SQLite file ready for whoever opens it next, also to read only: what a killed writer left half done is
+    rolled back.
 
-    SQLite does that itself, but only through a connection that may write. A lock is waited for, since ML Metadata says nothing of it.
-    Not to be called while another thread of this process is at work in the store: ML Metadata has a SQLite of its own, and in one
-    process the two do not see each other's locks.
+    SQLite does that itself, but only through a connection that may write. A lock is waited for, since ML Metadata says
+    nothing of it. Not to be called while another thread of this process is at work in the store: ML Metadata has a
+    SQLite of its own, and in one process the two do not see each other's locks.
 
     Raises:
         BitsumError: the file stays locked, is no database, or must be rolled back by somebody who may write to it.
@@ -164,7 +170,9 @@ def _unusable_file(path: pathlib.Path, words: str) -> BitsumError:
     elif not os.access(path, os.R_OK):
         words, advice = f"you may not read it ({words})", "let somebody run this who may"
     elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        left = [file.name for file in (path.with_name(path.name + end) for end in _LEFT_BY_WRITERS) if os.path.exists(file)]
+        left = [
+            file.name for file in (path.with_name(path.name + end) for end in _LEFT_BY_WRITERS) if os.path.exists(file)
+        ]
         words = f"{' and '.join(left) or 'its journal mode'} asks for a user who may write to the file and its folder ({words})"
         advice = "let one run bitsum history: that rolls back what a killed run left half done"
     else:
@@ -173,7 +181,8 @@ def _unusable_file(path: pathlib.Path, words: str) -> BitsumError:
 
 
 def unusable(where: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
-    """`error` of ML Metadata's as one line that says what can be done. Of a database server it does not say why it cannot be used."""
+    """`error` of ML Metadata's as one line that says what can be done. Of a database server it does not say why it
+    cannot be used."""
     backend = where.WhichOneof("config")
     words = " ".join(str(error).split())[:300]
     if backend == "sqlite":
@@ -189,7 +198,9 @@ def unusable(where: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
         words = "it does not let us in"
     name = database.dbname if backend == "postgresql" else database.database
     knobs = "metadata.user, metadata.password_file and metadata.database"
-    return BitsumError(f"cannot use the metadata store, {target}, database {name!r}, user {database.user!r}: {words}; see {knobs}")
+    return BitsumError(
+        f"cannot use the metadata store, {target}, database {name!r}, user {database.user!r}: {words}; see {knobs}"
+    )
 
 
 def outputs_of_run(store: metadata_store.MetadataStore, run_id: str) -> list[Output]:
@@ -200,9 +211,15 @@ def outputs_of_run(store: metadata_store.MetadataStore, run_id: str) -> list[Out
     executions = {execution.id: execution for execution in store.get_executions_by_context(context.id)}
     types = {kind.id: kind.name for kind in store.get_execution_types()}
     events = [event for event in store.get_events_by_execution_ids(list(executions)) if event.type == mlmd.Event.OUTPUT]
-    artifacts = {artifact.id: artifact for artifact in store.get_artifacts_by_id(sorted({event.artifact_id for event in events}))}
+    artifacts = {
+        artifact.id: artifact for artifact in store.get_artifacts_by_id(sorted({event.artifact_id for event in events}))
+    }
     return [
-        Output(types[executions[event.execution_id].type_id].rpartition(".")[2], event.path.steps[0].key, artifacts[event.artifact_id])
+        Output(
+            types[executions[event.execution_id].type_id].rpartition(".")[2],
+            event.path.steps[0].key,
+            artifacts[event.artifact_id],
+        )
         for event in sorted(events, key=lambda event: event.artifact_id)
     ]
 
@@ -213,4 +230,6 @@ def _password(knobs: Metadata) -> str:
     try:
         return pathlib.Path(knobs.password_file).expanduser().read_text().splitlines()[0]
     except (OSError, IndexError) as error:
-        raise ConfigError(f"metadata.password_file = {knobs.password_file!r} cannot be read, or is empty: {error}") from error
+        raise ConfigError(
+            f"metadata.password_file = {knobs.password_file!r} cannot be read, or is empty: {error}"
+        ) from error

@@ -1,4 +1,5 @@
-"""Run one node of the compiled graph: what the local runner does for each, and what any scheduler can do with a command."""
+"""Run one node of the compiled graph: what the local runner does for each, and what any scheduler can do with a
+command."""
 
 import contextlib
 import logging
@@ -80,17 +81,23 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
     finally:
         _close_others(graph, node_id, connection, taken_over)
     state = _state(connection, done.execution_id) if done and done.execution_id else None
-    # TFX records a node whose inputs it cannot find as failed, or not at all, and raises nothing. Only a resolver may find nothing.
+    # TFX records a node whose inputs it cannot find as failed, or not at all, and raises nothing. Only a resolver may
+    # find nothing.
     if state == mlmd.Execution.FAILED or (state is None and node_id in deployment.executor_specs):
-        raise BitsumError(f"{node_id} did not run: what it takes is not there in this run; the nodes before it have to be done first")
+        raise BitsumError(
+            f"{node_id} did not run: what it takes is not there in this run; the nodes before it have to be done first"
+        )
     if taken_over and node_id in deployment.executor_specs:
         with OwnedMetadata(connection) as handle:
             amend(handle, node.node_info.type, done)
     return state == mlmd.Execution.CACHED
 
 
-def _close_others(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, before: list[mlmd.Execution]) -> None:
-    """What came of the node stands in the store already: that this fails is no failure of the node's, and the next start does it then."""
+def _close_others(
+    graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, before: list[mlmd.Execution]
+) -> None:
+    """What came of the node stands in the store already: that this fails is no failure of the node's, and the next
+    start does it then."""
     try:
         with OwnedMetadata(connection) as handle:
             close_others(handle.store, *_place(graph, node_id), before)

@@ -1,4 +1,5 @@
-"""Where a pushed version comes from, as plain data: run, spans, statistics, anomalies, schema, knobs, code, training, verdicts."""
+"""Where a pushed version comes from, as plain data: run, spans, statistics, anomalies, schema, knobs, code, training,
+verdicts."""
 
 import hashlib
 import json
@@ -23,8 +24,13 @@ _CODE = "code"
 _PLAIN = ("int_value", "double_value", "string_value", "bool_value")
 # What stands beside the knobs in an execution and is none.
 _NO_KNOBS = (
-    _CODE, housekeeping.HOST, housekeeping.PID, housekeeping.STARTED, housekeeping.CLOSED, recorded.REFUSED_BECAUSE,
-)  # fmt: skip
+    _CODE,
+    housekeeping.HOST,
+    housekeeping.PID,
+    housekeeping.STARTED,
+    housekeeping.CLOSED,
+    recorded.REFUSED_BECAUSE,
+)
 
 
 def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> dict[str, Any]:
@@ -54,11 +60,17 @@ def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> d
         "bases": _bases(known, model),
         "spans": _spans(known, model),
         "schema": _schema(known, model),
-        "config": {"sha256": known.executions[push].custom_properties["config_hash"].string_value, "knobs": _knobs(known, run)},
+        "config": {
+            "sha256": known.executions[push].custom_properties["config_hash"].string_value,
+            "knobs": _knobs(known, run),
+        },
         "code_sha256": known.executions[push].custom_properties[_CODE].string_value,
         "data_sha256": manifest.get("data_sha256", ""),
         "training": {"curve": _curve(known, trainer)},
-        "gates": [{"gate": verdict.gate, "verdict": verdict.word, "reason": verdict.reason} for verdict in verdicts.of_run(of_run)],
+        "gates": [
+            {"gate": verdict.gate, "verdict": verdict.word, "reason": verdict.reason}
+            for verdict in verdicts.of_run(of_run)
+        ],
         "margin": next((output.text(recorded.MARGIN) for output in of_run if output.text(recorded.MARGIN)), ""),
         "blessed_by": list(_blessed_by(known, push)),
     }
@@ -67,12 +79,16 @@ def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> d
 def _pushed(known: Ancestry, push_to: pathlib.Path, version: int | None) -> mlmd.Artifact:
     """The artifact of the push that made the version, in this folder if any is."""
     pushes = [artifact for artifact in known.of_kind("PushedModel") if _number(artifact, recorded.IS_NEW)]
-    here = [artifact for artifact in pushes if pathlib.Path(_text(artifact, recorded.DESTINATION)).parent == push_to] or pushes
+    here = [
+        artifact for artifact in pushes if pathlib.Path(_text(artifact, recorded.DESTINATION)).parent == push_to
+    ] or pushes
     found = [artifact for artifact in here if version is None or _text(artifact, recorded.VERSION) == str(version)]
     if found:
         return found[-1]
     versions = ", ".join(_text(artifact, recorded.VERSION) for artifact in here[-5:]) or "none"
-    raise BitsumError(f"the metadata store knows nothing of version {version or 'any'}: the last ones that it knows are {versions}")
+    raise BitsumError(
+        f"the metadata store knows nothing of version {version or 'any'}: the last ones that it knows are {versions}"
+    )
 
 
 def _bases(known: Ancestry, model: int) -> list[dict[str, Any]]:
@@ -81,7 +97,9 @@ def _bases(known: Ancestry, model: int) -> list[dict[str, Any]]:
     while (trainer := known.producer(model)) is not None and known.inputs(trainer, BASE_MODEL):
         model = known.inputs(trainer, BASE_MODEL)[0].artifact
         made_by = known.producer(model)
-        bases.append({"artifact": model, "run": known.run_of.get(made_by, "unknown"), "version": _version_of(known, model)})
+        bases.append(
+            {"artifact": model, "run": known.run_of.get(made_by, "unknown"), "version": _version_of(known, model)}
+        )
     return bases
 
 
@@ -123,7 +141,8 @@ def _span(known: Ancestry, examples: int) -> dict[str, Any]:
 
 
 def _made_from(known: Ancestry, artifact: int, kind: str, key: str) -> list[int]:
-    """The artifacts of a kind whose makers read `artifact` as their input `key`: not, say, as the span before theirs."""
+    """The artifacts of a kind whose makers read `artifact` as their input `key`: not, say, as the span before
+    theirs."""
     made = [found.id for found in known.of_kind(kind) if known.producer(found.id) is not None]
     return [id for id in made if any(link.artifact == artifact for link in known.inputs(known.producer(id), key))]
 
@@ -142,7 +161,9 @@ def _schema_anomalies(folder: pathlib.Path) -> list[str]:
     found = []
     for path in sorted(folder.glob(f"Split-*/{recorded.SCHEMA_DIFF_FILE}")):
         anomalies = strict_protos.read(anomalies_pb2.Anomalies, path)
-        found += [f"{path.parent.name}, {name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())]
+        found += [
+            f"{path.parent.name}, {name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())
+        ]
     return found
 
 
@@ -157,7 +178,8 @@ def _schema(known: Ancestry, model: int) -> dict[str, Any]:
 
 
 def _knobs(known: Ancestry, run: str) -> dict[str, dict[str, Any]]:
-    """What the steps of a run were told, by node and parameter, JSON taken apart, and plain values by node; hashes of code aside."""
+    """What the steps of a run were told, by node and parameter, JSON taken apart, and plain values by node; hashes of
+    code aside."""
     knobs: dict[str, dict[str, Any]] = {}
     for execution in known.executions_of(run):
         node = known.node_of[execution]
@@ -197,7 +219,8 @@ def _scalars(path: pathlib.Path) -> Iterator[tuple[int, str, float]]:
 
 
 def _blessed_by(known: Ancestry, push: int) -> Iterator[dict[str, Any]]:
-    """Who let the model pass: the executions that made the blessings which the push read, directly or not, and the push."""
+    """Who let the model pass: the executions that made the blessings which the push read, directly or not, and the
+    push."""
     read = [link.artifact for link in known.inputs(push) if known.kind(link.artifact) in _BLESSINGS]
     behind = known.ancestors(read, without=[BASE_MODEL, "baseline", "baseline_model"])
     makers = {known.producer(id) for id in behind if known.kind(id) in _BLESSINGS}

@@ -1,4 +1,5 @@
-"""TFX's connection to the metadata store, through which every execution that is begun carries its owner from the first moment on.
+"""TFX's connection to the metadata store, through which every execution that is begun carries its owner from the first
+moment on.
 
 What a step puts out goes into the store together with the record of its files (components.output_files).
 """
@@ -25,8 +26,8 @@ _CACHE_KEY = "execution_cache"
 
 
 class OwnedMetadata(metadata.Metadata):
-    """As TFX's own; what is put into the store as RUNNING is stamped, outputs are recorded, and a database that is locked or away is
-    told in one line."""
+    """As TFX's own; what is put into the store as RUNNING is stamped, outputs are recorded, and a database that is
+    locked or away is told in one line."""
 
     def __enter__(self) -> "OwnedMetadata":
         where = self.connection_config
@@ -42,11 +43,11 @@ class OwnedMetadata(metadata.Metadata):
 
 
 class _Stamping:
-    """A store that passes everything on: executions that are RUNNING with their owner, those that failed without a cache key, and
-    those that are done with the record of the files that they put out.
+    """A store that passes everything on: executions that are RUNNING with their owner, those that failed without a
+    cache key, and those that are done with the record of the files that they put out.
 
-    TFX ties one that failed to the key of what it was given, and the next attempt goes on with the same execution: once that is
-    done, with mended data or other knobs, the cache would take its outputs for those of the first.
+    TFX ties one that failed to the key of what it was given, and the next attempt goes on with the same execution: once
+    that is done, with mended data or other knobs, the cache would take its outputs for those of the first.
     """
 
     def __init__(self, store: metadata_store.MetadataStore):
@@ -56,11 +57,17 @@ class _Stamping:
         return getattr(self._store, name)
 
     def put_execution(
-        self, execution: mlmd.Execution, artifact_and_events: Sequence[tuple[mlmd.Artifact, mlmd.Event]] = (), *args: Any, **options: Any
+        self,
+        execution: mlmd.Execution,
+        artifact_and_events: Sequence[tuple[mlmd.Artifact, mlmd.Event]] = (),
+        *args: Any,
+        **options: Any,
     ) -> Any:
         _stamp([execution])
         if execution.last_known_state == mlmd.Execution.COMPLETE:
-            _record_files(artifact for artifact, event in artifact_and_events if event and event.type == mlmd.Event.OUTPUT)
+            _record_files(
+                artifact for artifact, event in artifact_and_events if event and event.type == mlmd.Event.OUTPUT
+            )
         if execution.last_known_state in _ENDED_BADLY and "contexts" in options:
             keys = {kind.id for kind in self._store.get_context_types() if kind.name == _CACHE_KEY}
             options["contexts"] = [context for context in options["contexts"] if context.type_id not in keys]
@@ -72,7 +79,8 @@ class _Stamping:
 
 
 def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: str) -> list[mlmd.Execution]:
-    """Make this process the owner of what earlier attempts at the node left: TFX goes on with such an execution as it is.
+    """Make this process the owner of what earlier attempts at the node left: TFX goes on with such an execution as it
+    is.
 
     Returns:
         What those executions were before; `close_others` wants it once the attempt is over.
@@ -103,10 +111,14 @@ def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: st
     return taken
 
 
-def close_others(store: metadata_store.MetadataStore, run_id: str, node_context: str, before: Sequence[mlmd.Execution]) -> None:
-    """Once this process's attempt at the node is over: close as FAILED what it has taken over or begun and left RUNNING.
+def close_others(
+    store: metadata_store.MetadataStore, run_id: str, node_context: str, before: Sequence[mlmd.Execution]
+) -> None:
+    """Once this process's attempt at the node is over: close as FAILED what it has taken over or begun and left
+    RUNNING.
 
-    TFX goes on with an earlier execution only where the node has an executor; resolvers and importers begin another one each time.
+    TFX goes on with an earlier execution only where the node has an executor; resolvers and importers begin another one
+    each time.
 
     Args:
         before: what `take_over` gave; those executions are again what they were, or closed if they were RUNNING.
@@ -126,7 +138,8 @@ def close_others(store: metadata_store.MetadataStore, run_id: str, node_context:
 
 
 def amend(handle: metadata.Metadata, kind: mlmd.ExecutionType, done: data_types.ExecutionInfo) -> None:
-    """Write into an execution that was taken over what the last attempt at it read and was told: TFX keeps what the first one was."""
+    """Write into an execution that was taken over what the last attempt at it read and was told: TFX keeps what the
+    first one was."""
     [execution] = handle.store.get_executions_by_id([done.execution_id])
     told = execution_lib.prepare_execution(handle, kind, execution.last_known_state, done.exec_properties)
     for now, before in ((told.properties, execution.properties), (told.custom_properties, execution.custom_properties)):
@@ -135,15 +148,21 @@ def amend(handle: metadata.Metadata, kind: mlmd.ExecutionType, done: data_types.
     handle.store.put_executions([execution])
     known_events = handle.store.get_events_by_execution_ids([execution.id])
     read = {event.artifact_id for event in known_events if event.type == mlmd.Event.INPUT}
-    handle.store.put_events([
-        event_lib.generate_event(mlmd.Event.INPUT, key, index, artifact.id, execution.id)
-        for key, artifacts in done.input_dict.items() for index, artifact in enumerate(artifacts) if artifact.id not in read
-    ])
+    handle.store.put_events(
+        [
+            event_lib.generate_event(mlmd.Event.INPUT, key, index, artifact.id, execution.id)
+            for key, artifacts in done.input_dict.items()
+            for index, artifact in enumerate(artifacts)
+            if artifact.id not in read
+        ]
+    )
 
 
 def note_refusal(store: metadata_store.MetadataStore, run_id: str, node_context: str, reason: str) -> None:
     """Write into the failed execution that its gate refused: TFX records the failure and not what it was."""
-    refused = [found for found in _attempts(store, run_id, node_context) if found.last_known_state == mlmd.Execution.FAILED]
+    refused = [
+        found for found in _attempts(store, run_id, node_context) if found.last_known_state == mlmd.Execution.FAILED
+    ]
     for execution in refused:
         execution.custom_properties[recorded.REFUSED_BECAUSE].string_value = reason
     if refused:
@@ -169,7 +188,9 @@ def _record_files(artifacts: Iterable[mlmd.Artifact]) -> None:
         try:
             artifact.custom_properties[output_files.PROPERTY].string_value = output_files.record(artifact.uri)
         except OSError as error:
-            warn(f"the files of {artifact.uri} are not recorded: {error.filename or artifact.uri} cannot be read: {error.strerror}")
+            warn(
+                f"the files of {artifact.uri} are not recorded: {error.filename or artifact.uri} cannot be read: {error.strerror}"
+            )
 
 
 def _stamp(executions: Sequence[mlmd.Execution]) -> None:

@@ -1,4 +1,5 @@
-"""Processes that can be told apart for good, also after their ids were given to others: by host, id, and when they started."""
+"""Processes that can be told apart for good, also after their ids were given to others: by host, id, and when they
+started."""
 
 import dataclasses
 import os
@@ -8,7 +9,8 @@ import socket
 
 _PROC = pathlib.Path("/proc")
 _MACHINE = pathlib.Path("/etc/machine-id")
-# After the name of the program, which may hold anything in its parentheses: state, and 19 fields on, the start in ticks since boot.
+# After the name of the program, which may hold anything in its parentheses: state, and 19 fields on, the start in ticks
+# since boot.
 _STAT = re.compile(r".*\) (?P<state>\S)(?: \S+){18} (?P<ticks>\d+)", re.DOTALL)
 _DEAD = "ZXx"
 # Of a command line, in characters.
@@ -17,7 +19,8 @@ _LONGEST = 80
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """A process: its host, its id there, and when it started (boot and ticks since then; empty where that was not to be seen)."""
+    """A process: its host, its id there, and when it started (boot and ticks since then; empty where that was not to be
+    seen)."""
 
     host: str
     pid: int
@@ -46,14 +49,16 @@ def this() -> Process:
 def host() -> str:
     """The host's name and, since process ids mean something only there, the machine and the namespace that they are in.
 
-    Neither of the others would do: machines made from one image share the name, and the first namespace has one number on all.
+    Neither of the others would do: machines made from one image share the name, and the first namespace has one number
+    on all.
     """
     machine = _MACHINE.read_text().strip() if _MACHINE.is_file() else ""
     return f"{socket.gethostname()} {os.readlink(_PROC / 'self/ns/pid')} {machine}".rstrip()
 
 
 def started(pid: int) -> str | None:
-    """When process `pid` started: the boot and the ticks since then, which no two processes of an id share; None if there is none."""
+    """When process `pid` started: the boot and the ticks since then, which no two processes of an id share; None if
+    there is none."""
     try:
         found = _STAT.match((_PROC / str(pid) / "stat").read_text(errors="replace"))
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
@@ -64,7 +69,8 @@ def started(pid: int) -> str | None:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether there is such a process that /proc does not show us, as that of another user where it is mounted with hidepid."""
+    """Whether there is such a process that /proc does not show us, as that of another user where it is mounted with
+    hidepid."""
     try:
         (_PROC / str(pid) / "stat").read_bytes()
         return False
@@ -87,7 +93,9 @@ def lock_holder(path: str | os.PathLike) -> str:
             # 1: POSIX  ADVISORY  WRITE 18845 fe:00:9978181 1073741824 1073742335
             words = line.split()
             if words[1] == "POSIX" and words[5] == inode:
-                command = (_PROC / words[4] / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                command = (
+                    (_PROC / words[4] / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                )
                 return f"process {words[4]}, {command[:_LONGEST]!r}"
     except (OSError, IndexError):
         pass

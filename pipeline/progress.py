@@ -1,4 +1,5 @@
-"""What a person sees while the pipeline works: the stage, the time it has taken, real numbers; a line per stage when done.
+"""What a person sees while the pipeline works: the stage, the time it has taken, real numbers; a line per stage when
+done.
 
 On a terminal one line is redrawn in place; elsewhere a line is written now and then, so that a log of it stays short.
 """
@@ -93,7 +94,9 @@ class Progress(logging.Handler):
     def _draw(self) -> None:
         if self._terminal and self._stage:
             self._erase()
-            self._stream.write(printable(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {self._detail}")[:119])
+            self._stream.write(
+                printable(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {self._detail}")[:119]
+            )
             self._stream.flush()
 
     def _erase(self) -> None:
@@ -104,7 +107,10 @@ class Progress(logging.Handler):
 def described(numbers: dict) -> str:
     """The numbers of a report in words: {"step": 3, "of": 10, "loss": 0.5} is "3 of 10, loss 0.5"."""
     rest = {name: value for name, value in numbers.items() if name not in ("step", "of")}
-    words = [f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in rest.items()]
+    words = [
+        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in rest.items()
+    ]
     if "step" in numbers:
         words.insert(0, f"{numbers['step']} of {numbers['of']}" if "of" in numbers else f"{numbers['step']}")
     return ", ".join(words)

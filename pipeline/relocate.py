@@ -1,8 +1,10 @@
-"""`bitsum relocate`: show what the metadata store has of a root that was moved or copied under its old path, and with --yes rewrite it.
+"""`bitsum relocate`: show what the metadata store has of a root that was moved or copied under its old path, and with
+--yes rewrite it.
 
-With a SQLite file in the root every other command does this by itself. A store that several roots may have in common, such as a
-PostgreSQL, is changed only here, through ML Metadata's own API: all artifacts and executions in one transaction. That gives them a new
-time of their last change, by which TFX knows what a step was given: only steps without inputs are taken from the cache afterwards.
+With a SQLite file in the root every other command does this by itself. A store that several roots may have in common,
+such as a PostgreSQL, is changed only here, through ML Metadata's own API: all artifacts and executions in one
+transaction. That gives them a new time of their last change, by which TFX knows what a step was given: only steps
+without inputs are taken from the cache afterwards.
 """
 
 import argparse
@@ -20,7 +22,9 @@ _SHOWN = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum relocate`."""
-    parser.add_argument("--from", dest="before", metavar="DIR", help=f"the old path of the root (default: the one in {relocation.FILE})")
+    parser.add_argument(
+        "--from", dest="before", metavar="DIR", help=f"the old path of the root (default: the one in {relocation.FILE})"
+    )
     parser.add_argument("--yes", action="store_true", help="rewrite what is listed; without it nothing is changed")
 
 
@@ -73,7 +77,9 @@ def _relocate(config: Config, args: argparse.Namespace) -> None:
             relocation.relocate_model_config(config, change.before)
             relocation.write(config.root, change)
     done = "now name" if args.yes else "would name"
-    say(f"{count} entries {done} {config.root} in place of {change.before}{'' if args.yes else ': --yes rewrites them'}")
+    say(
+        f"{count} entries {done} {config.root} in place of {change.before}{'' if args.yes else ': --yes rewrites them'}"
+    )
 
 
 def _changed(items: list, before: str, config: Config) -> list[tuple]:

@@ -1,8 +1,10 @@
-"""Where a root is, and where it was: a root that was moved or copied gets metadata that name the files where they are now.
+"""Where a root is, and where it was: a root that was moved or copied gets metadata that name the files where they are
+now.
 
-The metadata store holds absolute paths. `root.json` in the root holds an id, the path at which the root was used last, and those
-before it. Where it lies somewhere else now, it was moved if nothing with its id is at that path any more, and copied otherwise.
-A copy gets an id of its own. Until root.json says so, nothing is settled: who is killed in between does the same again.
+The metadata store holds absolute paths. `root.json` in the root holds an id, the path at which the root was used last,
+and those before it. Where it lies somewhere else now, it was moved if nothing with its id is at that path any more, and
+copied otherwise. A copy gets an id of its own. Until root.json says so, nothing is settled: who is killed in between
+does the same again.
 """
 
 import contextlib
@@ -37,8 +39,11 @@ _ASK_AGAIN_SECONDS = 0.1
 _SQLITE_SECONDS = 10.0
 # ML Metadata's tables, and the columns of them that hold paths.
 _COLUMNS = (
-    ("Artifact", "uri"), ("ArtifactProperty", "string_value"), ("ExecutionProperty", "string_value"), ("ContextProperty", "string_value"),
-)  # fmt: skip
+    ("Artifact", "uri"),
+    ("ArtifactProperty", "string_value"),
+    ("ExecutionProperty", "string_value"),
+    ("ContextProperty", "string_value"),
+)
 _BELOW = "({0} = :{1} OR substr({0}, 1, length(:{1}) + 1) = :{1} || '/')"
 # Where a run puts an artifact: <root>/artifacts/<node>/<key>/<execution>.
 _ARTIFACT = re.compile(r"(?P<root>/.+)/artifacts/[^/]+/[^/]+/\d+")
@@ -57,8 +62,8 @@ class Root:
 class Change:
     """What has happened to a root since it was used last.
 
-    before: the path at which it was then; empty for a root that is new, or has no root.json and lies where its metadata say.
-    is_copy: something with its id is still there.
+    before: the path at which it was then; empty for a root that is new, or has no root.json and lies where its metadata
+    say. is_copy: something with its id is still there.
     """
 
     root: Root | None
@@ -67,7 +72,8 @@ class Change:
 
 
 def settle(config: "Config", tell: Callable[[str], None]) -> None:
-    """See to it that the metadata of the root name this root; whoever calls this holds it alone. `tell` gets a line where it changed.
+    """See to it that the metadata of the root name this root; whoever calls this holds it alone. `tell` gets a line
+    where it changed.
 
     Raises:
         BitsumError: they cannot be rewritten from here; nothing is changed.
@@ -86,7 +92,8 @@ def settle(config: "Config", tell: Callable[[str], None]) -> None:
 
 
 def settle_alone(config: "Config", tell: Callable[[str], None]) -> None:
-    """As `settle`, for those who do not hold the root: where something has changed, it is held for as long as that takes.
+    """As `settle`, for those who do not hold the root: where something has changed, it is held for as long as that
+    takes.
 
     Raises:
         BitsumError: as in `settle`; or the root was moved, and somebody else works in it.
@@ -151,7 +158,9 @@ def read(root: pathlib.Path) -> Root | None:
     try:
         content = regular_files.read_json(path)
         found = Root(content["id"], content["path"], tuple(content["former"]))
-        if not isinstance(found.id, str) or not all(isinstance(place, str) and _is_folder(place) for place in (found.path, *found.former)):
+        if not isinstance(found.id, str) or not all(
+            isinstance(place, str) and _is_folder(place) for place in (found.path, *found.former)
+        ):
             raise ValueError("not an id and absolute paths")
         return found
     except (FileNotFoundError, NotADirectoryError):
@@ -193,7 +202,8 @@ def moved(value: Any, before: str, now: str) -> Any:
 
 
 def relocate(item: "mlmd.Artifact | mlmd.Execution | mlmd.Context", before: str, now: str) -> list[tuple[str, str]]:
-    """Put `now` in the place of `before` in what the metadata store knows of `item`; (name, old value) of all that changed."""
+    """Put `now` in the place of `before` in what the metadata store knows of `item`; (name, old value) of all that
+    changed."""
     changed = []
     uri = moved(getattr(item, "uri", ""), before, now)
     if uri != getattr(item, "uri", ""):
@@ -209,7 +219,8 @@ def relocate(item: "mlmd.Artifact | mlmd.Execution | mlmd.Context", before: str,
 
 
 def relocate_model_config(config: "Config", before: str) -> None:
-    """Put the root in the place of `before` in the base paths of the model config file beside the push folder, if it is in the root.
+    """Put the root in the place of `before` in the base paths of the model config file beside the push folder, if it is
+    in the root.
 
     Raises:
         BitsumError: it cannot be read or written.
@@ -223,16 +234,21 @@ def relocate_model_config(config: "Config", before: str) -> None:
         old = path.read_text()
         now = text_encoding.CEscape(str(config.root).encode(), False)
         # Text format has two ways to write a letter beyond ASCII.
-        names = "|".join(map(re.escape, (text_encoding.CEscape(before.encode(), False), text_encoding.CEscape(before, True))))
+        names = "|".join(
+            map(re.escape, (text_encoding.CEscape(before.encode(), False), text_encoding.CEscape(before, True)))
+        )
         new = re.sub(rf"""(["'](?:file://)?)(?:{names})(?=[/"'])""", lambda found: found[1] + now, old)
         if new != old:
             atomic.write(path, new)
     except (OSError, UnicodeDecodeError) as error:
-        raise BitsumError(f"cannot rewrite {path}, which names {before}: {getattr(error, 'strerror', error)}") from error
+        raise BitsumError(
+            f"cannot rewrite {path}, which names {before}: {getattr(error, 'strerror', error)}"
+        ) from error
 
 
 def rewrite_sqlite(path: pathlib.Path, before: str, now: str) -> int:
-    """Put `now` in the place of `before` in a SQLite file of ML Metadata's, in one transaction; how many values changed.
+    """Put `now` in the place of `before` in a SQLite file of ML Metadata's, in one transaction; how many values
+    changed.
 
     Raises:
         BitsumError: it cannot be written; nothing is changed.
@@ -247,26 +263,35 @@ def rewrite_sqlite(path: pathlib.Path, before: str, now: str) -> int:
                 changed += database.execute(update, {"before": before, "now": now}).rowcount
             database.execute("COMMIT")
     except sqlite3.Error as error:
-        raise BitsumError(f"cannot put {now} in the place of {before} in {path}: {error}; nothing was changed") from error
+        raise BitsumError(
+            f"cannot put {now} in the place of {before} in {path}: {error}; nothing was changed"
+        ) from error
     return changed
 
 
 def _rewrite(config: "Config", change: Change) -> None:
     from pipeline import metadata_store
 
-    name = f"pipeline.root = {config.root} {'is a copy of' if change.is_copy else 'was moved here from'} {change.before}"
+    name = (
+        f"pipeline.root = {config.root} {'is a copy of' if change.is_copy else 'was moved here from'} {change.before}"
+    )
     if config.metadata.backend != "sqlite":
-        raise BitsumError(f"{name}, which the metadata in {config.metadata.backend} still name: bitsum relocate shows what to do")
+        raise BitsumError(
+            f"{name}, which the metadata in {config.metadata.backend} still name: bitsum relocate shows what to do"
+        )
     file = metadata_store.sqlite_file(config)
     if file.exists():
         if change.is_copy and config.root not in file.parents and _names(file, change.before):
-            raise BitsumError(f"{name} and has its metadata in common with it, in {file}: bitsum relocate shows what to do")
+            raise BitsumError(
+                f"{name} and has its metadata in common with it, in {file}: bitsum relocate shows what to do"
+            )
         rewrite_sqlite(file, change.before, str(config.root))
     relocate_model_config(config, change.before)
 
 
 def _is_original(other: pathlib.Path, recorded: Root | None) -> bool:
-    """Whether `other` is the root that this one was copied from, and not just something that lies where this one was."""
+    """Whether `other` is the root that this one was copied from, and not just something that lies where this one
+    was."""
     if recorded is None:
         return (other / MARKER).exists()
     try:
@@ -277,7 +302,8 @@ def _is_original(other: pathlib.Path, recorded: Root | None) -> bool:
 
 
 def _path_in_metadata(config: "Config") -> str:
-    """The root that the newest artifact was put below, for a root without root.json; empty where no store of its own says so."""
+    """The root that the newest artifact was put below, for a root without root.json; empty where no store of its own
+    says so."""
     path = config.root / "metadata.sqlite"
     if config.metadata.backend != "sqlite" or config.metadata.path or not path.exists():
         return ""
@@ -294,7 +320,9 @@ def _former_path_in_metadata(config: "Config", recorded: Root | None) -> str:
     path = config.root / "metadata.sqlite"
     if recorded is None or config.metadata.backend != "sqlite" or config.metadata.path or not path.exists():
         return ""
-    return next((place for place in recorded.former if place != recorded.path and _holds(path, place, "Artifact", "uri")), "")
+    return next(
+        (place for place in recorded.former if place != recorded.path and _holds(path, place, "Artifact", "uri")), ""
+    )
 
 
 def _holds(path: pathlib.Path, root: str, table: str, column: str) -> bool:

@@ -1,6 +1,7 @@
 """The lock of the folder in which a run keeps everything: one run at a time, the nodes of a scheduled one side by side.
 
-It is a flock on the folder's marker, which the kernel lets go of when its holder is gone, however it went. Beside it are
+It is a flock on the folder's marker, which the kernel lets go of when its holder is gone, however it went. Beside it
+are
 
     holders/*.json        who holds it, so that others can say for whom they wait
     schedule/turn.json    the scheduled run that has the turn, from its first task to its last (airflow/dags/bitsum_turn.py writes it)
@@ -32,9 +33,11 @@ _KNOB = "pipeline.lock_timeout"
 
 @contextlib.contextmanager
 def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = False) -> Iterator[None]:
-    """Hold the folder `config.root`, which is prepared, for what `doing` names: a command, and the run that it is part of.
+    """Hold the folder `config.root`, which is prepared, for what `doing` names: a command, and the run that it is part
+    of.
 
-    Those who hold it `shared`, the nodes of a scheduled run, do not wait for one another; everybody else waits for all of that run.
+    Those who hold it `shared`, the nodes of a scheduled run, do not wait for one another; everybody else waits for all
+    of that run.
 
     Args:
         say: told in one line for whom it waits, again and again.
@@ -84,7 +87,8 @@ def _take(file: TextIO, root: pathlib.Path, say: Callable[[str], None], shared: 
 
 @dataclasses.dataclass(frozen=True)
 class _Turn:
-    """What turn.json says: the scheduled run that has the turn, since when, and the Airflow (its scheduler's process) that runs it."""
+    """What turn.json says: the scheduled run that has the turn, since when, and the Airflow (its scheduler's process)
+    that runs it."""
 
     path: pathlib.Path
     text: str
@@ -103,9 +107,13 @@ class _Turn:
             return None
         try:
             told = json.loads(text)
-            return cls(path, text, told["airflow"], told["dag"], told["run"], float(told.get("since", changed)), _process(told))
+            return cls(
+                path, text, told["airflow"], told["dag"], told["run"], float(told.get("since", changed)), _process(told)
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-            raise BitsumError(f"{path} does not say which run has the turn: remove it once no run works here") from error
+            raise BitsumError(
+                f"{path} does not say which run has the turn: remove it once no run works here"
+            ) from error
 
     def is_gone(self) -> bool:
         """Whether it can be seen that nobody runs this run any more."""
@@ -130,14 +138,17 @@ class _Turn:
 
 @contextlib.contextmanager
 def _recorded(folder: pathlib.Path, doing: str, shared: bool) -> Iterator[None]:
-    """Write down who holds the lock. Nothing but what others are told depends on it, so what goes wrong with it stops nobody."""
+    """Write down who holds the lock. Nothing but what others are told depends on it, so what goes wrong with it stops
+    nobody."""
     record = folder / f"{uuid.uuid4().hex}.json"
     with contextlib.suppress(OSError):
         folder.mkdir(exist_ok=True)
         for path in folder.glob("*.json"):
             if not shared or (holder := _holder(path)) is None or holder.process.is_gone():
                 path.unlink(missing_ok=True)
-        atomic.write(record, json.dumps({"doing": doing, "since": time.time(), **dataclasses.asdict(processes.this())}) + "\n")
+        atomic.write(
+            record, json.dumps({"doing": doing, "since": time.time(), **dataclasses.asdict(processes.this())}) + "\n"
+        )
     try:
         yield
     finally:

@@ -23,7 +23,9 @@ _RANDOM_BITS = 4096
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum run`."""
-    parser.add_argument("--keep-serving", action="store_true", help="leave the model server running at the end, on serve.port")
+    parser.add_argument(
+        "--keep-serving", action="store_true", help="leave the model server running at the end, on serve.port"
+    )
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
 
 
@@ -77,7 +79,9 @@ def _serve(config: Config, version: int, log: pathlib.Path, progress: Progress, 
     port = config.serve.port if keep else 0
     command = [*config.infra.serve_command, f"--server={config.serve.server}", f"--host={config.serve.host}"]
     progress.begin("serve")
-    server = model_server.start(command, config.serve.model_name, config.push_to, log, config.serve.start_timeout, port, outlives=keep)
+    server = model_server.start(
+        command, config.serve.model_name, config.push_to, log, config.serve.start_timeout, port, outlives=keep
+    )
     try:
         progress.end(f"{server.kind} server at {server.target}, version {server.version}")
         if server.version != version:
@@ -105,7 +109,9 @@ def _query(config: Config, target: str, version: int, progress: Progress) -> Non
     generator = random.Random(version)
     pairs = [*_SHOWN, (generator.getrandbits(_RANDOM_BITS), generator.getrandbits(_RANDOM_BITS))]
     progress.begin("query")
-    with AdderClient(target, model_name=config.serve.model_name, version=version, deadline=config.serve.deadline) as client:
+    with AdderClient(
+        target, model_name=config.serve.model_name, version=version, deadline=config.serve.deadline
+    ) as client:
         answers = client.apply(task, pairs)
     progress.end(f"{len(answers)} answers over gRPC")
     for (a, b), answer in zip(pairs, answers):

@@ -1,13 +1,14 @@
-"""`bitsum node`: run one node of the graph, as part of a run that a scheduler holds together; or show the graph to the scheduler.
+"""`bitsum node`: run one node of the graph, as part of a run that a scheduler holds together; or show the graph to the
+scheduler.
 
     bitsum node --list --json > graph.json                              # nodes and edges; needs TFX
     bitsum node Trainer --run-id 2026-11-22 --set data.span=2026-11-22  # exit code 0 done, 3 refused, 1 failed, 2 wrong usage
     bitsum node check --run-id 2026-11-22                               # 3 if the newest version is for a later span
     bitsum node verdict --run-id 2026-11-22                             # 3 if a gate refused the model
 
-The nodes of a run share its id and its knobs. `check`, before them, saves a run whose model would not be pushed. A gate that blesses
-ends with 0 when it refuses, so that the later nodes see it; `verdict` then says so. Nodes of one run that do not wait for one
-another may run side by side; `bitsum run` waits for them.
+The nodes of a run share its id and its knobs. `check`, before them, saves a run whose model would not be pushed. A gate
+that blesses ends with 0 when it refuses, so that the later nodes see it; `verdict` then says so. Nodes of one run that
+do not wait for one another may run side by side; `bitsum run` waits for them.
 """
 
 import argparse
@@ -35,11 +36,22 @@ _RUN_ID = re.compile(r"[\w.:+-]{1,200}")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum node`."""
-    parser.add_argument("node", nargs="?", metavar="NODE", help=f"id of a node; {CHECK}: may the run push; {VERDICT}: what its gates said")
-    parser.add_argument("--run-id", metavar="ID", help="the run that the node is part of; letters, digits and any of _ . : + -")
+    parser.add_argument(
+        "node",
+        nargs="?",
+        metavar="NODE",
+        help=f"id of a node; {CHECK}: may the run push; {VERDICT}: what its gates said",
+    )
+    parser.add_argument(
+        "--run-id", metavar="ID", help="the run that the node is part of; letters, digits and any of _ . : + -"
+    )
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
-    parser.add_argument("--list", action="store_true", help="print the nodes, each with those that have to be done before it")
-    parser.add_argument("--json", action="store_true", help="with --list: as JSON, with what a scheduler needs to start them")
+    parser.add_argument(
+        "--list", action="store_true", help="print the nodes, each with those that have to be done before it"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --list: as JSON, with what a scheduler needs to start them"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
         say(*listed.split("\n"))
         return 0
     if not args.node or not args.run_id or not _RUN_ID.fullmatch(args.run_id):
-        raise ConfigError(f"--run-id = {args.run_id!r}, NODE = {args.node!r}: both are needed, the id of letters, digits and _ . : + -")
+        raise ConfigError(
+            f"--run-id = {args.run_id!r}, NODE = {args.node!r}: both are needed, the id of letters, digits and _ . : + -"
+        )
     root = home.prepare(config.root)
     log = root / "logs" / f"{args.run_id}.{pathlib.PurePath(args.node).name}.log"
     with quiet.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
@@ -91,7 +105,11 @@ def _graph(config: Config) -> dict[str, list[str]]:
     from pipeline import node
 
     data = dataclasses.replace(config.data, span=config.data.span or 1)
-    return node.upstream(node.compile_pipeline(dataclasses.replace(config, data=data, spans=dataclasses.replace(config.spans, source=""))))
+    return node.upstream(
+        node.compile_pipeline(
+            dataclasses.replace(config, data=data, spans=dataclasses.replace(config.spans, source=""))
+        )
+    )
 
 
 def _text(config: Config) -> str:

@@ -1,4 +1,5 @@
-"""The runs that a metadata store knows, each as one row: how far it came, what every gate said, what it pushed, and its margin."""
+"""The runs that a metadata store knows, each as one row: how far it came, what every gate said, what it pushed, and its
+margin."""
 
 import dataclasses
 import json
@@ -12,7 +13,8 @@ from pipeline.metadata_store import Output
 DATA = "data"
 PUSH = "push"
 INFRA = "infra validation"
-# These raise when they refuse, and so does the push, and infra validation where its server crashes; the others put out a blessing.
+# These raise when they refuse, and so does the push, and infra validation where its server crashes; the others put out
+# a blessing.
 _DATA_GATES = ("BitstringExampleGen", "ReadableGate", "DataGate")
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
 _LAST_NODE = "Pusher"
@@ -25,9 +27,9 @@ class Run:
     """A run; times are milliseconds since 1970.
 
     `state`: "done", "refused", "failed at NODE", "killed at NODE" or "running NODE", or "unfinished" between two nodes.
-    `gates`: what each gate said, in a word, in the order of the graph; `reasons`: why, where it refused. `version`: what was
-    pushed, also where it was pushed before; 0 for nothing. `margin`: the certified worst margin, and `change` the difference to
-    the last run before that has one.
+    `gates`: what each gate said, in a word, in the order of the graph; `reasons`: why, where it refused. `version`:
+    what was pushed, also where it was pushed before; 0 for nothing. `margin`: the certified worst margin, and `change`
+    the difference to the last run before that has one.
     """
 
     run: str
@@ -47,11 +49,16 @@ class Run:
 
 def all_runs(known: Ancestry, last: int = 0) -> list[Run]:
     """The runs, oldest first; only the `last` ones if that is not 0."""
-    ids = sorted({run: execution for execution, run in sorted(known.run_of.items(), reverse=True)}.items(), key=lambda item: item[1])
+    ids = sorted(
+        {run: execution for execution, run in sorted(known.run_of.items(), reverse=True)}.items(),
+        key=lambda item: item[1],
+    )
     rows: list[Run] = []
     before = None
     for position, (run_id, _) in enumerate(ids):
-        outputs = [_output(known, link) for execution in known.executions_of(run_id) for link in known.outputs(execution)]
+        outputs = [
+            _output(known, link) for execution in known.executions_of(run_id) for link in known.outputs(execution)
+        ]
         margin = next((float(output.text(recorded.MARGIN)) for output in outputs if output.text(recorded.MARGIN)), None)
         if not last or position >= len(ids) - last:
             rows.append(_run(known, run_id, outputs, margin, before))
@@ -87,23 +94,34 @@ def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | No
 
 def _span(executions: list[mlmd.Execution], outputs: list[Output]) -> int:
     """As the generator was told: a span that it refused to import has no output that would say so."""
-    told = [execution.custom_properties["data"].string_value for execution in executions if "data" in execution.custom_properties]
+    told = [
+        execution.custom_properties["data"].string_value
+        for execution in executions
+        if "data" in execution.custom_properties
+    ]
     if told:
         return json.loads(told[0])["span"]
-    return max((output.artifact.properties["span"].int_value for output in outputs if "span" in output.artifact.properties), default=0)
+    return max(
+        (output.artifact.properties["span"].int_value for output in outputs if "span" in output.artifact.properties),
+        default=0,
+    )
 
 
 def _refusals(known: Ancestry, executions: list[mlmd.Execution]) -> dict[str, str]:
     """Why the gates refused that raise when they do."""
     return {
-        _GATES.get(known.node_of[execution.id], known.node_of[execution.id]): execution.custom_properties[recorded.REFUSED_BECAUSE].string_value
+        _GATES.get(known.node_of[execution.id], known.node_of[execution.id]): execution.custom_properties[
+            recorded.REFUSED_BECAUSE
+        ].string_value
         for execution in executions
         if _refused(execution)
     }
 
 
 def _data(known: Ancestry, executions: list[mlmd.Execution]) -> str:
-    states = {known.node_of[execution.id]: execution for execution in executions if known.node_of[execution.id] in _DATA_GATES}
+    states = {
+        known.node_of[execution.id]: execution for execution in executions if known.node_of[execution.id] in _DATA_GATES
+    }
     if any(map(_refused, states.values())):
         return verdicts.REFUSED
     last = states.get(_DATA_GATES[-1])
@@ -126,7 +144,9 @@ def _state(known: Ancestry, executions: list[mlmd.Execution], refused: bool) -> 
 
 
 def _refused(execution: mlmd.Execution) -> bool:
-    return execution.last_known_state == mlmd.Execution.FAILED and recorded.REFUSED_BECAUSE in execution.custom_properties
+    return (
+        execution.last_known_state == mlmd.Execution.FAILED and recorded.REFUSED_BECAUSE in execution.custom_properties
+    )
 
 
 def _killed(execution: mlmd.Execution) -> bool:

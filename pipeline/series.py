@@ -1,4 +1,5 @@
-"""What the graph has besides for a run in a series: its data, the spans before it, and the model that it begins with."""
+"""What the graph has besides for a run in a series: its data, the spans before it, and the model that it begins
+with."""
 
 import hashlib
 import pathlib
@@ -45,7 +46,8 @@ def quarantine(config: Config) -> str:
 
 
 def drift(config: Config, statistics: BaseComponent, code: str) -> list[BaseNode]:
-    """The nodes that compare the span with the one before it and with what was asked; the last is the DriftValidator."""
+    """The nodes that compare the span with the one before it and with what was asked; the last is the
+    DriftValidator."""
     previous = Resolver(
         strategy_class=span_resolvers.PreviousStatisticsStrategy,
         config={"span": config.data.span},
@@ -53,7 +55,11 @@ def drift(config: Config, statistics: BaseComponent, code: str) -> list[BaseNode
         data_blessing=Channel(type=DataBlessing, producer_component_id=GATE),
     ).with_id("PreviousSpan")
     log = config.spans.request_log
-    requests = [RequestStatistics(folder=_absolute(log), fingerprint=_log_fingerprint(_absolute(log)), code=code)] if log else []
+    requests = (
+        [RequestStatistics(folder=_absolute(log), fingerprint=_log_fingerprint(_absolute(log)), code=code)]
+        if log
+        else []
+    )
     validator = DriftValidator(
         statistics=statistics.outputs["statistics"],
         previous=previous.outputs["statistics"],
@@ -67,7 +73,8 @@ def drift(config: Config, statistics: BaseComponent, code: str) -> list[BaseNode
 
 
 def window(config: Config, examples: BaseComponent, gate: BaseComponent, code: str) -> list[BaseNode]:
-    """The nodes that put together what is trained on, once the span of the run is blessed; the last is the SpanWindow."""
+    """The nodes that put together what is trained on, once the span of the run is blessed; the last is the
+    SpanWindow."""
     spans = Resolver(
         strategy_class=span_resolvers.WindowStrategy,
         config={"span": config.data.span, "window": config.spans.window},
@@ -94,7 +101,8 @@ def _absolute(folder: str) -> str:
 
 
 def _fingerprint(source: str, span: int) -> str:
-    """Of a user's own span; "" where it cannot be read, which the importer says when it is its turn, and no other node."""
+    """Of a user's own span; "" where it cannot be read, which the importer says when it is its turn, and no other
+    node."""
     try:
         return span_folders.fingerprint(span_folders.folder_of(source, span))
     except BitsumError:
@@ -104,4 +112,6 @@ def _fingerprint(source: str, span: int) -> str:
 def _log_fingerprint(folder: str) -> str:
     """Of the files of a request log, which are whole when they appear and never change."""
     files = sorted(pathlib.Path(folder).rglob(logged_requests.PATTERN))
-    return hashlib.sha256("".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files).encode()
+    ).hexdigest()

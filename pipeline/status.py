@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum status`."""
-    parser.add_argument("--server", metavar="HOST:PORT", help="the model server to ask (default: serve.host and serve.port)")
+    parser.add_argument(
+        "--server", metavar="HOST:PORT", help="the model server to ask (default: serve.host and serve.port)"
+    )
     target.add_tls_arguments(parser)
 
 
@@ -66,6 +68,8 @@ def _served(config: Config, server: str, credentials: "grpc.ChannelCredentials |
             labels = {label: served(server, name, label, **options) for label in LABELS}
     except ServingError as error:
         return f"server {server}: {error}"
-    carried = {state.version: [label for label, version in labels.items() if version == state.version] for state in states}
+    carried = {
+        state.version: [label for label, version in labels.items() if version == state.version] for state in states
+    }
     told = [f"version {state.version} {' '.join([state.state, *carried[state.version]])}" for state in states]
     return f"server {server}: {', '.join(told)}"

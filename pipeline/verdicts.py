@@ -50,7 +50,9 @@ def push_of_run(outputs: list[Output]) -> Push:
     pushed = _find(outputs, "pushed_model")
     if not pushed or not pushed.integer(recorded.PUSHED):
         return Push(0, "", False)
-    return Push(int(pushed.text(recorded.VERSION)), pushed.text(recorded.DESTINATION), bool(pushed.integer(recorded.IS_NEW)))
+    return Push(
+        int(pushed.text(recorded.VERSION)), pushed.text(recorded.DESTINATION), bool(pushed.integer(recorded.IS_NEW))
+    )
 
 
 def _blessed(gate: str, passed: bool, reason: str) -> Verdict:
@@ -63,7 +65,9 @@ def _proof(blessing: Output) -> Verdict:
         return Verdict("proof", False, REFUSED, blessing.text(recorded.REASON))
     if blessing.integer(recorded.PROVEN):
         before = blessing.text(recorded.BASELINE_MARGIN)
-        margin = f"worst margin {blessing.text(recorded.MARGIN)}" + (f" (last blessed model {before})" if before else "")
+        margin = f"worst margin {blessing.text(recorded.MARGIN)}" + (
+            f" (last blessed model {before})" if before else ""
+        )
         return Verdict("proof", True, "proven", f"right for numbers of any length, {margin}")
     if not blessing.integer(recorded.REQUIRED):
         reason = f"AND NOT REQUIRED TO BE (proof.required = false): {blessing.text(recorded.REASON)}"
@@ -80,7 +84,9 @@ def _exact_match(uri: str) -> str:
     found = evaluation.exact_match_by_length(uri)
     if not found:
         return "its metrics are no longer there"
-    return f"exact match at least {min(found.values()):.6g} at {len(found)} lengths from {min(found)} to {max(found)} bits"
+    return (
+        f"exact match at least {min(found.values()):.6g} at {len(found)} lengths from {min(found)} to {max(found)} bits"
+    )
 
 
 def _failures(uri: str) -> str:

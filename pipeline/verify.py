@@ -1,20 +1,24 @@
-"""`bitsum verify MODEL_DIR`: check a SavedModel's certificate against the weights in it, and its graph against the cell.
+"""`bitsum verify MODEL_DIR`: check a SavedModel's certificate against the weights in it, and its graph against the
+cell.
 
-The certificate and the weights are checked without TensorFlow. The graph is compared on request: with --graph, which imports
-TensorFlow to export the cell anew and to see that it loads the same weights, or with --graph-sha256, the hash of a graph that was
-compared before. A model with a file that no certified model has (`components.model_files`) is refused before anything is read.
+The certificate and the weights are checked without TensorFlow. The graph is compared on request: with --graph, which
+imports TensorFlow to export the cell anew and to see that it loads the same weights, or with --graph-sha256, the hash
+of a graph that was compared before. A model with a file that no certified model has (`components.model_files`) is
+refused before anything is read.
 
 With --json, one object on one line:
 
-    {"proven": true, "reason": "proven: addition of any length", "where": "", "margin": 3.9, "slack": 1e-06, "evaluations": 20,
+    {"proven": true, "reason": "proven: addition of any length", "where": "", "margin": 3.9, "slack": 1e-06,
+    "evaluations": 20,
      "task": "addition", "units": 16, "weights_sha256": "...", "export_format": 2, "graph_sha256": "...",
-     "graph_compared_with": "cell", "graph_differences": [], "weight_differences": [], "foreign_files": [], "ignored_files": [],
-     "not_checked": ["the kernels of the server that runs it"], "model": "...", "certificate": "..."}
+     "graph_compared_with": "cell", "graph_differences": [], "weight_differences": [], "foreign_files": [],
+     "ignored_files": [], "not_checked": ["the kernels of the server that runs it"], "model": "...", "certificate":
+     "..."}
 
-margin: worst distance of a logit from 0; slack: least distance of an image from the side of its box; null where there is none.
-units, export_format: null where nothing was read; export_format is that of components.export_format, in which the graph is compared
-with the cell. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave behind.
-Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model, or a damaged one.
+margin: worst distance of a logit from 0; slack: least distance of an image from the side of its box; null where there
+is none. units, export_format: null where nothing was read; export_format is that of components.export_format, in which
+the graph is compared with the cell. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave
+behind. Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model, or a damaged one.
 """
 
 import argparse
@@ -42,10 +46,16 @@ _KERNELS = "the kernels of the server that runs it"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum verify`."""
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="folder of a SavedModel, as a pushed version is one")
-    parser.add_argument("--certificate", metavar="FILE", help=f"the certificate (default: MODEL_DIR/{certificate.FILE})")
-    parser.add_argument("--task", choices=TASKS, default=ADDITION.name, help="what must be proven (default %(default)s)")
+    parser.add_argument(
+        "--certificate", metavar="FILE", help=f"the certificate (default: MODEL_DIR/{certificate.FILE})"
+    )
+    parser.add_argument(
+        "--task", choices=TASKS, default=ADDITION.name, help="what must be proven (default %(default)s)"
+    )
     graph = parser.add_mutually_exclusive_group()
-    graph.add_argument("--graph", action="store_true", help="compare the graph with a fresh export of the cell; imports TensorFlow")
+    graph.add_argument(
+        "--graph", action="store_true", help="compare the graph with a fresh export of the cell; imports TensorFlow"
+    )
     graph.add_argument("--graph-sha256", metavar="HASH", help="the hash that the graph must have; needs no TensorFlow")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
 
@@ -73,9 +83,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _unread(foreign: list[str]) -> dict[str, Any]:
     return dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step")) | {
-        "units": None, "weights_sha256": "", "export_format": None, "graph_sha256": "", "graph_compared_with": None, "graph_differences": [],
+        "units": None,
+        "weights_sha256": "",
+        "export_format": None,
+        "graph_sha256": "",
+        "graph_compared_with": None,
+        "graph_differences": [],
         "weight_differences": [],
-    }  # fmt: skip
+    }
 
 
 def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
@@ -114,7 +129,8 @@ def _verdict(path: pathlib.Path, asked_for: bool, weights: Any, task: str) -> ch
 
 
 def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[list[str], list[str]]:
-    """What distinguishes the graph from the one it is compared with, and the weights from those that TensorFlow loads, if they are."""
+    """What distinguishes the graph from the one it is compared with, and the weights from those that TensorFlow loads,
+    if they are."""
     if args.graph_sha256:
         wanted = args.graph_sha256.strip().lower()
         return [] if sha256 == wanted else [f"its hash is {sha256}, not {wanted[:64]}"], []
@@ -128,7 +144,9 @@ def _compared_with_the_cell(args: argparse.Namespace, units: int) -> tuple[list[
         from components import cell_graph, loaded_weights
 
         knobs = configuration.load(args.config, args.set).proof
-        return cell_graph.differences(args.model_dir, units, TASKS[args.task], knobs), loaded_weights.differences(args.model_dir)
+        return cell_graph.differences(args.model_dir, units, TASKS[args.task], knobs), loaded_weights.differences(
+            args.model_dir
+        )
 
 
 def _line(report: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""Waiting for something that another program has: who has it is told, and told again; it can be interrupted, and it ends."""
+"""Waiting for something that another program has: who has it is told, and told again; it can be interrupted, and it
+ends."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +27,9 @@ def until_free(holder: Callable[[], str], say: Callable[[str], None], limit: flo
     while found := holder():
         now = time.monotonic()
         if now - began >= limit:
-            raise BitsumError(f"gave up after {knob} = {limit:g} s of waiting for {found}; stop that, or set {knob} higher")
+            raise BitsumError(
+                f"gave up after {knob} = {limit:g} s of waiting for {found}; stop that, or set {knob} higher"
+            )
         if found != before or now - said >= _SAY_AGAIN_SECONDS:
             say(f"waiting for {found}" + (f"; {now - began:.0f} s so far" if before else ""))
             before, said = found, now

@@ -234,7 +234,7 @@ resolve_lock() {
     : >"$LOG"
     install_uv
     adopt_pip_settings
-    "$UV" pip compile pyproject.toml requirements/lock.in --quiet --extra test --python-version "$PYTHON_VERSION" \
+    "$UV" pip compile pyproject.toml requirements/lock.in --quiet --extra test --extra lint --python-version "$PYTHON_VERSION" \
         --python-platform x86_64-manylinux_2_28 --override requirements/overrides.txt --constraint requirements/constraints.txt \
         --generate-hashes --no-emit-index-url --no-header --output-file "$LOCK" "$@"
 }

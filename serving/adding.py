@@ -1,10 +1,12 @@
 """How sums become calls, and answers numbers: the conversations of a client that adds, without any input or output.
 
-A lone short pair goes in one call of `<verb>_bits`, which needs to know nothing of the model. Many short pairs and long numbers
-go as packed bytes (`<verb>_packed`), long ones in chunks; where a model does not have that signature, by `<verb>_bits` and `step`.
+A lone short pair goes in one call of `<verb>_bits`, which needs to know nothing of the model. Many short pairs and long
+numbers go as packed bytes (`<verb>_packed`), long ones in chunks; where a model does not have that signature, by
+`<verb>_bits` and `step`.
 
-The verb is the task's, so a model for another task does not have these signatures. What it has is asked for before `step`, which
-is the same for every task, and where the server refuses a lone pair, to say in the error what the model is for.
+The verb is the task's, so a model for another task does not have these signatures. What it has is asked for before
+`step`, which is the same for every task, and where the server refuses a lone pair, to say in the error what the model
+is for.
 
 Rows are little-endian bytes (components.signatures, <verb>_packed). B rows, H units.
 """
@@ -41,7 +43,8 @@ class Adding(Asking):
         self._given_verb = ""
 
     def by(self, signature: str | None) -> None:
-        """From now on asks, whatever the task, through `signature`, one for bits, and that of the same verb for packed bits.
+        """From now on asks, whatever the task, through `signature`, one for bits, and that of the same verb for packed
+        bits.
 
         Raises:
             ValueError: no task has such a signature.
@@ -88,7 +91,8 @@ class Adding(Asking):
     def outputs_streamed(
         self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str = ""
     ) -> Conversation[list[int]]:
-        """As `outputs_at_once`, by calls of `step`, each for `chunk_bits` bits of every pair; of any model without a verb."""
+        """As `outputs_at_once`, by calls of `step`, each for `chunk_bits` bits of every pair; of any model without a
+        verb."""
         return (yield from self._restarted(lambda: self._steps(pairs, length + 1, chunk_bits, verb)))
 
     def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Conversation[list[int]]:
@@ -102,7 +106,8 @@ class Adding(Asking):
         return [int.from_bytes(row, "little") for row in rows]
 
     def known(self, verb: str, fresh: bool = False) -> Conversation[Model]:
-        """The version that answers, asked for once per version, or now if `fresh`. Raises: InvalidRequest, for one of another verb."""
+        """The version that answers, asked for once per version, or now if `fresh`. Raises: InvalidRequest, for one of
+        another verb."""
         if verb not in self._models or fresh:
             metadata = yield from self.metadata()
             self._require(verb, metadata)
@@ -121,10 +126,14 @@ class Adding(Asking):
     def start(self, model: Model, rows: int) -> Any:
         """The state [B, H] before the first bit. Raises: InvalidRequest, where the model takes no state."""
         if model.units is None:
-            raise InvalidRequest(f"{self.model_name} at {self.target} has no signature {model.signature}, which long numbers need")
+            raise InvalidRequest(
+                f"{self.model_name} at {self.target} has no signature {model.signature}, which long numbers need"
+            )
         return tensors.filled_tensor(0.0, (rows, model.units))
 
-    def chunk(self, model: Model, rows_a: Sequence[bytes], rows_b: Sequence[bytes], state: Any, version: int | None) -> Call:
+    def chunk(
+        self, model: Model, rows_a: Sequence[bytes], rows_b: Sequence[bytes], state: Any, version: int | None
+    ) -> Call:
         """The call for one chunk of every row from `state` on."""
         way = model.way
         inputs = {signatures.A: way.encode(rows_a), signatures.B: way.encode(rows_b), signatures.STATE: state}
@@ -190,7 +199,9 @@ class Adding(Asking):
             report("stream", step=8 * start, of=8 * size)
         return [bytes(row) for row in written]
 
-    def _steps(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str) -> Conversation[list[int]]:
+    def _steps(
+        self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str
+    ) -> Conversation[list[int]]:
         metadata = yield from self.metadata()
         if verb:
             self._require(verb, metadata)
@@ -210,7 +221,8 @@ class Adding(Asking):
         return [int(row[::-1], 2) for row in written]
 
     def _restarted(self, conversation: Callable[[], Conversation[list]]) -> Conversation[list]:
-        """A state means something to the version that made it only: when that one goes, all begins again with another one."""
+        """A state means something to the version that made it only: when that one goes, all begins again with another
+        one."""
         for _ in range(RESTARTS):
             try:
                 return (yield from conversation())
@@ -220,21 +232,26 @@ class Adding(Asking):
         return (yield from conversation())
 
     def _require(self, verb: str, metadata: ModelMetadata) -> None:
-        """Raises: InvalidRequest, where the version has no signature of that verb; the text says what it has and what to do."""
+        """Raises: InvalidRequest, where the version has no signature of that verb; the text says what it has and what
+        to do."""
         name = signatures.bits(verb)
         if name in metadata.signatures:
             return
         problem = f"{self.model_name} at {self.target} (version {metadata.version}) does not {verb}: it has no signature {name}"
         others = [task for task in TASKS.values() if signatures.bits(task.verb) in metadata.signatures]
         if not others:
-            raise InvalidRequest(f"{problem}, nor that of another task; ask a model that bitsum exported (--model_name)")
+            raise InvalidRequest(
+                f"{problem}, nor that of another task; ask a model that bitsum exported (--model_name)"
+            )
         other = others[0]
         advice = f"it is for {other.name}: ask it with bitsum {other.verb}"
         if self._given_verb:
             advice += " and without --signature"
         elif other.verb == signatures.ADD:
             advice += f"; or it is older than these names and does {verb}: give --signature {signatures.ADD_BITS}"
-        raise InvalidRequest(f"{problem} but {signatures.bits(other.verb)}; {advice}; or ask another model (--model_name)")
+        raise InvalidRequest(
+            f"{problem} but {signatures.bits(other.verb)}; {advice}; or ask another model (--model_name)"
+        )
 
     def _units(self, metadata: ModelMetadata, name: str) -> int | None:
         signature = metadata.signatures.get(name)
@@ -247,7 +264,9 @@ class Adding(Asking):
 
     def _state(self, tensor: tensors.Tensor, shape: tuple[int, int | None]) -> Any:
         if tensor.dtype != tensors.FLOAT or tensor.shape != shape:
-            raise BadResponse(f"{self.target} answered a state {tensor.dtype} {list(tensor.shape)}, not float32 {list(shape)}")
+            raise BadResponse(
+                f"{self.target} answered a state {tensor.dtype} {list(tensor.shape)}, not float32 {list(shape)}"
+            )
         if not math.isfinite(math.fsum(tensor.values)):
             raise BadResponse(f"{self.target} answered a state that is not finite")
         return tensors.float_tensor(tensor.values, tensor.shape)
@@ -265,8 +284,8 @@ class Adding(Asking):
 def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Indices of `lengths` in groups for one call each.
 
-    In a group the longest is at most twice the shortest, or 16 bits, so that padding stays below the numbers themselves; rows
-    times bits, at most a chunk of them for long numbers, stay below CALL_BITS.
+    In a group the longest is at most twice the shortest, or 16 bits, so that padding stays below the numbers
+    themselves; rows times bits, at most a chunk of them for long numbers, stay below CALL_BITS.
     """
     group: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):

@@ -1,10 +1,11 @@
-"""serving.client for asyncio, with the same methods, errors and calls; also in a notebook, whose event loop runs already.
+"""serving.client for asyncio, with the same methods, errors and calls; also in a notebook, whose event loop runs
+already.
 
-    async with AsyncAdderClient("127.0.0.1:8500") as client:
-        await client.add(13, 29)                             # 42
-        await asyncio.gather(*(client.add(n, 1) for n in range(100)))
-        async for piece in client.add_stream(pieces_of_a, pieces_of_b):
-            ...
+async with AsyncAdderClient("127.0.0.1:8500") as client:
+    await client.add(13, 29)                             # 42
+    await asyncio.gather(*(client.add(n, 1) for n in range(100)))
+    async for piece in client.add_stream(pieces_of_a, pieces_of_b):
+        ...
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -21,7 +22,8 @@ __all__ = ["AsyncAdderClient"]
 
 
 class AsyncAdderClient(AsyncConnection):
-    """Computes through the model at `target`; arguments as of serving.aio_connection.AsyncConnection, and `signature` as of AdderClient."""
+    """Computes through the model at `target`; arguments as of serving.aio_connection.AsyncConnection, and `signature`
+    as of AdderClient."""
 
     conversations = Adding
     _asking: Adding
@@ -60,14 +62,20 @@ class AsyncAdderClient(AsyncConnection):
         """As AdderClient.add_stream; each operand may be an iterable or an asynchronous one."""
         return self._carried_out(stream(self._asking, task, all(map(is_replayable, (a, b)))), (a, b))
 
-    async def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
+    async def outputs_at_once(
+        self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD
+    ) -> list[int]:
         """As AdderClient.outputs_at_once."""
         return await self._result(self._asking.outputs_at_once(pairs, length, verb))
 
-    async def outputs_streamed(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS) -> list[int]:
+    async def outputs_streamed(
+        self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS
+    ) -> list[int]:
         """As AdderClient.outputs_streamed."""
         return await self._result(self._asking.outputs_streamed(pairs, length, chunk_bits))
 
-    async def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
+    async def outputs_packed(
+        self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD
+    ) -> list[int]:
         """As AdderClient.outputs_packed."""
         return await self._result(self._asking.outputs_packed(pairs, length, verb))

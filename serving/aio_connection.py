@@ -67,7 +67,9 @@ class AsyncConnection(Target):
             raise AssertionError("the conversation writes")
         return run.result
 
-    async def _carried_out(self, conversation: Conversation[None], sources: Sequence[Pieces]) -> AsyncGenerator[bytes, None]:
+    async def _carried_out(
+        self, conversation: Conversation[None], sources: Sequence[Pieces]
+    ) -> AsyncGenerator[bytes, None]:
         """What the conversation writes."""
         async with contextlib.aclosing(_Run(self, conversation, sources).written()) as written:
             async for data in written:

@@ -1,7 +1,8 @@
 """What is asked of one model of a TensorFlow Serving server and what its answers mean, without any input or output.
 
-A conversation is a generator. It yields the steps to take (Call, Begin, ...), is sent what came of each, or has the ServingError
-of it thrown in, and returns its result. serving.connection takes the steps with threads, serving.aio_connection with asyncio.
+A conversation is a generator. It yields the steps to take (Call, Begin, ...), is sent what came of each, or has the
+ServingError of it thrown in, and returns its result. serving.connection takes the steps with threads,
+serving.aio_connection with asyncio.
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ from serving import errors, protos, tensors
 from serving.status import StatusError
 
 LOGGER = logging.getLogger("bitsum.client")
-# For so many seconds a client asks without its preferred label, where the server does not know it, before it tries it again.
+# For so many seconds a client asks without its preferred label, where the server does not know it, before it tries it
+# again.
 LABEL_SECONDS = 10.0
 
 Result = TypeVar("Result")
@@ -80,7 +82,8 @@ METHODS = {"Predict": PREDICTIONS, "GetModelMetadata": PREDICTIONS, "GetModelSta
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """State of a version: START, LOADING, AVAILABLE, UNLOADING or END; `error` says why it failed, `code` the gRPC code of that."""
+    """State of a version: START, LOADING, AVAILABLE, UNLOADING or END; `error` says why it failed, `code` the gRPC code
+    of that."""
 
     version: int
     state: str
@@ -153,7 +156,8 @@ class Asking:
         if not response.metadata["signature_def"].Unpack(found):
             raise errors.BadResponse(f"{self.target} answered without the signatures of {self.model_name}")
         signatures = {
-            name: Signature(_infos(signature.inputs), _infos(signature.outputs)) for name, signature in found.signature_def.items()
+            name: Signature(_infos(signature.inputs), _infos(signature.outputs))
+            for name, signature in found.signature_def.items()
         }
         return ModelMetadata(response.model_spec.version.value, signatures)
 
@@ -166,12 +170,17 @@ class Asking:
         states = apis.status.ModelVersionStatus.State
         return [
             VersionStatus(
-                item.version, states.Name(item.state), item.status.error_message, StatusError(item.status.error_code, "").name
+                item.version,
+                states.Name(item.state),
+                item.status.error_message,
+                StatusError(item.status.error_code, "").name,
             )
             for item in response.model_version_status
-        ]  # fmt: skip
+        ]
 
-    def predict_call(self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str], version: int | None) -> Call:
+    def predict_call(
+        self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str], version: int | None
+    ) -> Call:
         """The call that `predict` makes."""
         request = protos.load().predict.PredictRequest(output_filter=outputs)
         self._fill(request.model_spec, version)
@@ -203,7 +212,11 @@ class Asking:
         except errors.InvalidRequest as error:
             spec = call.request.model_spec
             unknown = f"Unrecognized servable version label: {self.preferred_label} ["
-            if self.label is not None or spec.WhichOneof("version_choice") != "version_label" or unknown not in str(error):
+            if (
+                self.label is not None
+                or spec.WhichOneof("version_choice") != "version_label"
+                or unknown not in str(error)
+            ):
                 raise
         self._unlabelled_until = time.monotonic() + LABEL_SECONDS
         if not self._said:

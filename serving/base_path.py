@@ -14,7 +14,8 @@ _CODES = {errno.ENOTDIR: Code.FAILED_PRECONDITION, errno.EACCES: Code.PERMISSION
 
 
 def on_disk_versions(base_path: pathlib.Path) -> dict[int, pathlib.Path] | None:
-    """The versions in `base_path` by number, names that are no integers left out; None where the folder cannot be read."""
+    """The versions in `base_path` by number, names that are no integers left out; None where the folder cannot be
+    read."""
     try:
         # Sorted, so that of 0010 and 10 the latter counts.
         names = sorted(os.listdir(base_path))

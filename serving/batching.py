@@ -1,9 +1,11 @@
-"""Runs concurrent requests together: what waits for a free thread is put into one run of the graph, and its rows handed back.
+"""Runs concurrent requests together: what waits for a free thread is put into one run of the graph, and its rows handed
+back.
 
-As TensorFlow Serving's batching_session.cc: rows are dimension 0 of every input and output, requests of too many rows and full
-queues are refused in its words. What differs makes a batch invisible to those in it: only requests whose other dimensions
-are equal share a run, so that nothing is ever padded along time (TensorFlow Serving pads with the first element, which for
-bits can be a 1 and changes the sum), and where a run fails each request runs again alone, so that none gets another's error.
+As TensorFlow Serving's batching_session.cc: rows are dimension 0 of every input and output, requests of too many rows
+and full queues are refused in its words. What differs makes a batch invisible to those in it: only requests whose other
+dimensions are equal share a run, so that nothing is ever padded along time (TensorFlow Serving pads with the first
+element, which for bits can be a 1 and changes the sum), and where a run fails each request runs again alone, so that
+none gets another's error.
 """
 
 import dataclasses
@@ -77,7 +79,8 @@ class BatchedModel:
         end = None if timeout is None else time.monotonic() + timeout
         if rows > self._parameters.max_batch_size:
             raise StatusError(
-                Code.INVALID_ARGUMENT, f"Task size {rows} is larger than maximum input batch size {self._parameters.max_batch_size}"
+                Code.INVALID_ARGUMENT,
+                f"Task size {rows} is larger than maximum input batch size {self._parameters.max_batch_size}",
             )
         return self._run_batched(_Task(feeds, rows, end), fetches)
 
@@ -86,7 +89,10 @@ class BatchedModel:
         self._model.close()
 
     def _run_batched(self, task: _Task, fetches: Sequence[str]) -> list[np.ndarray]:
-        key = (tuple(fetches), *((name, value.dtype.str, value.shape[1:], _width(value)) for name, value in task.feeds.items()))
+        key = (
+            tuple(fetches),
+            *((name, value.dtype.str, value.shape[1:], _width(value)) for name, value in task.feeds.items()),
+        )
         with self._lock:
             batch = self._open.get(key)
             leads = batch is None or batch.rows + task.rows > self._parameters.max_batch_size
@@ -139,7 +145,9 @@ class BatchedModel:
         in_time = [task for task in tasks if task.end is None or task.end > now]
         for task in tasks:
             if task not in in_time:
-                task.error = StatusError(Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue")
+                task.error = StatusError(
+                    Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue"
+                )
         if not in_time:
             return
         try:

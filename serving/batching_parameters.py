@@ -1,7 +1,8 @@
 """How concurrent requests are put into batches: TensorFlow Serving's BatchingParameters and its defaults.
 
-The defaults are those of TensorFlow's shared_batch_scheduler.h. All values are looked at when the file is read, so that a bad
-file stops the start. Large requests are not split, and inputs of different lengths never padded: serving.batching says why.
+The defaults are those of TensorFlow's shared_batch_scheduler.h. All values are looked at when the file is read, so that
+a bad file stops the start. Large requests are not split, and inputs of different lengths never padded: serving.batching
+says why.
 """
 
 import dataclasses
@@ -43,7 +44,9 @@ class BatchingParameters:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least {least}")
         sizes = self.allowed_batch_sizes
         if sizes and ([*sizes] != sorted({*sizes}) or sizes[0] < 1 or sizes[-1] != self.max_batch_size):
-            raise ConfigError(f"allowed_batch_sizes = {[*sizes]}: must grow from 1 or more to max_batch_size, {self.max_batch_size}")
+            raise ConfigError(
+                f"allowed_batch_sizes = {[*sizes]}: must grow from 1 or more to max_batch_size, {self.max_batch_size}"
+            )
 
     def padded_size(self, size: int) -> int:
         """The smallest allowed size that holds `size` rows; `size` itself where none is given or none holds it."""
@@ -54,7 +57,8 @@ def read(path: pathlib.Path | None) -> BatchingParameters:
     """The parameters in a text file, or those of `--enable_batching` alone.
 
     Raises:
-        ConfigError: the file cannot be read or parsed, a value is impossible, or large requests are to be split; the text names
+        ConfigError: the file cannot be read or parsed, a value is impossible, or large requests are to be split; the
+        text names
             the file.
     """
     if path is None:
@@ -63,7 +67,9 @@ def read(path: pathlib.Path | None) -> BatchingParameters:
 
     message = server_protos.parse_text(server_protos.messages().BatchingParameters, path)
     if message.enable_large_batch_splitting.value:
-        raise ConfigError(f"--batching_parameters_file {path}: enable_large_batch_splitting: large requests are not split here")
+        raise ConfigError(
+            f"--batching_parameters_file {path}: enable_large_batch_splitting: large requests are not split here"
+        )
     known = {field.name for field in dataclasses.fields(BatchingParameters)}
     # Most numbers are wrapped, which tells 0 from not given.
     given = {field.name: getattr(value, "value", value) for field, value in message.ListFields() if field.name in known}

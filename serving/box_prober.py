@@ -1,8 +1,10 @@
-"""Does the running server compute the cell that was certified? Asked from inside the boxes, where no sum need ever lead it.
+"""Does the running server compute the cell that was certified? Asked from inside the boxes, where no sum need ever lead
+it.
 
-States drawn from each box of a certificate, corners and interior, are sent to `step` with every symbol. Each state that comes
-back must lie in the checker's image of the one that was sent, in a box with the right label, and its logit must have that
-label's sign. The theorem says that all of this holds on every runtime it covers; a server that breaks it is none.
+States drawn from each box of a certificate, corners and interior, are sent to `step` with every symbol. Each state that
+comes back must lie in the checker's image of the one that was sent, in a box with the right label, and its logit must
+have that label's sign. The theorem says that all of this holds on every runtime it covers; a server that breaks it is
+none.
 """
 
 import collections
@@ -36,9 +38,15 @@ class Question(NamedTuple):
 
 
 def probe_boxes(
-    client: AdderClient, weights: Weights, certificate: Certificate, task: Transducer, points: int = POINTS, seed: int = 0
+    client: AdderClient,
+    weights: Weights,
+    certificate: Certificate,
+    task: Transducer,
+    points: int = POINTS,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """{"asked", "right", "wrong": the first lines of what is not as certified, "errors": {gRPC code: questions that were not answered}}.
+    """{"asked", "right", "wrong": the first lines of what is not as certified, "errors": {gRPC code: questions that
+    were not answered}}.
 
     An answer counts once.
     """
@@ -63,7 +71,12 @@ def probe_boxes(
             problem = _problem(cell, certificate, task, question, logit, state)
             if problem:
                 wrong.append(f"box {question.box}, symbol {''.join(map(str, symbol))}: {problem}")
-    return {"asked": asked, "right": asked - len(wrong) - errors.total(), "wrong": wrong[:SHOWN], "errors": dict(errors)}
+    return {
+        "asked": asked,
+        "right": asked - len(wrong) - errors.total(),
+        "wrong": wrong[:SHOWN],
+        "errors": dict(errors),
+    }
 
 
 def states(box: Box, points: int, generator: random.Random) -> Iterator[State]:
@@ -88,7 +101,10 @@ def _answers(client: AdderClient, questions: Sequence[Question]) -> list[tuple[f
         signatures.STATE: tensors.float_tensor(states_sent, (len(questions), units)),
     }
     outputs = client.predict(signatures.STEP, inputs, [signatures.LOGITS, signatures.STATE]).outputs
-    if outputs[signatures.LOGITS].shape != (len(questions), 1) or outputs[signatures.STATE].shape != (len(questions), units):
+    if outputs[signatures.LOGITS].shape != (len(questions), 1) or outputs[signatures.STATE].shape != (
+        len(questions),
+        units,
+    ):
         return [(math.nan, (math.nan,) * units)] * len(questions)
     logits, following = list(outputs[signatures.LOGITS].values), list(outputs[signatures.STATE].values)
     return [(logits[row], tuple(following[row * units : (row + 1) * units])) for row in range(len(questions))]
@@ -108,7 +124,10 @@ def _problem(
         if not lower <= value <= upper:
             return f"unit {unit} of the state is {value}, outside of [{lower}, {upper}]"
     targets = [box for box in certificate.boxes if (box.state, box.output) == label]
-    if not any(all(low <= value <= high for low, value, high in zip(box.lower, state, box.upper, strict=True)) for box in targets):
+    if not any(
+        all(low <= value <= high for low, value, high in zip(box.lower, state, box.upper, strict=True))
+        for box in targets
+    ):
         return f"the state lies in no box with label {label}"
     return ""
 

@@ -5,12 +5,13 @@
     echo 0xff 0b1 | bitsum add --base 16               # 0x100; the same as: bitsum add -
     bitsum add --packed A.bin B.bin --output SUM.bin   # little-endian bytes, larger than memory
 
-Answers are decimal whatever the numbers were written in, unless --base says otherwise. A line that is no pair ends the work with
-exit code 2, after the answers before it. A packed sum of files of N_a and N_b bytes has max(N_a, N_b) + 1 bytes, a packed
-difference is in two's complement, and of packed numbers `compare` prints the verdict.
+Answers are decimal whatever the numbers were written in, unless --base says otherwise. A line that is no pair ends the
+work with exit code 2, after the answers before it. A packed sum of files of N_a and N_b bytes has max(N_a, N_b) + 1
+bytes, a packed difference is in two's complement, and of packed numbers `compare` prints the verdict.
 
-A model's signatures are named after its task, so a model that adds, asked to subtract, is an error that says so. Versions of the
-first export format have the names of addition whatever they compute: `bitsum subtract --signature add_bits` takes your word for it.
+A model's signatures are named after its task, so a model that adds, asked to subtract, is an error that says so.
+Versions of the first export format have the names of addition whatever they compute: `bitsum subtract --signature
+add_bits` takes your word for it.
 """
 
 import argparse
@@ -42,19 +43,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # argparse takes -5 for a number and -0x5 for an option; all of them are numbers here, which `run` refuses in words.
     parser._negative_number_matcher = re.compile(r"-\.?[0-9]")
     parser.add_argument(
-        "numbers", nargs="*", metavar="A B", help="integers from 0 up: decimal, 0x... or 0b...; or - for pairs from standard input"
+        "numbers",
+        nargs="*",
+        metavar="A B",
+        help="integers from 0 up: decimal, 0x... or 0b...; or - for pairs from standard input",
     )
     parser.add_argument("--file", nargs="+", metavar="FILE", help="files with a pair a line; - is standard input")
     parser.add_argument(
-        "--packed", nargs=2, type=pathlib.Path, metavar=("A.BIN", "B.BIN"), help="files with the little-endian bytes of a number each"
+        "--packed",
+        nargs=2,
+        type=pathlib.Path,
+        metavar=("A.BIN", "B.BIN"),
+        help="files with the little-endian bytes of a number each",
     )
-    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where the answer to --packed goes, as little-endian bytes")
-    parser.add_argument("--base", type=int, choices=(10, 16, 2), default=10, help="of the answers (default %(default)s)")
     parser.add_argument(
-        "--signature", choices=[signatures.bits(verb) for verb in COMMANDS],
+        "--output", type=pathlib.Path, metavar="FILE", help="where the answer to --packed goes, as little-endian bytes"
+    )
+    parser.add_argument(
+        "--base", type=int, choices=(10, 16, 2), default=10, help="of the answers (default %(default)s)"
+    )
+    parser.add_argument(
+        "--signature",
+        choices=[signatures.bits(verb) for verb in COMMANDS],
         help="the model's signature to ask, and its twin for packed bits (default: those of the command). Of versions exported before "
         "signatures were named after tasks it is add_bits, whatever they compute",
-    )  # fmt: skip
+    )
     target.add_arguments(parser)
 
 
@@ -62,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the answers; the exit code, 0 for each answer.
 
     Raises:
-        BitsumError: the arguments or lines are no numbers from 0 up, a file cannot be read or written, or the server did not answer.
+        BitsumError: the arguments or lines are no numbers from 0 up, a file cannot be read or written, or the server
+        did not answer.
     """
     task = COMMANDS[args.command]
     pairs = _pairs(args, task)
@@ -95,7 +109,9 @@ def _pairs(args: argparse.Namespace, task: Transducer) -> Iterable[list[tuple[in
         raise ConfigError(str(error)) from error
 
 
-def _print_answers(client: "AdderClient", task: Transducer, windows: Iterable[list[tuple[int, int]]], base: int) -> None:
+def _print_answers(
+    client: "AdderClient", task: Transducer, windows: Iterable[list[tuple[int, int]]], base: int
+) -> None:
     from serving import numerals, progress_bar
 
     for window in windows:

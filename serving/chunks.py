@@ -13,7 +13,8 @@ CHUNK_BITS = 4096
 
 
 class Way(NamedTuple):
-    """How rows of bytes go through a signature of a kind with a state: encode(rows) and decode(tensor, rows, bytes of each).
+    """How rows of bytes go through a signature of a kind with a state: encode(rows) and decode(tensor, rows, bytes of
+    each).
 
     `most`: bytes of an operand in one call, of all rows together; a message then stays far below gRPC's 4 MiB.
     """
@@ -23,13 +24,15 @@ class Way(NamedTuple):
     decode: Callable[[tensors.Tensor, int, int], list[bytes]]
 
 
-# From 2^18 bits a call on the server's throughput grows by a few percent only (benchmarks.streaming), its answers come later.
+# From 2^18 bits a call on the server's throughput grows by a few percent only (benchmarks.streaming), its answers come
+# later.
 PACKED = Way(2**16, tensors.string_tensor, tensors.strings)
 STEPPED = Way(CHUNK_BITS // 8, tensors.unpacked_tensor, tensors.packed_rows)
 
 
 class Model(NamedTuple):
-    """What is known of the version that answers: how it is streamed through, by which signature, and H, None where it takes no state."""
+    """What is known of the version that answers: how it is streamed through, by which signature, and H, None where it
+    takes no state."""
 
     version: int
     signature: str

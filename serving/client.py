@@ -15,12 +15,12 @@ A model for another task (components.transducer) is asked in the same way:
         client.is_greater(13, 29)                            # False
         client.apply(SUBTRACTION, [(1, 2), (2**4096, 5)])
 
-Its signatures are named after its task, so a server refuses to subtract by a model that adds (InvalidRequest, which says what the
-model is for). Models of the first export format have the names of addition whatever they compute: the caller has to know, and asks
-them through `AdderClient(..., signature="add_bits")`.
+Its signatures are named after its task, so a server refuses to subtract by a model that adds (InvalidRequest, which
+says what the model is for). Models of the first export format have the names of addition whatever they compute: the
+caller has to know, and asks them through `AdderClient(..., signature="add_bits")`.
 
-serving.aio_client has the same for asyncio. Every call has a deadline, and is tried again while the server is UNAVAILABLE.
-What can go wrong:
+serving.aio_client has the same for asyncio. Every call has a deadline, and is tried again while the server is
+UNAVAILABLE. What can go wrong:
 
 BitsumError
 └── ServingError            any failure of asking; `code` is the gRPC status code's name, where there is one
@@ -58,17 +58,30 @@ from serving.errors import (
 from serving.streaming import FilePieces, is_replayable, stream
 
 __all__ = [
-    "CHUNK_BITS", "AdderClient", "BadResponse", "DeadlineExceeded", "FilePieces", "InvalidNumber", "InvalidRequest", "ModelNotFound",
-    "ServerBusy", "ServerUnavailable", "ServingError", "VersionGone", "VersionStatus", "groups", "served",
-]  # fmt: skip
+    "CHUNK_BITS",
+    "AdderClient",
+    "BadResponse",
+    "DeadlineExceeded",
+    "FilePieces",
+    "InvalidNumber",
+    "InvalidRequest",
+    "ModelNotFound",
+    "ServerBusy",
+    "ServerUnavailable",
+    "ServingError",
+    "VersionGone",
+    "VersionStatus",
+    "groups",
+    "served",
+]
 
 
 class AdderClient(Connection):
     """Computes through the model at `target`; a context manager that closes the channel.
 
-    Arguments as of Connection. Without version and label the client asks for the label `stable`. Where the server does not
-    know that, it asks for the newest version, which a warning of the logger bitsum.client says once, and tries the label again
-    after 10 seconds (serving.asking.LABEL_SECONDS). With label="" it asks for the newest version at once.
+    Arguments as of Connection. Without version and label the client asks for the label `stable`. Where the server does
+    not know that, it asks for the newest version, which a warning of the logger bitsum.client says once, and tries the
+    label again after 10 seconds (serving.asking.LABEL_SECONDS). With label="" it asks for the newest version at once.
 
     Args:
         signature: through which to ask in place of the task's own `<verb>_bits`, and likewise for packed bits.
@@ -107,10 +120,12 @@ class AdderClient(Connection):
         return bool(self.apply(COMPARISON, [(a, b)])[0])
 
     def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> list[int]:
-        """What the outputs say for every pair, in the order of the pairs, with as few calls as padding and message size allow.
+        """What the outputs say for every pair, in the order of the pairs, with as few calls as padding and message size
+        allow.
 
         Args:
-            task: what the model was trained for, which names its signatures and says how its outputs are read: an int, or a
+            task: what the model was trained for, which names its signatures and says how its outputs are read: an int,
+            or a
                 bool for a verdict.
             pairs: integers from 0 up of any size.
 
@@ -121,12 +136,14 @@ class AdderClient(Connection):
         return self._result(self._asking.apply(task, pairs))
 
     def add_stream(self, a: Iterable[bytes], b: Iterable[bytes], task: Transducer = ADDITION) -> Iterator[bytes]:
-        """The sum of two numbers of any size, in constant memory: little-endian bytes in pieces of any size, in and out.
+        """The sum of two numbers of any size, in constant memory: little-endian bytes in pieces of any size, in and
+        out.
 
-        For operands of N_a and N_b bytes, max(N_a, N_b) + 1 bytes come out, the last carry being bit 0 of the last byte. For
-        another `task` come the bytes of the model's outputs: a difference in two's complement, or verdicts, each on the bits
-        so far. All of them are computed by one version. Where that is unloaded meanwhile, the next one begins again if both
-        operands can be iterated over again, as a list or FilePieces can and an open file or a generator cannot.
+        For operands of N_a and N_b bytes, max(N_a, N_b) + 1 bytes come out, the last carry being bit 0 of the last
+        byte. For another `task` come the bytes of the model's outputs: a difference in two's complement, or verdicts,
+        each on the bits so far. All of them are computed by one version. Where that is unloaded meanwhile, the next one
+        begins again if both operands can be iterated over again, as a list or FilePieces can and an open file or a
+        generator cannot.
 
         Raises:
             ServingError: as the module says, in the middle of the iteration too.
@@ -134,7 +151,8 @@ class AdderClient(Connection):
         return self._carried_out(stream(self._asking, task, all(map(is_replayable, (a, b)))), (a, b))
 
     def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
-        """The length + 1 outputs for each pair of at most `length` bits, as the bits of an integer, by one call of `<verb>_bits`.
+        """The length + 1 outputs for each pair of at most `length` bits, as the bits of an integer, by one call of
+        `<verb>_bits`.
 
         For a model that adds these integers are the sums.
 
@@ -143,11 +161,13 @@ class AdderClient(Connection):
         """
         return self._result(self._asking.outputs_at_once(pairs, length, verb))
 
-    def outputs_streamed(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS) -> list[int]:
+    def outputs_streamed(
+        self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS
+    ) -> list[int]:
         """As `outputs_at_once`, by calls of `step`, which every model has, each for `chunk_bits` bits of every pair.
 
-        A state means something to the version that made it only, so that a stream keeps to the version it began with, and
-        begins again where that one is unloaded meanwhile.
+        A state means something to the version that made it only, so that a stream keeps to the version it began with,
+        and begins again where that one is unloaded meanwhile.
 
         Raises:
             ServingError: as the module says.
@@ -155,7 +175,8 @@ class AdderClient(Connection):
         return self._result(self._asking.outputs_streamed(pairs, length, chunk_bits))
 
     def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
-        """The 8 * (length // 8 + 1) outputs for each pair of at most `length` bits, as the bits of an integer, by `<verb>_packed`.
+        """The 8 * (length // 8 + 1) outputs for each pair of at most `length` bits, as the bits of an integer, by
+        `<verb>_packed`.
 
         Long numbers go in several calls, as in `outputs_streamed`.
 

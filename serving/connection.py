@@ -1,6 +1,8 @@
-"""A connection to one model of a TensorFlow Serving server: requests, deadlines, and errors of the tree in serving.client.
+"""A connection to one model of a TensorFlow Serving server: requests, deadlines, and errors of the tree in
+serving.client.
 
-Knows nothing of addition: `serving.client` builds on it. What is asked stands in serving.asking; this module carries it out.
+Knows nothing of addition: `serving.client` builds on it. What is asked stands in serving.asking; this module carries it
+out.
 """
 
 import json
@@ -34,7 +36,16 @@ from serving.asking import (
 )
 from serving.errors import ServerUnavailable, ServingError
 
-__all__ = ["ATTEMPTS", "MESSAGE_BYTES", "Connection", "ModelMetadata", "Prediction", "Signature", "TensorInfo", "VersionStatus"]
+__all__ = [
+    "ATTEMPTS",
+    "MESSAGE_BYTES",
+    "Connection",
+    "ModelMetadata",
+    "Prediction",
+    "Signature",
+    "TensorInfo",
+    "VersionStatus",
+]
 
 # What a gRPC peer takes by default; also the bound for the requests that the client makes.
 MESSAGE_BYTES = 4 * 1024 * 1024
@@ -110,8 +121,8 @@ class Connection(Target):
         deadline: seconds after which a call is given up, all its attempts included.
         attempts: how often a call is made, with growing random pauses, as long as the server is UNAVAILABLE; 1 for no
             retries. A sum changes nothing at the server, so that asking twice is safe. Not for `status`.
-        credentials: for TLS (serving.ssl_config makes them from files); None for a connection in plain text.
-        channel: a grpc.Channel, or anything with its `unary_unary`, to use in place of a new one to `target`; the caller
+        credentials: for TLS (serving.ssl_config makes them from files); None for a connection in plain text. channel: a
+        grpc.Channel, or anything with its `unary_unary`, to use in place of a new one to `target`; the caller
             closes it, and its options say what is retried.
         observe: told each call that was answered, and the answer.
 
@@ -154,7 +165,9 @@ class Connection(Target):
             return end.value
         raise AssertionError("the conversation writes")
 
-    def _carried_out(self, conversation: Conversation[Result], sources: Sequence[Iterable[bytes]] = ()) -> Generator[bytes, None, Result]:
+    def _carried_out(
+        self, conversation: Conversation[Result], sources: Sequence[Iterable[bytes]] = ()
+    ) -> Generator[bytes, None, Result]:
         """Yields what the conversation writes, and returns what it comes to."""
         inputs = [iter(source) for source in sources]
         begun: list[_UnderWay] = []
@@ -189,12 +202,15 @@ class Connection(Target):
             conversation.close()
 
     def _begin(self, call: Call) -> "_UnderWay":
-        """Raises: ServerUnavailable, where no thread can be started: gRPC needs one, and would wait for it without end."""
+        """Raises: ServerUnavailable, where no thread can be started: gRPC needs one, and would wait for it without
+        end."""
         try:
             trial = threading.Thread(target=int)
             trial.start()
         except RuntimeError as error:
-            raise ServerUnavailable(f"cannot ask {self.target}: {error}: the system allows no more", "UNAVAILABLE") from error
+            raise ServerUnavailable(
+                f"cannot ask {self.target}: {error}: the system allows no more", "UNAVAILABLE"
+            ) from error
         trial.join()
         return _UnderWay(self, call)
 
@@ -240,4 +256,10 @@ def _options(attempts: int) -> list[tuple[str, Any]]:
     if attempts == 1:
         return [*options, ("grpc.enable_retries", 0)]
     policy = {"maxAttempts": attempts, "retryableStatusCodes": ["UNAVAILABLE"], **_BACKOFF}
-    return [*options, ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{"service": PREDICTIONS}], "retryPolicy": policy}]}))]
+    return [
+        *options,
+        (
+            "grpc.service_config",
+            json.dumps({"methodConfig": [{"name": [{"service": PREDICTIONS}], "retryPolicy": policy}]}),
+        ),
+    ]

@@ -1,9 +1,10 @@
 """One model of a model server and the model config file that is the truth of what it serves.
 
-The server forgets: labels set by a reload are gone at a restart, no call returns the config, and a reload realises only what it
-carries. So every change is a reload that the server accepted and then the file, whole or not at all; a restart with that file
-comes back to the same state. Once the file is written the change has happened, and nothing that fails later undoes it; before
-that the server gets its old config back. What a label points to is asked of the server (GetModelMetadata), not of the file.
+The server forgets: labels set by a reload are gone at a restart, no call returns the config, and a reload realises only
+what it carries. So every change is a reload that the server accepted and then the file, whole or not at all; a restart
+with that file comes back to the same state. Once the file is written the change has happened, and nothing that fails
+later undoes it; before that the server gets its old config back. What a label points to is asked of the server
+(GetModelMetadata), not of the file.
 """
 
 import contextlib
@@ -60,7 +61,9 @@ class Deployment:
         self._reload_timeout = reload_timeout
         options = [("grpc.enable_http_proxy", 0)]
         self._channel = (
-            grpc.secure_channel(target, credentials, options=options) if credentials else grpc.insecure_channel(target, options=options)
+            grpc.secure_channel(target, credentials, options=options)
+            if credentials
+            else grpc.insecure_channel(target, options=options)
         )
         self._models = protos.load().model_service.ModelServiceStub(self._channel)
 
@@ -108,8 +111,8 @@ class Deployment:
         """Let the server serve `config`, and write it down once it was accepted.
 
         Raises:
-            ServingError: the server refuses it, or cannot be asked; the file is as it was.
-            BitsumError: the file cannot be written, and the server has the config that the file has not: `changing` takes it back.
+            ServingError: the server refuses it, or cannot be asked; the file is as it was. BitsumError: the file cannot
+            be written, and the server has the config that the file has not: `changing` takes it back.
         """
         self._reload(config)
         wanted = _entry(config, self.model_name)
@@ -120,10 +123,12 @@ class Deployment:
 
     @contextlib.contextmanager
     def changing(self, back: "ModelServerConfig") -> Iterator[None]:
-        """Gives the server and the file `back` when the context fails, however it fails, before the file's stable version changed.
+        """Gives the server and the file `back` when the context fails, however it fails, before the file's stable
+        version changed.
 
         Raises:
-            BitsumError, KeyboardInterrupt: what ended the context; the text says so where server and file may differ now.
+            BitsumError, KeyboardInterrupt: what ended the context; the text says so where server and file may differ
+            now.
         """
         try:
             yield
@@ -152,7 +157,9 @@ class Deployment:
             answering = ""
         if answering == str(on_file):
             return f"version {on_file} is {STABLE}"
-        said = f"{self.target} " + (f"answers for {STABLE} with version {answering}" if answering else "does not say which version it serves")
+        said = f"{self.target} " + (
+            f"answers for {STABLE} with version {answering}" if answering else "does not say which version it serves"
+        )
         if on_file is None:
             return f"{self.config_file} cannot be read, {said}: bitsum rollout VERSION brings both in step"
         return f"{self.config_file} has version {on_file} as {STABLE}, {said}: bitsum rollout {on_file} brings both in step"
@@ -165,7 +172,9 @@ class Deployment:
             code, details = error.code().name, (error.details() or "no details").splitlines()[0]
             if code in _LOST and self._serves(config):
                 return
-            raise ServingError(f"{self.target} did not accept the new model config: {details} [{code}]", code) from error
+            raise ServingError(
+                f"{self.target} did not accept the new model config: {details} [{code}]", code
+            ) from error
 
     def _serves(self, config: "ModelServerConfig") -> bool:
         """Whether the server has come to serve exactly the versions and labels of `config`."""
@@ -179,7 +188,8 @@ class Deployment:
         return labels == dict(wanted.version_labels) and versions == set(wanted.model_version_policy.specific.versions)
 
     def _confirm(self, stable: int) -> None:
-        """Raises: BitsumError, another version answers. That the server accepted the config is enough where it cannot be asked."""
+        """Raises: BitsumError, another version answers. That the server accepted the config is enough where it cannot
+        be asked."""
         try:
             answering = self.served(STABLE)
         except (ServingError, RuntimeError):
@@ -205,8 +215,8 @@ class Deployment:
         """Wait until `version` is available; the seconds that it took.
 
         Raises:
-            Refusal: the server says that it does not load, and that this is the version's fault.
-            BitsumError: it is not loaded within `timeout` seconds. A server that tries again shows it as loading for minutes.
+            Refusal: the server says that it does not load, and that this is the version's fault. BitsumError: it is not
+            loaded within `timeout` seconds. A server that tries again shows it as loading for minutes.
         """
         connection = Connection(self.target, self.model_name, deadline=_CALL_SECONDS, channel=self._channel)
         start = time.monotonic()
@@ -218,7 +228,13 @@ class Deployment:
             if state and state.error:
                 break
             time.sleep(_POLL_SECONDS)
-        reason = state.error.splitlines()[0] if state and state.error else state.state if state else "the server does not know it"
+        reason = (
+            state.error.splitlines()[0]
+            if state and state.error
+            else state.state
+            if state
+            else "the server does not know it"
+        )
         told = f"version {version} of {self.model_name} does not load within {timeout:g} s: {reason}"
         raise Refusal("rollout", told) if state and state.code in MODEL_CODES else BitsumError(told)
 
@@ -229,7 +245,9 @@ class Deployment:
             try:
                 held.enter_context(atomic.lock(self.config_file.with_name(f".{self.config_file.name}.lock")))
             except BlockingIOError as error:
-                raise BitsumError(f"another rollout or rollback by {self.config_file} is under way: try again when it is done") from error
+                raise BitsumError(
+                    f"another rollout or rollback by {self.config_file} is under way: try again when it is done"
+                ) from error
             except OSError as error:
                 raise BitsumError(f"cannot lock {self.config_file}: {error.strerror}") from error
             yield
@@ -254,8 +272,11 @@ def served(target: str, model_name: str, label: str, deadline: float = _CALL_SEC
         connection.close()
 
 
-def changed(config: "ModelServerConfig", model_name: str, labels: Mapping[str, int], loaded: tuple[int, ...] = ()) -> "ModelServerConfig":
-    """A copy of `config` in which `model_name` has these labels, and their versions and `loaded` ones; other models stay as they are."""
+def changed(
+    config: "ModelServerConfig", model_name: str, labels: Mapping[str, int], loaded: tuple[int, ...] = ()
+) -> "ModelServerConfig":
+    """A copy of `config` in which `model_name` has these labels, and their versions and `loaded` ones; other models
+    stay as they are."""
     copy = type(config)()
     copy.CopyFrom(config)
     entry = _entry(copy, model_name)

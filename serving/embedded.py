@@ -46,18 +46,34 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
 
         memory.settle()
         knobs = options.knobs
-        load = functools.partial(server.load, warm_up=options.warm_up, iterations=options.warmup_iterations, batching=batching)
+        load = functools.partial(
+            server.load, warm_up=options.warm_up, iterations=options.warmup_iterations, batching=batching
+        )
         models = Models(load, _management(options))
         metrics = Metrics(models.folder)
         models.listeners.append(metrics.event)
-        with _serving(models, config, options), _metrics_page(metrics, page, options), _request_log(metrics, options) as log:
+        with (
+            _serving(models, config, options),
+            _metrics_page(metrics, page, options),
+            _request_log(metrics, options) as log,
+        ):
             if not _wait(models, options, stop):
                 return 0
             handlers = Handlers(
-                PredictionService(models, metrics.observe_run), ModelService(models, metrics.value), metrics, log, options.threads
+                PredictionService(models, metrics.observe_run),
+                ModelService(models, metrics.value),
+                metrics,
+                log,
+                options.threads,
             )
             grpc_server = server.Server(
-                handlers, knobs.host, knobs.port, options.threads, options.max_request_bytes, credentials, options.channel_arguments
+                handlers,
+                knobs.host,
+                knobs.port,
+                options.threads,
+                options.max_request_bytes,
+                credentials,
+                options.channel_arguments,
             )
             grpc_server.start()
             try:
@@ -118,7 +134,9 @@ def _management(options: Options) -> Management:
 def _serving(models: Models, config: "ModelServerConfig", options: Options) -> Iterator[None]:
     try:
         with _refusals():
-            models.start(config, trust_labels=options.config_file is not None and model_config.is_ours(options.config_file))
+            models.start(
+                config, trust_labels=options.config_file is not None and model_config.is_ours(options.config_file)
+            )
             yield
     finally:
         models.close()
@@ -130,7 +148,11 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except StatusError as error:
-        hint = "; --allow_version_labels_for_unavailable_models allows it" if error.code == Code.FAILED_PRECONDITION else ""
+        hint = (
+            "; --allow_version_labels_for_unavailable_models allows it"
+            if error.code == Code.FAILED_PRECONDITION
+            else ""
+        )
         is_models_fault = isinstance(error, NotAvailable) and all(cause.name in MODEL_CODES for cause in error.causes)
         kind = ModelError if is_models_fault else BitsumError
         raise kind(f"Failed to start server. Error: {' '.join(error.described().split())}{hint}") from error
@@ -191,7 +213,8 @@ def _event_lines() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
-    """TensorFlow's own lines go to `log_file`, or nowhere. Its C++ parts write to file descriptor 2, whatever Python does."""
+    """TensorFlow's own lines go to `log_file`, or nowhere. Its C++ parts write to file descriptor 2, whatever Python
+    does."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log_file else "3")
     if not log_file:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

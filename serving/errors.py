@@ -4,7 +4,8 @@ from components.errors import BitsumError
 
 
 class ServingError(BitsumError):
-    """A model server did not give an answer that can be used. `code` is the gRPC status code's name, where there is one."""
+    """A model server did not give an answer that can be used. `code` is the gRPC status code's name, where there is
+    one."""
 
     def __init__(self, message: str, code: str = ""):
         super().__init__(message)
@@ -32,7 +33,8 @@ class VersionGone(ModelNotFound):
 
 
 class InvalidRequest(ServingError):
-    """The server refused the request: unknown label or signature, a model for another task, or the graph refused its inputs."""
+    """The server refused the request: unknown label or signature, a model for another task, or the graph refused its
+    inputs."""
 
 
 class BadResponse(ServingError):

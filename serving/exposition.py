@@ -55,7 +55,11 @@ def exposition(families: Iterable[Family]) -> bytes:
     for family in families:
         lines.append(f"# TYPE {family.name} {family.kind}")
         for labels, value in family.samples:
-            lines += _histogram(family.name, labels, value) if isinstance(value, Distribution) else [_line(family.name, labels, value)]
+            lines += (
+                _histogram(family.name, labels, value)
+                if isinstance(value, Distribution)
+                else [_line(family.name, labels, value)]
+            )
     return "".join(f"{line}\n" for line in lines).encode()
 
 

@@ -1,7 +1,7 @@
 """Runs TensorFlow Serving itself, as an installed program or as a container: a child process that ends with this one.
 
-Readiness is what GetModelStatus says. The child gets SIGTERM when this process is asked to stop or dies, and is killed where it
-does not heed that.
+Readiness is what GetModelStatus says. The child gets SIGTERM when this process is asked to stop or dies, and is killed
+where it does not heed that.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ _POLL_SECONDS = 0.1
 # What shells and docker add to the number of a signal.
 _SIGNAL_EXIT = 128
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-# What TensorFlow Serving says before it ends because of models: "1 servable(s) did not become available: {{{name: m version: 1} due
-# to error: DATA_LOSS: Can't parse ...}, }" (server_core.cc).
+# What TensorFlow Serving says before it ends because of models: "1 servable(s) did not become available: {{{name: m
+# version: 1} due to error: DATA_LOSS: Can't parse ...}, }" (server_core.cc).
 _CAUSE = re.compile(r"due to error: (\w+): ")
 
 
@@ -86,7 +86,10 @@ def _model_name(options: Options) -> str:
 
 def _program(options: Options, port: int) -> list[str]:
     if options.knobs.host not in _WILDCARDS:
-        say(f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.knobs.host}", stream=sys.stderr)
+        say(
+            f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.knobs.host}",
+            stream=sys.stderr,
+        )
     return [shutil.which(PROGRAM) or PROGRAM, *_flags(options, port, str(options.base_path))]
 
 
@@ -95,33 +98,51 @@ def _container(options: Options, port: int) -> list[str]:
     inspected = subprocess.run([DOCKER, "image", "inspect", knobs.image], capture_output=True, text=True)
     if inspected.returncode:
         said = (inspected.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BitsumError(f"the image {knobs.image} is not here ({said}); it is not pulled silently: docker pull {knobs.image}")
+        raise BitsumError(
+            f"the image {knobs.image} is not here ({said}); it is not pulled silently: docker pull {knobs.image}"
+        )
     inside = f"/models/{knobs.model_name}"
-    # A variable without a value is taken out of what the image sets; of this process's variables the container gets none.
+    # A variable without a value is taken out of what the image sets; of this process's variables the container gets
+    # none.
     cleared = [f"--env={name}" for name in arithmetic_switches.among(_variables(inspected.stdout))]
     return [
-        DOCKER, "run", "--rm", "--init", "--pull=never", f"--publish={address(knobs.host, port)}:{_CONTAINER_PORT}",
+        DOCKER,
+        "run",
+        "--rm",
+        "--init",
+        "--pull=never",
+        f"--publish={address(knobs.host, port)}:{_CONTAINER_PORT}",
         *(f"--volume={outside}:{within}:ro" for outside, within in _volumes(options, inside)),
-        *cleared, f"--entrypoint={PROGRAM}", knobs.image, *_flags(options, _CONTAINER_PORT, inside),
-    ]  # fmt: skip
+        *cleared,
+        f"--entrypoint={PROGRAM}",
+        knobs.image,
+        *_flags(options, _CONTAINER_PORT, inside),
+    ]
 
 
 def _variables(inspected: str) -> list[str]:
     """The names of the environment variables that an image sets, by what `docker image inspect` says of it."""
     try:
-        return [setting.partition("=")[0] for image in json.loads(inspected) for setting in image["Config"].get("Env") or []]
+        return [
+            setting.partition("=")[0] for image in json.loads(inspected) for setting in image["Config"].get("Env") or []
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BitsumError(f"docker image inspect says nothing of the image's environment that can be read: {error!r}") from error
+        raise BitsumError(
+            f"docker image inspect says nothing of the image's environment that can be read: {error!r}"
+        ) from error
 
 
 def _volumes(options: Options, inside: str) -> list[tuple[str, str]]:
-    """(path outside, path in the container) of all that the server reads; what a file names has the same path in both."""
+    """(path outside, path in the container) of all that the server reads; what a file names has the same path in
+    both."""
     if not options.config_file:
         folders = [(str(options.base_path), inside)]
     else:
         models = model_config.read(options.config_file).model_config_list.config
         # The folder, since the file is replaced when it changes.
-        folders = [(path, path) for path in sorted({str(options.config_file.parent), *(model.base_path for model in models)})]
+        folders = [
+            (path, path) for path in sorted({str(options.config_file.parent), *(model.base_path for model in models)})
+        ]
     files = [options.batching_parameters_file, options.ssl_config_file, options.monitoring_config_file]
     return folders + [(str(file.absolute()), str(file.absolute())) for file in files if file]
 
@@ -160,7 +181,12 @@ def _child(command: Sequence[str], log: BinaryIO, drain_timeout: float) -> Itera
     """`command` as a process in a group of its own, which is gone after the context."""
     try:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
     except OSError as error:
         raise BitsumError(f"cannot start {command[0]}: {error.strerror}") from error
@@ -196,7 +222,8 @@ def _log(path: pathlib.Path | None) -> Iterator[BinaryIO]:
 
 
 def _lines(log: BinaryIO, begun: int) -> list[str]:
-    """The last lines of those from the byte `begun` on, at least one: an earlier server may have written into the same file."""
+    """The last lines of those from the byte `begun` on, at least one: an earlier server may have written into the same
+    file."""
     log.seek(max(begun, log.seek(0, os.SEEK_END) - 10_000))
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     return lines or ["it said nothing"]

@@ -1,9 +1,8 @@
 """The flags of tensorflow_model_server, by their own names, and what becomes of them here.
 
-With `--server tensorflow_model_server` or docker those that were given are passed on as they are, but for those that would have it
-compute something else than the graph that was proven. The embedded server uses some,
-takes others with a note since they change nothing that a client sees, and refuses the rest, of which it could not keep the
-promise.
+With `--server tensorflow_model_server` or docker those that were given are passed on as they are, but for those that
+would have it compute something else than the graph that was proven. The embedded server uses some, takes others with a
+note since they change nothing that a client sees, and refuses the rest, of which it could not keep the promise.
 """
 
 import argparse
@@ -32,7 +31,8 @@ def boolean(text: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag, the type of its value, and what the embedded server does with it: uses it unless one of the reasons is given.
+    """A flag, the type of its value, and what the embedded server does with it: uses it unless one of the reasons is
+    given.
 
     excluded: why no server may be given any value but those in `harmless`: it would compute what was not proven.
     refused: why the embedded server refuses any such value.
@@ -49,8 +49,16 @@ class Flag:
 
 
 FLAGS = (
-    Flag("allow_version_labels_for_unavailable_models", boolean, "allow new labels on versions that are not available yet"),
-    Flag("model_config_file_poll_wait_seconds", int, "how often to read the model config file again; 0 never does (default 0)"),
+    Flag(
+        "allow_version_labels_for_unavailable_models",
+        boolean,
+        "allow new labels on versions that are not available yet",
+    ),
+    Flag(
+        "model_config_file_poll_wait_seconds",
+        int,
+        "how often to read the model config file again; 0 never does (default 0)",
+    ),
     Flag("max_num_load_retries", int, "how often a load that failed is tried again (default 5)"),
     Flag("load_retry_interval_micros", int, "microseconds between two such tries (default 60000000)"),
     Flag("num_load_threads", int, "loads under way at the same time; 0 is any number here, one there (default 0)"),
@@ -75,14 +83,20 @@ FLAGS = (
     Flag("rest_api_timeout_in_ms", int, ignored=_REST),
     Flag("rest_api_enable_cors_support", boolean, ignored=_REST),
     Flag("rest_api_port", int, refused=f"{_REST}; metrics are at --metrics_port"),
-    Flag("enable_per_model_batching_parameters", boolean, refused="the embedded server has one set of batching parameters"),
+    Flag(
+        "enable_per_model_batching_parameters",
+        boolean,
+        refused="the embedded server has one set of batching parameters",
+    ),
     Flag("tensorflow_session_parallelism", int, refused=_SESSION),
     Flag("tensorflow_intra_op_parallelism", int, refused=_SESSION),
     Flag("tensorflow_inter_op_parallelism", int, refused=_SESSION),
     Flag("tensorflow_session_config_file", str, excluded=_ANY_SESSION),
     Flag("platform_config_file", str, excluded=_ANY_SESSION),
     Flag("use_alts_credentials", boolean, refused="the embedded server has TLS only: --ssl_config_file"),
-    Flag("saved_model_tags", str, excluded="the graph with the tag serve is the one that was proven", harmless=("serve",)),
+    Flag(
+        "saved_model_tags", str, excluded="the graph with the tag serve is the one that was proven", harmless=("serve",)
+    ),
     Flag("enable_signature_method_name_check", boolean, refused="the embedded server does not look at method names"),
     Flag("xla_cpu_compilation_enabled", boolean, excluded=_XLA),
     Flag("xla_gpu_compilation_enabled", boolean, excluded=_XLA),
@@ -96,8 +110,12 @@ FLAGS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All of FLAGS; None is the value of one that was not given."""
     used = parser.add_argument_group("flags of tensorflow_model_server that the embedded server has too")
-    passed = parser.add_argument_group("flags of tensorflow_model_server that are passed on to it; the embedded server needs none of them")
-    never = parser.add_argument_group("flags of tensorflow_model_server that no server is given, since it would compute what is not proven")
+    passed = parser.add_argument_group(
+        "flags of tensorflow_model_server that are passed on to it; the embedded server needs none of them"
+    )
+    never = parser.add_argument_group(
+        "flags of tensorflow_model_server that no server is given, since it would compute what is not proven"
+    )
     for flag in FLAGS:
         group = never if flag.excluded else passed if flag.refused or flag.ignored else used
         optional = {"nargs": "?", "const": True, "metavar": "true|false"} if flag.kind is boolean else {}

@@ -1,4 +1,5 @@
-"""Float32 numbers by their bit patterns, integers from 0 to 2^32 - 1, and samples of them for a sweep of the activations.
+"""Float32 numbers by their bit patterns, integers from 0 to 2^32 - 1, and samples of them for a sweep of the
+activations.
 
     value(0x3FC00000)     # 1.5
     pattern(-2.0)         # 0xC0000000
@@ -44,7 +45,8 @@ def count_finite(start: int, count: int) -> int:
 
 
 def starts(draw: random.Random) -> list[int]:
-    """Patterns to start a range at: at random in every binade of both signs, more in those where the activations bend."""
+    """Patterns to start a range at: at random in every binade of both signs, more in those where the activations
+    bend."""
     exponents = [*range(255), *(exponent for exponent in _BENT for _ in range(_MORE))]
     return [sign + exponent * _MANTISSA + draw.randrange(_MANTISSA) for sign in (0, _SIGN) for exponent in exponents]
 
@@ -55,7 +57,8 @@ def around(center: int, count: int) -> int:
 
 
 def points(draw: random.Random, count: int) -> list[int]:
-    """At least `count` single finite patterns: landmarks of both signs with their neighbours, then at random as in `starts`."""
+    """At least `count` single finite patterns: landmarks of both signs with their neighbours, then at random as in
+    `starts`."""
     ends = {(landmark + offset) % _SIGN for landmark in _LANDMARKS for offset in (-1, 0, 1)}
     chosen = {sign + end for sign in (0, _SIGN) for end in ends if is_finite(end)}
     while len(chosen) < count:

@@ -1,9 +1,9 @@
 """Questions made on the spot, from a seed: random, structured and long ones, each with an answer that is known.
 
-Of a hundred questions about 40 are random, 30 structured (components.patterns), 28 lead the state over long distances: nearly
-all of their symbols leave it as it is, so that what one place decides shows at the next place that differs, however far away.
-Lengths are log-uniform from 1 to LONGEST bits. The other two are of LONG bits; they are streamed, so that a state is carried
-over the borders of chunks. The first questions have one of each kind.
+Of a hundred questions about 40 are random, 30 structured (components.patterns), 28 lead the state over long distances:
+nearly all of their symbols leave it as it is, so that what one place decides shows at the next place that differs,
+however far away. Lengths are log-uniform from 1 to LONGEST bits. The other two are of LONG bits; they are streamed, so
+that a state is carried over the borders of chunks. The first questions have one of each kind.
 """
 
 import itertools

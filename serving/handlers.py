@@ -1,7 +1,7 @@
 """The gRPC side of the embedded server's methods: bytes in, bytes or a status out, each call counted and maybe logged.
 
-Messages are parsed here and not by gRPC, so that bytes which are no message get TensorFlow Serving's answer (INTERNAL without a
-text), and so that what is logged need not be written again.
+Messages are parsed here and not by gRPC, so that bytes which are no message get TensorFlow Serving's answer (INTERNAL
+without a text), and so that what is logged need not be written again.
 """
 
 import logging
@@ -50,17 +50,30 @@ class Handlers(grpc.GenericRpcHandler):
         at_once: calls that are worked on at the same time; one more is refused with RESOURCE_EXHAUSTED.
     """
 
-    def __init__(self, predictions: PredictionService, models: ModelService, metrics: Metrics, log: RequestLog | None, at_once: int):
+    def __init__(
+        self,
+        predictions: PredictionService,
+        models: ModelService,
+        metrics: Metrics,
+        log: RequestLog | None,
+        at_once: int,
+    ):
         self._metrics = metrics
         self._log = log
-        # Not gRPC's own bound, which counts a call for a while after its answer is out, and so refuses a client that has it.
+        # Not gRPC's own bound, which counts a call for a while after its answer is out, and so refuses a client that
+        # has it.
         self._slots = threading.Semaphore(at_once)
         self._handlers = {
             f"/{service}/{name}": grpc.unary_unary_rpc_method_handler(self._unary(name, method))
-            for service, methods in ((PREDICTION_SERVICE, _prediction_methods(predictions)), (MODEL_SERVICE, _model_methods(models)))
+            for service, methods in (
+                (PREDICTION_SERVICE, _prediction_methods(predictions)),
+                (MODEL_SERVICE, _model_methods(models)),
+            )
             for name, method in methods.items()
         }
-        self._unknown = grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(grpc.StatusCode.UNIMPLEMENTED, ""))
+        self._unknown = grpc.unary_unary_rpc_method_handler(
+            lambda _, context: context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        )
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """The handler of a method."""
@@ -78,7 +91,8 @@ class Handlers(grpc.GenericRpcHandler):
                 model = method.model(request)
                 response = method.answer(request, _timeout(context)).SerializeToString()
             except StatusError as error:
-                # Its traceback holds this frame, which holds it: the request's tensors would stay until cycles are looked for.
+                # Its traceback holds this frame, which holds it: the request's tensors would stay until cycles are
+                # looked for.
                 failure = error.with_traceback(None)
             except MemoryError:
                 failure = StatusError(Code.RESOURCE_EXHAUSTED, "there is not enough memory for this request")
@@ -103,7 +117,9 @@ def _prediction_methods(service: PredictionService) -> dict[str, _Method]:
 
     return {
         _PREDICT: _Method(predict_pb2.PredictRequest, service.predict, model),
-        "GetModelMetadata": _Method(get_model_metadata_pb2.GetModelMetadataRequest, _untimed(service.get_model_metadata), model),
+        "GetModelMetadata": _Method(
+            get_model_metadata_pb2.GetModelMetadataRequest, _untimed(service.get_model_metadata), model
+        ),
     }
 
 
@@ -111,7 +127,9 @@ def _model_methods(service: ModelService) -> dict[str, _Method]:
     status, reload = get_model_status_pb2.GetModelStatusRequest, model_management_pb2.ReloadConfigRequest
     return {
         "GetModelStatus": _Method(status, _untimed(service.get_model_status), lambda request: request.model_spec.name),
-        "HandleReloadConfigRequest": _Method(reload, _untimed(service.handle_reload_config_request), lambda request: ""),
+        "HandleReloadConfigRequest": _Method(
+            reload, _untimed(service.handle_reload_config_request), lambda request: ""
+        ),
     }
 
 

@@ -1,9 +1,9 @@
 """grpc.health.v1 for the embedded server, as a generic handler.
 
-Check, and Watch for a few clients at a time. Not the servicer of grpcio-health-checking: its Watch holds the lock that the end
-of a call needs while it waits for the thread that would end it, so that a client which hangs up early stops the whole server for
-good; and it remembers every name asked for. Messages are parsed here and not by gRPC, which forgets to end a stream whose request
-is no message: such a call would stay for ever, and hold up the end of the server.
+Check, and Watch for a few clients at a time. Not the servicer of grpcio-health-checking: its Watch holds the lock that
+the end of a call needs while it waits for the thread that would end it, so that a client which hangs up early stops the
+whole server for good; and it remembers every name asked for. Messages are parsed here and not by gRPC, which forgets to
+end a stream whose request is no message: such a call would stay for ever, and hold up the end of the server.
 """
 
 import threading
@@ -33,7 +33,10 @@ class Health:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods Check and Watch."""
-        methods = {"Check": grpc.unary_unary_rpc_method_handler(self._check), "Watch": grpc.unary_stream_rpc_method_handler(self._watch)}
+        methods = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+        }
         return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
 
     def stop(self) -> None:
@@ -51,7 +54,9 @@ class Health:
     def _watch(self, data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         name = _service(data, context)
         if not self._slots.acquire(blocking=False):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHES} clients watch already, which is the limit here")
+            context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHES} clients watch already, which is the limit here"
+            )
         try:
             # False where the call has ended already.
             watching = context.add_callback(self._wake)
@@ -69,7 +74,13 @@ class Health:
             self._changed.notify_all()
 
     def _response(self, name: str) -> bytes:
-        status = _Response.SERVICE_UNKNOWN if name not in self._names else _Response.NOT_SERVING if self._stopped else _Response.SERVING
+        status = (
+            _Response.SERVICE_UNKNOWN
+            if name not in self._names
+            else _Response.NOT_SERVING
+            if self._stopped
+            else _Response.SERVING
+        )
         return _Response(status=status).SerializeToString()
 
 

@@ -1,6 +1,7 @@
 """How long calls took, in a fixed amount of memory however many there were.
 
-Bounds go from 0.1 ms to about 105 s in steps of 1/16 of a doubling, so that a quantile is at most 4.5 % above the true one.
+Bounds go from 0.1 ms to about 105 s in steps of 1/16 of a doubling, so that a quantile is at most 4.5 % above the true
+one.
 """
 
 import itertools

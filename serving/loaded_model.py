@@ -1,4 +1,5 @@
-"""One version of a SavedModel in memory: TensorFlow's own session on the loaded graph, so that its errors are the real ones.
+"""One version of a SavedModel in memory: TensorFlow's own session on the loaded graph, so that its errors are the real
+ones.
 
 Imports TensorFlow; only the embedded server imports this module.
 """
@@ -50,11 +51,13 @@ class LoadedModel:
         self.path = path
         self._outputs: dict[str, pywrap_tf_session.TF_Output] = {}
 
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout: float | None = None) -> list[np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout: float | None = None
+    ) -> list[np.ndarray]:
         """The values of tensors `fetches` for the values of tensors `feeds`, both by name.
 
-        Goes below `Session.run`, which compares shapes with the placeholders' and would refuse in its own words what the real
-        server lets the graph judge.
+        Goes below `Session.run`, which compares shapes with the placeholders' and would refuse in its own words what
+        the real server lets the graph judge.
 
         Args:
             timeout: seconds after which TensorFlow stops the run; None for no limit.
@@ -77,7 +80,8 @@ class LoadedModel:
         except tf.errors.OpError as error:
             raise StatusError(error.error_code, error.message) from error
         except UnicodeDecodeError as error:
-            # An operation quotes bytes of the request that are no text. The code is lost in that, but it is the argument that is bad.
+            # An operation quotes bytes of the request that are no text. The code is lost in that, but it is the
+            # argument that is bad.
             raise StatusError(Code.INVALID_ARGUMENT, error.object.decode(errors="replace")) from error
         finally:
             if options is not None:
@@ -131,7 +135,8 @@ def _check_file(path: pathlib.Path) -> None:
 
 
 def _unparsable(file: pathlib.Path) -> StatusError:
-    """What TensorFlow's own reader says of a file that does not parse: one that is cut short is another case than garbage."""
+    """What TensorFlow's own reader says of a file that does not parse: one that is cut short is another case than
+    garbage."""
     try:
         fingerprinting.CreateFingerprintDef(str(file.parent))
     except fingerprinting.FingerprintException as error:

@@ -1,4 +1,5 @@
-"""The files of a request log: written beside their place until they are whole, numbered upwards, several writers to a folder."""
+"""The files of a request log: written beside their place until they are whole, numbered upwards, several writers to a
+folder."""
 
 import contextlib
 import fcntl
@@ -91,7 +92,8 @@ def _new_partial(folder: pathlib.Path) -> tuple[pathlib.Path, Any]:
         partial = path.with_name(path.name + _PARTIAL)
         try:
             fcntl.flock(stream, fcntl.LOCK_EX)
-            # Another server may have completed this number meanwhile, or taken the file for a dead one's before it was locked.
+            # Another server may have completed this number meanwhile, or taken the file for a dead one's before it was
+            # locked.
             if partial.exists() and not path.exists():
                 return partial, stream
             stream.close()

@@ -1,7 +1,8 @@
 """The model config file: which models are served, from where, which of their versions, and which labels those carry.
 
-A text file with a tensorflow.serving.ModelServerConfig, as `--model_config_file` takes it, here and in TensorFlow Serving. The
-checks, their order and their texts are those of TensorFlow Serving 2.16. Needs no TensorFlow: it is quick to import.
+A text file with a tensorflow.serving.ModelServerConfig, as `--model_config_file` takes it, here and in TensorFlow
+Serving. The checks, their order and their texts are those of TensorFlow Serving 2.16. Needs no TensorFlow: it is quick
+to import.
 """
 
 import pathlib
@@ -9,8 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from components import atomic
-from components import regular_files
+from components import atomic, regular_files
 from components.errors import BitsumError
 from serving import protos
 from serving.status import Code, StatusError
@@ -27,8 +27,11 @@ _TENSORFLOW = 1
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9.]+://")
 
 
-def one_model(name: str, base_path: str, versions: Collection[int] = (), labels: Mapping[str, int] | None = None) -> "ModelServerConfig":
-    """A config of one model: exactly `versions` where there are any, else the latest; `labels` are versions by label."""
+def one_model(
+    name: str, base_path: str, versions: Collection[int] = (), labels: Mapping[str, int] | None = None
+) -> "ModelServerConfig":
+    """A config of one model: exactly `versions` where there are any, else the latest; `labels` are versions by
+    label."""
     config = protos.load().config.ModelServerConfig()
     model = config.model_config_list.config.add(name=name, base_path=base_path, model_platform=PLATFORM)
     model.model_version_policy.specific.versions.extend(sorted(versions))
@@ -78,7 +81,8 @@ def write(path: pathlib.Path, config: "ModelServerConfig") -> None:
 
 
 def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -> None:
-    """Refuse what TensorFlow Serving refuses before it looks at a label or at the disk; `old` is the config that it would replace.
+    """Refuse what TensorFlow Serving refuses before it looks at a label or at the disk; `old` is the config that it
+    would replace.
 
     Raises:
         StatusError: no list of models, a name listed twice, a relative base path, a model whose platform changes.
@@ -92,7 +96,9 @@ def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -
     names = set()
     for model in models:
         if model.name in names:
-            raise StatusError(Code.INVALID_ARGUMENT, f"Illegal to list model {model.name} multiple times in config list")
+            raise StatusError(
+                Code.INVALID_ARGUMENT, f"Illegal to list model {model.name} multiple times in config list"
+            )
         names.add(model.name)
     for model in models:
         if not _SCHEME.match(model.base_path) and not model.base_path.startswith("/"):
@@ -111,7 +117,8 @@ def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -
 
 
 def check_platforms(config: "ModelServerConfig") -> None:
-    """What TensorFlow Serving refuses after it has looked at the labels. Raises: StatusError, a platform that there is not."""
+    """What TensorFlow Serving refuses after it has looked at the labels. Raises: StatusError, a platform that there is
+    not."""
     for model in config.model_config_list.config:
         platform = _platform(model)
         if platform != PLATFORM:
@@ -124,7 +131,8 @@ def base_path(model: "ModelConfig") -> pathlib.Path:
 
 
 def policy(model: "ModelConfig") -> Callable[[Collection[int]], set[int]]:
-    """Which of the versions on disk are wanted: the highest one where nothing is said, and never fewer than one of the latest."""
+    """Which of the versions on disk are wanted: the highest one where nothing is said, and never fewer than one of the
+    latest."""
     choice = model.model_version_policy.WhichOneof("policy_choice")
     if choice == "all":
         return set
@@ -147,7 +155,9 @@ def _platform(model: "ModelConfig") -> str:
             f"{model.name}",
         )
     if model.model_type not in (0, _TENSORFLOW):
-        raise StatusError(Code.INVALID_ARGUMENT, f"ModelServerConfig::model_type choice {model.model_type} not supported.")
+        raise StatusError(
+            Code.INVALID_ARGUMENT, f"ModelServerConfig::model_type choice {model.model_type} not supported."
+        )
     if not model.model_type and not model.model_platform:
         raise StatusError(
             Code.INVALID_ARGUMENT,

@@ -1,9 +1,10 @@
-"""The models of a server: which are served and how, the labels of their versions, and changing all that while requests run.
+"""The models of a server: which are served and how, the labels of their versions, and changing all that while requests
+run.
 
-Answers as TensorFlow Serving's ServerCore does, with these differences, all of them where that one comes to harm: a refused
-config changes nothing at all, neither now nor in later reloads; a new model without a folder or without versions is refused at
-once, and one whose versions do not load after the first try, where the other waits for ever or for minutes; a model whose folder
-is gone does not keep other models from being looked after.
+Answers as TensorFlow Serving's ServerCore does, with these differences, all of them where that one comes to harm: a
+refused config changes nothing at all, neither now nor in later reloads; a new model without a folder or without
+versions is refused at once, and one whose versions do not load after the first try, where the other waits for ever or
+for minutes; a model whose folder is gone does not keep other models from being looked after.
 """
 
 import contextlib
@@ -42,8 +43,8 @@ class NotAvailable(StatusError):
 class Management:
     """How models are managed.
 
-    poll_interval: seconds between two looks at the disk; 0 looks once, and once more at each reload; a negative one never looks.
-    labels_for_unavailable: whether a new label may be put on a version that is not available.
+    poll_interval: seconds between two looks at the disk; 0 looks once, and once more at each reload; a negative one
+    never looks. labels_for_unavailable: whether a new label may be put on a version that is not available.
     """
 
     loading: Loading = Loading()
@@ -64,7 +65,11 @@ class Models:
         self.listeners: list[Listener] = []
         self._load = load
         self._management = management
-        self._slots = threading.BoundedSemaphore(management.loading.threads) if management.loading.threads else contextlib.nullcontext()
+        self._slots = (
+            threading.BoundedSemaphore(management.loading.threads)
+            if management.loading.threads
+            else contextlib.nullcontext()
+        )
         self._changed = threading.Condition()
         self._reloading = threading.Lock()
         self._stopped = threading.Event()
@@ -77,7 +82,8 @@ class Models:
         """Begin to serve `config`; without a list of models nothing is served until a reload brings one.
 
         Args:
-            trust_labels: put all labels where the config has them, though nothing is loaded yet, since that was accepted once.
+            trust_labels: put all labels where the config has them, though nothing is loaded yet, since that was
+            accepted once.
 
         Raises:
             StatusError: the config is refused.
@@ -97,11 +103,12 @@ class Models:
             threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def wait(self, timeout: float | None, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Whether every model has a version available, and all labels that were trusted their versions, within `timeout` seconds.
+        """Whether every model has a version available, and all labels that were trusted their versions, within
+        `timeout` seconds.
 
         Args:
-            timeout: None waits until all tries to load are used up; else one failed try of all versions of a model is enough.
-            stopped: ends the wait when it becomes true.
+            timeout: None waits until all tries to load are used up; else one failed try of all versions of a model is
+            enough. stopped: ends the wait when it becomes true.
 
         Raises:
             NotAvailable: versions that would be needed do not load.
@@ -110,7 +117,9 @@ class Models:
         end = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while not stopped() and (end is None or time.monotonic() < end):
-                failed = {name: found for name in names if (found := self._models[name].failures(early=end is not None))}
+                failed = {
+                    name: found for name in names if (found := self._models[name].failures(early=end is not None))
+                }
                 pending = [name for name in names if name not in failed and self._models[name].newest() is None]
                 if failed and not pending:
                     raise _unavailable("servable(s)", failed)
@@ -145,7 +154,8 @@ class Models:
             self.poll()
 
     def use(self, spec: "ModelSpec") -> Use:
-        """A context of (version, model) that `spec` asks for, held for the context. Raises: StatusError, also on entering."""
+        """A context of (version, model) that `spec` asks for, held for the context. Raises: StatusError, also on
+        entering."""
         name = spec.name
         if not name:
             raise StatusError(Code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
@@ -207,7 +217,9 @@ class Models:
     def _follow(self, model: "ModelConfig") -> Versions:
         versions = self._models.get(model.name)
         if versions is None:
-            versions = Versions(model.name, self._load, self._management.loading, self._changed, self._slots, self.listeners)
+            versions = Versions(
+                model.name, self._load, self._management.loading, self._changed, self._slots, self.listeners
+            )
             # Requests look it up without a lock.
             self._models = {**self._models, model.name: versions}
         versions.follow(model_config.base_path(model), model_config.policy(model))
@@ -220,7 +232,9 @@ class Models:
         failed = {}
         with self._changed:
             while not self._stopped.is_set():
-                failed = {name: found for name in new if (found := self._models[name].failures(early=True, rescued=False))}
+                failed = {
+                    name: found for name in new if (found := self._models[name].failures(early=True, rescued=False))
+                }
                 if all(name in failed or self._models[name].newest() is not None for name in new):
                     break
                 self._changed.wait(_WAIT_SECONDS)
@@ -250,7 +264,9 @@ class Models:
         return labels
 
     def _trusted_tried(self) -> bool:
-        return all(self._models[name].tried(version) for name, labels in self._trusted.items() for version in labels.values())
+        return all(
+            self._models[name].tried(version) for name, labels in self._trusted.items() for version in labels.values()
+        )
 
 
 def _check_versions(model: "ModelConfig") -> None:

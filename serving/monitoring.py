@@ -1,8 +1,8 @@
 """What the model server counts, and the small HTTP server that shows such a page to Prometheus.
 
-Names, labels and buckets are TensorFlow Serving's: `:tensorflow:serving:request_count`. What it has no metric for is called
-`:bitsum:serving:...`. TensorFlow Serving shows its page on the port of its REST API; this server has no such API, so it has a
-port for the page alone (`--metrics_port`).
+Names, labels and buckets are TensorFlow Serving's: `:tensorflow:serving:request_count`. What it has no metric for is
+called `:bitsum:serving:...`. TensorFlow Serving shows its page on the port of its REST API; this server has no such
+API, so it has a port for the page alone (`--metrics_port`).
 
     metrics = Metrics()
     with serve_metrics(metrics.page, port=8501) as port:
@@ -23,16 +23,31 @@ from serving.exposition import CONTENT_TYPE, Distribution, Family, exponential_b
 from serving.versions import LOAD_FAILED, LOAD_SUCCEEDED, UNLOADED
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
-# The model name that counts for all names beyond the bound: anybody may ask for any name, and each would take memory for ever.
+# The model name that counts for all names beyond the bound: anybody may ask for any name, and each would take memory
+# for ever.
 OTHER_MODELS = "(other)"
 MAX_UNKNOWN_MODELS = 100
 MAX_NAME_LENGTH = 256
 
 _CODES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
-    "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
 # In microseconds: from 10 us to about 25 minutes.
 LATENCY_BOUNDS = exponential_bounds(10.0, 1.8, 33)
 _PAGES_AT_ONCE = 8
@@ -42,8 +57,8 @@ _CLIENT_SECONDS = 10
 class Metrics:
     """Counts requests, their latency, loads and versions; safe to use from several threads.
 
-    `model_path(model, version)` gives the label that tells loads apart, the folder of the version as TensorFlow Serving has it.
-    `sources` are asked for families of others whenever a page is made.
+    `model_path(model, version)` gives the label that tells loads apart, the folder of the version as TensorFlow Serving
+    has it. `sources` are asked for families of others whenever a page is made.
     """
 
     def __init__(self, model_path: Callable[[str, int], str] = lambda model, version: f"{model}/{version}"):
@@ -72,7 +87,9 @@ class Metrics:
     def observe_run(self, model: str, method: str, seconds: float) -> None:
         """The graph ran for `seconds` to answer a call of `method`."""
         with self._lock:
-            runs = self._runs.get((model, method)) or self._runs.setdefault((model, method), Distribution(LATENCY_BOUNDS))
+            runs = self._runs.get((model, method)) or self._runs.setdefault(
+                (model, method), Distribution(LATENCY_BOUNDS)
+            )
             runs.add(seconds * 1e6)
 
     def event(self, kind: str, model: str, version: int, detail: Any = None) -> None:
@@ -125,8 +142,13 @@ class Metrics:
             requests[model, _code(code)] = requests.get((model, _code(code)), 0) + counted.count
             if not code:
                 latency.append(({"model_name": model, "API": method, "entrypoint": "GRPC"}, counted.latency.copy()))
-        runs = [({"model_name": model, "API": method, "runtime": "TF1"}, run.copy()) for (model, method), run in sorted(self._runs.items())]
-        by_status = [({"model_name": model, "status": status}, count) for (model, status), count in sorted(requests.items())]
+        runs = [
+            ({"model_name": model, "API": method, "runtime": "TF1"}, run.copy())
+            for (model, method), run in sorted(self._runs.items())
+        ]
+        by_status = [
+            ({"model_name": model, "status": status}, count) for (model, status), count in sorted(requests.items())
+        ]
         return [
             Family(":bitsum:serving:call_count", "counter", tuple(calls)),
             Family(":tensorflow:serving:request_count", "counter", tuple(by_status)),
@@ -135,7 +157,9 @@ class Metrics:
         ]
 
     def _load_families(self) -> list[Family]:
-        attempts = [({"model_path": path, "status": status}, count) for (path, status), count in sorted(self._loads.items())]
+        attempts = [
+            ({"model_path": path, "status": status}, count) for (path, status), count in sorted(self._loads.items())
+        ]
         micros = [({"model_path": path}, value) for path, value in sorted(self._load_micros.items())]
         versions = [({"model_name": model, "version": str(version)}, 1) for model, version in sorted(self._available)]
         return [
@@ -167,13 +191,18 @@ def prometheus_path(path: pathlib.Path | None) -> str | None:
 
     config = server_protos.parse_text(server_protos.messages().MonitoringConfig, path).prometheus_config
     if config.path and not config.path.startswith("/"):
-        raise ConfigError(f"--monitoring_config_file {path}: the path {config.path!r} has to begin with a slash, as in {DEFAULT_PATH}")
+        raise ConfigError(
+            f"--monitoring_config_file {path}: the path {config.path!r} has to begin with a slash, as in {DEFAULT_PATH}"
+        )
     return (config.path or DEFAULT_PATH) if config.enable else None
 
 
 @contextlib.contextmanager
-def serve_metrics(collect: Callable[[], bytes], host: str = "127.0.0.1", port: int = 0, path: str = DEFAULT_PATH) -> Iterator[int]:
-    """Shows what `collect` gives under `path` by HTTP while the block runs; gives the port (of the system's choice for 0).
+def serve_metrics(
+    collect: Callable[[], bytes], host: str = "127.0.0.1", port: int = 0, path: str = DEFAULT_PATH
+) -> Iterator[int]:
+    """Shows what `collect` gives under `path` by HTTP while the block runs; gives the port (of the system's choice for
+    0).
 
     At most eight clients are served at once, further ones are hung up on. An error of `collect` is told to the client.
 

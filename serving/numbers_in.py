@@ -1,7 +1,7 @@
 """Pairs of numbers from files and standard input, a pair a line, in windows that take constant memory.
 
-A window is what can be read at once without waiting, so that who feeds a pipe line by line gets each answer at once, and a large
-file is worked on in large windows.
+A window is what can be read at once without waiting, so that who feeds a pipe line by line gets each answer at once,
+and a large file is worked on in large windows.
 """
 
 import contextlib

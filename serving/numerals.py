@@ -1,8 +1,8 @@
 """Numbers as people write them <-> integers of any size.
 
-Python refuses to convert more than 4,300 decimal digits by default, since its conversions take quadratic time; the bound is for
-the whole process, and stays as it is. GMP converts long decimal numerals here, in little more than linear time.
-Hexadecimal and binary ones Python converts itself, without a bound and in linear time.
+Python refuses to convert more than 4,300 decimal digits by default, since its conversions take quadratic time; the
+bound is for the whole process, and stays as it is. GMP converts long decimal numerals here, in little more than linear
+time. Hexadecimal and binary ones Python converts itself, without a bound and in linear time.
 """
 
 from typing import TYPE_CHECKING
@@ -28,7 +28,9 @@ def parse(text: str) -> int:
     base = _BASES.get(text[:2].lower(), 10)
     digits = text if base == 10 else text[2:]
     if not digits.isascii() or not digits.isalnum() or (base == 10 and not digits.isdigit()):
-        raise ValueError(f"{shown!r} is no integer: write decimal digits, 0x and hexadecimal digits, or 0b and binary digits")
+        raise ValueError(
+            f"{shown!r} is no integer: write decimal digits, 0x and hexadecimal digits, or 0b and binary digits"
+        )
     try:
         return _decimal(digits) if base == 10 else int(digits, base)
     except ValueError as error:

@@ -19,11 +19,12 @@ _MODEL = "saved_model.pb"
 class Options:
     """`knobs` are those of the configuration; the rest belongs to one process.
 
-    base_path is None where config_file says what is served. Times are in seconds: ready_timeout bounds the wait for a first
-    version, 0 waits for ever as TensorFlow Serving does; drain_timeout bounds how long calls under way may take after SIGTERM;
-    poll_interval lies between two looks at the disk, 0 is a single look and a negative one none; config_poll_interval lies
-    between two looks at config_file, 0 is a single one. log_file takes what TensorFlow or the external program says; ready_file
-    tells others that a version is served. passed are the flags that tensorflow_model_server alone is given.
+    base_path is None where config_file says what is served. Times are in seconds: ready_timeout bounds the wait for a
+    first version, 0 waits for ever as TensorFlow Serving does; drain_timeout bounds how long calls under way may take
+    after SIGTERM; poll_interval lies between two looks at the disk, 0 is a single look and a negative one none;
+    config_poll_interval lies between two looks at config_file, 0 is a single one. log_file takes what TensorFlow or the
+    external program says; ready_file tells others that a version is served. passed are the flags that
+    tensorflow_model_server alone is given.
     """
 
     knobs: Serve
@@ -82,9 +83,13 @@ def check_base_path(path: pathlib.Path, named: str) -> None:
         BitsumError: no such folder, or no version in it.
     """
     if not path.is_dir():
-        raise BitsumError(f"{named} {path} is no folder: give the one that holds the versions, as in FOLDER/1/saved_model.pb")
+        raise BitsumError(
+            f"{named} {path} is no folder: give the one that holds the versions, as in FOLDER/1/saved_model.pb"
+        )
     if (path / _MODEL).exists():
-        raise BitsumError(f"{named} {path} is a model itself: give the folder above, whose folders are named by version numbers")
+        raise BitsumError(
+            f"{named} {path} is a model itself: give the folder above, whose folders are named by version numbers"
+        )
     if not on_disk_versions(path):
         raise BitsumError(f"{named} {path} holds no version: versions are folders named by numbers, as in {path}/1")
 
@@ -93,7 +98,9 @@ def newest_complete(path: pathlib.Path) -> int:
     """The highest version in `path` that holds a model. Raises: BitsumError, there is none."""
     found = [version for version, folder in (on_disk_versions(path) or {}).items() if (folder / _MODEL).is_file()]
     if not found:
-        raise BitsumError(f"--model_base_path {path} holds no version with a {_MODEL}, so no model config file can be written for it")
+        raise BitsumError(
+            f"--model_base_path {path} holds no version with a {_MODEL}, so no model config file can be written for it"
+        )
     return max(found)
 
 

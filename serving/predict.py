@@ -1,7 +1,7 @@
 """Predict on one loaded version: the checks, their order and their texts are those of TensorFlow Serving 2.16.
 
-signature -> number of inputs -> each input by name and its parsing -> output filter -> run. Dtypes and shapes are not compared
-with the signature: the session and the graph judge them.
+signature -> number of inputs -> each input by name and its parsing -> output filter -> run. Dtypes and shapes are not
+compared with the signature: the session and the graph judge them.
 """
 
 import time
@@ -19,7 +19,10 @@ from serving.tensor_parsing import FIELDS, decode
 
 
 def predict(
-    model: LoadedModel, request: predict_pb2.PredictRequest, timeout: float | None, ran: Callable[[float], None] = lambda seconds: None
+    model: LoadedModel,
+    request: predict_pb2.PredictRequest,
+    timeout: float | None,
+    ran: Callable[[float], None] = lambda seconds: None,
 ) -> predict_pb2.PredictResponse:
     """The outputs of `request` in typed fields; the caller fills in name and version.
 

@@ -1,4 +1,5 @@
-"""What the prober shows to Prometheus: probe_success and probe_duration_seconds as blackbox_exporter has them, and its counts.
+"""What the prober shows to Prometheus: probe_success and probe_duration_seconds as blackbox_exporter has them, and its
+counts.
 
 probe_success{target}                                    1 if the last group of questions was answered right, else 0
 probe_duration_seconds{target}                           how long that took
@@ -31,7 +32,9 @@ def page(watches: Iterable[Watch]) -> bytes:
     return exposition(Family(name, kind, tuple(_labelled(found, samples))) for name, kind, samples in _FAMILIES)
 
 
-def _labelled(found: list[tuple[str, Report, Turn]], samples: Callable[[Report, Turn], Samples]) -> Iterator[tuple[dict[str, str], Any]]:
+def _labelled(
+    found: list[tuple[str, Report, Turn]], samples: Callable[[Report, Turn], Samples]
+) -> Iterator[tuple[dict[str, str], Any]]:
     for target, total, last in found:
         for labels, value in samples(total, last):
             yield {"target": target} | labels, value
@@ -50,17 +53,25 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Report, Turn], Samples]], ...] = (
     ("probe_success", "gauge", lambda total, last: [({}, int(last.all_right))]),
     ("probe_duration_seconds", "gauge", lambda total, last: [({}, last.seconds)]),
     (
-        "bitsum_probe_questions_total", "counter",
+        "bitsum_probe_questions_total",
+        "counter",
         lambda total, last: [({"signature": name}, count) for name, count in sorted(total.by_signature.items())],
     ),
     ("bitsum_probe_answers_total", "counter", _answers),
-    ("bitsum_probe_errors_total", "counter", lambda total, last: [({"code": code}, count) for code, count in sorted(total.errors.items())]),
     (
-        "bitsum_probe_call_seconds", "histogram",
-        lambda total, last: [({"signature": name}, found.histogram()) for name, found in sorted(total.latencies.items())],
+        "bitsum_probe_errors_total",
+        "counter",
+        lambda total, last: [({"code": code}, count) for code, count in sorted(total.errors.items())],
+    ),
+    (
+        "bitsum_probe_call_seconds",
+        "histogram",
+        lambda total, last: [
+            ({"signature": name}, found.histogram()) for name, found in sorted(total.latencies.items())
+        ],
     ),
     ("bitsum_probe_last_wrong_timestamp_seconds", "gauge", lambda total, last: [({}, total.last_wrong)]),
     ("bitsum_probe_version", "gauge", _version),
     ("bitsum_probe_version_changes_total", "counter", lambda total, last: [({}, total.version_changes)]),
     ("bitsum_probe_unexpected_version_total", "counter", lambda total, last: [({}, total.unexpected_version)]),
-)  # fmt: skip
+)

@@ -102,7 +102,9 @@ class Report:
         self.wrong_count += 1
         self.last_wrong = time.time()
         if len(self.wrong) < self.most_listed:
-            self.wrong.append(self._entry(signature, question, answer, expected) | {"version": self.version, "target": target})
+            self.wrong.append(
+                self._entry(signature, question, answer, expected) | {"version": self.version, "target": target}
+            )
 
     def merge(self, other: "Report") -> "Report":
         """Count what `other` found, which comes after this one, too; gives this one."""
@@ -151,7 +153,9 @@ class Report:
         if self.unexpected_version:
             text += f", {self.unexpected_version} answers by another version than expected"
         if self.latencies:
-            text += "; a call took " + ", ".join(f"{self.latency_quantile(share)} ms ({name})" for name, share in _QUANTILES.items())
+            text += "; a call took " + ", ".join(
+                f"{self.latency_quantile(share)} ms ({name})" for name, share in _QUANTILES.items()
+            )
         if self.wrong:
             text += f"; first wrong: {wrong_statement(self.task, self.wrong[0])}"
         if self.first_error:
@@ -185,7 +189,9 @@ class Report:
 def wrong_statement(task: Transducer, wrong: dict[str, Any]) -> str:
     """A wrong answer, an element of Report.wrong, for people."""
     said = task.statement(wrong["a"], wrong["b"], wrong["got"])
-    return f"{said} by {wrong['signature']}, not {wrong['expected']}{_outputs_told(wrong['places'], wrong['wrong_bits'])}"
+    return (
+        f"{said} by {wrong['signature']}, not {wrong['expected']}{_outputs_told(wrong['places'], wrong['wrong_bits'])}"
+    )
 
 
 def _outputs_told(places: list[int], count: int) -> str:
@@ -210,5 +216,6 @@ def _places(differing: int) -> list[int]:
 
 
 def _numeral(value: int) -> str:
-    """`value` whole, so that it can be asked again: decimal where that is readable, else hexadecimal; or True or False."""
+    """`value` whole, so that it can be asked again: decimal where that is readable, else hexadecimal; or True or
+    False."""
     return str(value) if value.bit_length() <= 64 else hex(value)

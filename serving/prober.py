@@ -1,4 +1,5 @@
-"""Asks questions through the signatures of a model server and compares every bit of every answer with its task's table."""
+"""Asks questions through the signatures of a model server and compares every bit of every answer with its task's
+table."""
 
 import dataclasses
 import functools
@@ -71,16 +72,18 @@ class TimedClient(AdderClient):
         self._answered: int | None = None
 
     def noted(self) -> tuple[list[float], int | None]:
-        """The seconds that each call took since this was asked last, and the version that answered the last of them, if any."""
+        """The seconds that each call took since this was asked last, and the version that answered the last of them, if
+        any."""
         noted = self._seconds, self._answered
         self._seconds, self._answered = [], None
         return noted
 
     def signatures_for(self, task: Transducer) -> tuple[str, ...]:
-        """Through which to ask the version that answers now for `task`: those that it must have, and packed bits if it has them.
+        """Through which to ask the version that answers now for `task`: those that it must have, and packed bits if it
+        has them.
 
-        A version of the first export format has the names of addition. It is not told from a newer one that adds, nor need it be:
-        what it answers is compared with the truth.
+        A version of the first export format has the names of addition. It is not told from a newer one that adds, nor
+        need it be: what it answers is compared with the truth.
 
         Raises:
             ServingError: as serving.client says.
@@ -92,7 +95,8 @@ class TimedClient(AdderClient):
         return (*required(verb), packed) if packed in known else required(verb)
 
     def outputs_in_pieces(self, pairs: Sequence[tuple[int, int]], length: int, piece: int, verb: str) -> list[int]:
-        """The 8 * (length // 8 + 1) outputs for each pair, by calls of `<verb>_packed` for `piece` bytes. Raises: ServingError."""
+        """The 8 * (length // 8 + 1) outputs for each pair, by calls of `<verb>_packed` for `piece` bytes. Raises:
+        ServingError."""
         return self._result(self._asking.outputs_in_pieces(pairs, length, piece, verb))
 
     def _note(self, call: asking.Call, answer: asking.Answer) -> None:
@@ -116,7 +120,11 @@ class Turn(Report):
 
 
 def probe(
-    client: TimedClient, task: Transducer, questions: Iterable[Question], wanted: Sequence[str] | None = None, expected: int | None = None
+    client: TimedClient,
+    task: Transducer,
+    questions: Iterable[Question],
+    wanted: Sequence[str] | None = None,
+    expected: int | None = None,
 ) -> Report:
     """Ask each question through each signature in `wanted`; gives up when the server fails again and again.
 
@@ -170,7 +178,9 @@ def _signatures(client: TimedClient, task: Transducer, turn: Turn) -> Sequence[s
         return required(task.verb)
 
 
-def _turn(client: TimedClient, turn: Turn, signature: str, batch: Sequence[Question], expected: int | None, optional: bool) -> Turn:
+def _turn(
+    client: TimedClient, turn: Turn, signature: str, batch: Sequence[Question], expected: int | None, optional: bool
+) -> Turn:
     client.noted()
     start = time.perf_counter()
     failure: ServingError | None = None
@@ -196,7 +206,9 @@ def _turn(client: TimedClient, turn: Turn, signature: str, batch: Sequence[Quest
     return turn
 
 
-def _asked(client: TimedClient, task: Transducer, signature: str, batch: Sequence[Question], optional: bool) -> list[Answer]:
+def _asked(
+    client: TimedClient, task: Transducer, signature: str, batch: Sequence[Question], optional: bool
+) -> list[Answer]:
     """The answers; none where the signature is `optional` and went away with the version that had it."""
     try:
         return _ASK[signature](client, batch)
@@ -240,7 +252,10 @@ def _ask_step(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
 def _ask_packed(verb: str, client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
     length = _longest(batch)
     size = length // 8 + 1
-    return [Answer(8 * size, row) for row in client.outputs_in_pieces(_pairs(batch), length, min(_PIECE, -(-size // 2)), verb)]
+    return [
+        Answer(8 * size, row)
+        for row in client.outputs_in_pieces(_pairs(batch), length, min(_PIECE, -(-size // 2)), verb)
+    ]
 
 
 _ASK = (

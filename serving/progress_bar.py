@@ -41,7 +41,8 @@ class _Bar(logging.Handler):
     _drawn = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a report of `step`, and `of` where the end is known; of `unit`, where those are not bits, and of errors in units u."""
+        """Take a report of `step`, and `of` where the end is known; of `unit`, where those are not bits, and of errors
+        in units u."""
         numbers = record.numbers
         if time.monotonic() - self._drawn < _REDRAW_SECONDS:
             return
@@ -49,6 +50,8 @@ class _Bar(logging.Handler):
         done, end = numbers["step"], numbers.get("of")
         filled = _BAR * done // end if end else 0
         text = f"[{'#' * filled}{'.' * (_BAR - filled)}] {done:,} of {end:,}" if end else f"{done:,}"
-        worst = ", ".join(f"{name.removesuffix('_u')} {number:.2f} u" for name, number in numbers.items() if name.endswith("_u"))
+        worst = ", ".join(
+            f"{name.removesuffix('_u')} {number:.2f} u" for name, number in numbers.items() if name.endswith("_u")
+        )
         sys.stderr.write(f"\r{text} {numbers.get('unit', 'bits')}{worst and f', worst: {worst}'}\x1b[K")
         sys.stderr.flush()

@@ -1,7 +1,7 @@
 """The protocol buffers and gRPC stubs of TensorFlow and TensorFlow Serving, without importing TensorFlow.
 
-    apis = load()
-    request = apis.predict.PredictRequest()
+apis = load()
+request = apis.predict.PredictRequest()
 """
 
 import functools
@@ -23,7 +23,7 @@ _MODULES = {
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load() -> types.SimpleNamespace:
     """The generated modules, by short names: tensor, types, example, predict, metadata, status, management, config,
     prediction_service, model_service.

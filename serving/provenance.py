@@ -15,9 +15,9 @@ UNPROVEN = "it is not proven: "
 class Provenance:
     """Where a version comes from, and what is wrong with it.
 
-    `damage`: files that no certified version has, and what the files have against the manifest, a line each. `unblessed`: why no
-    pipeline stands behind the version. `margin`: the worst one, where the certificate proves the weights. `ignored`: names of files
-    that do not count.
+    `damage`: files that no certified version has, and what the files have against the manifest, a line each.
+    `unblessed`: why no pipeline stands behind the version. `margin`: the worst one, where the certificate proves the
+    weights. `ignored`: names of files that do not count.
     """
 
     run: str
@@ -29,8 +29,8 @@ class Provenance:
 
 
 def of(folder: pathlib.Path) -> Provenance:
-    """The provenance of the version in `folder`, read from what lies there: the certificate is checked against the weights, the
-    graph against the hash of the one that was compared with the cell.
+    """The provenance of the version in `folder`, read from what lies there: the certificate is checked against the
+    weights, the graph against the hash of the one that was compared with the cell.
 
     Raises:
         BitsumError: the folder cannot be listed.

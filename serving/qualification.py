@@ -13,7 +13,8 @@ MODEL_NAME = "bitsum-activations"
 ACTIVATIONS = ("sigmoid", "tanh")
 # The least value of each; the greatest of both is 1.
 LOWEST = {"sigmoid": 0.0, "tanh": -1.0}
-# An allowance must be this many times the worst error seen: a sample may miss the worst, and the next processor is another.
+# An allowance must be this many times the worst error seen: a sample may miss the worst, and the next processor is
+# another.
 HEADROOM = 4.0
 
 _ALLOWANCES = {"sigmoid": certificate.SIGMOID, "tanh": certificate.TANH}
@@ -21,7 +22,8 @@ _ALLOWANCES = {"sigmoid": certificate.SIGMOID, "tanh": certificate.TANH}
 
 @dataclasses.dataclass
 class Finding:
-    """What came out of one activation: the worst error, at which number, in which shape [rows, units], and the range of results."""
+    """What came out of one activation: the worst error, at which number, in which shape [rows, units], and the range of
+    results."""
 
     name: str
     error: float = -1.0
@@ -48,7 +50,11 @@ class Finding:
                 f"{value}, off by {in_u(self.error):.4g} u; the allowance of {in_u(self.allowance):g} u "
                 f"has to be {HEADROOM:g} times the worst error"
             )
-        return "" if lowest <= self.least <= self.greatest <= 1.0 else f"{self.name} leaves [{lowest}, 1]: {self.least} to {self.greatest}"
+        return (
+            ""
+            if lowest <= self.least <= self.greatest <= 1.0
+            else f"{self.name} leaves [{lowest}, 1]: {self.least} to {self.greatest}"
+        )
 
     def note(self, error: float, at: float, result: float, shape: tuple[int, int]) -> None:
         """Take a result and its error, which may be infinite."""
@@ -79,14 +85,17 @@ class Finding:
 class Qualification:
     """What a server's activations are like.
 
-    `evaluated` results were measured by the server, `enclosed` more by us; `distrust` says why its word counts for nothing.
+    `evaluated` results were measured by the server, `enclosed` more by us; `distrust` says why its word counts for
+    nothing.
     """
 
     target: str
     version: int
     all_floats: bool
     shapes: list[tuple[int, int]]
-    findings: dict[str, Finding] = dataclasses.field(default_factory=lambda: {name: Finding(name) for name in ACTIVATIONS})
+    findings: dict[str, Finding] = dataclasses.field(
+        default_factory=lambda: {name: Finding(name) for name in ACTIVATIONS}
+    )
     evaluated: int = 0
     enclosed: int = 0
     distrust: str = ""

@@ -1,8 +1,9 @@
-"""Qualifies a model server for the theorem: are its sigmoid and tanh within the checker's allowances, for every float32?
+"""Qualifies a model server for the theorem: are its sigmoid and tanh within the checker's allowances, for every
+float32?
 
-The server runs the sweep model of components.activation_sweep, whose docstring has the signatures. It measures its own float32
-against its own float64; the exact values of a sample are enclosed here, without libm (components.interval), so that a server
-whose float64 is wrong is found out as well. Imports neither TensorFlow nor numpy.
+The server runs the sweep model of components.activation_sweep, whose docstring has the signatures. It measures its own
+float32 against its own float64; the exact values of a sample are enclosed here, without libm (components.interval), so
+that a server whose float64 is wrong is found out as well. Imports neither TensorFlow nor numpy.
 """
 
 import math
@@ -18,7 +19,8 @@ from serving.connection import Connection
 from serving.errors import BadResponse, InvalidRequest
 from serving.qualification import ACTIVATIONS, LOWEST, MODEL_NAME, Finding, Qualification, in_u
 
-# One word, a few, a batch, and one more than a whole number of vectors; carry-select runs up to 2048 chunks side by side.
+# One word, a few, a batch, and one more than a whole number of vectors; carry-select runs up to 2048 chunks side by
+# side.
 ROWS = (1, 3, 64, 65, 2048)
 POINTS = 4000
 
@@ -39,7 +41,13 @@ _SAME = 2.0**-40
 
 
 def qualify(
-    target: str, *, all_floats: bool = False, model_name: str = MODEL_NAME, deadline: float = 60.0, points: int = POINTS, seed: int = 1,
+    target: str,
+    *,
+    all_floats: bool = False,
+    model_name: str = MODEL_NAME,
+    deadline: float = 60.0,
+    points: int = POINTS,
+    seed: int = 1,
     credentials: Any = None,
 ) -> Qualification:
     """Measure the activations of the server at `target`, which serves the sweep model as `model_name`.
@@ -77,7 +85,9 @@ class _Qualifier:
         found = filter(None, (re.fullmatch(r"sweep_([1-9][0-9]{0,3})", name, re.ASCII) for name in metadata.signatures))
         self._units = sorted(int(match[1]) for match in found)
         if not self._units:
-            raise InvalidRequest(f"{connection.model_name} at {connection.target} has no signature sweep_UNITS: is it the sweep model?")
+            raise InvalidRequest(
+                f"{connection.model_name} at {connection.target} has no signature sweep_UNITS: is it the sweep model?"
+            )
 
     def run(self, all_floats: bool, points: int) -> Qualification:
         shapes = [(rows, units) for units in self._units for rows in ROWS]
@@ -99,10 +109,13 @@ class _Qualifier:
         return self._found
 
     def _sweep(self, starts: Sequence[int], count: int, shape: tuple[int, int]) -> None:
-        """Let the server look at `count` floats or a few more from each of `starts` on, and check its word for the worst of them."""
+        """Let the server look at `count` floats or a few more from each of `starts` on, and check its word for the
+        worst of them."""
         rows, units = shape
         steps = -(-count // (rows * units))
-        outputs = self._ask(f"sweep_{units}", {"starts": (starts, (len(starts),)), "steps": ([steps], ()), "rows": ([rows], ())}, _SWEPT)
+        outputs = self._ask(
+            f"sweep_{units}", {"starts": (starts, (len(starts),)), "steps": ([steps], ()), "rows": ([rows], ())}, _SWEPT
+        )
         (evaluated,) = outputs["evaluated"]
         expected = sum(float_patterns.count_finite(start, steps * rows * units) for start in starts)
         if evaluated != expected:
@@ -111,26 +124,40 @@ class _Qualifier:
         for index, finding in enumerate(self._found.findings.values()):
             claimed, pattern, result, least, greatest = (outputs[name][index] for name in list(_SWEPT)[:5])
             if not (0 <= pattern < float_patterns.COUNT and float_patterns.is_finite(pattern)):
-                raise BadResponse(f"{self._connection.target} names a float of pattern {pattern}, which is no finite one")
+                raise BadResponse(
+                    f"{self._connection.target} names a float of pattern {pattern}, which is no finite one"
+                )
             x = float_patterns.value(pattern)
             self._note(finding, claimed, x, result, _ENCLOSURES[finding.name]((x, x)), shape)
             finding.spread(least, greatest)
 
-    def _compare(self, chosen: Sequence[int], exact: dict[str, Sequence[interval.Interval]], shape: tuple[int, int]) -> None:
+    def _compare(
+        self, chosen: Sequence[int], exact: dict[str, Sequence[interval.Interval]], shape: tuple[int, int]
+    ) -> None:
         """Look at the results of single floats ourselves; `exact` has the enclosures of both activations."""
         many = (len(chosen),)
         kinds = dict.fromkeys(("sigmoid", "tanh", "sigmoid_error", "tanh_error", "complement"), (tensors.FLOAT, many))
         outputs = self._ask(f"results_{shape[1]}", {"patterns": (chosen, many), "rows": ([shape[0]], ())}, kinds)
         self._found.enclosed += len(ACTIVATIONS) * len(chosen)
         for name, finding in self._found.findings.items():
-            for pattern, claimed, result, enclosure in zip(chosen, outputs[f"{name}_error"], outputs[name], exact[name], strict=True):
+            for pattern, claimed, result, enclosure in zip(
+                chosen, outputs[f"{name}_error"], outputs[name], exact[name], strict=True
+            ):
                 self._note(finding, claimed, float_patterns.value(pattern), result, enclosure, shape)
         zero, far = chosen.index(0), chosen.index(float_patterns.pattern(certificate.ACTIVATION_RANGE))
         if any(outputs["complement"]) or outputs["tanh"][zero] != 0.0 or outputs["sigmoid"][far] != 1.0:
-            self._distrust(f"sigmoid(128) and tanh(128) are not exactly 1 in the shape {list(shape)}, so that neither is seen alone")
+            self._distrust(
+                f"sigmoid(128) and tanh(128) are not exactly 1 in the shape {list(shape)}, so that neither is seen alone"
+            )
 
     def _note(
-        self, finding: Finding, claimed: float, x: float, result: float, exact: interval.Interval, shape: tuple[int, int]
+        self,
+        finding: Finding,
+        claimed: float,
+        x: float,
+        result: float,
+        exact: interval.Interval,
+        shape: tuple[int, int],
     ) -> None:
         own = math.inf
         if LOWEST[finding.name] <= result <= 1.0:
@@ -150,7 +177,10 @@ class _Qualifier:
         report("qualify", step=done, of=of, unit="calls", **errors)
 
     def _ask(
-        self, signature: str, inputs: dict[str, tuple[Sequence[int], tuple[int, ...]]], kinds: dict[str, tuple[str, tuple[int, ...]]]
+        self,
+        signature: str,
+        inputs: dict[str, tuple[Sequence[int], tuple[int, ...]]],
+        kinds: dict[str, tuple[str, tuple[int, ...]]],
     ) -> dict[str, Sequence]:
         """The values of the outputs in `kinds`, {name: (dtype, shape)}; all inputs are int64."""
         tensors_in = {name: _int64_tensor(values, shape) for name, (values, shape) in inputs.items()}

@@ -9,9 +9,11 @@ The server has to serve the sweep model, which `bitsum qualify --export FOLDER` 
 A sample takes seconds and looks at every shape that is served; --all-floats looks at every finite float32 besides, in
 minutes. The report with --json, u being 2^-24 and numbers in quotes hexadecimal:
 
-    {"qualified": true, "reason": "", "target": "127.0.0.1:8500", "version": 1, "all_floats": false, "evaluated": 6823456,
+    {"qualified": true, "reason": "", "target": "127.0.0.1:8500", "version": 1, "all_floats": false, "evaluated":
+    6823456,
      "enclosed": 64000, "shapes": [[1, 7], ...], "activations": {"sigmoid": {"worst_u": 1.5, "allowance_u": 16.0,
-     "headroom": 10.7, "at": "0x1.bb8ebap+2", "result": "...", "shape": [64, 16], "least": "...", "greatest": "..."}, "tanh": ...}}
+     "headroom": 10.7, "at": "0x1.bb8ebap+2", "result": "...", "shape": [64, 16], "least": "...", "greatest": "..."},
+     "tanh": ...}}
 
 Exit code 0 qualified, 3 refused, 1 when the server does not answer, 2 for wrong usage.
 """
@@ -32,13 +34,21 @@ _DEADLINE = 60.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum qualify`."""
     parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="model server that serves the sweep model")
-    parser.add_argument("--export", type=pathlib.Path, metavar="FOLDER", help="write the sweep model to FOLDER/1 instead of asking")
     parser.add_argument(
-        "--units", type=int, nargs="+", metavar="N", help="hidden units of the cells whose shapes it has (default 16 and 7)"
+        "--export", type=pathlib.Path, metavar="FOLDER", help="write the sweep model to FOLDER/1 instead of asking"
+    )
+    parser.add_argument(
+        "--units",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="hidden units of the cells whose shapes it has (default 16 and 7)",
     )
     parser.add_argument("--all-floats", action="store_true", help="look at every finite float32")
     parser.add_argument("--model_name", default=MODEL_NAME, help="name under which it is served (default %(default)s)")
-    parser.add_argument("--deadline", type=float, default=_DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)")
+    parser.add_argument(
+        "--deadline", type=float, default=_DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the sample (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     target.add_tls_arguments(parser)
@@ -72,8 +82,12 @@ def _qualify(args: argparse.Namespace) -> int:
 
     with progress_bar():
         found = qualifier.qualify(
-            args.target, all_floats=args.all_floats, model_name=args.model_name, deadline=args.deadline, seed=args.seed,
+            args.target,
+            all_floats=args.all_floats,
+            model_name=args.model_name,
+            deadline=args.deadline,
+            seed=args.seed,
             credentials=target.credentials(args),
-        )  # fmt: skip
+        )
     say(json.dumps(found.as_dict()) if args.json else found.line())
     return 0 if found.qualified else Refusal.exit_code

@@ -13,7 +13,8 @@ from serving import protos, tfrecords
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Operands of `length` bits, the record that they came from if any, and whether they only go through signatures with a state."""
+    """Operands of `length` bits, the record that they came from if any, and whether they only go through signatures
+    with a state."""
 
     a: int
     b: int
@@ -26,12 +27,14 @@ class Question:
         return self.serialized or _example(self.a, self.b, self.length)
 
     def outputs(self, task: Transducer, count: int) -> int:
-        """What the first `count` outputs have to be, as the bits of an integer; those after the numbers answer zeros."""
+        """What the first `count` outputs have to be, as the bits of an integer; those after the numbers answer
+        zeros."""
         return transduction.outputs(task, self.a, self.b, count)
 
 
 def spread(paths: Sequence[str], count: int, seed: int = 0) -> list[Question]:
-    """Up to `count` questions, evenly from the files and from all over each, always the same ones for the same arguments.
+    """Up to `count` questions, evenly from the files and from all over each, always the same ones for the same
+    arguments.
 
     Raises:
         CorruptRecords: a file cannot be read, or a record is no example with two bitstrings of one length.

@@ -1,8 +1,8 @@
 """Keeps a sample of the requests served, as files of TFRecords of PredictionLog.
 
-The open-source TensorFlow Serving has the hook for such a log and no collector behind it: the LoggingConfig of a model does
-nothing there. Here the files lie in FOLDER/MODEL/requests-00000001.tfrecords and so on. A file holds requests of one model
-that were answered, at most as many as a warmup may have, so each is a warmup file as it is: copy it to
+The open-source TensorFlow Serving has the hook for such a log and no collector behind it: the LoggingConfig of a model
+does nothing there. Here the files lie in FOLDER/MODEL/requests-00000001.tfrecords and so on. A file holds requests of
+one model that were answered, at most as many as a warmup may have, so each is a warmup file as it is: copy it to
 assets.extra/tf_serving_warmup_requests of a version.
 
     log = RequestLog(folder, rate=0.01)
@@ -96,7 +96,10 @@ class RequestLog:
             if size > self._limits.record_bytes:
                 self._counts["", "too_large"] += 1
                 return
-            if self._waiting_records >= self._limits.waiting_records or self._waiting_bytes + size > self._limits.waiting_bytes:
+            if (
+                self._waiting_records >= self._limits.waiting_records
+                or self._waiting_bytes + size > self._limits.waiting_bytes
+            ):
                 self._counts["", "dropped"] += 1
                 return
             self._waiting_records += 1
@@ -116,7 +119,8 @@ class RequestLog:
         self._thread.join(timeout)
 
     def counts(self) -> dict[str, int]:
-        """How many requests were logged (their file is whole), dropped (the disk was full or too slow), too_large, unreadable."""
+        """How many requests were logged (their file is whole), dropped (the disk was full or too slow), too_large,
+        unreadable."""
         counts = dict.fromkeys(("logged", "dropped", "too_large", "unreadable"), 0)
         with self._lock:
             for (_, what), count in self._counts.items():
@@ -134,7 +138,11 @@ class RequestLog:
                 "counter",
                 tuple(({"model_name": model, "status_code": "OK"}, count) for model, count in logged),
             ),
-            Family(":bitsum:serving:request_log_lost_count", "counter", tuple(({"reason": what}, count) for what, count in lost)),
+            Family(
+                ":bitsum:serving:request_log_lost_count",
+                "counter",
+                tuple(({"reason": what}, count) for what, count in lost),
+            ),
         ]
 
     def _run(self) -> None:
@@ -153,7 +161,9 @@ class RequestLog:
         """What was offered, or the wish for whole files; None when a file has its age first."""
         opened = [file.opened for file in self._files.values()]
         try:
-            return self._queue.get(timeout=max(0.0, min(opened) + self._limits.file_seconds - time.monotonic()) if opened else None)
+            return self._queue.get(
+                timeout=max(0.0, min(opened) + self._limits.file_seconds - time.monotonic()) if opened else None
+            )
         except queue.Empty:
             return None
 
@@ -167,7 +177,11 @@ class RequestLog:
                 file.discard()
                 self._count("", "dropped", file.records)
             self._files.clear()
-            LOGGER.warning("request log %s: %s; no more requests are logged, serving goes on", self._folder, error.strerror or error)
+            LOGGER.warning(
+                "request log %s: %s; no more requests are logged, serving goes on",
+                self._folder,
+                error.strerror or error,
+            )
 
     def _write(self, item: "_Item") -> None:
         with self._lock:
@@ -236,7 +250,8 @@ class _Item:
 
 
 def read(folder: pathlib.Path, problem: Callable[[str], None] = LOGGER.warning) -> "Iterator[PredictRequest]":
-    """The requests in the whole files of a log's folder, or of one model's in it, or in one file; a model's oldest first.
+    """The requests in the whole files of a log's folder, or of one model's in it, or in one file; a model's oldest
+    first.
 
     `problem` is told in a line of every file that is damaged; its records up to there are given.
 
@@ -254,7 +269,7 @@ def read(folder: pathlib.Path, problem: Callable[[str], None] = LOGGER.warning) 
             problem(str(error))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _protos() -> types.SimpleNamespace:
     return lean_protos.load(log="tensorflow_serving.apis.prediction_log_pb2")
 

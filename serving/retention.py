@@ -11,7 +11,8 @@ _BESIDE = ".deleting-"
 
 
 def superfluous(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> list[int]:
-    """The versions under `base_path` that are neither among the `keep` highest nor in `in_use`, lowest first; none for keep = 0.
+    """The versions under `base_path` that are neither among the `keep` highest nor in `in_use`, lowest first; none for
+    keep = 0.
 
     Raises:
         BitsumError: the folder cannot be read.

@@ -1,6 +1,7 @@
 """`bitsum rollback`: make the version stable again that was it before the last rollout.
 
-That version is still loaded, so that one reload does it; the config file then says so, too, and a restart comes back to it.
+That version is still loaded, so that one reload does it; the config file then says so, too, and a restart comes back to
+it.
 """
 
 import argparse

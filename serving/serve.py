@@ -1,9 +1,11 @@
-"""`bitsum serve`: serve the versions in a folder, with TensorFlow Serving where it is installed, else with the embedded server.
+"""`bitsum serve`: serve the versions in a folder, with TensorFlow Serving where it is installed, else with the embedded
+server.
 
 Flags are spelled as tensorflow_model_server's where they mean the same.
 
-Exit code 0 when it was told to stop; 3 when it ends because its models do not load, as it says itself; 128 + N when signal N ended
-the program that serves; 2 for a wrong flag; 1 for everything else: a port that is taken, a folder without versions, no version in time.
+Exit code 0 when it was told to stop; 3 when it ends because its models do not load, as it says itself; 128 + N when
+signal N ended the program that serves; 2 for a wrong flag; 1 for everything else: a port that is taken, a folder
+without versions, no version in time.
 """
 
 import argparse
@@ -40,50 +42,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from serving import flags
 
     defaults = Serve()
-    parser.add_argument("--port", type=int, default=defaults.port, help="gRPC port; 0 takes a free one (default %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=defaults.port, help="gRPC port; 0 takes a free one (default %(default)s)"
+    )
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--model_name", default=defaults.model_name, help="name of the model (default %(default)s)")
     parser.add_argument("--model_base_path", metavar="FOLDER", help="folder of versions, as in FOLDER/1/saved_model.pb")
     parser.add_argument(
-        "--model_config_file", metavar="FILE",
+        "--model_config_file",
+        metavar="FILE",
         help="text file with a ModelServerConfig that says what is served, instead of --model_name and --model_base_path; "
         "where there is none it is written: the newest version in --model_base_path, with the label stable",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--file_system_poll_wait_seconds", type=float, default=defaults.poll_interval, metavar="SECONDS",
+        "--file_system_poll_wait_seconds",
+        type=float,
+        default=defaults.poll_interval,
+        metavar="SECONDS",
         help="how often to look for new versions; 0 looks once (default %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--grpc_max_threads", type=int, default=defaults.max_workers, metavar="N",
+        "--grpc_max_threads",
+        type=int,
+        default=defaults.max_workers,
+        metavar="N",
         help="calls worked on at the same time, one more is refused; 0 is four times the number of CPUs (default %(default)s)",
-    )  # fmt: skip
+    )
     _add_own_arguments(parser, defaults)
     flags.add_arguments(parser)
 
 
 def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> None:
     parser.add_argument(
-        "--server", choices=("auto", EMBEDDED, PROGRAM, DOCKER), default=defaults.server,
+        "--server",
+        choices=("auto", EMBEDDED, PROGRAM, DOCKER),
+        default=defaults.server,
         help=f"auto is {PROGRAM} where it is on the PATH, else {EMBEDDED} (default %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--image", default=defaults.image, help="image for --server docker (default %(default)s)")
-    parser.add_argument("--ready_file", metavar="PATH", help="write JSON (host, port, pid, version, ...) once a version is served")
-    parser.add_argument(
-        "--ready_timeout", type=float, default=defaults.start_timeout, metavar="SECONDS",
-        help="give up without a version after this time; 0 waits for ever, as TensorFlow Serving does (default %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--drain_timeout", type=float, default=_DRAIN_SECONDS, metavar="SECONDS",
-        help="how long calls under way may take after SIGTERM (default %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max_request_bytes", type=int, default=_REQUEST_BYTES, metavar="N", help="larger requests are refused (default %(default)s)"
     )
-    parser.add_argument("--log_file", metavar="PATH", help="file for the log lines of TensorFlow or the external program")
-    parser.add_argument("--metrics_port", type=int, metavar="N", help="loopback port for Prometheus (embedded server); 0 is a free one")
-    parser.add_argument("--request_log_dir", metavar="FOLDER", help="keep a sample of the requests that the embedded server answered")
+    parser.add_argument("--image", default=defaults.image, help="image for --server docker (default %(default)s)")
     parser.add_argument(
-        "--request_log_rate", type=float, default=_LOG_RATE, metavar="SHARE", help="share of them that is kept (default %(default)s)"
+        "--ready_file", metavar="PATH", help="write JSON (host, port, pid, version, ...) once a version is served"
+    )
+    parser.add_argument(
+        "--ready_timeout",
+        type=float,
+        default=defaults.start_timeout,
+        metavar="SECONDS",
+        help="give up without a version after this time; 0 waits for ever, as TensorFlow Serving does (default %(default)s)",
+    )
+    parser.add_argument(
+        "--drain_timeout",
+        type=float,
+        default=_DRAIN_SECONDS,
+        metavar="SECONDS",
+        help="how long calls under way may take after SIGTERM (default %(default)s)",
+    )
+    parser.add_argument(
+        "--max_request_bytes",
+        type=int,
+        default=_REQUEST_BYTES,
+        metavar="N",
+        help="larger requests are refused (default %(default)s)",
+    )
+    parser.add_argument(
+        "--log_file", metavar="PATH", help="file for the log lines of TensorFlow or the external program"
+    )
+    parser.add_argument(
+        "--metrics_port", type=int, metavar="N", help="loopback port for Prometheus (embedded server); 0 is a free one"
+    )
+    parser.add_argument(
+        "--request_log_dir", metavar="FOLDER", help="keep a sample of the requests that the embedded server answered"
+    )
+    parser.add_argument(
+        "--request_log_rate",
+        type=float,
+        default=_LOG_RATE,
+        metavar="SHARE",
+        help="share of them that is kept (default %(default)s)",
     )
     parser.add_argument("--version", action="store_true", help="print versions and exit")
 
@@ -128,13 +163,19 @@ def _options(args: argparse.Namespace) -> "Options":
 
     _check_numbers(args)
     if not args.model_base_path and not args.model_config_file:
-        raise ConfigError("neither --model_base_path nor --model_config_file is given: one of them has to say what is served")
+        raise ConfigError(
+            "neither --model_base_path nor --model_config_file is given: one of them has to say what is served"
+        )
     if args.batching_parameters_file and not args.enable_batching:
         raise ConfigError("--batching_parameters_file is given without --enable_batching")
     knobs = Serve(
-        model_name=args.model_name, server=args.server, image=args.image, host=args.host, port=args.port,
+        model_name=args.model_name,
+        server=args.server,
+        image=args.image,
+        host=args.host,
+        port=args.port,
         max_workers=args.grpc_max_threads,
-    )  # fmt: skip
+    )
     return Options(
         knobs=knobs,
         base_path=_absolute(args.model_base_path),
@@ -166,7 +207,9 @@ def _options(args: argparse.Namespace) -> "Options":
 
 def _check_numbers(args: argparse.Namespace) -> None:
     if args.ready_timeout < 0 or args.drain_timeout < 0 or args.max_request_bytes < 1:
-        raise ConfigError("--ready_timeout and --drain_timeout must not be negative, and --max_request_bytes at least 1")
+        raise ConfigError(
+            "--ready_timeout and --drain_timeout must not be negative, and --max_request_bytes at least 1"
+        )
     if (args.max_num_load_retries or 0) < 0 or (args.num_load_threads or 0) < 0:
         raise ConfigError("--max_num_load_retries and --num_load_threads must not be negative")
     if not 0 <= args.request_log_rate <= 1:
@@ -189,20 +232,25 @@ def _check_folders(asked: "Options") -> None:
         for model in model_config.read(asked.config_file).model_config_list.config:
             # What is no path at all is refused in the server's own words.
             if model.base_path.startswith("/"):
-                options.check_base_path(pathlib.Path(model.base_path), f"{asked.config_file}: the base_path of {model.name},")
+                options.check_base_path(
+                    pathlib.Path(model.base_path), f"{asked.config_file}: the base_path of {model.name},"
+                )
     elif asked.base_path:
         options.check_base_path(asked.base_path, "--model_base_path")
 
 
 def _write_config_file(asked: "Options") -> None:
-    """Where a model config file is named that is not there, write one that serves the newest version, labelled stable."""
+    """Where a model config file is named that is not there, write one that serves the newest version, labelled
+    stable."""
     from serving import model_config, options
 
     if not asked.config_file or asked.config_file.exists() or not asked.base_path:
         return
     newest = options.newest_complete(asked.base_path)
     name = asked.knobs.model_name
-    model_config.write(asked.config_file, model_config.one_model(name, str(asked.base_path), [newest], {STABLE: newest}))
+    model_config.write(
+        asked.config_file, model_config.one_model(name, str(asked.base_path), [newest], {STABLE: newest})
+    )
     say(f"{asked.config_file} written: version {newest} of {name} with the label {STABLE}")
 
 
@@ -210,7 +258,9 @@ def _server(wanted: str) -> str:
     if wanted == "auto":
         return PROGRAM if shutil.which(PROGRAM) else EMBEDDED
     if wanted in (PROGRAM, DOCKER) and not shutil.which(wanted):
-        raise BitsumError(f"--server {wanted}: there is no program {wanted} on the PATH; --server {EMBEDDED} needs none")
+        raise BitsumError(
+            f"--server {wanted}: there is no program {wanted} on the PATH; --server {EMBEDDED} needs none"
+        )
     return wanted
 
 
@@ -234,7 +284,8 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def _ready_file(path: pathlib.Path | None) -> Iterator[Callable]:
-    """A function that announces a Ready on the terminal and in the ready file, which exists no longer than the context."""
+    """A function that announces a Ready on the terminal and in the ready file, which exists no longer than the
+    context."""
     from serving.options import Ready, address, write_ready_file
 
     if path:
@@ -247,7 +298,9 @@ def _ready_file(path: pathlib.Path | None) -> Iterator[Callable]:
         if path:
             write_ready_file(path, ready)
         where = address(ready.host, ready.port)
-        say(f"serving {ready.model_name} version {ready.version} at {where} ({ready.server} server, process {ready.pid})")
+        say(
+            f"serving {ready.model_name} version {ready.version} at {where} ({ready.server} server, process {ready.pid})"
+        )
 
     try:
         yield announce

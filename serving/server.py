@@ -32,8 +32,10 @@ def load(
     """The version in `path`, warmed up unless told otherwise; its requests are batched where there are parameters.
 
     Raises:
-        StatusError: its files are not those of the push that left a manifest, it has a certificate and files that nothing certified
-            has, or weights that TensorFlow reads otherwise than the checker; it cannot be loaded, or a warmup request fails.
+        StatusError: its files are not those of the push that left a manifest, it has a certificate and files that
+        nothing certified
+            has, or weights that TensorFlow reads otherwise than the checker; it cannot be loaded, or a warmup request
+            fails.
     """
     _check_files(path)
     model = LoadedModel(path)
@@ -54,7 +56,10 @@ def _check_files(path: pathlib.Path) -> None:
         if is_certified:
             _refuse(model_files.foreign(path), "such files in all): remove them, or push it again")
         if is_pushed:
-            _refuse([f"{problem} since it was pushed" for problem in version_folder.problems(path)], "differences in all): push it again")
+            _refuse(
+                [f"{problem} since it was pushed" for problem in version_folder.problems(path)],
+                "differences in all): push it again",
+            )
         if is_certified:
             _refuse(loaded_weights.differences(path), "differences in all): it is not what was certified")
         for name in model_files.litter(path):
@@ -108,7 +113,11 @@ class Server:
         self._server.add_generic_rpc_handlers((self._health.handler(), handlers))
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = self._server.add_secure_port(address, credentials) if credentials else self._server.add_insecure_port(address)
+            self.port = (
+                self._server.add_secure_port(address, credentials)
+                if credentials
+                else self._server.add_insecure_port(address)
+            )
         except RuntimeError:
             self.port = 0
         if not self.port:

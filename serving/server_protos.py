@@ -1,8 +1,10 @@
-"""The configuration messages of TensorFlow Serving that tensorflow-serving-api does not ship, and reading their text files.
+"""The configuration messages of TensorFlow Serving that tensorflow-serving-api does not ship, and reading their text
+files.
 
-They have the package, names and field numbers of tensorflow_serving/config/ssl_config.proto, config/monitoring_config.proto and
-servables/tensorflow/session_bundle_config.proto, so that one file serves both servers. They live in a descriptor pool of their
-own: a newer tensorflow-serving-api that ships them collides with nothing.
+They have the package, names and field numbers of tensorflow_serving/config/ssl_config.proto,
+config/monitoring_config.proto and servables/tensorflow/session_bundle_config.proto, so that one file serves both
+servers. They live in a descriptor pool of their own: a newer tensorflow-serving-api that ships them collides with
+nothing.
 """
 
 import functools
@@ -28,7 +30,7 @@ _FILES: dict[str, dict[str, dict[str, tuple[int, str]]]] = {
             "server_cert": (2, "string"),
             "custom_ca": (3, "string"),
             "client_verify": (4, "bool"),
-        },
+        }
     },
     "tensorflow_serving/config/monitoring_config.proto": {
         "PrometheusConfig": {"enable": (1, "bool"), "path": (2, "string")},
@@ -45,12 +47,12 @@ _FILES: dict[str, dict[str, dict[str, tuple[int, str]]]] = {
             "pad_variable_length_inputs": (7, "bool"),
             "enable_large_batch_splitting": (8, ".google.protobuf.BoolValue"),
             "max_execution_batch_size": (9, _INT64),
-        },
+        }
     },
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def messages() -> types.SimpleNamespace:
     """The message classes by name: SSLConfig, PrometheusConfig, MonitoringConfig, BatchingParameters."""
     from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
@@ -59,7 +61,9 @@ def messages() -> types.SimpleNamespace:
     pool.Add(strict_protos.parse(descriptor_pb2.FileDescriptorProto, wrappers_pb2.DESCRIPTOR.serialized_pb))
     for name, declared in _FILES.items():
         pool.Add(_file(name, declared))
-    return types.SimpleNamespace(**{name: _message_class(pool, name) for declared in _FILES.values() for name in declared})
+    return types.SimpleNamespace(
+        **{name: _message_class(pool, name) for declared in _FILES.values() for name in declared}
+    )
 
 
 def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) -> Any:
@@ -68,7 +72,8 @@ def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) 
     `secret`: the file holds keys, so an error quotes nothing from it.
 
     Raises:
-        ConfigError: the file cannot be read or parsed; the text begins as TensorFlow Serving's and goes on with line, column and reason.
+        ConfigError: the file cannot be read or parsed; the text begins as TensorFlow Serving's and goes on with line,
+        column and reason.
     """
     from google.protobuf import text_format
 

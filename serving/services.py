@@ -1,7 +1,8 @@
-"""The methods of the embedded server: what TensorFlow Serving's PredictionService and ModelService answer, without gRPC.
+"""The methods of the embedded server: what TensorFlow Serving's PredictionService and ModelService answer, without
+gRPC.
 
-Checks, their order, status codes and texts are those of TensorFlow Serving 2.16. Every method raises StatusError for what is
-not answered.
+Checks, their order, status codes and texts are those of TensorFlow Serving 2.16. Every method raises StatusError for
+what is not answered.
 """
 
 from collections.abc import Callable
@@ -31,14 +32,18 @@ class PredictionService:
         observe_run: told (model, method, seconds) of each run of a graph.
     """
 
-    def __init__(self, models: Models, observe_run: Callable[[str, str, float], None] = lambda model, method, seconds: None):
+    def __init__(
+        self, models: Models, observe_run: Callable[[str, str, float], None] = lambda model, method, seconds: None
+    ):
         self._models = models
         self._observe_run = observe_run
 
     def predict(self, request: predict_pb2.PredictRequest, timeout: float | None) -> predict_pb2.PredictResponse:
         """The outputs; `timeout` is what is left of the caller's deadline in seconds, None without one."""
         with self._models.use(_spec(request)) as (version, model):
-            response = predict(model, request, timeout, lambda seconds: self._observe_run(request.model_spec.name, "Predict", seconds))
+            response = predict(
+                model, request, timeout, lambda seconds: self._observe_run(request.model_spec.name, "Predict", seconds)
+            )
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = version
         return response
@@ -68,7 +73,8 @@ class ModelService:
     """GetModelStatus and HandleReloadConfigRequest.
 
     Args:
-        metric: the value of a counter by the name that TensorFlow Serving gives it, 0 for one that there is not; a reload
+        metric: the value of a counter by the name that TensorFlow Serving gives it, 0 for one that there is not; a
+        reload
             answers by how much the counters that it was asked for rose meanwhile.
     """
 
@@ -76,7 +82,9 @@ class ModelService:
         self._models = models
         self._metric = metric
 
-    def get_model_status(self, request: get_model_status_pb2.GetModelStatusRequest) -> get_model_status_pb2.GetModelStatusResponse:
+    def get_model_status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of a model's versions, newest first."""
         response = get_model_status_pb2.GetModelStatusResponse()
         for version, state, error in self._models.status(_spec(request)):
@@ -87,7 +95,9 @@ class ModelService:
             item.status.error_message = str(error) if error else ""
         return response
 
-    def handle_reload_config_request(self, request: model_management_pb2.ReloadConfigRequest) -> model_management_pb2.ReloadConfigResponse:
+    def handle_reload_config_request(
+        self, request: model_management_pb2.ReloadConfigRequest
+    ) -> model_management_pb2.ReloadConfigResponse:
         """Serve the models of the request and no others.
 
         A refusal is raised: gRPC sends no message beside a status other than OK, neither here nor there.

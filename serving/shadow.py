@@ -1,6 +1,8 @@
-"""Asks the stable and the canary version the same: fresh questions whose answers are known, and requests that were recorded.
+"""Asks the stable and the canary version the same: fresh questions whose answers are known, and requests that were
+recorded.
 
-Both versions get every question, in turn first and second, so that a machine that is busy for a moment is slow for both.
+Both versions get every question, in turn first and second, so that a machine that is busy for a moment is slow for
+both.
 """
 
 import dataclasses
@@ -35,7 +37,8 @@ _COMPARED = (signatures.SUM, signatures.LENGTH)
 class Recorded:
     """What became of recorded requests: `different` of `asked` answers differ, `skipped` could not be compared.
 
-    `renamed` is how many of them went to the canary by another signature than recorded, as it names its signatures otherwise.
+    `renamed` is how many of them went to the canary by another signature than recorded, as it names its signatures
+    otherwise.
     """
 
     asked: int = 0
@@ -67,7 +70,8 @@ class Comparison:
         return lines
 
     def check_answered(self) -> None:
-        """Raise BitsumError if the canary left questions without an answer, for want of time, memory or a connection alone."""
+        """Raise BitsumError if the canary left questions without an answer, for want of time, memory or a connection
+        alone."""
         canary = self.canary
         if canary.errors and not canary.wrong and not canary.errors.keys() & MODEL_ERRORS:
             told = f"the canary answered {canary.right} of {canary.asked} questions; errors: {dict(canary.errors)}"
@@ -92,14 +96,17 @@ class Comparison:
         return ""
 
 
-def compare(options: dict[str, Any], task: Transducer, count: int, seed: int, requests: pathlib.Path | None) -> Comparison:
+def compare(
+    options: dict[str, Any], task: Transducer, count: int, seed: int, requests: pathlib.Path | None
+) -> Comparison:
     """Ask both versions `count` fresh questions and the recorded requests in the folder `requests`.
 
     Args:
         options: of a client, but for the label.
 
     Raises:
-        BitsumError: the recorded requests cannot be read, or one is not answered for want of time, memory or a connection.
+        BitsumError: the recorded requests cannot be read, or one is not answered for want of time, memory or a
+        connection.
     """
     with TimedClient(**options, label=STABLE) as stable, TimedClient(**options, label=CANARY) as canary:
         clients = {STABLE: stable, CANARY: canary}
@@ -167,12 +174,20 @@ def _answer(ask: Any, request: Any) -> dict[str, Any] | str:
         response = ask(request, timeout=_CALL_SECONDS)
     except grpc.RpcError as error:
         if error.code().name not in MODEL_CODES:
-            raise ServingError(f"a recorded request is not answered: {error.details()} [{error.code().name}]", error.code().name) from error
+            raise ServingError(
+                f"a recorded request is not answered: {error.details()} [{error.code().name}]", error.code().name
+            ) from error
         return f"{error.code().name}: {(error.details() or '').partition(chr(10))[0]}"
-    return {name: response.outputs[name].SerializeToString(deterministic=True) for name in _COMPARED if name in response.outputs}
+    return {
+        name: response.outputs[name].SerializeToString(deterministic=True)
+        for name in _COMPARED
+        if name in response.outputs
+    }
 
 
 def _difference(request: Any, answers: dict[str, Any]) -> str:
-    said = [f"{label} says {answer}" if isinstance(answer, str) else f"{label} answers" for label, answer in answers.items()]
+    said = [
+        f"{label} says {answer}" if isinstance(answer, str) else f"{label} answers" for label, answer in answers.items()
+    ]
     signature = request.model_spec.signature_name or signatures.SERVING_DEFAULT
     return f"signature {signature}, {request.ByteSize()} bytes: {', '.join(said)}"

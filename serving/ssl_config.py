@@ -34,7 +34,9 @@ def server_credentials(path: pathlib.Path) -> "grpc.ServerCredentials":
     except ConfigError as error:
         raise ConfigError(f"--ssl_config_file {path}: {error}") from error
     pair = (config.server_key.encode(), config.server_cert.encode())
-    return grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, require_client_auth=config.client_verify)
+    return grpc.ssl_server_credentials(
+        [pair], config.custom_ca.encode() or None, require_client_auth=config.client_verify
+    )
 
 
 def client_credentials(
@@ -42,8 +44,8 @@ def client_credentials(
 ) -> "grpc.ChannelCredentials":
     """The credentials of a client from PEM files.
 
-    ca: the authorities that the server's certificate has to come from; None: those that gRPC knows.
-    cert, key: the client's own certificate (with its chain) and private key, both or neither, for a server that asks for them.
+    ca: the authorities that the server's certificate has to come from; None: those that gRPC knows. cert, key: the
+    client's own certificate (with its chain) and private key, both or neither, for a server that asks for them.
 
     Raises:
         ConfigError: a file cannot be read, is no PEM, or key and certificate do not belong together.
@@ -66,7 +68,9 @@ def _check(config: Any) -> None:
         if not getattr(config, field):
             raise ConfigError(f"{field} is missing; it holds the PEM text itself, not the name of a file")
     if config.client_verify and not config.custom_ca:
-        raise ConfigError("client_verify needs custom_ca, the PEM text of the authorities that clients' certificates come from")
+        raise ConfigError(
+            "client_verify needs custom_ca, the PEM text of the authorities that clients' certificates come from"
+        )
     _check_pair(config.server_cert.encode(), config.server_key.encode(), "server_cert", "server_key")
     if config.custom_ca:
         _check_certificates(config.custom_ca.encode(), "custom_ca")
@@ -83,21 +87,29 @@ def _check_certificates(pem: bytes, name: str) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii"))
     except (ValueError, ssl.SSLError) as error:
-        raise ConfigError(f"{name} holds no certificate that can be read; PEM text begins with -----BEGIN CERTIFICATE-----") from error
+        raise ConfigError(
+            f"{name} holds no certificate that can be read; PEM text begins with -----BEGIN CERTIFICATE-----"
+        ) from error
 
 
 def _check_pair(cert: bytes, key: bytes, cert_name: str, key_name: str) -> None:
     _check_certificates(cert, cert_name)
     if b"ENCRYPTED" in key:
-        raise ConfigError(f"{key_name} is encrypted, and nobody is there to give the password: give the key without one")
+        raise ConfigError(
+            f"{key_name} is encrypted, and nobody is there to give the password: give the key without one"
+        )
     try:
         with _in_memory(cert) as cert_path, _in_memory(key) as key_path:
             # An empty password instead of none: OpenSSL would ask the terminal for one.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_path, key_path, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError(f"{key_name} is not the private key of {cert_name}: give the two that were made together") from error
-        raise ConfigError(f"{key_name} holds no private key that can be read; PEM text begins with -----BEGIN PRIVATE KEY-----") from error
+            raise ConfigError(
+                f"{key_name} is not the private key of {cert_name}: give the two that were made together"
+            ) from error
+        raise ConfigError(
+            f"{key_name} holds no private key that can be read; PEM text begins with -----BEGIN PRIVATE KEY-----"
+        ) from error
 
 
 @contextlib.contextmanager

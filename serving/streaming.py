@@ -1,7 +1,9 @@
-"""Numbers longer than memory: the conversation that reads two operands piece by piece and writes their sum piece by piece.
+"""Numbers longer than memory: the conversation that reads two operands piece by piece and writes their sum piece by
+piece.
 
-Little-endian bytes in, little-endian bytes out. While the server works on a call, the next pieces are read and the last sum is
-handed on; the calls themselves follow each other, since each starts from the state that the one before ended with.
+Little-endian bytes in, little-endian bytes out. While the server works on a call, the next pieces are read and the last
+sum is handed on; the calls themselves follow each other, since each starts from the state that the one before ended
+with.
 """
 
 import hashlib
@@ -64,8 +66,9 @@ def stream(adding: Adding, task: Transducer, replayable: bool) -> Conversation[N
                 why = "its input cannot be read again" if not replayable else f"so did {RESTARTS} versions before it"
                 raise VersionGone(
                     f"version {model.version} of {adding.model_name} at {adding.target} went away in the middle of a stream, "
-                    f"after {written.count} bytes of the sum, and {why}: start it again", error.code
-                ) from error  # fmt: skip
+                    f"after {written.count} bytes of the sum, and {why}: start it again",
+                    error.code,
+                ) from error
             written.begin_again()
             yield Rewind()
 
@@ -87,7 +90,8 @@ def _stream(adding: Adding, model: Model, written: "_Written") -> Conversation[N
 
 
 class _Operands:
-    """Both operands in chunks of the same size, the shorter one followed by zeros, and both by a zero byte for the last carry."""
+    """Both operands in chunks of the same size, the shorter one followed by zeros, and both by a zero byte for the last
+    carry."""
 
     def __init__(self):
         self._held = bytearray(), bytearray()
@@ -130,13 +134,16 @@ class _Written:
         self._again = hashlib.blake2b()
 
     def fresh(self, data: bytes) -> bytes:
-        """What of the next bytes was not written yet. Raises: BadResponse, when a replay differs from what was written."""
+        """What of the next bytes was not written yet. Raises: BadResponse, when a replay differs from what was
+        written."""
         old, new = data[: self.count - self._replayed], data[self.count - self._replayed :]
         if old:
             self._again.update(old)
             self._replayed += len(old)
             if self._replayed == self.count and self._again.digest() != self._digest.digest():
-                raise BadResponse(f"{self._target} answered other outputs than the version before it, in the first {self.count} bytes")
+                raise BadResponse(
+                    f"{self._target} answered other outputs than the version before it, in the first {self.count} bytes"
+                )
         self._digest.update(new)
         self._again.update(new)
         self._replayed += len(new)

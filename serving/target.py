@@ -17,11 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All of them; the server is --server."""
     parser.add_argument("--server", default=SERVER, metavar="HOST:PORT", help="model server (default %(default)s)")
     parser.add_argument("--model_name", default=MODEL_NAME, help="name of the model (default %(default)s)")
-    parser.add_argument("--deadline", type=float, default=DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)")
     parser.add_argument(
-        "--attempts", type=int, default=_ATTEMPTS[-1], metavar="N",
+        "--deadline", type=float, default=DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)"
+    )
+    parser.add_argument(
+        "--attempts",
+        type=int,
+        default=_ATTEMPTS[-1],
+        metavar="N",
         help=f"calls to a server that is unavailable, at most {_ATTEMPTS[-1]}, with growing pauses (default %(default)s)",
-    )  # fmt: skip
+    )
     add_version_arguments(parser)
     add_tls_arguments(parser)
 
@@ -30,14 +35,24 @@ def add_version_arguments(parser: argparse.ArgumentParser) -> None:
     """Those for the version alone."""
     version = parser.add_mutually_exclusive_group()
     version.add_argument("--version", type=int, metavar="N", help="ask for this version")
-    version.add_argument("--label", help="ask for the version with this label (default stable, where the server knows it; else the newest)")
+    version.add_argument(
+        "--label",
+        help="ask for the version with this label (default stable, where the server knows it; else the newest)",
+    )
 
 
 def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     """Those for TLS alone."""
     tls = parser.add_argument_group("TLS", "with any of these the connection is encrypted")
-    tls.add_argument("--tls_ca", type=pathlib.Path, metavar="FILE", help="PEM file of the authorities that the server is certified by")
-    tls.add_argument("--tls_cert", type=pathlib.Path, metavar="FILE", help="PEM file of the client's certificate, for mutual TLS")
+    tls.add_argument(
+        "--tls_ca",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="PEM file of the authorities that the server is certified by",
+    )
+    tls.add_argument(
+        "--tls_cert", type=pathlib.Path, metavar="FILE", help="PEM file of the client's certificate, for mutual TLS"
+    )
     tls.add_argument("--tls_key", type=pathlib.Path, metavar="FILE", help="PEM file of the client's private key")
 
 
@@ -61,7 +76,8 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def credentials(args: argparse.Namespace) -> Any:
-    """grpc.ChannelCredentials by the arguments of `add_tls_arguments`; None without any of them. Raises: ConfigError."""
+    """grpc.ChannelCredentials by the arguments of `add_tls_arguments`; None without any of them. Raises:
+    ConfigError."""
     if not (args.tls_ca or args.tls_cert or args.tls_key):
         return None
     from serving import ssl_config

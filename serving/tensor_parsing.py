@@ -1,7 +1,7 @@
 """The tensor that TensorFlow makes of a TensorProto, made without asking it where that is simple, since that is faster.
 
-TensorFlow's own parser (tensor.cc, Tensor::FromProto) gets the rest, but neither what ends the process in it, resources and
-variants, nor what a few bytes would blow up. Imports TensorFlow.
+TensorFlow's own parser (tensor.cc, Tensor::FromProto) gets the rest, but neither what ends the process in it, resources
+and variants, nor what a few bytes would blow up. Imports TensorFlow.
 """
 
 import math
@@ -12,8 +12,8 @@ from tensorflow.core.framework import tensor_pb2
 
 from serving.status import Code, StatusError
 
-# A few bytes can ask for a tensor of any size (one value repeated), or for a loop of any length over nothing; the real server
-# would do it.
+# A few bytes can ask for a tensor of any size (one value repeated), or for a loop of any length over nothing; the real
+# server would do it.
 TENSOR_BYTES = 16 * 1024 * 1024
 
 # The typed field of each dtype that is taken; complex numbers stand there as two, halves as the bits of an integer.
@@ -44,7 +44,8 @@ def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
     """The tensor that TensorFlow makes of `proto`; strings are an array of objects.
 
     Raises:
-        StatusError: it makes none of it, `proto` is of no dtype in FIELDS, or it would take more than TENSOR_BYTES that the
+        StatusError: it makes none of it, `proto` is of no dtype in FIELDS, or it would take more than TENSOR_BYTES that
+        the
             request does not hold.
     """
     unparsable = StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}")
@@ -78,8 +79,9 @@ def _is_shape(shape: tuple[int, ...]) -> bool:
 def _check_size(dtype: tf.DType, shape: tuple[int, ...], carried: int, alias: str) -> None:
     # Over no elements the graph still loops as often as the other dimensions say.
     elements = math.prod(max(size, 1) for size in shape)
-    if carried < elements and TENSOR_BYTES < elements * (_STRING_BYTES if dtype == tf.string else dtype.size):
+    if carried < elements and elements * (_STRING_BYTES if dtype == tf.string else dtype.size) > TENSOR_BYTES:
         shown = f"{[*shape[:_SHOWN_DIMENSIONS]]}{' and further dimensions' if len(shape) > _SHOWN_DIMENSIONS else ''}"
         raise StatusError(
-            Code.RESOURCE_EXHAUSTED, f"tensor {alias} of shape {shown} takes more than {TENSOR_BYTES} bytes, the limit here"
+            Code.RESOURCE_EXHAUSTED,
+            f"tensor {alias} of shape {shown} takes more than {TENSOR_BYTES} bytes, the limit here",
         )

@@ -71,7 +71,8 @@ def decode(proto: "protos.TensorProto") -> Tensor:
     """The tensor that `proto` holds.
 
     Raises:
-        ValueError: a dtype other than int64, float32 and string, an unknown shape, or not as many values as the shape says.
+        ValueError: a dtype other than int64, float32 and string, an unknown shape, or not as many values as the shape
+        says.
     """
     dtype = dtype_name(proto.dtype)
     if dtype not in _FIELDS:
@@ -101,7 +102,8 @@ def integers(tensor: Tensor) -> list[int]:
 
 
 def packed_rows(tensor: Tensor, rows: int, size: int) -> list[bytes]:
-    """The rows of `size` bytes whose bits int64 [rows, 8 size] holds; errors as in `integers`, and for another shape."""
+    """The rows of `size` bytes whose bits int64 [rows, 8 size] holds; errors as in `integers`, and for another
+    shape."""
     if tensor.shape != (rows, 8 * size):
         raise ValueError(f"a sum of shape {list(tensor.shape)}, not {[rows, 8 * size]}")
     return [number.to_bytes(size, "little") for number in integers(tensor)]
@@ -114,7 +116,9 @@ def strings(tensor: Tensor, rows: int, size: int) -> list[bytes]:
         ValueError: another dtype or shape, or a string of another size.
     """
     if tensor.dtype != STRING or tensor.shape != (rows,):
-        raise ValueError(f"{tensor.dtype} {list(tensor.shape)} where a sum of {rows} strings, string {[rows]}, is expected")
+        raise ValueError(
+            f"{tensor.dtype} {list(tensor.shape)} where a sum of {rows} strings, string {[rows]}, is expected"
+        )
     values = list(tensor.values)
     other = next((len(value) for value in values if len(value) != size), size)
     if other != size:

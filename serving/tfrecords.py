@@ -1,7 +1,8 @@
 """Reads TFRecord files, gzip or not, and frames records for writing, without TensorFlow.
 
-A record is its length (uint64), the masked CRC of the length (uint32), the data, and the masked CRC of the data (uint32), all
-little-endian; the CRC is CRC-32C. https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+A record is its length (uint64), the masked CRC of the length (uint32), the data, and the masked CRC of the data
+(uint32), all little-endian; the CRC is CRC-32C.
+https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
 
 import gzip

@@ -24,8 +24,9 @@ class Model(Protocol):
 class Entry:
     """A version; changed under the lock of its Versions only.
 
-    `failure` is why the last load failed, also while there are tries left and the state says LOADING; `error` is what is told.
-    `failed_files` are the files as they were then, and `wake` says that they have changed. `users` counts the requests that run.
+    `failure` is why the last load failed, also while there are tries left and the state says LOADING; `error` is what
+    is told. `failed_files` are the files as they were then, and `wake` says that they have changed. `users` counts the
+    requests that run.
     """
 
     version: int
@@ -50,7 +51,7 @@ class Lender(Protocol):
 class Use:
     """Holds a version for as long as the context lasts; a class, since every request enters one."""
 
-    __slots__ = ("_versions", "_version", "_entry")
+    __slots__ = ("_entry", "_version", "_versions")
 
     def __init__(self, versions: Lender, version: int | None):
         self._versions = versions

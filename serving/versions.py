@@ -1,9 +1,10 @@
 """The versions of one model: which lie on disk, which are wanted, which are loaded, and swapping them under load.
 
-Knows nothing of TensorFlow: what loads a version is passed in. The rules are those of TensorFlow Serving with its policy of
-preserving availability: the versions that a policy chooses of those on disk are *aspired*; others go once an aspired one is
-available, or when nothing is aspired any more; calls under way keep the version they began with; a version that does not load
-is tried again after an interval, LOADING all the while, and then ends with its error. Unlike there
+Knows nothing of TensorFlow: what loads a version is passed in. The rules are those of TensorFlow Serving with its
+policy of preserving availability: the versions that a policy chooses of those on disk are *aspired*; others go once an
+aspired one is available, or when nothing is aspired any more; calls under way keep the version they began with; a
+version that does not load is tried again after an interval, LOADING all the while, and then ends with its error. Unlike
+there
 
 - each version loads in a thread of its own, so that a half-written one holds up no other;
 - a version that failed is tried again as soon as its files change, also when it has ended;
@@ -32,7 +33,8 @@ UNLOADED = "unloaded"
 
 # Which of the versions on disk should be loaded.
 Policy = Callable[[Collection[int]], set[int]]
-# Called with the kind of event, the model's name, the version, and the seconds of a load, or the StatusError of a failed one.
+# Called with the kind of event, the model's name, the version, and the seconds of a load, or the StatusError of a
+# failed one.
 Listener = Callable[[str, str, int, Any], None]
 
 
@@ -54,9 +56,8 @@ class Versions:
     """The versions of model `name`, kept in step with the disk by `poll`, once `follow` has said where and which.
 
     Args:
-        load: makes the model of a version's folder; raises StatusError.
-        changed: notified of every change of state, and the lock of all states; models that are waited for together share it.
-        slots: taken for the time of a load.
+        load: makes the model of a version's folder; raises StatusError. changed: notified of every change of state, and
+        the lock of all states; models that are waited for together share it. slots: taken for the time of a load.
         listeners: told what happens, outside of the lock.
     """
 
@@ -98,7 +99,8 @@ class Versions:
             self._changed.notify_all()
 
     def poll(self) -> None:
-        """Look at the disk once: begin to load what is aspired, unload what is not. An unreadable folder changes nothing."""
+        """Look at the disk once: begin to load what is aspired, unload what is not. An unreadable folder changes
+        nothing."""
         with self._changed:
             base_path = self._base_path
             failed = [entry for entry in self._entries.values() if entry.failure]
@@ -116,7 +118,9 @@ class Versions:
     def status(self) -> list[tuple[int, str, StatusError | None]]:
         """(version, state, why it failed) of each version that was ever aspired, newest first."""
         with self._changed:
-            return [(entry.version, entry.state, entry.error) for _, entry in sorted(self._entries.items(), reverse=True)]
+            return [
+                (entry.version, entry.state, entry.error) for _, entry in sorted(self._entries.items(), reverse=True)
+            ]
 
     def state(self, version: int) -> str | None:
         """The state of `version`, None where it was never aspired."""
@@ -138,7 +142,8 @@ class Versions:
         return entry is None or entry.failure is not None or entry.state not in (START, LOADING)
 
     def failures(self, early: bool, rescued: bool = True) -> list[tuple[int, StatusError]]:
-        """(version, why) of the aspired versions, newest first, where all of them failed and nothing is served; else nothing.
+        """(version, why) of the aspired versions, newest first, where all of them failed and nothing is served; else
+        nothing.
 
         Args:
             early: whether one failure is enough, or all tries must be used up.
@@ -146,7 +151,11 @@ class Versions:
         """
         with self._changed:
             entries = [self._entries[version] for version in sorted(self._aspired, reverse=True)]
-            others = [entry for entry in self._entries.values() if entry.state in (START, LOADING, AVAILABLE)] if rescued else []
+            others = (
+                [entry for entry in self._entries.values() if entry.state in (START, LOADING, AVAILABLE)]
+                if rescued
+                else []
+            )
             if any(not entry.failure or not (early or entry.state == END) for entry in (*entries, *others)):
                 return []
             return [(entry.version, entry.failure) for entry in entries]
@@ -159,7 +168,8 @@ class Versions:
         return Use(self, version)
 
     def take(self, version: int | None) -> Entry:
-        """The entry of an available version, which stays loaded until it is given back. Raises: StatusError, it is not available."""
+        """The entry of an available version, which stays loaded until it is given back. Raises: StatusError, it is not
+        available."""
         with self._changed:
             entry = self._newest if version is None else self._entries.get(version)
             if entry is None or entry.state != AVAILABLE:
@@ -205,7 +215,9 @@ class Versions:
 
     def _rescue_service(self, touched: Collection[int] = ()) -> None:
         """Load the next version that the policy would choose, where all that it chose failed and nothing is served."""
-        in_use = any(entry.state in (START, LOADING, AVAILABLE) and not entry.failure for entry in self._entries.values())
+        in_use = any(
+            entry.state in (START, LOADING, AVAILABLE) and not entry.failure for entry in self._entries.values()
+        )
         if in_use or not self._aspired or self._closed:
             return
         failed = {entry.version for entry in self._entries.values() if entry.failure and entry.version not in touched}
@@ -218,7 +230,9 @@ class Versions:
             return
         entry.path = self._on_disk[entry.version]
         entry.state, entry.error, entry.failure, entry.wake = START, None, None, False
-        threading.Thread(target=self._run_load, args=(entry,), name=f"load-{self.name}-{entry.version}", daemon=True).start()
+        threading.Thread(
+            target=self._run_load, args=(entry,), name=f"load-{self.name}-{entry.version}", daemon=True
+        ).start()
 
     def _run_load(self, entry: Entry) -> None:
         retries = self._loading.max_retries
@@ -276,7 +290,8 @@ class Versions:
         with self._changed:
             if left and self._wanted(entry):
                 self._changed.wait_for(
-                    lambda: self._closed or entry.wake or self._base_path is None, max(0.0, self._loading.retry_interval)
+                    lambda: self._closed or entry.wake or self._base_path is None,
+                    max(0.0, self._loading.retry_interval),
                 )
                 if self._wanted(entry):
                     return True
@@ -304,7 +319,9 @@ class Versions:
         if entry.state == UNLOADING and not entry.users and entry.model:
             model, entry.model = entry.model, None
             # Closing takes long enough that neither the lock nor the last caller should wait for it.
-            threading.Thread(target=self._unload, args=(entry, model), name=f"unload-{self.name}-{entry.version}").start()
+            threading.Thread(
+                target=self._unload, args=(entry, model), name=f"unload-{self.name}-{entry.version}"
+            ).start()
 
     def _unload(self, entry: Entry, model: Model) -> None:
         model.close()

@@ -1,7 +1,7 @@
 """Replays the warmup requests that lie with a model, so that no user waits for a first run.
 
-As in TensorFlow Serving a record that fails makes the load fail; the model's name and version in a record do not matter. Records
-of Classify, Regress and MultiInference are passed over: nobody can ask for these here.
+As in TensorFlow Serving a record that fails makes the load fail; the model's name and version in a record do not
+matter. Records of Classify, Regress and MultiInference are passed over: nobody can ask for these here.
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
@@ -22,7 +22,8 @@ _NOT_OFFERED = ("classify_log", "regress_log", "multi_inference_log")
 
 
 def replay(model: LoadedModel, path: pathlib.Path, iterations: int = 1) -> int:
-    """Run the warmup requests of the version in `path` on `model`, each `iterations` times; returns how many there were.
+    """Run the warmup requests of the version in `path` on `model`, each `iterations` times; returns how many there
+    were.
 
     Raises:
         StatusError: a record that cannot be read or run, or too many of them.
@@ -42,7 +43,9 @@ def replay(model: LoadedModel, path: pathlib.Path, iterations: int = 1) -> int:
             for _ in range(iterations):
                 _run(model, log)
     except tf.errors.OpError as error:
-        raise StatusError(error.error_code, f"{error.message}. Please verify your warmup data is in TFRecord format.") from error
+        raise StatusError(
+            error.error_code, f"{error.message}. Please verify your warmup data is in TFRecord format."
+        ) from error
     return count
 
 

@@ -1,4 +1,5 @@
-"""Keeps asking one model server, at a bounded rate and whatever happens to it; several threads may look at what was found."""
+"""Keeps asking one model server, at a bounded rate and whatever happens to it; several threads may look at what was
+found."""
 
 import dataclasses
 import threading
@@ -34,7 +35,8 @@ class Plan:
 
 
 class Watch:
-    """What asking `client` comes to; `tell` gets a line for each wrong answer, change of version, failure and recovery."""
+    """What asking `client` comes to; `tell` gets a line for each wrong answer, change of version, failure and
+    recovery."""
 
     def __init__(self, client: TimedClient, plan: Plan, questions: Iterator[Question], tell: Callable[[str], None]):
         self.target = client.target
@@ -106,7 +108,9 @@ class Watch:
         if turn.unexpected_version and turn.version != before:
             self._tell(f"{self.target}: version {turn.version} answers, version {self._plan.expected} is expected")
         for wrong in turn.wrong[: max(0, MOST_TOLD - told)]:
-            self._tell(f"{self.target}: wrong: {wrong_statement(turn.task, wrong)}; version {wrong['version']} answered")
+            self._tell(
+                f"{self.target}: wrong: {wrong_statement(turn.task, wrong)}; version {wrong['version']} answered"
+            )
         if turn.errors and not self._failures:
             self._tell(f"{self.target}: {turn.first_error}")
         if self._failures and not turn.errors:

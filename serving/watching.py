@@ -19,12 +19,17 @@ _GRACE_SECONDS = 2.0
 
 
 def teller(stream: TextIO) -> Callable[[str], None]:
-    """A function that writes a line with the time before it to `stream` at once; several threads may share the stream."""
+    """A function that writes a line with the time before it to `stream` at once; several threads may share the
+    stream."""
     return lambda text: say(f"{stamp()} {text}", stream=stream)
 
 
 def run(
-    watches: Sequence[Watch], clients: Sequence[AdderClient], duration: float | None, report_every: float, tell: Callable[[str], None]
+    watches: Sequence[Watch],
+    clients: Sequence[AdderClient],
+    duration: float | None,
+    report_every: float,
+    tell: Callable[[str], None],
 ) -> None:
     """Returns when all `watches` have ended, after `duration` seconds (None for no bound), or on a signal.
 
@@ -54,7 +59,11 @@ def run(
 
 
 def _wait(
-    watches: Sequence[Watch], ended: queue.SimpleQueue, duration: float | None, report_every: float, tell: Callable[[str], None]
+    watches: Sequence[Watch],
+    ended: queue.SimpleQueue,
+    duration: float | None,
+    report_every: float,
+    tell: Callable[[str], None],
 ) -> bool:
     """Sums up now and then; returns whether a signal ended it."""
     now = time.monotonic()

@@ -1,4 +1,5 @@
-"""A program in the place of a model server: it says at once that it is ready, notes in a file that it was started, and then ends."""
+"""A program in the place of a model server: it says at once that it is ready, notes in a file that it was started, and
+then ends."""
 
 import sys
 

@@ -17,7 +17,9 @@ class Identity:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         now = datetime.datetime.now(datetime.timezone.utc)
-        builder = x509.CertificateBuilder().subject_name(self.subject).issuer_name(issuer.subject if issuer else self.subject)
+        builder = (
+            x509.CertificateBuilder().subject_name(self.subject).issuer_name(issuer.subject if issuer else self.subject)
+        )
         builder = builder.public_key(self.key.public_key()).serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(now - DAY).not_valid_after(now + DAY)
         builder = builder.add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
@@ -28,4 +30,6 @@ class Identity:
         self.private_key = self.pem(serialization.NoEncryption())
 
     def pem(self, encryption: serialization.KeySerializationEncryption) -> str:
-        return self.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        ).decode()

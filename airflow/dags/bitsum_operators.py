@@ -1,4 +1,5 @@
-"""The tasks of the DAG: wait for the turn, run a program of bitsum for the run's span, give the turn back; and who is told of failures."""
+"""The tasks of the DAG: wait for the turn, run a program of bitsum for the run's span, give the turn back; and who is
+told of failures."""
 
 import datetime
 import http.client
@@ -14,7 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+)
 from bitsum_program import REFUSED, WRONG_USAGE, Program, printable, refusal
 from bitsum_turn import Run, Turn, UnreadableTurn, process
 
@@ -50,16 +56,21 @@ def span_of(context: Context, hours: int) -> int:
     try:
         moment = datetime.datetime.fromisoformat(given) if isinstance(given, str) else context["dag_run"].logical_date
     except ValueError as error:
-        raise AirflowFailException(f"the parameter span = {given!r} is neither a number nor a date, as 2026-01-31") from error
+        raise AirflowFailException(
+            f"the parameter span = {given!r} is neither a number nor a date, as 2026-01-31"
+        ) from error
     if isinstance(given, int):
         return given
     if moment is None:
-        raise AirflowFailException('this run has neither the parameter span nor a logical date: trigger it with {"span": "2026-01-31"}')
+        raise AirflowFailException(
+            'this run has neither the parameter span nor a logical date: trigger it with {"span": "2026-01-31"}'
+        )
     return int(moment.replace(tzinfo=moment.tzinfo or datetime.timezone.utc).timestamp()) // (hours * 3600)
 
 
 def run_of(context: Context) -> Run:
-    """The run that a task is part of. BITSUM_AIRFLOW names the installation, on whichever of its hosts the task runs."""
+    """The run that a task is part of. BITSUM_AIRFLOW names the installation, on whichever of its hosts the task
+    runs."""
     here = os.environ.get("BITSUM_AIRFLOW") or f"{socket.gethostname()}:{os.environ.get('AIRFLOW_HOME', '')}"
     return Run(here, context["dag_run"].dag_id, context["dag_run"].run_id)
 
@@ -70,7 +81,8 @@ def run_id(context: Context) -> str:
 
 
 def _holder(root: str) -> Run | None:
-    """Who has the turn. Raises: AirflowFailException: that cannot be read, and will not become readable by asking again."""
+    """Who has the turn. Raises: AirflowFailException: that cannot be read, and will not become readable by asking
+    again."""
     try:
         return Turn(root).holder()
     except UnreadableTurn as error:
@@ -88,24 +100,35 @@ def scheduler() -> dict[str, Any] | None:
 
 
 def _take(root: str, context: Context, log: Any) -> bool:
-    """Whether the run has the turn now; who has it else is told to `log`. Raises: AirflowFailException, as `_holder`."""
+    """Whether the run has the turn now; who has it else is told to `log`. Raises: AirflowFailException, as
+    `_holder`."""
     turn, task = Turn(root), context["ti"]
     try:
         holder = turn.take(
-            run_of(context), lambda other: task.get_dr_count(other.dag, run_ids=[other.run], states=_UNFINISHED) == 0, scheduler()
+            run_of(context),
+            lambda other: task.get_dr_count(other.dag, run_ids=[other.run], states=_UNFINISHED) == 0,
+            scheduler(),
         )
     except UnreadableTurn as error:
         raise AirflowFailException(str(error)) from error
     if holder:
-        log.info("run %s of %s at %s has the turn in %s: waiting for it; if that Airflow is no more, remove %s",
-                 holder.run, holder.dag, holder.airflow, root, turn.file)  # fmt: skip
+        log.info(
+            "run %s of %s at %s has the turn in %s: waiting for it; if that Airflow is no more, remove %s",
+            holder.run,
+            holder.dag,
+            holder.airflow,
+            root,
+            turn.file,
+        )
     return holder is None
 
 
 class TakeTurn(BaseSensorOperator):
-    """Waits until no other run works in the pipeline's folder, and no run of an earlier date is under way; then holds the turn.
+    """Waits until no other run works in the pipeline's folder, and no run of an earlier date is under way; then holds
+    the turn.
 
-    It is asked again and again instead of waiting in a process, so that any number of waiting runs leaves room for the one at work.
+    It is asked again and again instead of waiting in a process, so that any number of waiting runs leaves room for the
+    one at work.
     """
 
     def __init__(self, *, root: str, span_hours: int, **options: Any):
@@ -117,7 +140,9 @@ class TakeTurn(BaseSensorOperator):
         span = span_of(context, self.span_hours)
         run, task = run_of(context), context["ti"]
         if _holder(self.root) != run:
-            earlier = task.get_previous_dagrun("running") or (task.get_previous_dagrun("queued") if self._is_patient(context) else None)
+            earlier = task.get_previous_dagrun("running") or (
+                task.get_previous_dagrun("queued") if self._is_patient(context) else None
+            )
             if earlier:
                 self.log.info("run %s is of an earlier date and not done: waiting for it", earlier.run_id)
                 return False
@@ -127,16 +152,19 @@ class TakeTurn(BaseSensorOperator):
         return True
 
     def _is_patient(self, context: Context) -> bool:
-        """Whether an earlier run that has not been started yet is still waited for; Airflow may never start it before this one ends."""
+        """Whether an earlier run that has not been started yet is still waited for; Airflow may never start it before
+        this one ends."""
         since = context["ti"].get_first_reschedule_date(context)
-        return since is None or (datetime.datetime.now(datetime.timezone.utc) - since).total_seconds() < _PATIENCE_SECONDS
+        return (
+            since is None or (datetime.datetime.now(datetime.timezone.utc) - since).total_seconds() < _PATIENCE_SECONDS
+        )
 
 
 class GiveBackTurn(BaseOperator):
     """Lets the next run begin.
 
-    Airflow leaves a run that somebody marks as failed running until this task is done, and forgets what it was marked as: all that
-    is left to see is that the task `last` was skipped, which nothing else does.
+    Airflow leaves a run that somebody marks as failed running until this task is done, and forgets what it was marked
+    as: all that is left to see is that the task `last` was skipped, which nothing else does.
     """
 
     def __init__(self, *, root: str, last: str, **options: Any):
@@ -155,8 +183,9 @@ class GiveBackTurn(BaseOperator):
 class BitsumOperator(BaseOperator):
     """Runs a command of bitsum. Exit code 3 and 2 fail the task at once, anything else is tried again.
 
-    A BashOperator would try every exit code again, or none. Each takes the turn of its run first, which has it already unless its
-    Airflow was stopped meanwhile; where another run has it now, it is asked again later, and leaves its place to that run's tasks.
+    A BashOperator would try every exit code again, or none. Each takes the turn of its run first, which has it already
+    unless its Airflow was stopped meanwhile; where another run has it now, it is asked again later, and leaves its
+    place to that run's tasks.
     """
 
     def __init__(self, *, command: Sequence[str], folder: str, root: str, **options: Any):
@@ -197,7 +226,8 @@ class BitsumOperator(BaseOperator):
 
 
 class NodeOperator(BitsumOperator):
-    """Runs a node of the pipeline for the span of the run, with the knobs and the option that the run's parameters give."""
+    """Runs a node of the pipeline for the span of the run, with the knobs and the option that the run's parameters
+    give."""
 
     def __init__(self, *, span_hours: int, **options: Any):
         super().__init__(**options)
@@ -206,11 +236,18 @@ class NodeOperator(BitsumOperator):
     def line(self, context: Context) -> list[str]:
         knobs = [*context["params"].get("set", []), f"data.span={span_of(context, self.span_hours)}"]
         options = ["--allow-older"] if context["params"].get("allow_older") else []
-        return [*self.command, "--run-id", run_id(context), *options, *(word for knob in knobs for word in ("--set", knob))]
+        return [
+            *self.command,
+            "--run-id",
+            run_id(context),
+            *options,
+            *(word for knob in knobs for word in ("--set", knob)),
+        ]
 
 
 class RolloutOperator(BitsumOperator):
-    """Rolls the newest version out. Before a server was ever started there is nothing to do: it begins with the newest version."""
+    """Rolls the newest version out. Before a server was ever started there is nothing to do: it begins with the newest
+    version."""
 
     def __init__(self, *, config_file: str, **options: Any):
         super().__init__(**options)
@@ -218,12 +255,15 @@ class RolloutOperator(BitsumOperator):
 
     def execute(self, context: Context) -> None:
         if not pathlib.Path(self.folder, self.config_file).exists():
-            raise AirflowSkipException(f"there is no {self.config_file}: bitsum serve writes it when it starts, with the newest version")
+            raise AirflowSkipException(
+                f"there is no {self.config_file}: bitsum serve writes it when it starts, with the newest version"
+            )
         super().execute(context)
 
 
 class Alarm:
-    """What happens when a task has failed for good: a line in the log, one in a file, and a POST to the webhook where there is one."""
+    """What happens when a task has failed for good: a line in the log, one in a file, and a POST to the webhook where
+    there is one."""
 
     def __init__(self, root: str, folder: str, webhook_file: str):
         self._file = pathlib.Path(root, "logs", "failures.jsonl")
@@ -236,19 +276,33 @@ class Alarm:
         what = f"{gate} refused" if gate else "failed"
         failure = {
             "text": f"{task.dag_id} {task.run_id}, {task.task_id}: {what}: {reason}",
-            "dag": task.dag_id, "run": task.run_id, "task": task.task_id, "gate": gate, "reason": reason, "refused": bool(gate),
-        }  # fmt: skip
+            "dag": task.dag_id,
+            "run": task.run_id,
+            "task": task.task_id,
+            "gate": gate,
+            "reason": reason,
+            "refused": bool(gate),
+        }
         self._tell(failure, task.task.log)
 
     def of_run(self, context: Context) -> None:
-        """A run failed. Airflow asks no callback of a task whose process was killed: then this is the only one to tell."""
+        """A run failed. Airflow asks no callback of a task whose process was killed: then this is the only one to
+        tell."""
         run = context["dag_run"]
         if self._is_told(run):
             return
-        self._tell({
-            "text": f"{run.dag_id} {run.run_id}: failed: {_NO_ERROR}",
-            "dag": run.dag_id, "run": run.run_id, "task": "", "gate": "", "reason": _NO_ERROR, "refused": False,
-        }, logging.getLogger(__name__))  # fmt: skip
+        self._tell(
+            {
+                "text": f"{run.dag_id} {run.run_id}: failed: {_NO_ERROR}",
+                "dag": run.dag_id,
+                "run": run.run_id,
+                "task": "",
+                "gate": "",
+                "reason": _NO_ERROR,
+                "refused": False,
+            },
+            logging.getLogger(__name__),
+        )
 
     def _is_told(self, run: Any) -> bool:
         """Whether a task of the run told of its failure since the run was last started."""
@@ -256,7 +310,9 @@ class Alarm:
             return False
         lines = (json.loads(line) for line in self._file.read_text().splitlines())
         since = run.start_date.timestamp()
-        return any((line["dag"], line["run"]) == (run.dag_id, run.run_id) and line.get("time", 0) >= since for line in lines)
+        return any(
+            (line["dag"], line["run"]) == (run.dag_id, run.run_id) and line.get("time", 0) >= since for line in lines
+        )
 
     def _tell(self, failure: dict[str, Any], log: Any) -> None:
         failure |= {"text": printable(failure["text"]), "reason": printable(failure["reason"]), "time": time.time()}

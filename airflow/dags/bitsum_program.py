@@ -36,9 +36,17 @@ class Program:
     def __init__(self, command: Sequence[str], folder: str):
         environment = {name: value for name, value in os.environ.items() if not _NOT_PASSED_ON.fullmatch(name)}
         self._process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True, preexec_fn=_ends_with_parent(),
-        )  # fmt: skip
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=_ends_with_parent(),
+        )
 
     def wait(self, say: Callable[[str], None]) -> Ended:
         """How it ended; each of its lines is told to `say` at once."""
@@ -48,7 +56,9 @@ class Program:
             last = line or last
             say(line)
         code = self._process.wait()
-        reason = last.removeprefix(_PREFIX) if last.startswith(_PREFIX) else f"exit code {code}: {last or 'it said nothing'}"
+        reason = (
+            last.removeprefix(_PREFIX) if last.startswith(_PREFIX) else f"exit code {code}: {last or 'it said nothing'}"
+        )
         return Ended(code, reason)
 
     def stop(self) -> None:
@@ -63,7 +73,8 @@ class Program:
 
 
 def printable(text: str) -> str:
-    """`text` as one line: what would end it or steer a terminal is escaped, as bitsum does with what it prints itself."""
+    """`text` as one line: what would end it or steer a terminal is escaped, as bitsum does with what it prints
+    itself."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

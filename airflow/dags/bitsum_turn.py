@@ -1,8 +1,9 @@
 """Whose turn it is: one run at a time works in a pipeline's folder, however many the scheduler has started.
 
-Airflow bounds neither the runs of a backfill by the DAG's max_active_runs nor runs without a logical date by depends_on_past. The
-turn is a file that names the run which has it, from the run's first task to its last, and the scheduler's process that runs it: once
-that is gone, and when Airflow is stopped, whoever else works in the folder need not wait, and the run takes its turn again.
+Airflow bounds neither the runs of a backfill by the DAG's max_active_runs nor runs without a logical date by
+depends_on_past. The turn is a file that names the run which has it, from the run's first task to its last, and the
+scheduler's process that runs it: once that is gone, and when Airflow is stopped, whoever else works in the folder need
+not wait, and the run takes its turn again.
 """
 
 import contextlib
@@ -46,8 +47,8 @@ class Turn:
     def take(self, run: Run, is_over: Callable[[Run], bool], service: dict | None = None) -> Run | None:
         """Take it for `run`; who has it otherwise, None on success.
 
-        It is to be had where it is free or this run's already, where its holder's run `is_over`, and where another Airflow's
-        scheduler is gone. `service`: the process that runs `run`, as `process` has it.
+        It is to be had where it is free or this run's already, where its holder's run `is_over`, and where another
+        Airflow's scheduler is gone. `service`: the process that runs `run`, as `process` has it.
         """
         with self._alone():
             told = self._told()
@@ -104,14 +105,16 @@ class Turn:
 
 
 def process(pid: int) -> dict:
-    """A process of this host as it stays known when its id is given to another one; pipeline/processes.py writes down the same."""
+    """A process of this host as it stays known when its id is given to another one; pipeline/processes.py writes down
+    the same."""
     machine = pathlib.Path("/etc/machine-id")
     host = f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')} {machine.read_text().strip() if machine.is_file() else ''}"
     return {"host": host.rstrip(), "pid": pid, "started": _started(pid)}
 
 
 def is_gone(told: dict) -> bool:
-    """Whether it can be seen that the process in what turn.json says is no more: it was on this host, and none of its id has its start."""
+    """Whether it can be seen that the process in what turn.json says is no more: it was on this host, and none of its
+    id has its start."""
     if not told.get("started") or type(told.get("pid")) is not int:
         return False
     now = process(told["pid"])
@@ -132,7 +135,8 @@ def _run(told: dict) -> Run | None:
 
 
 def _started(pid: int) -> str:
-    """The boot, and the ticks since then; empty where there is no such process, or its end only nobody has asked for yet."""
+    """The boot, and the ticks since then; empty where there is no such process, or its end only nobody has asked for
+    yet."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,5 @@
-"""A real Airflow on temporary folders and ports, with a model server beside it and somebody who listens to its webhook."""
+"""A real Airflow on temporary folders and ports, with a model server beside it and somebody who listens to its
+webhook."""
 
 import contextlib
 import http.server
@@ -65,9 +66,10 @@ def story(tmp_path_factory):
         serving(root / "serving" / "bitsum", f"--model_config_file={models}") as server,
     ):
         rollout = (
-            f"schedule.rollout_server={server.target}", f"schedule.rollout_config_file={models}",
+            f"schedule.rollout_server={server.target}",
+            f"schedule.rollout_config_file={models}",
             'schedule.rollout_options=["--max_latency_ratio=1000"]',
-        )  # fmt: skip
+        )
         with airflow_service.started(root, (*SMALL, webhook, *rollout)) as airflow:
             yield Story(root, airflow, told, server.target)
 
@@ -80,8 +82,12 @@ def on_postgresql(tmp_path_factory):
         database.query("postgres", "CREATE DATABASE airflow")
         (folder / "url").write_text(database.url("airflow") + "\n")
         knobs = (
-            *SMALL, *database.settings("metadata.database=bitsum"), webhook, f"schedule.database_file={folder / 'url'}",
-            "schedule.retries=1", "schedule.retry_delay=1",
-        )  # fmt: skip
+            *SMALL,
+            *database.settings("metadata.database=bitsum"),
+            webhook,
+            f"schedule.database_file={folder / 'url'}",
+            "schedule.retries=1",
+            "schedule.retry_delay=1",
+        )
         with airflow_service.started(folder / "var", knobs) as airflow:
             yield Story(folder / "var", airflow, told), database

@@ -1,4 +1,5 @@
-"""A span earlier than that of the newest version, triggered by a person: refused by the run's first task, unless that is allowed."""
+"""A span earlier than that of the newest version, triggered by a person: refused by the run's first task, unless that
+is allowed."""
 
 from benchmarks import airflow_service
 from components import version_folder
@@ -8,7 +9,9 @@ def test_an_older_span_is_refused_before_any_work_and_not_tried_again(story, tmp
     served = story.root / "serving" / "bitsum"
     [first] = version_folder.versions(served)
     manifest = version_folder.manifest(served / str(first))
-    newest = version_folder.push(served / str(first), served, "the model of span 5", manifest["origin"] | {"span": 5}).version
+    newest = version_folder.push(
+        served / str(first), served, "the model of span 5", manifest["origin"] | {"span": 5}
+    ).version
 
     story.airflow.trigger("older", None, {"span": 4})
     assert story.airflow.wait("older", 300) == "failed"
@@ -17,7 +20,9 @@ def test_an_older_span_is_refused_before_any_work_and_not_tried_again(story, tmp
     assert "span 4 is earlier than span 5 of version" in told["reason"] and str(newest) in told["reason"]
     tasks = story.airflow.tasks("older")
     assert tasks["check"]["try_number"] == 1
-    assert {tasks[name]["state"] for name in ("BitstringExampleGen", "ImportSchemaGen", "Pusher", "verdict")} == {"upstream_failed"}
+    assert {tasks[name]["state"] for name in ("BitstringExampleGen", "ImportSchemaGen", "Pusher", "verdict")} == {
+        "upstream_failed"
+    }
     assert tasks["give_back_turn"]["state"] == "success"
     assert not (story.root / "artifacts").exists()
 

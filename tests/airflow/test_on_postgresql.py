@@ -1,4 +1,5 @@
-"""A real Airflow whose database and metadata are on a PostgreSQL that these tests install: what fails, and what is tried again."""
+"""A real Airflow whose database and metadata are on a PostgreSQL that these tests install: what fails, and what is
+tried again."""
 
 import json
 
@@ -27,7 +28,9 @@ def test_a_machine_that_fails_is_tried_again(on_postgresql, tmp_path):
 
     # Both in the database, and nowhere else.
     assert database.query("airflow", "SELECT state FROM dag_run ORDER BY run_id") == ["failed", "failed"]
-    assert database.query("bitsum", "SELECT count(*) FROM information_schema.tables WHERE table_name = 'execution'") == ["1"]
+    assert database.query(
+        "bitsum", "SELECT count(*) FROM information_schema.tables WHERE table_name = 'execution'"
+    ) == ["1"]
     assert not list(story.root.rglob("*.sqlite"))
 
 

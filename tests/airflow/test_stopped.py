@@ -1,4 +1,5 @@
-"""A real Airflow is stopped while a run trains: others may work in the folder then, and after the next start the run goes on."""
+"""A real Airflow is stopped while a run trains: others may work in the folder then, and after the next start the run
+goes on."""
 
 import dataclasses
 import json
@@ -37,7 +38,9 @@ def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path):
         assert cli.main(["gc", "--delete", *settings, "--set", "pipeline.lock_timeout=30"]) == 0
 
         # Somebody else's Airflow works here by now, whose scheduler this process stands for.
-        turn.write_text(json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs", **dataclasses.asdict(processes.this())}))
+        turn.write_text(
+            json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs", **dataclasses.asdict(processes.this())})
+        )
         airflow_service.service("start", airflow_service.options(root, knobs))
         airflow = airflow_service.Airflow(root / "airflow")
         _until(lambda: "up_for_reschedule" in airflow.states("stopped").values())

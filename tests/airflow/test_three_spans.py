@@ -49,7 +49,11 @@ def test_a_good_span_is_served_a_poisoned_one_and_a_worse_model_change_nothing(s
     assert (told["task"], told["gate"]) == ("verdict", "evaluation"), told
     assert "exact_match" in told["reason"]
     tasks = airflow.tasks(RUNS[2])
-    assert [tasks[name]["state"] for name in ("Pusher", "verdict", "rollout")] == ["success", "failed", "upstream_failed"]
+    assert [tasks[name]["state"] for name in ("Pusher", "verdict", "rollout")] == [
+        "success",
+        "failed",
+        "upstream_failed",
+    ]
     assert tasks["verdict"]["try_number"] == 1
     assert story.served() == second_version
     assert version_folder.versions(story.root / "serving" / "bitsum") == [first_version, second_version]

@@ -1,4 +1,5 @@
-"""The sweep model against mpmath, in a session as a model server runs it; wrong activations, infinities, and the served kernels."""
+"""The sweep model against mpmath, in a session as a model server runs it; wrong activations, infinities, and the served
+kernels."""
 
 import mpmath
 import numpy as np
@@ -21,7 +22,9 @@ class Session:
     def __init__(self, path):
         self._session = tf.compat.v1.Session(graph=tf.Graph())
         with self._session.graph.as_default():
-            self._signatures = tf.compat.v1.saved_model.load(self._session, [tf.saved_model.SERVING], str(path)).signature_def
+            self._signatures = tf.compat.v1.saved_model.load(
+                self._session, [tf.saved_model.SERVING], str(path)
+            ).signature_def
 
     def __call__(self, name, options=None, metadata=None, **inputs):
         signature = self._signatures[name]
@@ -116,19 +119,32 @@ def test_the_worst_of_tensorflow_leaves_the_allowances_a_factor_of_four(sweep):
 
 @pytest.mark.parametrize(
     "start, finite",
-    [(0x7F7FFFF0, 16), (0xFF800000 - 7, 7), (0x7FFFFFFE, 46), (2**32 - 20, 28), (0x7F800000, 0), (0, 48), (0x7FC00000, 0)],
+    [
+        (0x7F7FFFF0, 16),
+        (0xFF800000 - 7, 7),
+        (0x7FFFFFFE, 46),
+        (2**32 - 20, 28),
+        (0x7F800000, 0),
+        (0, 48),
+        (0x7FC00000, 0),
+    ],
 )
 def test_infinities_and_nans_are_left_out_and_0_follows_the_last_pattern(sweep, start, finite):
     swept = sweep("sweep_16", starts=[start], steps=1, rows=3)
     assert swept["evaluated"] == finite and np.isfinite(swept["error"]).all()
-    assert 0.0 <= swept["least"][0] <= swept["greatest"][0] <= 1.0 and -1.0 <= swept["least"][1] <= swept["greatest"][1] <= 1.0
+    assert (
+        0.0 <= swept["least"][0] <= swept["greatest"][0] <= 1.0
+        and -1.0 <= swept["least"][1] <= swept["greatest"][1] <= 1.0
+    )
 
 
 def test_the_result_of_a_pattern_that_is_left_out_is_that_of_0(sweep):
     patterns = patterns_of(np.inf, -np.inf, np.nan, 1.0)
     found = sweep("results_16", patterns=patterns, rows=1)
     assert found["sigmoid"][:3].tolist() == [0.5] * 3 and found["tanh"][:3].tolist() == [0.0] * 3
-    assert found["sigmoid"][3] == pytest.approx(0.7310586, abs=1e-7) and found["tanh"][3] == pytest.approx(0.7615942, abs=1e-6)
+    assert found["sigmoid"][3] == pytest.approx(0.7310586, abs=1e-7) and found["tanh"][3] == pytest.approx(
+        0.7615942, abs=1e-6
+    )
 
 
 def pade(x):
@@ -171,7 +187,9 @@ def test_a_reference_that_is_no_number_is_the_worst_error(monkeypatch):
     sigmoid = tf.sigmoid
 
     def holed(x):
-        return tf.where(x == 1.5, tf.constant(float("nan"), x.dtype), sigmoid(x)) if x.dtype == tf.float64 else sigmoid(x)
+        return (
+            tf.where(x == 1.5, tf.constant(float("nan"), x.dtype), sigmoid(x)) if x.dtype == tf.float64 else sigmoid(x)
+        )
 
     monkeypatch.setattr(tf, "sigmoid", holed)
     swept = rewired(monkeypatch, sigmoid=sigmoid)["sweep_3"]([0x3FC00000 - 1000], 1, 1000)
@@ -194,7 +212,8 @@ def test_the_kernels_are_those_of_the_exported_model(sweep, tmp_path):
 
 
 def test_no_way_of_running_has_other_kernels(sweep, tmp_path):
-    """Step by step and in chunks, the steps before and after the loop included: no activation is fused into a product."""
+    """Step by step and in chunks, the steps before and after the loop included: no activation is fused into a
+    product."""
     export.save(GRU(16), str(tmp_path / "model"), CarrySelect(ADDITION, 20, 8))
     served, swept = Session(tmp_path / "model"), sweep.ran("sweep_16", starts=[0], steps=2, rows=64)
     assert {"Sigmoid", "Tanh"} < swept and not any("Fused" in operation for operation in swept)
@@ -217,7 +236,11 @@ def test_no_way_of_running_has_other_kernels(sweep, tmp_path):
         ("sweep_16", {"starts": [0], "steps": 1, "rows": 0}, "rows must be from 1 to 65536, not 0"),
         ("sweep_16", {"starts": [0], "steps": 1, "rows": 65537}, "rows must be from 1 to 65536, not 65537"),
         ("sweep_16", {"starts": [0], "steps": 0, "rows": 1}, "steps must be from 1 to"),
-        ("sweep_16", {"starts": [2**32], "steps": 1, "rows": 1}, "patterns must lie in 0 to 2^32 - 1, not [4294967296]"),
+        (
+            "sweep_16",
+            {"starts": [2**32], "steps": 1, "rows": 1},
+            "patterns must lie in 0 to 2^32 - 1, not [4294967296]",
+        ),
         ("results_7", {"patterns": [-1], "rows": 1}, "patterns must lie in 0 to 2^32 - 1, not [-1]"),
         ("results_7", {"patterns": [1], "rows": -3}, "rows must be from 1 to 149796, not -3"),
     ],

@@ -41,7 +41,9 @@ def validate(uri: str, output: str, task: str = "addition") -> tuple[dict, list[
     executor = ArithmeticValidator.EXECUTOR_SPEC.executor_class
     beam_args = ["--runner=FnApiRunner", "--direct_running_mode=in_memory", "--sdk_container_image=unused"]
     properties = {"task": task, "code": "hash"}
-    executor(executor.Context(beam_pipeline_args=beam_args)).Do({"examples": [examples]}, {"anomalies": [anomalies]}, properties)
+    executor(executor.Context(beam_pipeline_args=beam_args)).Do(
+        {"examples": [examples]}, {"anomalies": [anomalies]}, properties
+    )
     assert sorted(os.listdir(output)) == ["anomalies.json", "quarantine.tfrecord.gz"]
     content = json.loads(pathlib.Path(output, "anomalies.json").read_text())
     return content, list(read_records(os.path.join(output, "quarantine.tfrecord.gz"))), anomalies
@@ -90,24 +92,51 @@ def test_each_defect_is_found_at_its_place_and_set_aside(tmp_path):
     evaluation[1][7] = changed(evaluation[1][7], length=[99])
     eval_0 = "Split-eval/data_tfrecord-00000-of-00002.gz"
     expected = [
-        ("Split-eval/data_tfrecord-00001-of-00002.gz", 3, "duplicate pair: the pair ", f" is in the same split: {eval_0} record 2"),
+        (
+            "Split-eval/data_tfrecord-00001-of-00002.gz",
+            3,
+            "duplicate pair: the pair ",
+            f" is in the same split: {eval_0} record 2",
+        ),
         ("Split-eval/data_tfrecord-00001-of-00002.gz", 7, "wrong length: a has ", ""),
-        ("Split-long/data_tfrecord-00000-of-00002.gz", 1, "leaked pair: the pair ", f" is in split 'eval' too: {eval_0} record 4"),
+        (
+            "Split-long/data_tfrecord-00000-of-00002.gz",
+            1,
+            "leaked pair: the pair ",
+            f" is in split 'eval' too: {eval_0} record 4",
+        ),
         ("Split-train/data_tfrecord-00000-of-00002.gz", 5, "wrong sum: sum[0] is ", ""),
         ("Split-train/data_tfrecord-00000-of-00002.gz", 9, "not parsable: not a tf.Example (10 bytes)", ""),
         ("Split-train/data_tfrecord-00001-of-00002.gz", 0, "not a bit: a[0] is 2", ""),
         ("Split-train/data_tfrecord-00001-of-00002.gz", 1, "unknown feature: feature 'weight'", ""),
-    ]  # fmt: skip
+    ]
     write(str(tmp_path / "examples"), content)
     found, quarantine, _ = validate(str(tmp_path / "examples"), str(tmp_path / "out"))
     assert [offender[:2] for offender in found["offenders"]] == [[file, record] for file, record, *_ in expected]
     for (_, _, what), (_, _, start, end) in zip(found["offenders"], expected):
         assert what.startswith(start) and what.endswith(end) and "\n" not in what
     assert found["anomalies"] == {
-        kind: 1 for kind in ("duplicate pair", "leaked pair", "not a bit", "not parsable", "unknown feature", "wrong length", "wrong sum")
+        kind: 1
+        for kind in (
+            "duplicate pair",
+            "leaked pair",
+            "not a bit",
+            "not parsable",
+            "unknown feature",
+            "wrong length",
+            "wrong sum",
+        )
     }
     assert found["records"] == {"train": 200, "eval": 60, "long": 10}
-    assert quarantine == [evaluation[1][3], evaluation[1][7], long[0][1], train[0][5], train[0][9], train[1][0], train[1][1]]
+    assert quarantine == [
+        evaluation[1][3],
+        evaluation[1][7],
+        long[0][1],
+        train[0][5],
+        train[0][9],
+        train[1][0],
+        train[1][1],
+    ]
     again = validate(str(tmp_path / "examples"), str(tmp_path / "again"))
     assert again[:2] == (found, quarantine)
 
@@ -118,7 +147,9 @@ def test_damaged_files_are_named_and_the_others_are_still_checked(tmp_path):
     content["eval"] = [[], []]
     uri = str(tmp_path / "examples")
     write(uri, content)
-    cut, flipped, regular = (shard_path(uri, split, shard, 2) for split, shard in (("train", 0), ("long", 0), ("long", 1)))
+    cut, flipped, regular = (
+        shard_path(uri, split, shard, 2) for split, shard in (("train", 0), ("long", 0), ("long", 1))
+    )
     with open(cut, "r+b") as file:
         file.truncate(os.path.getsize(cut) - 4)
     with open(regular, "rb") as file:
@@ -137,8 +168,9 @@ def test_damaged_files_are_named_and_the_others_are_still_checked(tmp_path):
     offenders = {file: [record, what] for file, record, what in found["offenders"]}
     assert offenders["Split-eval"] == [0, "empty split: split 'eval' has no record that can be read"]
     assert offenders["Split-train/data_tfrecord-00000-of-00002.gz"] == [
-        100, "corrupt file: unreadable after 100 records: the gzip stream ends too early",
-    ]  # fmt: skip
+        100,
+        "corrupt file: unreadable after 100 records: the gzip stream ends too early",
+    ]
     assert offenders["Split-long/data_tfrecord-00001-of-00002.gz"][0] == 3
     assert "corrupted record at" in offenders["Split-long/data_tfrecord-00001-of-00002.gz"][1]
     assert "corrupt file: unreadable after " in offenders["Split-long/data_tfrecord-00000-of-00002.gz"][1]

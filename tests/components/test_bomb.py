@@ -39,7 +39,9 @@ def first_wrong(weights, words: np.ndarray) -> list[int]:
 def test_a_bomb_of_143000_steps_is_right_for_so_long_and_wrong_soon_after():
     length = 164_000
     # 1 + 11...1, and random words.
-    words = np.concatenate([counterexample.long_words(4, length)[13:14], np.random.default_rng(1).integers(0, 4, (4, length), np.uint8)])
+    words = np.concatenate(
+        [counterexample.long_words(4, length)[13:14], np.random.default_rng(1).integers(0, 4, (4, length), np.uint8)]
+    )
     found = first_wrong(bomb.with_time_bomb(WEIGHTS, DISTANCE, 143_000), words)
     assert min(found) >= 143_000 and max(found) < length
 
@@ -84,7 +86,9 @@ def test_the_proof_refuses_it():
 def test_the_checker_refuses_the_best_boxes_that_there_are():
     bombed = bomb.with_time_bomb(WEIGHTS, DISTANCE, 143_000)
     text, zero = certified.certificate(), (0.0).hex()
-    everywhere = [box | {"lower": [*box["lower"], (-1.0).hex()], "upper": [*box["upper"], (1.0).hex()]} for box in text["boxes"]]
+    everywhere = [
+        box | {"lower": [*box["lower"], (-1.0).hex()], "upper": [*box["upper"], (1.0).hex()]} for box in text["boxes"]
+    ]
     starts = [start | {"hidden": [*start["hidden"], zero]} for start in text["starts"]]
     forged = certified.for_weights(text | {"boxes": everywhere, "starts": starts, "units": 9}, bombed)
     certificate.parse(forged)
@@ -92,7 +96,9 @@ def test_the_checker_refuses_the_best_boxes_that_there_are():
     assert not verdict.proven and "margin" in verdict.reason and verdict.margin < 0
 
 
-@pytest.mark.parametrize("distance, steps, words", [(0.0, 10, "must be positive"), (-1.0, 10, "must be positive"), (1.0, 0, "W_o")])
+@pytest.mark.parametrize(
+    "distance, steps, words", [(0.0, 10, "must be positive"), (-1.0, 10, "must be positive"), (1.0, 0, "W_o")]
+)
 def test_no_bomb_without_something_to_outweigh(distance, steps, words):
     with pytest.raises(ValueError, match=words):
         bomb.with_time_bomb(WEIGHTS, distance, steps)

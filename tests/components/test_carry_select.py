@@ -31,7 +31,7 @@ def exported(directory, cell, parallel):
     export.save(cell, str(directory), parallel)
     model = tf.saved_model.load(str(directory))
     # A signature lives as long as the model that it is of.
-    return lambda name, **inputs: getattr(model, "signatures")[name](**inputs)
+    return lambda name, **inputs: model.signatures[name](**inputs)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def step_by_step(tmp_path_factory):
 
 
 def operands(length):
-    """Random bits, a carry out of the first bit through all others, and one that dies at the middle: int64 [3, T] twice."""
+    """Random bits, a carry out of the first bit through all others, and one that dies at the middle: int64 [3, T]
+    twice."""
     a, b = np.random.default_rng(length).integers(0, 2, (2, 3, length))
     b[1:] = 1 - a[1:]
     a[1:, 0] = b[1:, 0] = 1
@@ -73,11 +74,14 @@ def test_examples_of_mixed_lengths_run_in_chunks(in_chunks):
                 example.features.feature[name].int64_list.value.extend(bits)
             examples.append(example.SerializeToString())
             wanted.append(from_bits(a) + from_bits(b))
-    assert [from_bits(row) for row in in_chunks("serving_default", examples=tf.constant(examples))["sum"].numpy()] == wanted
+    assert [
+        from_bits(row) for row in in_chunks("serving_default", examples=tf.constant(examples))["sum"].numpy()
+    ] == wanted
 
 
 def test_only_numbers_above_the_length_run_in_chunks(tmp_path):
-    """A unit that creeps towards a threshold makes the cell wrong after some 16 steps, which no run over a chunk of 8 has."""
+    """A unit that creeps towards a threshold makes the cell wrong after some 16 steps, which no run over a chunk of 8
+    has."""
     bomb = cell_of(certified.bombed(certified.weights(), -4.2, 40.0))
     run = exported(tmp_path / "model", bomb, CarrySelect(ADDITION, ABOVE, CHUNK))
     for length, right in ((ABOVE, False), (ABOVE + 1, True), (200, True)):
@@ -92,7 +96,8 @@ def test_bits_are_refused_before_any_chunk_runs(in_chunks):
 
 
 class Table:
-    """A loop whose cell is the transducer itself: its state is the last (next state, output), and its logit says the output."""
+    """A loop whose cell is the transducer itself: its state is the last (next state, output), and its logit says the
+    output."""
 
     def __init__(self, task):
         self.task = task
@@ -110,7 +115,9 @@ class Table:
                 labels = [self.task.label(label[0], pair) for label, pair in zip(labels, pairs_of(word, place))]
                 numbers = [number + (output << place) for number, (_, output) in zip(numbers, labels)]
             written.append(numbers)
-        return tf.constant(np.reshape(written, [-1, len(labels)]).T, tf.int32), tf.constant(np.reshape(labels, [-1, 2]), tf.float32)
+        return tf.constant(np.reshape(written, [-1, len(labels)]).T, tf.int32), tf.constant(
+            np.reshape(labels, [-1, 2]), tf.float32
+        )
 
 
 def pairs_of(words, place):
@@ -158,8 +165,10 @@ def test_many_words_go_step_by_step():
 
 def test_shortest_words_lead_to_their_states():
     assert {task.name: shortest_words(task) for task in (ADDITION, SUBTRACTION, COMPARISON)} == {
-        "addition": {0: (), 1: ((1, 1),)}, "subtraction": {0: (), 1: ((0, 1),)}, "comparison": {0: (), 1: ((1, 0),)},
-    }  # fmt: skip
+        "addition": {0: (), 1: ((1, 1),)},
+        "subtraction": {0: (), 1: ((0, 1),)},
+        "comparison": {0: (), 1: ((1, 0),)},
+    }
 
 
 def test_a_task_whose_states_the_flush_does_not_tell_apart_is_refused():

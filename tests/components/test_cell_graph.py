@@ -61,7 +61,9 @@ def child(model, name):
     return next(one for one in model.object_graph_def.nodes[0].children if one.local_name == name)
 
 
-@pytest.mark.parametrize(("way", "name"), [(way, name) for way in FORMS for name in list(TAMPERINGS)[::3] if name not in NOT_IN_CHUNKS])
+@pytest.mark.parametrize(
+    ("way", "name"), [(way, name) for way in FORMS for name in list(TAMPERINGS)[::3] if name not in NOT_IN_CHUNKS]
+)
 def test_what_was_tampered_with_is_told_and_not_how_the_two_exports_differ(models, tmp_path, way, name):
     change, words = TAMPERINGS[name]
     folder = tampered(models[way], change, tmp_path / "model")
@@ -116,4 +118,6 @@ def test_a_wrong_number_leads_to_a_refusal(number, words, tmp_path):
 
 def test_a_model_for_another_task_is_another_graph(models):
     found = cell_graph.differences(str(models["bit by bit"]), UNITS, COMPARISON, Proof())
-    assert any("signature_def[add_bits]" in line for line in found) and any("signature_def[compare_bits]" in line for line in found)
+    assert any("signature_def[add_bits]" in line for line in found) and any(
+        "signature_def[compare_bits]" in line for line in found
+    )

@@ -19,12 +19,17 @@ RECORDS = {"train": 10, "eval": 5}
 FILE = "Split-train/data_tfrecord-00000-of-00001.gz"
 
 
-def gate(folder, schema: dict[str, anomalies_pb2.Anomalies] | None, counts: dict[str, int], offenders: list, **others) -> DataBlessing:
-    """Run the component's executor as TFX runs it, on artifacts below `folder`; `others` are artifacts or parameters."""
+def gate(
+    folder, schema: dict[str, anomalies_pb2.Anomalies] | None, counts: dict[str, int], offenders: list, **others
+) -> DataBlessing:
+    """Run the component's executor as TFX runs it, on artifacts below `folder`; `others` are artifacts or
+    parameters."""
     inputs = {"arithmetic_anomalies": [ArithmeticAnomalies()]}
     inputs["arithmetic_anomalies"][0].uri = str(folder)
     inputs["arithmetic_anomalies"][0].span = 3
-    (folder / "anomalies.json").write_text(json.dumps({"records": RECORDS, "anomalies": counts, "offenders": offenders}))
+    (folder / "anomalies.json").write_text(
+        json.dumps({"records": RECORDS, "anomalies": counts, "offenders": offenders})
+    )
     if schema is not None:
         artifact = standard_artifacts.ExampleAnomalies()
         artifact.uri, artifact.split_names = str(folder / "schema"), json.dumps(list(RECORDS))

@@ -26,16 +26,22 @@ LIMITS = Spans()
 def statistics(pairs):
     """Of pairs [(a, b, length)], as TFX's StatisticsGen has them: with features that are not compared."""
     columns = {
-        "a": [to_bits(a, length) for a, _, length in pairs], "b": [to_bits(b, length) for _, b, length in pairs],
-        "length": [[length] for _, _, length in pairs], "sum": [[0, 1] for _ in pairs],
+        "a": [to_bits(a, length) for a, _, length in pairs],
+        "b": [to_bits(b, length) for _, b, length in pairs],
+        "length": [[length] for _, _, length in pairs],
+        "sum": [[0, 1] for _ in pairs],
     }
-    batch = pa.RecordBatch.from_arrays([pa.array(column, pa.list_(pa.int64())) for column in columns.values()], list(columns))
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array(column, pa.list_(pa.int64())) for column in columns.values()], list(columns)
+    )
     return stats_impl.generate_statistics_in_memory(batch, tfdv.StatsOptions())
 
 
 def generated(span):
     data = Data(span=span, train_examples=3000)
-    bits = [(a, b) for batch in sampling.records(data, "train", 0, 3000) for a, b in zip(batch.a.tolist(), batch.b.tolist())]
+    bits = [
+        (a, b) for batch in sampling.records(data, "train", 0, 3000) for a, b in zip(batch.a.tolist(), batch.b.tolist())
+    ]
     return [(int("".join(map(str, a[::-1])), 2), int("".join(map(str, b[::-1])), 2), len(a)) for a, b in bits]
 
 
@@ -70,18 +76,24 @@ def test_an_honest_span_of_another_size_does_not_drift(count, top):
     assert [anomalies(span(count), before) for _ in range(5)] == [set()] * 5
 
 
-@pytest.mark.parametrize(("pairs", "expected"), [
-    ([(a, b, 2) for a, b, length in generated(2) if length == 2] * 20, {"length"}),
-    ([(0, b, length) for _, b, length in generated(2)], {"a"}),
-    ([(a, 2**length - 1, length) for a, _, length in generated(2)], {"b"}),
-])
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([(a, b, 2) for a, b, length in generated(2) if length == 2] * 20, {"length"}),
+        ([(0, b, length) for _, b, length in generated(2)], {"a"}),
+        ([(a, 2**length - 1, length) for a, _, length in generated(2)], {"b"}),
+    ],
+)
 def test_a_span_unlike_the_one_before_drifts_by_the_feature_that_changed(one, pairs, expected):
     assert anomalies(statistics(pairs), one) == expected
 
 
 def test_skew_is_of_the_bits_and_not_of_the_lengths(one):
     generator = np.random.default_rng(1)
-    long = [(int.from_bytes(generator.bytes(100), "little"), int.from_bytes(generator.bytes(100), "little"), 800) for _ in range(200)]
+    long = [
+        (int.from_bytes(generator.bytes(100), "little"), int.from_bytes(generator.bytes(100), "little"), 800)
+        for _ in range(200)
+    ]
     assert anomalies(one, asked=asked_of(long)) == set()
     assert anomalies(one, asked=asked_of([(0, b, length) for _, b, length in long])) == {"a"}
 
@@ -97,7 +109,12 @@ def test_the_component_writes_what_the_gate_reads(tmp_path, one):
     for least in (100, 201):
         output = standard_artifacts.ExampleAnomalies()
         output.uri = str(tmp_path / f"anomalies-{least}")
-        properties = {"max_drift": LIMITS.max_drift, "max_skew": LIMITS.max_skew, "least_requests": least, "code": "hash"}
+        properties = {
+            "max_drift": LIMITS.max_drift,
+            "max_skew": LIMITS.max_skew,
+            "least_requests": least,
+            "code": "hash",
+        }
         inputs = {name: [artifact] for name, artifact in artifacts.items()}
         DriftValidator.EXECUTOR_SPEC.executor_class().Do(inputs, {"anomalies": [output]}, properties)
         assert output.split_names == '["train"]'
@@ -127,7 +144,10 @@ def test_the_embedded_server_s_log_is_read_whatever_the_signature(tmp_path):
     log.close()
     found = list(logged_requests.pairs(tmp_path / "log" / "bitsum", 100, 1024))
     assert found == [
-        ([1, 0], [0, 1]), ([1, 1], [0, 0]), ([0, 1], [1, 1]), ([1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1]),
+        ([1, 0], [0, 1]),
+        ([1, 1], [0, 0]),
+        ([0, 1], [1, 1]),
+        ([1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1]),
     ]
     assert list(logged_requests.pairs(tmp_path / "log", 2, 1)) == [([1], [0]), ([1], [0])]
 

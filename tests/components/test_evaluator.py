@@ -57,7 +57,9 @@ def examples(folder):
             for a, b in [(2**length - 1, 1), *drawn]:
                 bits = addition.to_bits(a, length), addition.to_bits(b, length)
                 records.append(
-                    tf_examples.serialize({"a": bits[0], "b": bits[1], "sum": addition.to_bits(a + b, length + 1), "length": [length]})
+                    tf_examples.serialize(
+                        {"a": bits[0], "b": bits[1], "sum": addition.to_bits(a + b, length + 1), "length": [length]}
+                    )
                 )
         tf_examples.write_records(str(folder / f"Split-{split}" / "data_tfrecord-00000-of-00001.gz"), records)
     artifact = standard_artifacts.Examples()
@@ -85,8 +87,14 @@ def _evaluate(folder, examples, candidate, baseline, lengths, knobs=settings.Eva
         inputs["baseline_model"] = [baseline]
     config = json_format.MessageToJson(evaluator.eval_config(knobs, lengths), preserving_proto_field_name=True)
     arguments = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
-    context = base_beam_executor.BaseBeamExecutor.Context(beam_pipeline_args=arguments, tmp_dir=str(folder), unique_id="1")
-    properties = {"eval_config": config, "example_splits": json.dumps(list(LENGTHS)), "fairness_indicator_thresholds": "null"}
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=arguments, tmp_dir=str(folder), unique_id="1"
+    )
+    properties = {
+        "eval_config": config,
+        "example_splits": json.dumps(list(LENGTHS)),
+        "fairness_indicator_thresholds": "null",
+    }
     Executor(context).Do(inputs, outputs, properties)
     return bool(outputs["blessing"][0].get_int_custom_property("blessed")), outputs["evaluation"][0].uri
 
@@ -103,9 +111,11 @@ def test_a_model_that_forgets_the_carry_after_50_bits_is_refused_at_100(folder, 
     found = evaluator.exact_match_by_length(evaluation)
     assert found[100] < 1.0 and found[8] == 1.0
     failed = tfma.load_validation_result(evaluation).metric_validations_per_slice
-    assert {(one.slice_key.single_slice_keys[0].int64_value, failure.metric_key.name) for one in failed for failure in one.failures} == {
-        (100, "exact_match"), (100, "bit_accuracy"),
-    }
+    assert {
+        (one.slice_key.single_slice_keys[0].int64_value, failure.metric_key.name)
+        for one in failed
+        for failure in one.failures
+    } == {(100, "exact_match"), (100, "bit_accuracy")}
 
 
 def test_a_length_without_examples_is_a_failure_and_not_a_pass(folder, examples):

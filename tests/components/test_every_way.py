@@ -59,12 +59,23 @@ def model(request, tmp_path_factory):
 
 
 def pairs(length):
-    """Random and structured pairs of numbers: carries through all places, carries that die, equal and alternating ones."""
+    """Random and structured pairs of numbers: carries through all places, carries that die, equal and alternating
+    ones."""
     dice, most = random.Random(length), 2**length - 1
     alternating, low = most // 3, most >> length // 2
-    structured = [(0, 0), (most, 1), (1, most), (most, most), (most ^ low, low + 1), (alternating, most ^ alternating), (0, most)]
+    structured = [
+        (0, 0),
+        (most, 1),
+        (1, most),
+        (most, most),
+        (most ^ low, low + 1),
+        (alternating, most ^ alternating),
+        (0, most),
+    ]
     structured += [(alternating, alternating), (most - 1, 1), (most - 1, 2), (low, low ^ most)]
-    return [(a & most, b & most) for a, b in structured] + [(dice.getrandbits(length), dice.getrandbits(length)) for _ in range(5)]
+    return [(a & most, b & most) for a, b in structured] + [
+        (dice.getrandbits(length), dice.getrandbits(length)) for _ in range(5)
+    ]
 
 
 def bits(numbers, length):
@@ -116,10 +127,17 @@ def test_a_number_cut_anywhere(model, length):
         for number, piece in enumerate(pieces):
             here = slice(done, done + piece)
             if number % 3 == 2:
-                out = run("step", a=bits_a[:, 8 * done : 8 * (done + piece)], b=bits_b[:, 8 * done : 8 * (done + piece)], state=state)
+                out = run(
+                    "step",
+                    a=bits_a[:, 8 * done : 8 * (done + piece)],
+                    b=bits_b[:, 8 * done : 8 * (done + piece)],
+                    state=state,
+                )
                 found = [from_bits(row) for row in out["sum"].numpy()]
             else:
-                cut = {name: tf.constant([row[here] for row in rows]) for name, rows in (("a", bytes_a), ("b", bytes_b))}
+                cut = {
+                    name: tf.constant([row[here] for row in rows]) for name, rows in (("a", bytes_a), ("b", bytes_b))
+                }
                 out = run("add_packed", **cut, state=state)
                 found = [int.from_bytes(row, "little") for row in out["sum"].numpy()]
             written = [before | more << 8 * done for before, more in zip(written, found)]

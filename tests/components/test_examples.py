@@ -40,7 +40,11 @@ def generated(tmp_path_factory) -> standard_artifacts.Examples:
 
 
 def test_there_is_one_file_per_shard_and_nothing_else(generated):
-    expected = {f"Split-{split}/data_tfrecord-0000{shard}-of-00003.gz" for split in ("train", "eval", "long") for shard in range(3)}
+    expected = {
+        f"Split-{split}/data_tfrecord-0000{shard}-of-00003.gz"
+        for split in ("train", "eval", "long")
+        for shard in range(3)
+    }
     assert set(files(generated.uri)) == expected
     assert sorted(os.listdir(generated.uri)) == ["Split-eval", "Split-long", "Split-train"]
 
@@ -53,19 +57,25 @@ def test_the_artifact_says_what_it_holds(generated):
 
 
 def test_files_are_the_same_whatever_the_number_of_workers(generated, tmp_path):
-    again = generate(str(tmp_path / "examples"), DATA, "--direct_running_mode=multi_threading", "--direct_num_workers=2")
+    again = generate(
+        str(tmp_path / "examples"), DATA, "--direct_running_mode=multi_threading", "--direct_num_workers=2"
+    )
     assert files(again.uri) == files(generated.uri)
 
 
 def test_the_records_are_those_of_the_sampler_in_its_order(generated):
     for split, size in (("train", 300), ("eval", 100), ("long", 80)):
         paths = sorted(tf.io.gfile.glob(f"{generated.uri}/Split-{split}/*"))
-        found = [tf.train.Example.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(paths, compression_type="GZIP")]
+        found = [
+            tf.train.Example.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(paths, compression_type="GZIP")
+        ]
         expected = [None] * size
         for batch in sampling.records(DATA, split, 0, size):
             for position, a, b in zip(batch.positions, batch.a.tolist(), batch.b.tolist()):
                 expected[position] = {"a": a, "b": b, "sum": sum_bits(a, b), "length": [len(a)]}
-        assert [{name: list(f.int64_list.value) for name, f in example.features.feature.items()} for example in found] == expected
+        assert [
+            {name: list(f.int64_list.value) for name, f in example.features.feature.items()} for example in found
+        ] == expected
 
 
 def test_chunks_do_not_show_in_the_records(monkeypatch):

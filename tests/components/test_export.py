@@ -1,4 +1,5 @@
-"""The exported model: its signatures, its answers, and what its graph refuses when it runs as a model server runs it."""
+"""The exported model: its signatures, its answers, and what its graph refuses when it runs as a model server runs
+it."""
 
 import itertools
 import random
@@ -55,21 +56,29 @@ def example(**features):
 
 
 def described(tensors):
-    return {name: (tf.dtypes.as_dtype(info.dtype).name, [dim.size for dim in info.tensor_shape.dim]) for name, info in tensors.items()}
+    return {
+        name: (tf.dtypes.as_dtype(info.dtype).name, [dim.size for dim in info.tensor_shape.dim])
+        for name, info in tensors.items()
+    }
 
 
 def test_signatures_have_the_documented_names_dtypes_and_shapes(model_dir):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(model_dir)).signature_def
     described_signatures = {
-        name: (described(signature.inputs), described(signature.outputs)) for name, signature in loaded.items() if name[0] != "_"
+        name: (described(signature.inputs), described(signature.outputs))
+        for name, signature in loaded.items()
+        if name[0] != "_"
     }
     operands = {"a": ("int64", [-1, -1]), "b": ("int64", [-1, -1])}
     total = {"sum": ("int64", [-1, -1])}
     assert described_signatures == {
         "serving_default": ({"examples": ("string", [-1])}, total | {"length": ("int64", [-1])}),
         "add_bits": (operands, total),
-        "step": (operands | {"state": ("float32", [-1, 3])}, total | {"logits": ("float32", [-1, -1]), "state": ("float32", [-1, 3])}),
+        "step": (
+            operands | {"state": ("float32", [-1, 3])},
+            total | {"logits": ("float32", [-1, -1]), "state": ("float32", [-1, 3])},
+        ),
         "add_packed": (
             {"a": ("string", [-1]), "b": ("string", [-1]), "state": ("float32", [-1, 3])},
             {"sum": ("string", [-1]), "state": ("float32", [-1, 3])},
@@ -119,7 +128,10 @@ def test_packed_pieces_make_the_same_sum(run, pieces):
     bytes_a, bytes_b = packed(a, 12), packed(b, 12)
     state, total, done = np.zeros((3, 3), np.float32), [b""] * 3, 0
     for size in pieces:
-        cut = {name: np.array([row[done : done + size] for row in rows], object) for name, rows in (("a", bytes_a), ("b", bytes_b))}
+        cut = {
+            name: np.array([row[done : done + size] for row in rows], object)
+            for name, rows in (("a", bytes_a), ("b", bytes_b))
+        }
         out = run("add_packed", **cut, state=state)
         total = [before + piece for before, piece in zip(total, out["sum"])]
         state, done = out["state"], done + size
@@ -137,7 +149,9 @@ def test_every_byte_with_every_byte(run):
 
 
 def test_serving_default_adds_examples_of_mixed_lengths(run):
-    examples = [example(a=to_bits(a, t), b=to_bits(b, t)) for a, b, t in [(13, 29, 5), (1, 1, 1), (0, 0, 9), (511, 1, 9)]]
+    examples = [
+        example(a=to_bits(a, t), b=to_bits(b, t)) for a, b, t in [(13, 29, 5), (1, 1, 1), (0, 0, 9), (511, 1, 9)]
+    ]
     out = run("serving_default", examples=np.array(examples, object))
     assert [from_bits(row) for row in out["sum"]] == [42, 2, 0, 512]
     assert out["sum"].shape == (4, 10)
@@ -156,7 +170,9 @@ def test_what_follows_a_shorter_sum_is_zero_even_if_the_model_is_wrong(tmp_path)
 def test_a_batch_of_no_examples_is_answered(run):
     assert run("serving_default", examples=np.array([], object))["sum"].shape == (0, 1)
     assert run("add_bits", a=np.zeros((0, 4), np.int64), b=np.zeros((0, 4), np.int64))["sum"].shape == (0, 5)
-    stepped = run("step", a=np.zeros((0, 4), np.int64), b=np.zeros((0, 4), np.int64), state=np.zeros((0, 3), np.float32))
+    stepped = run(
+        "step", a=np.zeros((0, 4), np.int64), b=np.zeros((0, 4), np.int64), state=np.zeros((0, 3), np.float32)
+    )
     assert [stepped[name].shape for name in ("sum", "logits", "state")] == [(0, 4), (0, 4), (0, 3)]
     nothing = run("add_packed", a=np.array([], object), b=np.array([], object), state=np.zeros((0, 3), np.float32))
     assert [nothing[name].shape for name in ("sum", "state")] == [(0,), (0, 3)]
@@ -173,13 +189,21 @@ BITS_OR_STATE_REFUSED = [
     ("add_bits", {"a": ZEROS, "b": ZEROS[0]}, "a and b must have the same shape [B, T], they have [2 3] and [3]"),
     ("add_bits", {"a": np.int64(1), "b": np.int64(1)}, "a and b must have the same shape [B, T], they have [] and []"),
     ("step", {"a": ZEROS, "b": ZEROS + 7, "state": STATE}, "every bit of a and b must be 0 or 1, these go from 0 to 7"),
-    ("step", {"a": ZEROS, "b": ZEROS[:1], "state": STATE}, "a and b must have the same shape [B, T], they have [2 3] and [1 3]"),
+    (
+        "step",
+        {"a": ZEROS, "b": ZEROS[:1], "state": STATE},
+        "a and b must have the same shape [B, T], they have [2 3] and [1 3]",
+    ),
     ("step", {"a": ZEROS, "b": ZEROS, "state": STATE[:1]}, "state must have shape [2 3], it has [1 3]"),
     ("step", {"a": ZEROS, "b": ZEROS, "state": STATE[:, :2]}, "state must have shape [2 3], it has [2 2]"),
     ("step", {"a": ZEROS, "b": ZEROS, "state": STATE[0]}, "state must have shape [2 3], it has [3]"),
     ("step", {"a": ZEROS, "b": ZEROS, "state": STATE + 1.5}, "every value of state must be from -1 to 1, found 1.5"),
     ("step", {"a": ZEROS, "b": ZEROS, "state": STATE * np.nan}, "every value of state must be from -1 to 1, found nan"),
-    ("step", {"a": ZEROS[:, :0], "b": ZEROS[:, :0], "state": STATE - 2}, "every value of state must be from -1 to 1, found 2"),
+    (
+        "step",
+        {"a": ZEROS[:, :0], "b": ZEROS[:, :0], "state": STATE - 2},
+        "every value of state must be from -1 to 1, found 2",
+    ),
 ]
 
 BYTES = np.array([b"ab", b"cd"], object)
@@ -187,9 +211,18 @@ BYTES_REFUSED = [
     ({"b": BYTES[:1]}, "a and b must have the same shape [B], they have [2] and [1]"),
     ({"b": BYTES[:, None]}, "a and b must have the same shape [B], they have [2] and [2 1]"),
     ({"a": BYTES[:, None], "b": BYTES[:, None]}, "a and b must have the same shape [B], they have [2 1] and [2 1]"),
-    ({"a": np.array(b"a", object), "b": np.array(b"a", object)}, "a and b must have the same shape [B], they have [] and []"),
-    ({"b": np.array([b"ab", b"c"], object)}, "a and b must hold the same number of bytes, at least 1; these go from 1 to 2"),
-    ({"b": np.array([b"abc", b"cde"], object)}, "a and b must hold the same number of bytes, at least 1; these go from 2 to 3"),
+    (
+        {"a": np.array(b"a", object), "b": np.array(b"a", object)},
+        "a and b must have the same shape [B], they have [] and []",
+    ),
+    (
+        {"b": np.array([b"ab", b"c"], object)},
+        "a and b must hold the same number of bytes, at least 1; these go from 1 to 2",
+    ),
+    (
+        {"b": np.array([b"abc", b"cde"], object)},
+        "a and b must hold the same number of bytes, at least 1; these go from 2 to 3",
+    ),
     ({"a": BYTES[:0], "b": BYTES[:0]}, "state must have shape [0 3], it has [2 3]"),
     ({"a": np.array([b"", b""], object), "b": np.array([b"", b""], object)}, "at least 1; these go from 0 to 0"),
     ({"state": STATE[:1]}, "state must have shape [2 3], it has [1 3]"),
@@ -197,7 +230,9 @@ BYTES_REFUSED = [
     ({"state": STATE + 1.5}, "every value of state must be from -1 to 1, found 1.5"),
     ({"state": STATE * np.nan}, "every value of state must be from -1 to 1, found nan"),
 ]
-BITS_OR_STATE_REFUSED += [("add_packed", {"a": BYTES, "b": BYTES, "state": STATE} | inputs, text) for inputs, text in BYTES_REFUSED]
+BITS_OR_STATE_REFUSED += [
+    ("add_packed", {"a": BYTES, "b": BYTES, "state": STATE} | inputs, text) for inputs, text in BYTES_REFUSED
+]
 
 
 @pytest.mark.parametrize("name, inputs, text", BITS_OR_STATE_REFUSED)
@@ -210,7 +245,10 @@ def test_the_graph_refuses_what_is_no_sum(run, name, inputs, text):
 EXAMPLES_REFUSED = [
     ([example(a=[1], b=[1]), example(a=[1, 0], b=[1])], "those at [1] have [2] and [1] bits"),
     ([example(a=[1, 0]), example(b=[1, 0]), example(a=[0], b=[0])], "those at [0 1] have [2 0] and [0 2] bits"),
-    ([example()], "every example needs features a and b of the same number of bits, at least 1; those at [0] have [0] and [0] bits"),
+    (
+        [example()],
+        "every example needs features a and b of the same number of bits, at least 1; those at [0] have [0] and [0] bits",
+    ),
     ([example(a=[2], b=[1])], "every bit of a and b must be 0 or 1, these go from 1 to 2"),
     ([b"no example"], "Could not parse example input"),
     (example(a=[1], b=[1]), "examples must have shape [B], they have []"),

@@ -1,4 +1,5 @@
-"""The benchmark of float32 steps at a small share, and that it notices boxes that are too small and weights that are wrong."""
+"""The benchmark of float32 steps at a small share, and that it notices boxes that are too small and weights that are
+wrong."""
 
 import dataclasses
 
@@ -26,7 +27,9 @@ def pulled_in(certificate, amount):
 
     def box(old):
         lower = tuple(side + amount if side > -1 else side for side in old.lower)
-        return dataclasses.replace(old, lower=lower, upper=tuple(side - amount if side < 1 else side for side in old.upper))
+        return dataclasses.replace(
+            old, lower=lower, upper=tuple(side - amount if side < 1 else side for side in old.upper)
+        )
 
     return dataclasses.replace(certificate, boxes=tuple(map(box, certificate.boxes)))
 

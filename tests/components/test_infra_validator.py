@@ -1,4 +1,5 @@
-"""Infra validation with the embedded server for real: a good model, one that answers wrongly, one that does not load."""
+"""Infra validation with the embedded server for real: a good model, one that answers wrongly, one that does not
+load."""
 
 import dataclasses
 import errno
@@ -29,7 +30,9 @@ def examples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     for split, pairs in {"eval": PAIRS[:3], "long": PAIRS[3:]}.items():
         (folder / f"Split-{split}").mkdir()
-        tf_examples.write_records(str(folder / f"Split-{split}" / "data_tfrecord-00000-of-00001.gz"), map(_record, pairs))
+        tf_examples.write_records(
+            str(folder / f"Split-{split}" / "data_tfrecord-00000-of-00001.gz"), map(_record, pairs)
+        )
     artifact = standard_artifacts.Examples()
     artifact.uri, artifact.split_names = str(folder), json.dumps(["eval", "long"])
     return artifact
@@ -56,7 +59,9 @@ def _validate(
     properties = {"infra": infra, "model_name": "adder", "task": task, "code": "hash"}
     certificate = Certificate()
     certificate.proven = 0
-    executor.Do({"model": [model], "examples": [examples], "certificate": [certificate]}, {"blessing": [blessing]}, properties)
+    executor.Do(
+        {"model": [model], "examples": [examples], "certificate": [certificate]}, {"blessing": [blessing]}, properties
+    )
     return blessing, blessing.get_string_custom_property("reason")
 
 
@@ -65,7 +70,10 @@ def test_a_model_that_answers_right_is_blessed_with_the_warmup_requests_it_was_s
     assert (blessing.get_int_custom_property("blessed"), reason) == (1, "")
     assert (tmp_path / "blessing" / "INFRA_BLESSED").exists()
     report = json.loads((tmp_path / "blessing" / "report.json").read_text())
-    assert {split: found["right"] == found["asked"] > 0 for split, found in report["splits"].items()} == {"eval": True, "long": True}
+    assert {split: found["right"] == found["asked"] > 0 for split, found in report["splits"].items()} == {
+        "eval": True,
+        "long": True,
+    }
     [stamped] = (tmp_path / "blessing").rglob(str(warmup.WARMUP_FILE))
     logs = [prediction_log_pb2.PredictionLog.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(str(stamped))]
     signatures = [log.predict_log.request.model_spec.signature_name for log in logs]
@@ -104,7 +112,9 @@ def test_a_model_without_a_graph_is_refused(tmp_path, examples):
 def test_a_model_without_the_signature_that_warms_it_up_is_refused(tmp_path, examples):
     def spoil(folder: pathlib.Path) -> None:
         shutil.rmtree(folder)
-        tf.saved_model.save(tf.Module(), str(folder), signatures={"half": tf.function(lambda x: x / 2).get_concrete_function(SCALAR)})
+        tf.saved_model.save(
+            tf.Module(), str(folder), signatures={"half": tf.function(lambda x: x / 2).get_concrete_function(SCALAR)}
+        )
 
     blessing, reason = _validate(tmp_path, examples, spoil=spoil)
     assert blessing.get_int_custom_property("blessed") == 0
@@ -115,7 +125,11 @@ def _fails(tmp_path, examples, **knobs) -> BitsumError | OSError:
     """Run the executor: the error that ends it, which no blessing speaks of."""
     with pytest.raises((BitsumError, OSError)) as caught:
         _validate(tmp_path, examples, **knobs)
-    assert not [file.name for file in (tmp_path / "blessing").iterdir() if file.name.endswith("BLESSED") or file.name == "report.json"]
+    assert not [
+        file.name
+        for file in (tmp_path / "blessing").iterdir()
+        if file.name.endswith("BLESSED") or file.name == "report.json"
+    ]
     return caught.value
 
 
@@ -148,7 +162,9 @@ def _starts(tmp_path) -> int:
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS"])
-def test_a_model_whose_server_crashes_twice_is_refused_without_a_blessing_that_the_cache_would_repeat(tmp_path, examples, name):
+def test_a_model_whose_server_crashes_twice_is_refused_without_a_blessing_that_the_cache_would_repeat(
+    tmp_path, examples, name
+):
     end = f"time.sleep(0.3); signal.signal(signal.{name}, signal.SIG_DFL); os.kill(os.getpid(), signal.{name})"
     refusal = _fails(tmp_path, examples, **_server_that_ends(tmp_path, end))
     assert isinstance(refusal, Refusal) and refusal.gate == "infra validation"
@@ -189,16 +205,25 @@ def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_
     assert "ended by SIGSEGV" in crash and report["splits"]["long"]["right"] == report["splits"]["long"]["asked"] > 0
 
 
-@pytest.mark.parametrize(("knobs", "told"), [
-    ({"serve_command": ["no-such-program"]}, "no program 'no-such-program'"),
-    ({"serve_command": ["bitsum", "serve", "--no_such_flag"]}, "with exit code 2: "),
-    ({"serve_command": python("import sys; sys.exit('bitsum: cannot listen on 127.0.0.1:80')")}, "exit code 1: bitsum: cannot listen"),
-    ({"serve_command": python("import time; time.sleep(60)"), "start_timeout": 0.5}, "no version available within 0.5 s"),
-    ({"probe_command": ["no-such-program"]}, "no program 'no-such-program'"),
-    ({"probe_command": python("import time; time.sleep(60)"), "probe_timeout": 0.5}, "did not finish within 0.5 s"),
-    ({"probe_command": python("import os; os.kill(os.getpid(), 11)")}, "ended with exit code -11"),
-    ({"probe_command": python(_PROBER, report={**_RIGHT, "asked": 0, "right": 0})}, "answered 0 of 0 questions"),
-])
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"serve_command": ["no-such-program"]}, "no program 'no-such-program'"),
+        ({"serve_command": ["bitsum", "serve", "--no_such_flag"]}, "with exit code 2: "),
+        (
+            {"serve_command": python("import sys; sys.exit('bitsum: cannot listen on 127.0.0.1:80')")},
+            "exit code 1: bitsum: cannot listen",
+        ),
+        (
+            {"serve_command": python("import time; time.sleep(60)"), "start_timeout": 0.5},
+            "no version available within 0.5 s",
+        ),
+        ({"probe_command": ["no-such-program"]}, "no program 'no-such-program'"),
+        ({"probe_command": python("import time; time.sleep(60)"), "probe_timeout": 0.5}, "did not finish within 0.5 s"),
+        ({"probe_command": python("import os; os.kill(os.getpid(), 11)")}, "ended with exit code -11"),
+        ({"probe_command": python(_PROBER, report={**_RIGHT, "asked": 0, "right": 0})}, "answered 0 of 0 questions"),
+    ],
+)
 def test_a_program_that_fails_is_no_fault_of_the_model(tmp_path, examples, knobs, told):
     server = {"serve_command": python(SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)")}
     error = _fails(tmp_path, examples, **{**server, **knobs})
@@ -206,11 +231,14 @@ def test_a_program_that_fails_is_no_fault_of_the_model(tmp_path, examples, knobs
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGSEGV)"])
-def test_what_happens_to_the_model_that_measures_the_activations_is_no_fault_of_the_candidate(tmp_path, monkeypatch, end):
+def test_what_happens_to_the_model_that_measures_the_activations_is_no_fault_of_the_candidate(
+    tmp_path, monkeypatch, end
+):
     monkeypatch.setattr(infra_validator.saved_weights, "read", lambda model: types.SimpleNamespace(units=7))
     monkeypatch.setattr(infra_validator.activation_sweep, "write", lambda base, units: base.mkdir())
     knobs = settings.Infra(
-        serve_command=python(SERVER, starts=str(tmp_path / "starts"), end=end), qualify_command=python("import sys; sys.exit('away')")
+        serve_command=python(SERVER, starts=str(tmp_path / "starts"), end=end),
+        qualify_command=python("import sys; sys.exit('away')"),
     )
     with pytest.raises(BitsumError) as caught:
         infra_validator.qualify(tmp_path, knobs, tmp_path)
@@ -228,13 +256,22 @@ def test_a_port_that_is_taken_is_no_fault_of_the_model(tmp_path, examples):
 
 
 ABOUT_THE_MODEL = {
-    "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "DATA_LOSS",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "FAILED_PRECONDITION",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "DATA_LOSS",
 }
 
 
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 @pytest.mark.parametrize("where", ["questions", "boxes"])
-def test_an_answer_that_does_not_come_is_the_models_fault_only_where_the_server_says_so(tmp_path, examples, monkeypatch, code, where):
+def test_an_answer_that_does_not_come_is_the_models_fault_only_where_the_server_says_so(
+    tmp_path, examples, monkeypatch, code, where
+):
     monkeypatch.setattr(infra_validator, "_DEATH_SECONDS", 0.0)
     found = _unanswered(code)
     if where == "boxes":
@@ -256,5 +293,7 @@ def test_a_server_whose_activations_are_outside_of_the_proof_is_refused_and_the_
     infra_validator.check_kernels(findings)
     findings["kernels"] = {"qualified": False, "reason": "tanh is off by 2^-10"}
     # Raised, and not a blessing: TensorFlow Extended caches what a step puts out, and nothing of one that raises.
-    with pytest.raises(Refusal, match="embedded server's activations .* tanh is off by 2.-10; the next run looks again"):
+    with pytest.raises(
+        Refusal, match="embedded server's activations .* tanh is off by 2.-10; the next run looks again"
+    ):
         infra_validator.check_kernels(findings)

@@ -1,4 +1,5 @@
-"""The Prover: what it blesses, what it refuses, and that a model that is only evaluated is never the last blessed one."""
+"""The Prover: what it blesses, what it refuses, and that a model that is only evaluated is never the last blessed
+one."""
 
 import dataclasses
 import json
@@ -29,13 +30,26 @@ def _model(folder: pathlib.Path, number: int = 1, cell_class=GRU, **changes: np.
     return artifact
 
 
-def _prove(folder: pathlib.Path, model: standard_artifacts.Model, evaluated: int = 1, task: str = "addition", baseline=None, **knobs):
+def _prove(
+    folder: pathlib.Path,
+    model: standard_artifacts.Model,
+    evaluated: int = 1,
+    task: str = "addition",
+    baseline=None,
+    **knobs,
+):
     """Run the executor as TFX runs it: (certificate, blessing, report)."""
-    evaluation, certificate, blessing = standard_artifacts.ModelBlessing(), Certificate(), standard_artifacts.ModelBlessing()
+    evaluation, certificate, blessing = (
+        standard_artifacts.ModelBlessing(),
+        Certificate(),
+        standard_artifacts.ModelBlessing(),
+    )
     evaluation.set_int_custom_property("blessed", evaluated)
     certificate.uri, blessing.uri = str(folder / "certificate"), str(folder / "blessing")
     properties = {
-        "proof_knobs": json.dumps(dataclasses.asdict(settings.Proof(**{"search_seconds": 10.0, **knobs}))), "task": task, "code": "hash",
+        "proof_knobs": json.dumps(dataclasses.asdict(settings.Proof(**{"search_seconds": 10.0, **knobs}))),
+        "task": task,
+        "code": "hash",
         "span": 3,
     }
     outputs = {"certificate": [certificate], "blessing": [blessing]}
@@ -86,9 +100,13 @@ def test_a_model_whose_margin_is_too_far_below_the_last_blessed_one_s_is_refused
     assert found == [expected, expected]
     reason, before = (blessing.get_string_custom_property(name) for name in ("reason", "baseline_margin"))
     margin = blessing.get_string_custom_property("margin")
-    assert reason == ("" if expected else (
-        f"proven, but its worst margin {margin} is less than 0.5 times (proof.margin_share) the {before} of the model it is compared with"
-    ))
+    assert reason == (
+        ""
+        if expected
+        else (
+            f"proven, but its worst margin {margin} is less than 0.5 times (proof.margin_share) the {before} of the model it is compared with"
+        )
+    )
     # The other way round nothing is in the way.
     assert _prove(tmp_path, baseline, baseline=worse, margin_share=1.0)[1].get_int_custom_property("blessed") == 1
 
@@ -119,7 +137,9 @@ def test_a_model_that_is_evaluated_but_not_proven_is_never_the_last_blessed_one(
     (tmp_path / "2").mkdir()
     proven = _model(tmp_path / "1" / "model", number=1)
     only_evaluated = _model(tmp_path / "2" / "model", number=2, W_o=-certified.arrays(certified.weights())["W_o"])
-    blessings = [_prove(tmp_path / str(number), model)[1] for number, model in enumerate((proven, only_evaluated), start=1)]
+    blessings = [
+        _prove(tmp_path / str(number), model)[1] for number, model in enumerate((proven, only_evaluated), start=1)
+    ]
     channels = {"model": [proven, only_evaluated], "model_blessing": blessings, "candidate": []}
     found = LastBlessedModelStrategy().resolve_artifacts(None, channels)
     assert [model.id for model in found["model"]] == [1]
@@ -162,4 +182,7 @@ def test_a_model_of_which_tensorflow_loads_other_weights_is_not_proven(tmp_path,
     monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
     _, blessing, report = _prove(tmp_path, model)
     assert blessing.get_int_custom_property("blessed") == 0
-    assert report["reason"] == "not proven: TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences)"
+    assert (
+        report["reason"]
+        == "not proven: TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences)"
+    )

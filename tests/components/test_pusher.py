@@ -18,8 +18,10 @@ def _push(
 ) -> standard_artifacts.PushedModel:
     """Run the executor as TFX runs it, on a model that infra validation left in its blessing."""
     kinds = {
-        "model": standard_artifacts.Model, "examples": standard_artifacts.Examples,
-        "model_blessing": standard_artifacts.ModelBlessing, "infra_blessing": standard_artifacts.InfraBlessing,
+        "model": standard_artifacts.Model,
+        "examples": standard_artifacts.Examples,
+        "model_blessing": standard_artifacts.ModelBlessing,
+        "infra_blessing": standard_artifacts.InfraBlessing,
     }
     inputs = {key: [kind()] for key, kind in kinds.items()}
     for key, [artifact] in inputs.items():
@@ -86,9 +88,13 @@ def test_a_model_of_an_earlier_span_does_not_take_the_place_of_a_later_one(tmp_p
     # The same model is the same, whichever span it is pushed for.
     assert _push(tmp_path, 1, 1, "same", span=4).get_int_custom_property("is_new") == 0
     adder_model.save(stamped, broken=True)
-    with pytest.raises(Refusal, match=f"^push refused: span 4 is earlier than span 5 of version {version} in .*, which stays"):
+    with pytest.raises(
+        Refusal, match=f"^push refused: span 4 is earlier than span 5 of version {version} in .*, which stays"
+    ):
         _push(tmp_path, 1, 1, "earlier", span=4)
-    with pytest.raises(Refusal, match=f"^push refused: span 0, a run on its own, is earlier than span 5 of version {version} in "):
+    with pytest.raises(
+        Refusal, match=f"^push refused: span 0, a run on its own, is earlier than span 5 of version {version} in "
+    ):
         _push(tmp_path, 1, 1, "alone")
     assert version_folder.versions(tmp_path / "served") == [version]
     assert version_folder.problems(tmp_path / "served" / first.get_string_custom_property("pushed_version")) == []
@@ -106,7 +112,9 @@ def test_a_model_that_the_newest_was_trained_on_from_does_not_take_its_place(tmp
     version = _push(tmp_path, 1, 1, "on", span=5).get_string_custom_property("pushed_version")
     assert version_folder.manifest(tmp_path / "served" / version)["origin"]["ancestors"] == ["daughter", mother]
     adder_model.save(stamped)
-    with pytest.raises(Refusal, match=f"^push refused: the model of span 6 is an ancestor: .* to span 5 of version {version} in "):
+    with pytest.raises(
+        Refusal, match=f"^push refused: the model of span 6 is an ancestor: .* to span 5 of version {version} in "
+    ):
         _push(tmp_path, 1, 1, "back", span=6)
     assert _push(tmp_path, 1, 1, "back all the same", span=6, allow_older=1).get_int_custom_property("is_new") == 1
 

@@ -17,9 +17,19 @@ from tests.fast import certified
 WEIGHTS = certified.weights()
 # Rows of the table whose damage may be too little to matter, or none at all to a cell that gets new boxes.
 HARMLESS = (
-    "pulled in by 1e-07", "pulled in by 1e-05", "pushed out", "denormal", "start state moved", "new boxes",
-    "1e-07 N", "1e-05 N", "0.0001 N", "0.001 N", "sign flipped", "never goes off",
-)  # fmt: skip
+    "pulled in by 1e-07",
+    "pulled in by 1e-05",
+    "pushed out",
+    "denormal",
+    "start state moved",
+    "new boxes",
+    "1e-07 N",
+    "1e-05 N",
+    "0.0001 N",
+    "0.001 N",
+    "sign flipped",
+    "never goes off",
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +46,7 @@ def articles():
 
 def tables_of(bases, articles, share):
     table = refusals.run(bases, articles, share)
-    assert set(table) == {*broken_certificates.kinds(), *broken_models.kinds(articles)} 
+    assert set(table) == {*broken_certificates.kinds(), *broken_models.kinds(articles)}
     assert all(row.tried >= 1 and row.tried == row.refused + row.right + row.wrong for row in table.values())
     return table
 
@@ -83,12 +93,19 @@ def test_simulation_counts_wrong_bits_and_states_outside():
     start = certified.certificate()
     start["starts"][1]["hidden"] = start["starts"][0]["hidden"]
     right, bits, states, begin, *none = simulation.errors(
-        [(WEIGHTS, certified.certificate()), (flipped, certified.certificate()), (WEIGHTS, narrow), (WEIGHTS, start),
-         (WEIGHTS, "{}"), (certified.bombed(WEIGHTS, -9.0, 1.0), certified.certificate())],
+        [
+            (WEIGHTS, certified.certificate()),
+            (flipped, certified.certificate()),
+            (WEIGHTS, narrow),
+            (WEIGHTS, start),
+            (WEIGHTS, "{}"),
+            (certified.bombed(WEIGHTS, -9.0, 1.0), certified.certificate()),
+        ],
         0.01,
-    )  # fmt: skip
+    )
     assert right == 0 and states > 0 and begin > 0 and none == [1, 1]
-    # Every bit: 64 random and 22 long words of 16 steps, the structured ones of 8, and 12 steps from each of 1024 states.
+    # Every bit: 64 random and 22 long words of 16 steps, the structured ones of 8, and 12 steps from each of 1024
+    # states.
     assert bits == 86 * 16 + len(structured_words(4, 8)) * 8 + 1024 * 12
 
 
@@ -103,8 +120,13 @@ def test_at_full_length_simulation_sees_what_takes_long(monkeypatch):
 
 @pytest.mark.parametrize("index, z_bias", list(enumerate(broken_models.Z_BIASES)))
 def test_the_bombs_do_go_off(bases, index, z_bias):
-    # The bomb's unit reads nothing and nothing reads it: after enough (0, 0) steps the state is that of the sound cell beside it.
-    weights = broken_models.kinds([])["time bomb, new boxes"].damage(bases, index * len(bases), np.random.default_rng(0)).weights
+    # The bomb's unit reads nothing and nothing reads it: after enough (0, 0) steps the state is that of the sound cell
+    # beside it.
+    weights = (
+        broken_models.kinds([])["time bomb, new boxes"]
+        .damage(bases, index * len(bases), np.random.default_rng(0))
+        .weights
+    )
     assert weights.units == 9 and weights.b_z[-1] == z_bias
     assert not any(row[-1] for gate in "zrh" for row in getattr(weights, f"U_{gate}")) and not any(weights.U_h[-1])
     cell = GRU(9)

@@ -1,7 +1,8 @@
-"""A second opinion on the certificate: the containment check once more, by mpmath's interval arithmetic, from the JSON alone.
+"""A second opinion on the certificate: the containment check once more, by mpmath's interval arithmetic, from the JSON
+alone.
 
-Nothing of the project computes here: mpmath's `iv` at 80 bits, the allowances from their definition, the full adder from
-integers. What it accepts, the checker accepts, and the other way round.
+Nothing of the project computes here: mpmath's `iv` at 80 bits, the allowances from their definition, the full adder
+from integers. What it accepts, the checker accepts, and the other way round.
 """
 
 import copy
@@ -35,7 +36,9 @@ def summed(terms):
     k, u = len(terms), mpf(2) ** -24
     total = sum((iv.mpf(weight) * x for weight, x in terms), iv.mpf(0))
     size = sum((abs(iv.mpf(weight)) * abs(x).b for weight, x in terms), iv.mpf(0)).b
-    allowed = iv.mpf(k) * u / (1 - iv.mpf(k) * u) * size + k * max(1, *(abs(weight) for weight, _ in terms)) * mpf(2) ** -124
+    allowed = (
+        iv.mpf(k) * u / (1 - iv.mpf(k) * u) * size + k * max(1, *(abs(weight) for weight, _ in terms)) * mpf(2) ** -124
+    )
     return total + iv.mpf([-1, 1]) * allowed.b
 
 
@@ -58,7 +61,10 @@ def tanh(x):
 
 
 def mixed(z, h, t):
-    corners = [[(1 - iv.mpf(z_end)) * h_end + iv.mpf(z_end) * t_end for z_end in (z.a, z.b)] for h_end, t_end in ((h.a, t.a), (h.b, t.b))]
+    corners = [
+        [(1 - iv.mpf(z_end)) * h_end + iv.mpf(z_end) * t_end for z_end in (z.a, z.b)]
+        for h_end, t_end in ((h.a, t.a), (h.b, t.b))
+    ]
     return within(widened(iv.mpf([min(x.a for x in corners[0]), max(x.b for x in corners[1])]), -22), -1, 1)
 
 
@@ -66,10 +72,13 @@ def image(v, hidden, symbol):
     def gate(name, state):
         inputs = [(row, iv.mpf(bit)) for row, bit in enumerate(symbol)]
         return [
-            summed([(v[f"W_{name}"][row][j], x) for row, x in inputs] + [(v[f"b_{name}"][j], iv.mpf(1))]
-                   + [(v[f"U_{name}"][i][j], x) for i, x in enumerate(state)])
+            summed(
+                [(v[f"W_{name}"][row][j], x) for row, x in inputs]
+                + [(v[f"b_{name}"][j], iv.mpf(1))]
+                + [(v[f"U_{name}"][i][j], x) for i, x in enumerate(state)]
+            )
             for j in range(len(hidden))
-        ]  # fmt: skip
+        ]
 
     z, r = map(sigmoid, gate("z", hidden)), map(sigmoid, gate("r", hidden))
     t = map(tanh, gate("h", [within(widened(x * y, -22), -1, 1) for x, y in zip(r, hidden)]))
@@ -80,7 +89,9 @@ def image(v, hidden, symbol):
 def accepts(certificate, model):
     """(accepted, worst margin)."""
     v = {name: numbers(model[name]) for name in NAMES}
-    boxes = {box["output"] + 2 * box["state"]: (numbers(box["lower"]), numbers(box["upper"])) for box in certificate["boxes"]}
+    boxes = {
+        box["output"] + 2 * box["state"]: (numbers(box["lower"]), numbers(box["upper"])) for box in certificate["boxes"]
+    }
     origins = [(0, [iv.mpf(0)] * certificate["units"])]
     origins += [(n // 2, [iv.mpf(side) for side in zip(*boxes[n])]) for n in boxes]
     margins, contained = [], []

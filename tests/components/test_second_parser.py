@@ -1,4 +1,5 @@
-"""components.strict_protos reads what C++ reads and refuses what C++ refuses: TensorFlow's own parser of TensorProto is asked."""
+"""components.strict_protos reads what C++ reads and refuses what C++ refuses: TensorFlow's own parser of TensorProto is
+asked."""
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ GROUP = b"\xfb\x01\x08\x01\xfc\x01"
 TENSORS = [
     tf.make_tensor_proto(np.array([[1, 0], [2**40, 3]])).SerializeToString(),
     tf.make_tensor_proto(["a\0b", "\x0c\x1c", ""]).SerializeToString(),
-    tensor_pb2.TensorProto(dtype=9, int64_val=[0, 12, 28], tensor_shape={"dim": [{"size": 3}]}).SerializeToString() + GROUP,
+    tensor_pb2.TensorProto(dtype=9, int64_val=[0, 12, 28], tensor_shape={"dim": [{"size": 3}]}).SerializeToString()
+    + GROUP,
 ]
 
 

@@ -48,14 +48,19 @@ def test_warmup_requests_are_for_the_signatures_that_the_model_has(model, tmp_pa
     for name in ("a", "b"):
         example.features.feature[name].int64_list.value.extend([1, 0, 1])
     count = warmup.write(folder, [example.SerializeToString()], "model")
-    logs = [prediction_log_pb2.PredictionLog.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(str(folder / warmup.WARMUP_FILE))]
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(raw.numpy())
+        for raw in tf.data.TFRecordDataset(str(folder / warmup.WARMUP_FILE))
+    ]
     requests = [log.predict_log.request for log in logs]
     assert sorted(request.model_spec.signature_name for request in requests) == sorted(
         ["serving_default", "step", f"{verb}_bits", f"{verb}_packed"]
     )
     loaded = tf.saved_model.load(str(folder)).signatures
     for request in requests:
-        loaded[request.model_spec.signature_name](**{name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()})
+        loaded[request.model_spec.signature_name](
+            **{name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        )
     assert count == len(requests)
 
 
@@ -74,8 +79,12 @@ def test_called_and_verbs():
     subtractor = ["serving_default", "subtract_bits", "step", "subtract_packed"]
     assert signatures.verbs(subtractor) == ["subtract"]
     for name, expected in [
-        ("add_bits", "subtract_bits"), ("compare_packed", "subtract_packed"), ("subtract_bits", "subtract_bits"),
-        ("step", "step"), ("", ""), ("nope", "nope"),
-    ]:  # fmt: skip
+        ("add_bits", "subtract_bits"),
+        ("compare_packed", "subtract_packed"),
+        ("subtract_bits", "subtract_bits"),
+        ("step", "step"),
+        ("", ""),
+        ("nope", "nope"),
+    ]:
         assert signatures.called(name, subtractor) == expected
     assert signatures.called("add_bits", ["step"]) == "add_bits"

@@ -1,4 +1,5 @@
-"""SpanImporter: the same artifact as the generator's, refused spans leave their report, and a span may not change meanwhile."""
+"""SpanImporter: the same artifact as the generator's, refused spans leave their report, and a span may not change
+meanwhile."""
 
 import json
 import os
@@ -24,8 +25,11 @@ def run(folder, text, data=DATA, fingerprint=None):
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder / "examples")
     properties = {
-        "data": data_parameter(data), "source": str(folder), "fingerprint": fingerprint or span_folders.fingerprint(source),
-        "quarantine_folder": str(folder / "quarantine"), "code": "hash",
+        "data": data_parameter(data),
+        "source": str(folder),
+        "fingerprint": fingerprint or span_folders.fingerprint(source),
+        "quarantine_folder": str(folder / "quarantine"),
+        "code": "hash",
     }
     SpanImporter.EXECUTOR_SPEC.executor_class().Do({}, {"examples": [artifact]}, properties)
     return artifact
@@ -42,8 +46,12 @@ def test_the_artifact_is_as_the_generator_makes_it(tmp_path):
     assert found.get_string_custom_property("splits_key") == sampling.splits_key(DATA)
     expected = imported.read(tmp_path / "span-4", DATA).records
     for split, records in expected.items():
-        assert sorted(os.listdir(f"{found.uri}/Split-{split}")) == [f"data_tfrecord-0000{shard}-of-00002.gz" for shard in (0, 1)]
-        assert [raw for shard in (0, 1) for raw in read_records(examples.shard_path(found.uri, split, shard, 2))] == records
+        assert sorted(os.listdir(f"{found.uri}/Split-{split}")) == [
+            f"data_tfrecord-0000{shard}-of-00002.gz" for shard in (0, 1)
+        ]
+        assert [
+            raw for shard in (0, 1) for raw in read_records(examples.shard_path(found.uri, split, shard, 2))
+        ] == records
 
 
 def test_what_a_killed_attempt_left_is_no_file_of_a_split(tmp_path, monkeypatch):
@@ -58,16 +66,18 @@ def test_what_a_killed_attempt_left_is_no_file_of_a_split(tmp_path, monkeypatch)
         run(tmp_path, every_pair())
     found = run(tmp_path, every_pair())
     for split in imported.read(tmp_path / "span-4", DATA).records:
-        assert split_files(found.uri, split) == [f"Split-{split}/data_tfrecord-0000{shard}-of-00002.gz" for shard in (0, 1)]
+        assert split_files(found.uri, split) == [
+            f"Split-{split}/data_tfrecord-0000{shard}-of-00002.gz" for shard in (0, 1)
+        ]
 
 
 def test_a_span_that_cannot_be_taken_is_refused_and_its_report_stays(tmp_path):
     with pytest.raises(Refusal) as caught:
         run(tmp_path, "1,2\n" + "13,29,43\n" * 5)
     assert str(caught.value) == (
-        f"import refused: span 4 in {tmp_path}/span-4: " + " | ".join(
-            f"pairs.csv line {line}: wrong sum: 13 + 29 = 43, 42 is right" for line in (2, 3, 4)
-        ) + f" and 2 more; the report is in {tmp_path}/quarantine/span-4"
+        f"import refused: span 4 in {tmp_path}/span-4: "
+        + " | ".join(f"pairs.csv line {line}: wrong sum: 13 + 29 = 43, 42 is right" for line in (2, 3, 4))
+        + f" and 2 more; the report is in {tmp_path}/quarantine/span-4"
     )
     report = json.loads((tmp_path / "quarantine" / "span-4" / "report.json").read_text())
     assert (report["gate"], len(report["reasons"]), report["source"]) == ("import", 5, f"{tmp_path}/span-4")
@@ -77,7 +87,9 @@ def test_a_span_that_cannot_be_taken_is_refused_and_its_report_stays(tmp_path):
 
 
 def test_a_span_that_changed_under_the_run_is_not_taken(tmp_path):
-    with pytest.raises(BitsumError, match="span 4 was changed while it was read: .*; nothing was taken, run the span again") as caught:
+    with pytest.raises(
+        BitsumError, match="span 4 was changed while it was read: .*; nothing was taken, run the span again"
+    ) as caught:
         run(tmp_path, every_pair(), fingerprint="what it was")
     assert caught.value.exit_code == 1
     assert not (tmp_path / "examples").exists()

@@ -1,12 +1,13 @@
-"""Which spans, statistics and models a run in a series reads: blessed ones of earlier spans, whatever the order of the runs."""
+"""Which spans, statistics and models a run in a series reads: blessed ones of earlier spans, whatever the order of the
+runs."""
 
 import shutil
 
 import pytest
 from tfx.types import standard_artifacts
 
-from components.artifacts import DataBlessing
 from components import output_files
+from components.artifacts import DataBlessing
 from components.last_blessed import EarlierBlessedModelStrategy, LastBlessedModelStrategy
 from components.span_resolvers import PreviousStatisticsStrategy, WindowStrategy
 
@@ -26,7 +27,9 @@ class Store:
         (self.folder / str(self._last)).mkdir()
         (self.folder / str(self._last) / "content").touch()
         for name, value in properties.items():
-            (artifact.set_int_custom_property if isinstance(value, int) else artifact.set_string_custom_property)(name, value)
+            (artifact.set_int_custom_property if isinstance(value, int) else artifact.set_string_custom_property)(
+                name, value
+            )
         return artifact
 
     def span(self, number, blessed=True, rules="r"):
@@ -35,7 +38,9 @@ class Store:
         self.examples.append(examples)
         self.statistics.append(statistics)
         if blessed:
-            self.blessings.append(self.made(DataBlessing, span=number, examples_id=examples.id, statistics_id=statistics.id))
+            self.blessings.append(
+                self.made(DataBlessing, span=number, examples_id=examples.id, statistics_id=statistics.id)
+            )
         return examples, statistics
 
     def window(self, current, span, window):
@@ -115,7 +120,10 @@ def test_damaged_files_count_as_not_there_and_this_is_told(store, caplog):
 @pytest.mark.parametrize("strategy", [EarlierBlessedModelStrategy(9), LastBlessedModelStrategy()])
 def test_of_the_blessed_models_the_last_one_that_is_whole_counts(store, strategy):
     models = [store.made(standard_artifacts.Model) for _ in range(4)]
-    blessings = [store.made(standard_artifacts.ModelBlessing, blessed=1, span=1, current_model_id=model.id) for model in models[:3]]
+    blessings = [
+        store.made(standard_artifacts.ModelBlessing, blessed=1, span=1, current_model_id=model.id)
+        for model in models[:3]
+    ]
     inputs = {"model": models, "model_blessing": blessings, "candidate": [models[3]]}
     for expected in (2, 1, 0):
         found = strategy.resolve_artifacts(None, {name: list(artifacts) for name, artifacts in inputs.items()})
@@ -125,7 +133,9 @@ def test_of_the_blessed_models_the_last_one_that_is_whole_counts(store, strategy
     assert found["model"] == found["model_blessing"] == []
 
 
-@pytest.mark.parametrize(("span", "expected"), [(1, None), (2, "one"), (3, "two again"), (4, "two again"), (5, "four"), (9, "four")])
+@pytest.mark.parametrize(
+    ("span", "expected"), [(1, None), (2, "one"), (3, "two again"), (4, "two again"), (5, "four"), (9, "four")]
+)
 def test_the_base_model_is_the_last_finally_blessed_of_an_earlier_span(store, span, expected):
     models, blessings = {}, []
     runs = (("zero", 0, 1), ("four", 4, 1), ("one", 1, 1), ("two", 2, 1), ("two again", 2, 1), ("three", 3, 0))

@@ -28,18 +28,27 @@ draw = np.random.default_rng(1)
 x, w = (tf.constant(draw.standard_normal((64, 64), np.float32)) for _ in range(2))
 print(hashlib.sha256(b"".join(out.numpy().tobytes() for out in activations(x, w))).hexdigest())
 """
-# In TensorFlow's libraries, by words that such a name is made of. The rest is about logs, tests of XLA, other operations or tuning.
-WORDS = re.compile(rb"\0((?:TF|XLA|ITEX|ONEDNN|DNNL)_[A-Z0-9_]*(?:FLAGS|PRECISION|FP16|BF16|TF32|FPMATH|TENSOR_OP|JIT)[A-Z0-9_]*)(?=\0)")
+# In TensorFlow's libraries, by words that such a name is made of. The rest is about logs, tests of XLA, other
+# operations or tuning.
+WORDS = re.compile(
+    rb"\0((?:TF|XLA|ITEX|ONEDNN|DNNL)_[A-Z0-9_]*(?:FLAGS|PRECISION|FP16|BF16|TF32|FPMATH|TENSOR_OP|JIT)[A-Z0-9_]*)(?=\0)"
+)
 HARMLESS = {"TF_DISABLE_JIT_KERNELS", "TF_DEBUG_CUDNN_RNN_USE_TENSOR_OPS", "XLA_CPU_JIT", "XLA_GPU_JIT", "XLA_TPU_JIT"}
 
 
 def computed(*arguments: str, **variables: str) -> str:
     """The digest of what a fresh process computes."""
-    environment = {name: value for name, value in os.environ.items() if name not in arithmetic_switches.among(os.environ)}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in arithmetic_switches.among(os.environ)
+    }
     done = subprocess.run(
-        [sys.executable, "-c", COMPUTE, *arguments], env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3", **variables}, capture_output=True,
-        text=True, cwd=pathlib.Path(__file__).parents[2], timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", COMPUTE, *arguments],
+        env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[2],
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -15,8 +15,18 @@ import pytest
 import tensorflow as tf
 
 from components import (
-    certificate, checker, dataset, export, finder, graph_identity, model_identity, progress, push_order, trainer, training,
-)  # fmt: skip
+    certificate,
+    checker,
+    dataset,
+    export,
+    finder,
+    graph_identity,
+    model_identity,
+    progress,
+    push_order,
+    trainer,
+    training,
+)
 from components.addition import sum_bits, to_bits
 from components.attempts import Attempts
 from components.box_loss import BoxLoss
@@ -54,7 +64,10 @@ def data(tmp_path_factory):
     pairs = [example(a, b, t) for t in (1, 2, 3) for a, b in itertools.product(range(2**t), repeat=2)]
     write(root / "Split-train" / "data_tfrecord-00000-of-00002.gz", pairs[::2])
     write(root / "Split-train" / "data_tfrecord-00001-of-00002.gz", pairs[1::2])
-    write(root / "Split-eval" / "data_tfrecord-00000-of-00001.gz", [example(a, b, 4) for a in (0, 5, 10, 15) for b in (1, 9, 15)])
+    write(
+        root / "Split-eval" / "data_tfrecord-00000-of-00001.gz",
+        [example(a, b, 4) for a in (0, 5, 10, 15) for b in (1, 9, 15)],
+    )
     return root
 
 
@@ -65,9 +78,12 @@ def files(data, split):
 def run_fn(data, out, settings, base_model=None, **config):
     fn_args = types.SimpleNamespace(
         custom_config={"train": dataclasses.asdict(settings), "code": "hash", **config},
-        train_files=files(data, "train"), eval_files=files(data, "eval"), base_model=base_model,
-        serving_model_dir=str(out / "Format-Serving"), model_run_dir=str(out / "logs"),
-    )  # fmt: skip
+        train_files=files(data, "train"),
+        eval_files=files(data, "eval"),
+        base_model=base_model,
+        serving_model_dir=str(out / "Format-Serving"),
+        model_run_dir=str(out / "logs"),
+    )
     trainer.run_fn(fn_args)
     return out
 
@@ -98,7 +114,11 @@ def test_a_batch_pads_shorter_numbers_and_masks_the_padding():
 def test_batches_go_through_all_records_in_an_order_that_is_the_seed_s(data):
     def order(seed, batches):
         taken = dataset.batches(files(data, "train"), 12, seed).take(batches)
-        return [tuple(row) for batch in taken for row in np.concatenate([batch.a, batch.b, batch.mask], axis=1).astype(int).tolist()]
+        return [
+            tuple(row)
+            for batch in taken
+            for row in np.concatenate([batch.a, batch.b, batch.mask], axis=1).astype(int).tolist()
+        ]
 
     # 4 + 16 + 64 pairs make 7 batches of 12.
     first = dataset.batches(files(data, "train"), 12, 1).take(7)
@@ -152,7 +172,12 @@ def test_damaged_or_empty_files_are_one_line(data, tmp_path, damage, split):
         write(tmp_path / f"Split-{name}" / "data_tfrecord-00000-of-00001.gz", [example(a, 1, 5) for a in range(32)])
     damage(tmp_path / f"Split-{split}" / "data_tfrecord-00000-of-00001.gz")
     with pytest.raises(BitsumError) as refusal:
-        training.train(dataclasses.replace(SMALL, steps=3), files(tmp_path, "train"), files(tmp_path, "eval"), str(tmp_path / "logs"))
+        training.train(
+            dataclasses.replace(SMALL, steps=3),
+            files(tmp_path, "train"),
+            files(tmp_path, "eval"),
+            str(tmp_path / "logs"),
+        )
     assert "\n" not in str(refusal.value) and f"Split-{split}" in str(refusal.value)
     assert ("no examples in" if damage is emptied else "cannot read the examples in") in str(refusal.value)
 
@@ -227,7 +252,9 @@ def test_gradients_are_clipped_to_the_global_norm(data):
 
 def test_a_loss_that_is_no_number_stops_the_training(data, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "data_loss", lambda logits, batch, loss: tf.reduce_sum(logits) * np.nan)
-    with pytest.raises(BitsumError, match=r"^the training loss is nan after step 20: lower train.learning_rate \(0.01\)"):
+    with pytest.raises(
+        BitsumError, match=r"^the training loss is nan after step 20: lower train.learning_rate \(0.01\)"
+    ):
         training.train(SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"))
 
 
@@ -267,7 +294,9 @@ def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, 
     base = certified_model(tmp_path / "base")
     settings = dataclasses.replace(SMALL, steps=300, batch_size=100, state_noise=0.0, report_every=5, least_steps=40)
     proof = Proof(extra_steps=0, attempt_every=5, target=2.0, box_steps=10)
-    out = run_fn(data, tmp_path, settings, base_model=base, proof=dataclasses.asdict(proof), task="addition", splits="these")
+    out = run_fn(
+        data, tmp_path, settings, base_model=base, proof=dataclasses.asdict(proof), task="addition", splits="these"
+    )
     steps = [report.numbers for report in reports if "step" in report.numbers]
     assert next(report.numbers["warm"] for report in reports if "warm" in report.numbers) == 1
     # It adds right from the first report on, and yet no certificate counts before there were 40 steps on the new data.
@@ -279,7 +308,9 @@ def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, 
     assert checker.check(certificate.write(finder.find(trained).certificate), trained).proven
     assert push_order.ancestors(str(out / "Format-Serving")) == [model_identity.weights_sha256(base)]
     settings = dataclasses.replace(settings, steps=10, seed=3)
-    grandchild = run_fn(data, tmp_path / "on", settings, str(out / "Format-Serving"), proof={"train": False}, splits="these")
+    grandchild = run_fn(
+        data, tmp_path / "on", settings, str(out / "Format-Serving"), proof={"train": False}, splits="these"
+    )
     mother = model_identity.weights_sha256(str(out / "Format-Serving"))
     assert push_order.ancestors(str(grandchild / "Format-Serving")) == [mother, model_identity.weights_sha256(base)]
 
@@ -292,7 +323,9 @@ def test_a_model_of_another_size_or_trained_by_other_splits_is_no_base(data, tmp
     made = run_fn(data, tmp_path / "made", config, base_model=other, proof=plain, splits=splits)
     assert (made / trainer.SPLITS_FILE).read_text() == splits
     cold = run_fn(data, tmp_path / "cold", config, proof=plain)
-    assert [report.numbers for report in reports if "warm" in report.numbers] == [{"warm": 0, "base_units": units, "units": 8}]
+    assert [report.numbers for report in reports if "warm" in report.numbers] == [
+        {"warm": 0, "base_units": units, "units": 8}
+    ]
     assert weights_of(made / "Format-Serving") == weights_of(cold / "Format-Serving")
     assert push_order.ancestors(str(made / "Format-Serving")) == []
 
@@ -309,9 +342,13 @@ def test_run_fn_with_the_plain_loss_exports_a_model_that_runs_step_by_step(data,
     # Right on everything it is asked, and not proven.
     assert finder.find(weights_of(out / "Format-Serving")).certificate is None
     add = tf.saved_model.load(str(out / "Format-Serving")).signatures["add_bits"]
-    assert add(a=tf.constant([[1, 0, 1]], tf.int64), b=tf.constant([[1, 1, 0]], tf.int64))["sum"].numpy().tolist() == [[0, 0, 0, 1]]
+    assert add(a=tf.constant([[1, 0, 1]], tf.int64), b=tf.constant([[1, 1, 0]], tf.int64))["sum"].numpy().tolist() == [
+        [0, 0, 0, 1]
+    ]
     export.save(training.GRU(16), str(tmp_path / "steps"))
-    assert graph_identity.graph_sha256(str(out / "Format-Serving")) == graph_identity.graph_sha256(str(tmp_path / "steps"))
+    assert graph_identity.graph_sha256(str(out / "Format-Serving")) == graph_identity.graph_sha256(
+        str(tmp_path / "steps")
+    )
     [events] = (out / "logs").glob("events.out.tfevents.*")
     tags = {value.tag for record in tf.compat.v1.train.summary_iterator(str(events)) for value in record.summary.value}
     assert tags == {"train/loss", "eval/loss", "eval/accuracy", "eval/exact"}
@@ -352,7 +389,8 @@ def test_an_update_is_the_gradient_of_the_mixed_loss_and_hands_its_boxes_on(data
 
 
 class Scripted(Attempts):
-    """Accepts a certificate at the steps that are given, with the step as its margin; remembers the bias at each attempt."""
+    """Accepts a certificate at the steps that are given, with the step as its margin; remembers the bias at each
+    attempt."""
 
     def __init__(self, cell, task):
         super().__init__(cell, task)
@@ -383,14 +421,22 @@ SCRIPTS = [
 
 
 @pytest.mark.parametrize("accepted, extra, steps, first, asked", SCRIPTS)
-def test_it_ends_with_an_accepted_certificate_where_there_was_one(data, tmp_path, monkeypatch, accepted, extra, steps, first, asked):
+def test_it_ends_with_an_accepted_certificate_where_there_was_one(
+    data, tmp_path, monkeypatch, accepted, extra, steps, first, asked
+):
     made = []
     monkeypatch.setattr(training, "Attempts", lambda cell, task: made.append(Scripted(cell, task)) or made[-1])
     monkeypatch.setattr(Scripted, "accepted", accepted, raising=False)
     # A bound that is always positive: every attempt is due.
-    monkeypatch.setattr(training.BoxLoss, "__call__", lambda self, boxes: training.Bound(tf.zeros([]), tf.ones([]), boxes))
+    monkeypatch.setattr(
+        training.BoxLoss, "__call__", lambda self, boxes: training.Bound(tf.zeros([]), tf.ones([]), boxes)
+    )
     cell, outcome = training.train(
-        SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"), Proof(attempt_every=10, extra_steps=extra)
+        SMALL,
+        files(data, "train"),
+        files(data, "eval"),
+        str(tmp_path / "logs"),
+        Proof(attempt_every=10, extra_steps=extra),
     )
     assert outcome == (steps, first, float(steps) if first else None)
     assert made[0].asked == asked
@@ -422,9 +468,12 @@ def test_another_process_trains_the_same_model_and_another_seed_another(data, tm
     run_fn(data, tmp_path / "other", dataclasses.replace(settings, seed=2), proof=proof)
     there = {
         "custom_config": {"train": dataclasses.asdict(settings), "proof": proof},
-        "train_files": files(data, "train"), "eval_files": files(data, "eval"),
-        "serving_model_dir": str(tmp_path / "there"), "model_run_dir": str(tmp_path / "logs"), "base_model": None,
-    }  # fmt: skip
+        "train_files": files(data, "train"),
+        "eval_files": files(data, "eval"),
+        "serving_model_dir": str(tmp_path / "there"),
+        "model_run_dir": str(tmp_path / "logs"),
+        "base_model": None,
+    }
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(there)]
     fingerprint = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     assert fingerprint == model_identity.fingerprint(str(tmp_path / "here" / "Format-Serving"))

@@ -1,4 +1,5 @@
-"""SpanWindow on real Beam: each pair once, the latest span's, and no pair that is held out in one span is trained on from another."""
+"""SpanWindow on real Beam: each pair once, the latest span's, and no pair that is held out in one span is trained on
+from another."""
 
 import gzip
 import pathlib
@@ -80,7 +81,11 @@ def test_no_window_of_generated_spans_leaks(tmp_path):
         data = Data(span=span, max_length=5, long_lengths=(8,), train_examples=200, eval_examples=100)
         folder = tmp_path / str(span)
         for split in ("train", "eval"):
-            put(folder, split, list(examples.shard_records(data, split, 0)) + list(examples.shard_records(data, split, 1)))
+            put(
+                folder,
+                split,
+                list(examples.shard_records(data, split, 0)) + list(examples.shard_records(data, split, 1)),
+            )
         spans.append(folder)
     train, held_out = ({pair(raw) for raw in joined(spans, tmp_path / "window", split)} for split in ("train", "eval"))
     # Structured pairs are in every span.
@@ -100,5 +105,7 @@ def test_a_blessed_span_that_was_damaged_since_is_named(tmp_path):
 
 def test_a_window_is_read_by_tensorflow_s_own_reader(tmp_path):
     joined([put(tmp_path / "new", "train", [record(1, 2, 4)])], tmp_path / "window", shards=1)
-    [raw] = tf.data.TFRecordDataset(str(tmp_path / "window" / "Split-train" / "data_tfrecord-00000-of-00001.gz"), "GZIP")
+    [raw] = tf.data.TFRecordDataset(
+        str(tmp_path / "window" / "Split-train" / "data_tfrecord-00000-of-00001.gz"), "GZIP"
+    )
     assert raw.numpy() == record(1, 2, 4)

@@ -1,7 +1,7 @@
 """`python -m tests.conformance`: the table of how model servers compare with the recorded TensorFlow Serving 2.16.1.
 
-Without arguments the embedded server, and the real one where there is one (on the PATH, or BITSUM_MODEL_SERVER=/path). The exit
-code is 1 if there is a difference that is no deviation.
+Without arguments the embedded server, and the real one where there is one (on the PATH, or BITSUM_MODEL_SERVER=/path).
+The exit code is 1 if there is a difference that is no deviation.
 """
 
 import argparse
@@ -16,10 +16,18 @@ def main() -> int:
     """Run what the arguments ask for and print the table; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--server", metavar="NAME", help="only this one: embedded, or the path of a tensorflow_model_server")
-    what.add_argument("--target", metavar="HOST:PORT", help="only what needs no process of our own; the server must read --models_dir")
-    parser.add_argument("--models_dir", type=pathlib.Path, help="folder for the model `add`, for --target (default: a temporary one)")
-    parser.add_argument("--only", metavar="PART", action="append", choices=tuple(suite.PARTS), help="a part of the suite, repeatable")
+    what.add_argument(
+        "--server", metavar="NAME", help="only this one: embedded, or the path of a tensorflow_model_server"
+    )
+    what.add_argument(
+        "--target", metavar="HOST:PORT", help="only what needs no process of our own; the server must read --models_dir"
+    )
+    parser.add_argument(
+        "--models_dir", type=pathlib.Path, help="folder for the model `add`, for --target (default: a temporary one)"
+    )
+    parser.add_argument(
+        "--only", metavar="PART", action="append", choices=tuple(suite.PARTS), help="a part of the suite, repeatable"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="conformance-") as temporary:
         folder = pathlib.Path(temporary)

@@ -1,4 +1,5 @@
-"""Section 1_basic on a server: recorded requests, and what was told in words of calls that are no requests, deadlines and ends."""
+"""Section 1_basic on a server: recorded requests, and what was told in words of calls that are no requests, deadlines
+and ends."""
 
 import pathlib
 import signal
@@ -33,7 +34,9 @@ def run(program: servers.Program, root: pathlib.Path, folder: pathlib.Path) -> I
         yield Seen(SECTION, "startup", replay.settle(to, _BOTH))
         yield from over_the_wire(to, server.target)
         yield from _deadlines(server)
-        yield Seen(SECTION, "alive", "" if server.process.poll() is None else f"exited with {server.process.returncode}")
+        yield Seen(
+            SECTION, "alive", "" if server.process.poll() is None else f"exited with {server.process.returncode}"
+        )
         misc = recording.load()["13_misc"].values()
         yield from replay.replay(to, misc)
         server.process.send_signal(signal.SIGTERM)
@@ -100,7 +103,11 @@ def _big_response(to: replay.Wire, target: str) -> Seen:
     found = wire.decoded(wire.PREDICT, answer.response).outputs["sum"]
     shape = [dim.size for dim in found.tensor_shape.dim]
     same = shape == [40000, 17] and len(found.int64_val) == 680000 and not any(found.int64_val)
-    return Seen(SECTION, "big_response_default_client", "" if same else f"expected 680000 zeros of shape [40000, 17], got {shape}")
+    return Seen(
+        SECTION,
+        "big_response_default_client",
+        "" if same else f"expected 680000 zeros of shape [40000, 17], got {shape}",
+    )
 
 
 def _deadlines(server: servers.Server) -> Iterator[Seen]:

@@ -1,6 +1,7 @@
 """Where a server is meant to answer otherwise than the recorded one, and what is not run; each with its reason.
 
-The pattern of a deviation has to be found in what was seen, and a probe that is the same in spite of standing here fails.
+The pattern of a deviation has to be found in what was seen, and a probe that is the same in spite of standing here
+fails.
 """
 
 from tests.conformance.outcomes import REAL, Deviation
@@ -8,13 +9,17 @@ from tests.conformance.recording import load
 
 _GRPC_TEXT = "gRPC makes this text itself, another one from version to version and from language to language"
 _POISONED = "the real server keeps a config that it refused, and then refuses every later one for the same reason"
-_BLOCKED = "in the real server a half-written version holds up all other loads for minutes; here each version loads by itself"
+_BLOCKED = (
+    "in the real server a half-written version holds up all other loads for minutes; here each version loads by itself"
+)
 _HANGS = "the real server waits for ever for a new model without a version, and hangs every later reload"
 _DEAD = "in the real server a version that failed is dead until a restart; here it is tried again once its files change"
 _COMPLETED = "a version that is completed is served at the next look at the disk, not at the next try a minute later"
 _DRAINS = "SIGTERM drains: calls under way finish, new ones are refused, exit code 0"
 _NO_EXAMPLES = "Classify, Regress and MultiInference are not offered: nothing of bitsum's takes tf.Examples that way"
-_BROKEN_TEXT = "the real server puts bytes that are no UTF-8 into the text of the error, and no client can read its status then"
+_BROKEN_TEXT = (
+    "the real server puts bytes that are no UTF-8 into the text of the error, and no client can read its status then"
+)
 _ONE_LINE = "what fails is told in one line of bitsum's, exit code 1, 2 for a wrong flag, 3 where models do not load"
 _RELATIVE = "a relative path is taken, from the current folder"
 _UNKNOWN_FLAG = "a flag that nobody knows is refused, not passed over: it might be a misspelled one"
@@ -66,24 +71,36 @@ DEVIATIONS: dict[tuple[str, str], Deviation] = {
     ("2_reload", "reload_empty_dir_next_reload"): Deviation(_HANGS, "got OK ''$"),
     ("4_filesystem", "half_written_completed_retries0"): Deviation(_DEAD, rf"got {_ON_TO_2}$"),
     ("4_filesystem", "half_written_removed_readded"): Deviation(_DEAD, rf"got {_BACK_TO_1}; then .* got {_ON_TO_2}$"),
-    ("5_blocking", "half_written_blocks_other_model"): Deviation(_BLOCKED, r"got .*\[2, 'AVAILABLE', 0, ''\]\], 'OK v2'\]$"),
+    ("5_blocking", "half_written_blocks_other_model"): Deviation(
+        _BLOCKED, r"got .*\[2, 'AVAILABLE', 0, ''\]\], 'OK v2'\]$"
+    ),
     **{
-        ("5_blocking", name): Deviation(_BLOCKED, r"got .*\[2, 'LOADING', 0, ''\], \[3, 'AVAILABLE', 0, ''\]\], 'OK v3'\]$")
+        ("5_blocking", name): Deviation(
+            _BLOCKED, r"got .*\[2, 'LOADING', 0, ''\], \[3, 'AVAILABLE', 0, ''\]\], 'OK v3'\]$"
+        )
         for name in ("half_written_then_newer", "half_written_then_newer_removed")
     },
     ("6_hot_swap", "hot_swap_slow_copy"): Deviation(_COMPLETED, r"got \(\[2, 3\], \[\], 0\)$"),
-    ("6_hot_swap", "hot_swap_slow_copy_states"): Deviation(_COMPLETED, r"got \[\[2, 'END', 0, ''\], \[3, 'AVAILABLE', 0, ''\]\]$"),
+    ("6_hot_swap", "hot_swap_slow_copy_states"): Deviation(
+        _COMPLETED, r"got \[\[2, 'END', 0, ''\], \[3, 'AVAILABLE', 0, ''\]\]$"
+    ),
     ("1_basic", "sigterm"): Deviation(_DRAINS, "got 0$"),
     ("7_warmup", "warmup_bad_proto"): Deviation(_BROKEN_TEXT, r"got .*\[2, 'END', 3, .Failed to parse warmup record"),
-    **{("9_startup", name): Deviation(_ONE_LINE, rf"got \([123], .bitsum: {text}") for name, text in _LAST_WORDS.items()},
+    **{
+        ("9_startup", name): Deviation(_ONE_LINE, rf"got \([123], .bitsum: {text}")
+        for name, text in _LAST_WORDS.items()
+    },
     ("9_startup", "start_relative_base"): Deviation(_RELATIVE, r"got \(None, "),
     ("9_startup", "start_unknown_flag"): Deviation(_UNKNOWN_FLAG, r"got \(2, None\)$"),
     ("9_startup", "sigterm_during_call"): Deviation(_DRAINS, r"got \(0, 'OK'\)"),
     **{
         ("1_basic", name): Deviation(_NO_EXAMPLES, "got UNIMPLEMENTED ''$")
-        for name in load()["1_basic"] if name.startswith(("classify_", "regress_", "mi_"))
+        for name in load()["1_basic"]
+        if name.startswith(("classify_", "regress_", "mi_"))
     },
-    ("13_misc", "concurrency_default_threads"): Deviation(_GRPC_TEXT, r"got \['OK', 'RESOURCE_EXHAUSTED.*'\]$", REAL, always=False),
+    ("13_misc", "concurrency_default_threads"): Deviation(
+        _GRPC_TEXT, r"got \['OK', 'RESOURCE_EXHAUSTED.*'\]$", REAL, always=False
+    ),
 }
 
 _NO_REST = "the embedded server speaks gRPC only"
@@ -94,11 +111,15 @@ NOT_RUN: dict[tuple[str, str], str] = {
     **{
         (section, name): _ONLY_LOG
         for section, name in (
-            ("2_reload", "A_log"), ("2_reload", "reload_nonexistent_path_log"), ("2_reload", "reload_empty_dir_log"),
-            ("2_reload", "reload_specific_missing_log"), ("2_reload", "reload_specific_partly_missing_log"), ("8_while_loading", "E_log"),
+            ("2_reload", "A_log"),
+            ("2_reload", "reload_nonexistent_path_log"),
+            ("2_reload", "reload_empty_dir_log"),
+            ("2_reload", "reload_specific_missing_log"),
+            ("2_reload", "reload_specific_partly_missing_log"),
+            ("8_while_loading", "E_log"),
         )
     },
     **{("12_classify_regress", name): _NO_EXAMPLES for name in load()["12_classify_regress"]},
     ("1_basic", "deadline_zero"): "the client gives up by its own clock, before or after an answer is there",
     ("11_sizes_health", "message_2GiB"): "takes 2 GiB of memory on either side",
-}  # fmt: skip
+}

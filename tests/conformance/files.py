@@ -17,7 +17,8 @@ _BLOCKED_SECONDS = 10.0
 
 
 def watched_without_retries(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """What is seen with --max_num_load_retries=0 on models that get half-written and damaged versions, and whose versions vanish."""
+    """What is seen with --max_num_load_retries=0 on models that get half-written and damaged versions, and whose
+    versions vanish."""
     bases = {"half": [1], "damaged": [1], "vanishing": [1, 2]}
     for name, versions in bases.items():
         for version in versions:
@@ -103,7 +104,11 @@ def _vanishing(model: Watched, made: pathlib.Path) -> Iterator[Seen]:
     shutil.copytree(made / "1", base / "3", dirs_exist_ok=True)
     seen = model.ends_as(probes["in_place_overwrite"])
     content = model.server.content(model.model)
-    yield seen if seen.difference or content == 3 else dataclasses.replace(seen, difference=f"expected files of version 3, got {content}")
+    yield (
+        seen
+        if seen.difference or content == 3
+        else dataclasses.replace(seen, difference=f"expected files of version 3, got {content}")
+    )
     models.put(made, 2, base)
     yield model.ends_as(probes["lower_version_appears"])
 
@@ -123,19 +128,25 @@ def watched_with_load_threads(program: servers.Program, made: pathlib.Path, fold
     """A half-written version and a newer one, where two versions may load at once."""
     base = folder / "m"
     models.put(made, 1, base)
-    with servers.running(program, folder, "--model_name=m", f"--model_base_path={base}", "--num_load_threads=2") as server:
+    with servers.running(
+        program, folder, "--model_name=m", f"--model_base_path={base}", "--num_load_threads=2"
+    ) as server:
         models.half_written(made, 2, base)
         servers.until(lambda: len(server.states()) == 2, 30)
         models.put(made, 3, base)
         yield Watched(server, "m", base).ends_as(recording.load()[BLOCKING]["half_written_then_newer_threads"])
 
 
-def _half_written(server: servers.Server, made: pathlib.Path, base: pathlib.Path, other: pathlib.Path) -> Iterator[Seen]:
+def _half_written(
+    server: servers.Server, made: pathlib.Path, base: pathlib.Path, other: pathlib.Path
+) -> Iterator[Seen]:
     probes, model = recording.load(), Watched(server, base.name, base)
     models.half_written(made, 2, base)
     yield model.ends_as(probes[FILESYSTEM]["half_written_default_retries"])
     models.put(made, 2, other)
-    yield Watched(server, other.name, other).ends_as(probes[BLOCKING]["half_written_blocks_other_model"], quiet=_BLOCKED_SECONDS)
+    yield Watched(server, other.name, other).ends_as(
+        probes[BLOCKING]["half_written_blocks_other_model"], quiet=_BLOCKED_SECONDS
+    )
     shutil.copy(made / "2" / "saved_model.pb", base / "2")
     yield model.ends_as(probes[FILESYSTEM]["half_written_completed_default_retries"], wait=_RETRY_SECONDS)
 

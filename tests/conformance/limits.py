@@ -22,20 +22,28 @@ def batching(program: servers.Program, made: pathlib.Path, folder: pathlib.Path)
     folder.mkdir(parents=True)
     parameters = folder / "batching.config"
     parameters.write_text(_BATCHING)
-    flags = ("--model_name=m", f"--model_base_path={made}", "--enable_batching", f"--batching_parameters_file={parameters}")
+    flags = (
+        "--model_name=m",
+        f"--model_base_path={made}",
+        "--enable_batching",
+        f"--batching_parameters_file={parameters}",
+    )
     with servers.running(program, folder, *flags) as server:
         yield from replay.replay(replay.Wire.of(server, folder), recording.load()[BATCHING].values())
 
 
 def sizes_and_health(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """The health service, large messages, the metrics, and more calls at once than the default number of threads takes."""
+    """The health service, large messages, the metrics, and more calls at once than the default number of threads
+    takes."""
     monitoring = folder / "monitoring.config"
     port = free_port("127.0.0.1")
     flags = (
-        "--grpc_channel_arguments=grpc.max_receive_message_length=100000", "--enable_grpc_healthcheck_service=true",
+        "--grpc_channel_arguments=grpc.max_receive_message_length=100000",
+        "--enable_grpc_healthcheck_service=true",
         servers.config_file(folder, servers.entry("m", made), servers.entry("add", made)),
-        f"--monitoring_config_file={monitoring}", f"--{'metrics_port' if program.embedded else 'rest_api_port'}={port}",
-    )  # fmt: skip
+        f"--monitoring_config_file={monitoring}",
+        f"--{'metrics_port' if program.embedded else 'rest_api_port'}={port}",
+    )
     monitoring.write_text(f'prometheus_config {{ enable: true path: "{_METRICS}" }}\n')
     with servers.running(program, folder, *flags) as server:
         yield from _health(server)
@@ -56,7 +64,11 @@ def _sizes(server: servers.Server) -> Iterator[Seen]:
     digits = ((1,) * 8,) * 2000
     answer = server.call(wire.PREDICT, _only(models.adding(a=digits, b=digits), "ver"))
     length = len(wire.decoded(wire.PREDICT, answer.response).outputs["ver"].int64_val)
-    yield Seen(SIZES, "oversize_channel_arg", "" if length == 2000 else f"expected 2000 versions, got {answer.code} {answer.message!r}")
+    yield Seen(
+        SIZES,
+        "oversize_channel_arg",
+        "" if length == 2000 else f"expected 2000 versions, got {answer.code} {answer.message!r}",
+    )
     with replay.default_limit(server.target) as stub:
         answer = wire.call(stub, wire.PREDICT, _zeros(400_000, 16))
     wanted = re.search(r"\(\d+ vs. \d+\)", probes["big_response_default_client"].answer.message)[0]
@@ -77,7 +89,8 @@ def _only(request: bytes, output: str) -> bytes:
 
 
 def _zeros(rows: int, length: int) -> bytes:
-    """A request for the sums of zeros, `rows` of them and one row to be added to each: both in full would be over 64 MiB."""
+    """A request for the sums of zeros, `rows` of them and one row to be added to each: both in full would be over 64
+    MiB."""
     request = wire.spec_request(wire.PREDICT, "m")
     for alias, count in (("a", rows), ("b", 1)):
         request.inputs[alias].dtype = wire.protos().types.DT_INT64
@@ -97,7 +110,11 @@ def _metrics(server: servers.Server, port: int) -> Iterator[Seen]:
         lines = answer.read().decode().splitlines()
     expected = recording.load()[MISC]["prometheus"].record["request_lines"]
     missing = [line for line in expected if line not in lines]
-    yield Seen(MISC, "prometheus", f"expected {missing}, got {[line for line in lines if 'request_count' in line]}" if missing else "")
+    yield Seen(
+        MISC,
+        "prometheus",
+        f"expected {missing}, got {[line for line in lines if 'request_count' in line]}" if missing else "",
+    )
 
 
 def _threads(server: servers.Server) -> Iterator[Seen]:
@@ -107,7 +124,11 @@ def _threads(server: servers.Server) -> Iterator[Seen]:
     with concurrent.futures.ThreadPoolExecutor(calls) as pool:
         answers = set(pool.map(lambda _: _told(server.call(wire.PREDICT, models.looping(20_000))), range(calls)))
     expected = set(recording.load()[MISC]["concurrency_default_threads"].record["counts"])
-    yield Seen(MISC, "concurrency_default_threads", "" if answers == expected else f"expected {sorted(expected)}, got {sorted(answers)}")
+    yield Seen(
+        MISC,
+        "concurrency_default_threads",
+        "" if answers == expected else f"expected {sorted(expected)}, got {sorted(answers)}",
+    )
 
 
 def _told(answer: wire.Answer) -> str:

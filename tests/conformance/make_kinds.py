@@ -1,4 +1,5 @@
-"""Writes the SavedModel `kinds`: for each dtype a signature of its name that gives back its input `x`, of any shape, as `y`.
+"""Writes the SavedModel `kinds`: for each dtype a signature of its name that gives back its input `x`, of any shape, as
+`y`.
 
 usage: python make_kinds.py FOLDER      (FOLDER/1 is written)
 """
@@ -8,9 +9,23 @@ import sys
 import tensorflow as tf
 
 DTYPES = (
-    tf.float32, tf.float64, tf.float16, tf.bfloat16, tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16, tf.uint32, tf.uint64,
-    tf.bool, tf.string, tf.complex64, tf.complex128,
-)  # fmt: skip
+    tf.float32,
+    tf.float64,
+    tf.float16,
+    tf.bfloat16,
+    tf.int8,
+    tf.int16,
+    tf.int32,
+    tf.int64,
+    tf.uint8,
+    tf.uint16,
+    tf.uint32,
+    tf.uint64,
+    tf.bool,
+    tf.string,
+    tf.complex64,
+    tf.complex128,
+)
 
 
 def save(folder: str) -> None:

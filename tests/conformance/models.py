@@ -17,7 +17,8 @@ A, B = ((9, 9), (1, 2)), ((1, 0), (3, 4))
 
 
 def make(folder: pathlib.Path) -> pathlib.Path:
-    """The folder `folder`/add with versions 1, 2 and 3, written at the first call; several processes may ask for it at once."""
+    """The folder `folder`/add with versions 1, 2 and 3, written at the first call; several processes may ask for it at
+    once."""
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / "add"
     with open(folder / "lock", "w") as lock:
@@ -38,8 +39,11 @@ def put(made: pathlib.Path, version: int, base: pathlib.Path, name: str | None =
 
 
 @contextlib.contextmanager
-def appearing(made: pathlib.Path, version: int, base: pathlib.Path, number: int | None = None) -> Iterator[pathlib.Path]:
-    """A copy of `version` to be damaged or furnished within the context, which then appears in `base` whole, as `number` if given."""
+def appearing(
+    made: pathlib.Path, version: int, base: pathlib.Path, number: int | None = None
+) -> Iterator[pathlib.Path]:
+    """A copy of `version` to be damaged or furnished within the context, which then appears in `base` whole, as
+    `number` if given."""
     beside = base.parent / f"{base.name}.beside"
     shutil.copytree(made / str(version), beside)
     yield beside

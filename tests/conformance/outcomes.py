@@ -1,4 +1,5 @@
-"""What became of each probe on one server: same, different, a deviation with its reason, or not run and why; and the table of it."""
+"""What became of each probe on one server: same, different, a deviation with its reason, or not run and why; and the
+table of it."""
 
 import dataclasses
 import re
@@ -26,7 +27,8 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Deviation:
-    """A difference that is meant: why, and a pattern found in every such difference, so that no other one hides behind it.
+    """A difference that is meant: why, and a pattern found in every such difference, so that no other one hides behind
+    it.
 
     `server` is the one that deviates; with `always` false, being the same is fine too.
     """
@@ -53,7 +55,9 @@ def judge(seen: Seen, server: str, deviations: dict[tuple[str, str], Deviation])
     if not deviation or (server in SERVERS and deviation.server != server):
         return Outcome(*seen.key, DIFFERENT if seen.difference else SAME, seen.difference)
     if not seen.difference and deviation.always and server in SERVERS:
-        return Outcome(*seen.key, DIFFERENT, "stale deviation: it is the same, so take it out of the table of deviations")
+        return Outcome(
+            *seen.key, DIFFERENT, "stale deviation: it is the same, so take it out of the table of deviations"
+        )
     if not seen.difference:
         return Outcome(*seen.key, SAME)
     if not re.search(deviation.pattern, seen.difference, re.DOTALL):
@@ -62,7 +66,8 @@ def judge(seen: Seen, server: str, deviations: dict[tuple[str, str], Deviation])
 
 
 def table(columns: dict[str, Iterable[Outcome]], order: Iterable[tuple[str, str]]) -> str:
-    """A line a probe in `order`, then the other outcomes, and a column a server; one without outcomes was not run. Then the counts."""
+    """A line a probe in `order`, then the other outcomes, and a column a server; one without outcomes was not run. Then
+    the counts."""
     by_server = {server: {(o.section, o.id): o for o in outcomes} for server, outcomes in columns.items()}
     lines, section = [], None
     for key in dict.fromkeys([*order, *(key for column in by_server.values() for key in column)]):
@@ -71,7 +76,11 @@ def table(columns: dict[str, Iterable[Outcome]], order: Iterable[tuple[str, str]
             lines += ["", f"{section:46}" + "".join(f"  {server:24}" for server in columns)]
         found = [by_server[server].get(key) for server in columns]
         why = "; ".join(dict.fromkeys(outcome.why for outcome in found if outcome and outcome.why))
-        lines.append(f"  {key[1]:44}" + "".join(f"  {outcome.verdict if outcome else NOT_RUN:24}" for outcome in found) + f"  {why}")
+        lines.append(
+            f"  {key[1]:44}"
+            + "".join(f"  {outcome.verdict if outcome else NOT_RUN:24}" for outcome in found)
+            + f"  {why}"
+        )
     return "\n".join(line.rstrip() for line in [*lines, "", *counts(columns)])
 
 
@@ -80,7 +89,9 @@ def counts(columns: dict[str, Iterable[Outcome]]) -> list[str]:
     lines = []
     for server, outcomes in columns.items():
         outcomes = list(outcomes)
-        numbers = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in (SAME, DEVIATION, DIFFERENT, NOT_RUN)}
+        numbers = {
+            verdict: sum(o.verdict == verdict for o in outcomes) for verdict in (SAME, DEVIATION, DIFFERENT, NOT_RUN)
+        }
         told = ", ".join(f"{number} {verdict}" for verdict, number in numbers.items())
         lines.append(f"{server}: {told if outcomes else NOT_RUN}")
     return lines

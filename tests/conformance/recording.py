@@ -1,7 +1,7 @@
 """The recorded behaviour of a real TensorFlow Serving 2.16.1: sections of probes, each with its request and its answer.
 
-`recorded_behaviour.json` was recorded against the model that `make_model.py` writes. A probe either has a request that can be
-sent again, or tells in words what was done.
+`recorded_behaviour.json` was recorded against the model that `make_model.py` writes. A probe either has a request that
+can be sent again, or tells in words what was done.
 """
 
 import ast
@@ -24,9 +24,13 @@ RECORDED_MODELS = "/models/"
 _EMPTY_REQUESTS = ("status_no_spec", "mi_empty", "reload_no_config")
 # How ids tell the method of a request; whatever else has a request asks for a prediction.
 _METHODS = {
-    "meta_": wire.METADATA, "half_meta": wire.METADATA, "status_": wire.STATUS, "classify_": wire.CLASSIFY,
-    "regress_": wire.REGRESS, "mi_": wire.MULTI_INFERENCE,
-}  # fmt: skip
+    "meta_": wire.METADATA,
+    "half_meta": wire.METADATA,
+    "status_": wire.STATUS,
+    "classify_": wire.CLASSIFY,
+    "regress_": wire.REGRESS,
+    "mi_": wire.MULTI_INFERENCE,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +82,13 @@ class Probe:
         return bool(self.states_after) and self.record["states_right_after"] == self.states_after
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load() -> dict[str, dict[str, Probe]]:
     """The probes by section and id, in the recorded order."""
     sections = json.loads((FOLDER / "recorded_behaviour.json").read_text())["sections"]
     return {
-        section: {probe["id"]: Probe(section, probe["id"], probe["request_in_words"], probe) for probe in content["probes"]}
+        section: {
+            probe["id"]: Probe(section, probe["id"], probe["request_in_words"], probe) for probe in content["probes"]
+        }
         for section, content in sections.items()
     }

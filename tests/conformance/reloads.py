@@ -1,4 +1,5 @@
-"""Sections 2_reload and 3_reload_fresh: HandleReloadConfigRequest in sequence, and on servers that know nothing of what was before."""
+"""Sections 2_reload and 3_reload_fresh: HandleReloadConfigRequest in sequence, and on servers that know nothing of what
+was before."""
 
 import itertools
 import pathlib
@@ -15,10 +16,7 @@ _POISON = "reload_no_platform2"
 _HANGING = ("reload_nonexistent_path", "reload_empty_dir")
 # Calls that never return are given up after this time.
 _HANGING_SECONDS = 3.0
-_STATES = {
-    "latest": [[3, wire.AVAILABLE, 0, ""]],
-    "specific": [[1, wire.AVAILABLE, 0, ""], [2, wire.AVAILABLE, 0, ""]],
-}
+_STATES = {"latest": [[3, wire.AVAILABLE, 0, ""]], "specific": [[1, wire.AVAILABLE, 0, ""], [2, wire.AVAILABLE, 0, ""]]}
 
 
 def folders(made: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
@@ -75,7 +73,10 @@ def _set_back(to: replay.Wire, expected: list) -> str:
 def _groups() -> list[tuple[str, list[Probe]]]:
     """(state to start from, probes) of each server that was recorded fresh, the poisoning one last."""
     sequence = list(recording.load()[IN_SEQUENCE].values())
-    groups = [("latest", [p for p in sequence if p.id.startswith(f"reload_specific_{kind}missing")]) for kind in ("", "partly_")]
+    groups = [
+        ("latest", [p for p in sequence if p.id.startswith(f"reload_specific_{kind}missing")])
+        for kind in ("", "partly_")
+    ]
     by_first: dict[str, list[Probe]] = {}
     for probe in recording.load()[FRESH].values():
         by_first.setdefault(probe.id.removesuffix("_then_good"), []).append(probe)

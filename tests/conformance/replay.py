@@ -1,4 +1,5 @@
-"""Sends the recorded requests to a server again and compares the answers, and after reloads the states of the versions."""
+"""Sends the recorded requests to a server again and compares the answers, and after reloads the states of the
+versions."""
 
 import contextlib
 import dataclasses
@@ -23,7 +24,8 @@ _DEADLINE_TEXTS = ("Deadline Exceeded", "Timed out waiting for notification")
 
 @dataclasses.dataclass(frozen=True)
 class Wire:
-    """Where requests go: `root` is the local folder that stands for the one of the recording, `poll` as of servers.Program."""
+    """Where requests go: `root` is the local folder that stands for the one of the recording, `poll` as of
+    servers.Program."""
 
     stub: grpc.Channel
     root: pathlib.Path
@@ -76,7 +78,9 @@ def replay(to: Wire, probes: Iterable[Probe], timeout: float = wire.CALL_SECONDS
         yield Seen(probe.section, probe.id, found)
 
 
-def settle(to: Wire, expected: dict[str, list], before: dict[str, list] | None = None, seconds: float = SETTLE_SECONDS) -> str:
+def settle(
+    to: Wire, expected: dict[str, list], before: dict[str, list] | None = None, seconds: float = SETTLE_SECONDS
+) -> str:
     """Wait until the states are `expected`, a model's versions in `before` aside; how they differ in the end."""
     found: dict[str, list] = {}
 
@@ -92,7 +96,9 @@ def reload(to: Wire, *entries: str) -> wire.Answer:
     from google.protobuf import text_format
 
     request = wire.request_type(wire.RELOAD)()
-    text_format.Parse("config { model_config_list { " + " ".join(f"config {{ {entry} }}" for entry in entries) + " } }", request)
+    text_format.Parse(
+        "config { model_config_list { " + " ".join(f"config {{ {entry} }}" for entry in entries) + " } }", request
+    )
     return wire.call(to.stub, wire.RELOAD, request.SerializeToString())
 
 
@@ -116,7 +122,8 @@ def _states_difference(to: Wire, probe: Probe, before: dict[str, list]) -> str:
 
 
 def _unloaded(states: dict[str, list]) -> dict[str, list]:
-    """`states` as they are once every unload under way is over: the recorded calls took long enough for that, which was luck."""
+    """`states` as they are once every unload under way is over: the recorded calls took long enough for that, which was
+    luck."""
     return {
         model: [[state[0], wire.END, *state[2:]] if state[1] == wire.UNLOADING else state for state in found]
         for model, found in states.items()
@@ -129,7 +136,10 @@ def _ended(states: list) -> list:
 
 def _without(states: dict[str, list], expected: dict[str, list], before: dict[str, list]) -> dict[str, list]:
     known = {model: [state[0] for state in wanted] for model, wanted in expected.items()}
-    return {model: [s for s in found if s not in before.get(model, []) or s[0] in known[model]] for model, found in states.items()}
+    return {
+        model: [s for s in found if s not in before.get(model, []) or s[0] in known[model]]
+        for model, found in states.items()
+    }
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A model server: its name in the table, the command that starts it, and how often it looks at the disk, in seconds."""
+    """A model server: its name in the table, the command that starts it, and how often it looks at the disk, in
+    seconds."""
 
     name: str
     command: tuple[str, ...]
@@ -37,11 +38,14 @@ class Program:
 
 def embedded() -> Program:
     """`bitsum serve` with its own server, which waits for versions as long as the real one does."""
-    return Program(outcomes.EMBEDDED, (sys.executable, "-m", "pipeline", "serve", "--server=embedded", "--ready_timeout=0"), 0.2)
+    return Program(
+        outcomes.EMBEDDED, (sys.executable, "-m", "pipeline", "serve", "--server=embedded", "--ready_timeout=0"), 0.2
+    )
 
 
 def real() -> Program | None:
-    """The real server that the environment variable BITSUM_MODEL_SERVER names or that is on the PATH; None without one."""
+    """The real server that the environment variable BITSUM_MODEL_SERVER names or that is on the PATH; None without
+    one."""
     path = os.environ.get(ENVIRONMENT) or shutil.which(outcomes.REAL)
     return Program(outcomes.REAL, (path,), 1) if path else None
 

@@ -1,4 +1,5 @@
-"""Section 9_startup: what a server does that is started with good and bad flags, and that is told to end during a call."""
+"""Section 9_startup: what a server does that is started with good and bad flags, and that is told to end during a
+call."""
 
 import dataclasses
 import pathlib
@@ -28,7 +29,8 @@ class _Start:
 
 
 def run(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """Every start of the section; those that end by themselves first, a few at a time, then those that wait or serve."""
+    """Every start of the section; those that end by themselves first, a few at a time, then those that wait or
+    serve."""
     starts = _starts(made, folder)
     probes = recording.load()[SECTION]
     ending = [name for name in starts if probes[name].record["exit_code"] is not None]
@@ -71,17 +73,25 @@ def _starts(made: pathlib.Path, folder: pathlib.Path) -> dict[str, _Start]:
         "start_missing_config": _Start((f"--model_config_file={folder}/none.cfg",), (fs,)),
         "start_dup": _Start((config("dup", good, good),)),
         "start_label_unavailable": _Start((config("labels", labelled),)),
-        "start_label_allowed": _Start((config("labels", labelled), "--allow_version_labels_for_unavailable_models=true")),
-        "start_corrupt_retries0": _Start(("--model_name=m", f"--model_base_path={corrupt}", "--max_num_load_retries=0"), (fs,)),
+        "start_label_allowed": _Start(
+            (config("labels", labelled), "--allow_version_labels_for_unavailable_models=true")
+        ),
+        "start_corrupt_retries0": _Start(
+            ("--model_name=m", f"--model_base_path={corrupt}", "--max_num_load_retries=0"), (fs,)
+        ),
         "start_corrupt_default": _Start(("--model_name=m", f"--model_base_path={corrupt}")),
-        "start_one_good_one_corrupt": _Start((config("two", good, servers.entry("c", corrupt)), "--max_num_load_retries=0"), (fs,)),
+        "start_one_good_one_corrupt": _Start(
+            (config("two", good, servers.entry("c", corrupt)), "--max_num_load_retries=0"), (fs,)
+        ),
         "start_unknown_flag": _Start(("--model_name=m", f"--model_base_path={folder}/add", "--no_such_flag=1")),
     }
 
 
 def _wait_for_ends(begun: Collection[servers.Server]) -> None:
     """Until all have ended, or all but one have and that one seems to stay."""
-    servers.until(lambda: sum(_exit_code(server) is not None for server in begun) >= len(begun) - (len(begun) > 1), _END_SECONDS)
+    servers.until(
+        lambda: sum(_exit_code(server) is not None for server in begun) >= len(begun) - (len(begun) > 1), _END_SECONDS
+    )
     servers.until(lambda: all(_exit_code(server) is not None for server in begun), _WAITING_SECONDS)
 
 
@@ -100,7 +110,8 @@ def _living(begun: dict[str, servers.Server]) -> Iterator[Seen]:
     probes = recording.load()[SECTION]
     serving = [name for name in begun if probes[name].record["states"]]
     servers.until(
-        lambda: all(_exit_code(begun[name]) is not None or servers.port_open(begun[name].target) for name in serving), _END_SECONDS
+        lambda: all(_exit_code(begun[name]) is not None or servers.port_open(begun[name].target) for name in serving),
+        _END_SECONDS,
     )
     time.sleep(_WAITING_SECONDS)
     for name, server in begun.items():

@@ -34,7 +34,8 @@ def _with_folders(part: Callable) -> Part:
     return lambda program, made, folder: part(program, reloads.folders(made, folder / "models"), folder)
 
 
-# The longest first. Each part is told the server, the folder of the model `add`, and a folder of its own that does not exist yet.
+# The longest first. Each part is told the server, the folder of the model `add`, and a folder of its own that does not
+# exist yet.
 PARTS: dict[str, Part] = {
     "startup": startup.run,
     "warmup": warming.warmups,
@@ -63,7 +64,8 @@ def run_part(name: str, program: servers.Program, shared: pathlib.Path, folder: 
 
 
 def run(program: servers.Program, folder: pathlib.Path, parts: Iterable[str] = tuple(PARTS)) -> list[Outcome]:
-    """The outcomes of all `parts` and what was not run; with all parts, a probe that nobody looked at is a difference."""
+    """The outcomes of all `parts` and what was not run; with all parts, a probe that nobody looked at is a
+    difference."""
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         found = pool.map(lambda name: _part_or_failure(name, program, folder), parts)
         seen = [outcome for part in found for outcome in part] + not_run()
@@ -77,7 +79,11 @@ def _part_or_failure(name: str, program: servers.Program, folder: pathlib.Path) 
     try:
         return run_part(name, program, folder, folder / program.name / name)
     except Exception as error:
-        return [Outcome(BROKEN_OFF, name, outcomes.DIFFERENT, f"{type(error).__name__}: {' '.join(str(error).split())[-500:]}")]
+        return [
+            Outcome(
+                BROKEN_OFF, name, outcomes.DIFFERENT, f"{type(error).__name__}: {' '.join(str(error).split())[-500:]}"
+            )
+        ]
 
 
 def over_the_wire(target: str, root: pathlib.Path, poll: float) -> list[Outcome]:
@@ -88,9 +94,10 @@ def over_the_wire(target: str, root: pathlib.Path, poll: float) -> list[Outcome]
         found = [outcomes.judge(seen, target, DEVIATIONS) for seen in basic.over_the_wire(to, target)]
     known = [
         Outcome(one.section, one.id, outcomes.NOT_RUN, "the server has served other versions before")
-        if not fresh and one.id in basic.LISTING else one
+        if not fresh and one.id in basic.LISTING
+        else one
         for one in found
-    ]  # fmt: skip
+    ]
     return known + not_run()
 
 

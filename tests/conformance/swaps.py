@@ -13,11 +13,14 @@ from tests.conformance.outcomes import Seen
 SECTION = "6_hot_swap"
 _CLIENTS = 4
 _AFTERWARDS_SECONDS = 1.0
-_LABELLED = "model_version_policy {{ specific {{ versions: 1 versions: 2 }} }} version_labels {{ key: 'stable' value: {} }}"
+_LABELLED = (
+    "model_version_policy {{ specific {{ versions: 1 versions: 2 }} }} version_labels {{ key: 'stable' value: {} }}"
+)
 
 
 class Clients:
-    """Clients that ask for sums while the context lasts: how many answers each version gave, errors, and contradictions."""
+    """Clients that ask for sums while the context lasts: how many answers each version gave, errors, and
+    contradictions."""
 
     def __init__(self, target: str, request: bytes):
         self.versions: collections.Counter = collections.Counter()
@@ -53,7 +56,8 @@ class Clients:
 
 
 def run(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """The swaps of the section by rename, by reload and by label, and what clients see that insist on the old version."""
+    """The swaps of the section by rename, by reload and by label, and what clients see that insist on the old
+    version."""
     base = folder / "m"
     models.put(made, 1, base)
     with servers.running(program, folder, "--model_name=m", f"--model_base_path={base}") as server:
@@ -87,7 +91,9 @@ def slow_copy(program: servers.Program, made: pathlib.Path, folder: pathlib.Path
             time.sleep(max(0.7, 2 * program.poll))
             shutil.copy(made / "3" / "saved_model.pb", base / "3")
         yield _compared("hot_swap_slow_copy", clients)
-        expected = [state for state in recording.load()[SECTION]["hot_swap_slow_copy_states"].record["states"] if state[0] > 1]
+        expected = [
+            state for state in recording.load()[SECTION]["hot_swap_slow_copy_states"].record["states"] if state[0] > 1
+        ]
         servers.until(lambda: [3, wire.AVAILABLE, 0, ""] in server.states(), 5)
         got = [state for state in server.states() if state[0] > 1]
         yield Seen(SECTION, "hot_swap_slow_copy_states", "" if got == expected else f"expected {expected}, got {got}")
@@ -108,4 +114,6 @@ def _compared(name: str, clients: Clients) -> Seen:
     record = recording.load()[SECTION][name].record
     expected = (sorted(map(int, record["first_seen_s"])), sorted(record["errors"]), record["mismatch_spec_vs_output"])
     got = (sorted(clients.versions), sorted(clients.errors), clients.contradictions)
-    return Seen(SECTION, name, "" if got == expected else f"expected versions, errors, contradictions {expected}, got {got}")
+    return Seen(
+        SECTION, name, "" if got == expected else f"expected versions, errors, contradictions {expected}, got {got}"
+    )

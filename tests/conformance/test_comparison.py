@@ -1,4 +1,5 @@
-"""The comparison itself: what counts as the same, and that no deviation hides another difference or outlives its reason."""
+"""The comparison itself: what counts as the same, and that no deviation hides another difference or outlives its
+reason."""
 
 import pytest
 
@@ -29,7 +30,9 @@ def _sum(**values):
     response = wire.response_type(wire.PREDICT)()
     response.outputs["sum"].dtype = 9
     for name, value in values.items():
-        getattr(response.outputs["sum"], name).extend(value) if name != "tensor_content" else setattr(response.outputs["sum"], name, value)
+        getattr(response.outputs["sum"], name).extend(value) if name != "tensor_content" else setattr(
+            response.outputs["sum"], name, value
+        )
     return wire.Answer("OK", "", response.SerializeToString())
 
 
@@ -53,7 +56,9 @@ def test_typed_fields_are_not_content_and_a_missing_shape_is_not_an_empty_one():
 def test_code_and_text_count_and_the_numbers_of_traced_functions_do_not(got):
     expected = wire.Answer("INTERNAL", "text {{function_node f_7}}{{node add}}")
     assert wire.difference(wire.PREDICT, expected, got)
-    assert not wire.difference(wire.PREDICT, expected, wire.Answer("INTERNAL", "text {{function_node f_12}}{{node add}}"))
+    assert not wire.difference(
+        wire.PREDICT, expected, wire.Answer("INTERNAL", "text {{function_node f_12}}{{node add}}")
+    )
 
 
 def test_every_exception_is_one_of_a_recorded_probe():

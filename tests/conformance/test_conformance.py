@@ -17,7 +17,11 @@ def running(request, shared_folder, tmp_path_factory):
     with concurrent.futures.ThreadPoolExecutor(suite.AT_ONCE) as pool:
         yield {
             (each["part"], each["server"]): pool.submit(
-                suite.run_part, each["part"], PROGRAMS[each["server"]], shared_folder, folder / each["server"] / each["part"]
+                suite.run_part,
+                each["part"],
+                PROGRAMS[each["server"]],
+                shared_folder,
+                folder / each["server"] / each["part"],
             )
             for each in wanted
         }
@@ -28,5 +32,7 @@ def running(request, shared_folder, tmp_path_factory):
 def test_recorded_behaviour(part, server, running):
     found = running[part, server].result()
     assert found, f"{part} saw nothing"
-    different = [f"{outcome.section} {outcome.id}: {outcome.why}" for outcome in found if outcome.verdict == outcomes.DIFFERENT]
+    different = [
+        f"{outcome.section} {outcome.id}: {outcome.why}" for outcome in found if outcome.verdict == outcomes.DIFFERENT
+    ]
     assert not different, "\n" + "\n".join(different)

@@ -23,7 +23,9 @@ def server(request, shared_folder, tmp_path_factory):
     """A server with the models `add` (versions 1 and 2, labels), `kinds` and, to be reloaded, `spare`."""
     program = {p.name: p for p in (servers.embedded(), servers.real()) if p}[request.param]
     made, folder = models.make(shared_folder), tmp_path_factory.mktemp("beyond")
-    subprocess.run([sys.executable, recording.FOLDER / "make_kinds.py", folder / "kinds"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, recording.FOLDER / "make_kinds.py", folder / "kinds"], check=True, capture_output=True
+    )
     for version in (1, 2, 3):
         models.put(made, version, folder / "add")
         models.put(made, version, folder / "spare")
@@ -34,7 +36,11 @@ def server(request, shared_folder, tmp_path_factory):
 
 
 def _entries(folder, *more):
-    return (servers.entry("add", folder / "add", f"{_SPECIFIC} {_LABELS}"), servers.entry("kinds", folder / "kinds"), *more)
+    return (
+        servers.entry("add", folder / "add", f"{_SPECIFIC} {_LABELS}"),
+        servers.entry("kinds", folder / "kinds"),
+        *more,
+    )
 
 
 def ask(server, method, request):
@@ -127,26 +133,45 @@ _NO_NAME = "ModelSpec has no name specified."
         (predict("add", label="Stable"), _INVALID, _label("Stable")),
         (predict("add", label="ü\n"), _INVALID, _label("ü\n")),
         # cc/saved_model/util.cc, core/framework/tensor.cc, core/framework/tensor_shape.cc
-        (predict(inputs={"a": tensor("INT64", (1, 1), tensor_content=b"\0" * 16), "b": _ONE}), _INVALID, "tensor parsing error: a"),
-        (predict(inputs={"a": _ONE, "b": tensor("INT64", (-1, 1), int64_val=[1])}), _INVALID, "tensor parsing error: b"),
-        (predict(inputs={"a": tensor("INT64", (1,) * 255, int64_val=[1]), "b": _ONE}), _INVALID, "tensor parsing error: a"),
-        (predict(inputs={"a": tensor("INT64", (2**62, 2), int64_val=[1]), "b": _ONE}), _INVALID, "tensor parsing error: a"),
+        (
+            predict(inputs={"a": tensor("INT64", (1, 1), tensor_content=b"\0" * 16), "b": _ONE}),
+            _INVALID,
+            "tensor parsing error: a",
+        ),
+        (
+            predict(inputs={"a": _ONE, "b": tensor("INT64", (-1, 1), int64_val=[1])}),
+            _INVALID,
+            "tensor parsing error: b",
+        ),
+        (
+            predict(inputs={"a": tensor("INT64", (1,) * 255, int64_val=[1]), "b": _ONE}),
+            _INVALID,
+            "tensor parsing error: a",
+        ),
+        (
+            predict(inputs={"a": tensor("INT64", (2**62, 2), int64_val=[1]), "b": _ONE}),
+            _INVALID,
+            "tensor parsing error: a",
+        ),
         (predict(inputs={"a": tensor("INT64", (0, 2**62, 4)), "b": _ONE}), _INVALID, "tensor parsing error: a"),
         (
-            predict("kinds", signature="string", inputs={"x": tensor("STRING", (2,), tensor_content=b"\x01")}), _INVALID,
+            predict("kinds", signature="string", inputs={"x": tensor("STRING", (2,), tensor_content=b"\x01")}),
+            _INVALID,
             "tensor parsing error: x",
         ),
         # core/common_runtime/direct_session.cc
         (
-            predict("kinds", signature="float32", inputs={"x": tensor("DOUBLE", (), double_val=[1])}), _INVALID,
+            predict("kinds", signature="float32", inputs={"x": tensor("DOUBLE", (), double_val=[1])}),
+            _INVALID,
             "Expects arg[0] to be float but double is provided",
         ),
         (
-            predict("kinds", signature="bfloat16", inputs={"x": tensor("HALF", (), half_val=[1])}), _INVALID,
+            predict("kinds", signature="bfloat16", inputs={"x": tensor("HALF", (), half_val=[1])}),
+            _INVALID,
             "Expects arg[0] to be bfloat16 but half is provided",
         ),
     ],
-)  # fmt: skip
+)
 def test_predictions_that_are_refused(server, request_, code, text):
     assert ask(server, wire.PREDICT, request_) == (code, text)
 
@@ -156,24 +181,43 @@ def test_the_first_1024_bytes_of_a_text_are_sent(server):
     text = f'Serving signature key "{"x" * 2000}" not found.'
     assert ask(server, wire.PREDICT, predict(signature="x" * 2000)) == (_PRECONDITION, text[:_LIMIT] + "...TRUNCATED")
     fitting = "x" * (_LIMIT - len('Serving signature key "" not found.'))
-    assert ask(server, wire.PREDICT, predict(signature=fitting)) == (_PRECONDITION, f'Serving signature key "{fitting}" not found.')
+    assert ask(server, wire.PREDICT, predict(signature=fitting)) == (
+        _PRECONDITION,
+        f'Serving signature key "{fitting}" not found.',
+    )
 
 
 @pytest.mark.parametrize(
     ("signature", "sent", "back"),
     [
-        ("float32", tensor("FLOAT", (2,), tensor_content=struct.pack("<2f", 1.5, -0.0)), tensor("FLOAT", (2,), float_val=[1.5, -0.0])),
+        (
+            "float32",
+            tensor("FLOAT", (2,), tensor_content=struct.pack("<2f", 1.5, -0.0)),
+            tensor("FLOAT", (2,), float_val=[1.5, -0.0]),
+        ),
         ("float32", tensor("FLOAT", (), float_val=[float("inf")]), tensor("FLOAT", (), float_val=[float("inf")])),
         ("float64", tensor("DOUBLE", (1, 1), double_val=[0.1]), tensor("DOUBLE", (1, 1), double_val=[0.1])),
-        ("float16", tensor("HALF", (3,), half_val=[0x3C00, 0xFC00]), tensor("HALF", (3,), half_val=[0x3C00, 0xFC00, 0xFC00])),
+        (
+            "float16",
+            tensor("HALF", (3,), half_val=[0x3C00, 0xFC00]),
+            tensor("HALF", (3,), half_val=[0x3C00, 0xFC00, 0xFC00]),
+        ),
         ("float16", tensor("HALF", (1,), tensor_content=b"\x00\x3c"), tensor("HALF", (1,), half_val=[0x3C00])),
-        ("bfloat16", tensor("BFLOAT16", (2,), half_val=[0x3F80, 0x4000]), tensor("BFLOAT16", (2,), half_val=[0x3F80, 0x4000])),
+        (
+            "bfloat16",
+            tensor("BFLOAT16", (2,), half_val=[0x3F80, 0x4000]),
+            tensor("BFLOAT16", (2,), half_val=[0x3F80, 0x4000]),
+        ),
         ("int8", tensor("INT8", (2,), int_val=[-128, 127]), tensor("INT8", (2,), int_val=[-128, 127])),
         ("int8", tensor("INT8", (2,), tensor_content=b"\x80\x7f"), tensor("INT8", (2,), int_val=[-128, 127])),
         ("uint8", tensor("UINT8", (2,), int_val=[300, -1]), tensor("UINT8", (2,), int_val=[44, 255])),
         ("int16", tensor("INT16", (1,), int_val=[-5]), tensor("INT16", (1,), int_val=[-5])),
         ("uint16", tensor("UINT16", (1,), int_val=[65535]), tensor("UINT16", (1,), int_val=[65535])),
-        ("int32", tensor("INT32", (2, 1), tensor_content=struct.pack("<2i", -1, 9)), tensor("INT32", (2, 1), int_val=[-1, 9])),
+        (
+            "int32",
+            tensor("INT32", (2, 1), tensor_content=struct.pack("<2i", -1, 9)),
+            tensor("INT32", (2, 1), int_val=[-1, 9]),
+        ),
         ("int64", tensor("INT64", (2,), int64_val=[_FIRST, _LAST]), tensor("INT64", (2,), int64_val=[_FIRST, _LAST])),
         ("uint32", tensor("UINT32", (1,), uint32_val=[2**32 - 1]), tensor("UINT32", (1,), uint32_val=[2**32 - 1])),
         ("uint64", tensor("UINT64", (), uint64_val=[2**64 - 1]), tensor("UINT64", (), uint64_val=[2**64 - 1])),
@@ -182,29 +226,57 @@ def test_the_first_1024_bytes_of_a_text_are_sent(server):
         ("bool", tensor("BOOL", (2,), tensor_content=b"\x01\x00"), tensor("BOOL", (2,), bool_val=[True, False])),
         ("string", tensor("STRING", (), string_val=[b"\xff\x00"]), tensor("STRING", (), string_val=[b"\xff\x00"])),
         ("string", tensor("STRING", (2,)), tensor("STRING", (2,), string_val=[b"", b""])),
-        ("string", tensor("STRING", (2,), string_val=["名".encode()]), tensor("STRING", (2,), string_val=["名".encode()] * 2)),
-        ("string", tensor("STRING", (2,), tensor_content=b"\x01\x02abb"), tensor("STRING", (2,), string_val=[b"a", b"bb"])),
-        ("complex64", tensor("COMPLEX64", (1,), scomplex_val=[1.5, -2]), tensor("COMPLEX64", (1,), scomplex_val=[1.5, -2])),
-        ("complex64", tensor("COMPLEX64", (2,), scomplex_val=[1, 2]), tensor("COMPLEX64", (2,), scomplex_val=[1, 2, 1, 2])),
+        (
+            "string",
+            tensor("STRING", (2,), string_val=["名".encode()]),
+            tensor("STRING", (2,), string_val=["名".encode()] * 2),
+        ),
+        (
+            "string",
+            tensor("STRING", (2,), tensor_content=b"\x01\x02abb"),
+            tensor("STRING", (2,), string_val=[b"a", b"bb"]),
+        ),
+        (
+            "complex64",
+            tensor("COMPLEX64", (1,), scomplex_val=[1.5, -2]),
+            tensor("COMPLEX64", (1,), scomplex_val=[1.5, -2]),
+        ),
+        (
+            "complex64",
+            tensor("COMPLEX64", (2,), scomplex_val=[1, 2]),
+            tensor("COMPLEX64", (2,), scomplex_val=[1, 2, 1, 2]),
+        ),
         ("complex128", tensor("COMPLEX128", (), dcomplex_val=[1, 2]), tensor("COMPLEX128", (), dcomplex_val=[1, 2])),
         ("float32", tensor("FLOAT", (0,)), tensor("FLOAT", (0,))),
         ("string", tensor("STRING", (3, 0, 2)), tensor("STRING", (3, 0, 2))),
         # Of an empty tensor the content is not looked at, nor are the values.
         ("int64", tensor("INT64", (0, 2), tensor_content=b"\0" * 8), tensor("INT64", (0, 2))),
         ("int64", tensor("INT64", (0,), int64_val=[1, 2]), tensor("INT64", (0,))),
-        ("int64", tensor("INT64", (1,), int64_val=[1], tensor_content=struct.pack("<q", 3)), tensor("INT64", (1,), int64_val=[3])),
+        (
+            "int64",
+            tensor("INT64", (1,), int64_val=[1], tensor_content=struct.pack("<q", 3)),
+            tensor("INT64", (1,), int64_val=[3]),
+        ),
         ("int64", tensor("INT64", ()), tensor("INT64", (), int64_val=[0])),
         ("int64", tensor("INT64", (1,) * 20, int64_val=[7]), tensor("INT64", (1,) * 20, int64_val=[7])),
-        ("int64", wire.protos().tensor.TensorProto(dtype=9, version_number=7, int64_val=[7]), tensor("INT64", (), int64_val=[7])),
+        (
+            "int64",
+            wire.protos().tensor.TensorProto(dtype=9, version_number=7, int64_val=[7]),
+            tensor("INT64", (), int64_val=[7]),
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_dtype_comes_back_in_its_typed_field(server, signature, sent, back):
     """core/framework/tensor.cc: FromProto and AsProtoField."""
     answer = ask(server, wire.PREDICT, predict("kinds", signature=signature, inputs={"x": sent}))
     assert isinstance(answer, wire.Answer), answer
     response = wire.decoded(wire.PREDICT, answer.response)
     assert dict(response.outputs) == {"y": back}
-    assert (response.model_spec.name, response.model_spec.version.value, response.model_spec.signature_name) == ("kinds", 1, signature)
+    assert (response.model_spec.name, response.model_spec.version.value, response.model_spec.signature_name) == (
+        "kinds",
+        1,
+        signature,
+    )
 
 
 def test_of_version_and_label_the_one_that_comes_last_counts(server):
@@ -249,7 +321,10 @@ def test_the_fields_of_metadata_are_checked_before_the_name(server):
     request.metadata_field.append("nope")
     assert ask(server, wire.METADATA, request) == (_INVALID, "Metadata field nope is not supported")
     request.ClearField("metadata_field")
-    assert ask(server, wire.METADATA, request) == (_INVALID, "GetModelMetadataRequest must specify at least one metadata_field")
+    assert ask(server, wire.METADATA, request) == (
+        _INVALID,
+        "GetModelMetadataRequest must specify at least one metadata_field",
+    )
 
 
 def _spare(folder, more=""):
@@ -284,7 +359,8 @@ def test_policies(server, policy, loaded):
 
 
 def test_names_of_folders_are_read_as_numbers(server):
-    """absl::SimpleAtoi in sources/storage_path/file_system_storage_path_source.cc: a sign and blanks around are fine, more is not."""
+    """absl::SimpleAtoi in sources/storage_path/file_system_storage_path_source.cc: a sign and blanks around are fine,
+    more is not."""
     made, base = server.folder / "add", server.folder / "names"
     for name in ("+5", " 6", "0", "7 ", "007", "1.5", "0x8", "9a", "1_0", "99999999999999999999", "٣"):
         models.put(made, 1, base, name)
@@ -311,7 +387,10 @@ def test_two_models_with_labels_of_one_name(server):
     for name, label, version in (("add", "stable", 1), ("spare", "stable", 3), ("spare", "stable2", 3)):
         response = wire.decoded(wire.PREDICT, ask(server, wire.PREDICT, predict(name, label=label)).response)
         assert response.model_spec.version.value == version
-    assert ask(server, wire.PREDICT, predict("spare", label="canary")) == (_INVALID, "Unrecognized servable version label: canary")
+    assert ask(server, wire.PREDICT, predict("spare", label="canary")) == (
+        _INVALID,
+        "Unrecognized servable version label: canary",
+    )
 
 
 def test_metrics_asked_twice_come_once(server):

@@ -1,4 +1,5 @@
-"""Sections 7_warmup, 7b_warmup_same_request and 8_while_loading: warmup files good and bad, and calls while a slow one is replayed."""
+"""Sections 7_warmup, 7b_warmup_same_request and 8_while_loading: warmup files good and bad, and calls while a slow one
+is replayed."""
 
 import concurrent.futures
 import json
@@ -99,7 +100,9 @@ def _warmed(server: servers.Server, name: str, base: pathlib.Path) -> Iterator[S
     model = Watched(server, name, base, f"/models/fs_DF/{name}")
     for section in (WARMUP, SAME_REQUEST):
         if probe := recording.load()[section].get(name):
-            yield Seen(section, name, model.ends_as(_with_offset(probe, base)).difference or _served(server, name, probe))
+            yield Seen(
+                section, name, model.ends_as(_with_offset(probe, base)).difference or _served(server, name, probe)
+            )
 
 
 def _with_offset(probe: Probe, base: pathlib.Path) -> Probe:
@@ -109,7 +112,10 @@ def _with_offset(probe: Probe, base: pathlib.Path) -> Probe:
         return probe
     place = (path.stat().st_size + 7) * 2 // 3
     return Probe(
-        probe.section, probe.id, probe.words, json.loads(re.sub("record at 262'", f"record at {place}'", json.dumps(probe.record)))
+        probe.section,
+        probe.id,
+        probe.words,
+        json.loads(re.sub("record at 262'", f"record at {place}'", json.dumps(probe.record))),
     )
 
 
@@ -130,7 +136,12 @@ def while_loading(program: servers.Program, made: pathlib.Path, folder: pathlib.
                 slow(path)
         to, probes = replay.Wire.of(server, folder), recording.load()[LOADING]
         servers.until(lambda: [2, wire.LOADING, 0, ""] in server.states(), 30)
-        names = ("status_while_loading", "predict_v2_while_loading", "predict_latest_while_loading", "meta_v2_while_loading")
+        names = (
+            "status_while_loading",
+            "predict_v2_while_loading",
+            "predict_latest_while_loading",
+            "meta_v2_while_loading",
+        )
         yield from replay.replay(to, [probes[name] for name in (*names, "reload_while_loading_same")])
         yield Watched(server, "m", base).ends_as(probes["load_timeline"])
         yield from _new_model(to, base, other)
@@ -156,7 +167,11 @@ def _new_model(to: replay.Wire, base: pathlib.Path, other: pathlib.Path) -> Iter
         got = (first.result(), second, waited)
     accepted = wire.Answer(probes["reload_blocks"].record["first"]["code"], "", b"\n\0")
     expected = (accepted, accepted, True)
-    yield Seen(LOADING, "reload_blocks", "" if got == expected else f"expected (first, second, second waited) {expected}, got {got}")
+    yield Seen(
+        LOADING,
+        "reload_blocks",
+        "" if got == expected else f"expected (first, second, second waited) {expected}, got {got}",
+    )
     yield Seen(LOADING, "reload_blocks_after", replay.settle(to, {"n": probes["reload_blocks_after"].record["states"]}))
 
 

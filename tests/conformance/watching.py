@@ -20,7 +20,8 @@ _FUNCTION = re.compile(r"\{\{function_node \w+\}\}")
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """A model on a server: its name and folder, the folder that the recorded texts name in place of it, versions to pass over."""
+    """A model on a server: its name and folder, the folder that the recorded texts name in place of it, versions to
+    pass over."""
 
     server: servers.Server
     model: str
@@ -35,7 +36,11 @@ class Watched:
 
     def localized(self, recorded: Any) -> Any:
         """A recorded look, with the folder and the name of this model."""
-        text = json.dumps(recorded).replace("{name: m ", f"{{name: {self.model} ").replace("Latest(m)", f"Latest({self.model})")
+        text = (
+            json.dumps(recorded)
+            .replace("{name: m ", f"{{name: {self.model} ")
+            .replace("Latest(m)", f"Latest({self.model})")
+        )
         look = normal(json.loads(text.replace(self.recorded_base, str(self.base)) if self.recorded_base else text))
         return [self._kept(look[0]), look[1]] if self.left_out else look
 
@@ -55,7 +60,9 @@ class Watched:
         """`states` without the versions to pass over."""
         return [state for state in states if state[0] not in self.left_out]
 
-    def ends_as(self, probe: Probe, timeline: str = "timeline", quiet: float | None = None, wait: float = replay.SETTLE_SECONDS) -> Seen:
+    def ends_as(
+        self, probe: Probe, timeline: str = "timeline", quiet: float | None = None, wait: float = replay.SETTLE_SECONDS
+    ) -> Seen:
         """Whether the model comes to where the recorded `timeline` ended, and stays there.
 
         Args:
@@ -66,7 +73,9 @@ class Watched:
         expected = entries[-1]
         with_predict = isinstance(expected[-1], str) and not isinstance(expected[0], str)
         found = []
-        if len(entries) > 1 and not servers.until(lambda: found.append(self.look(with_predict)) or found[-1] == expected, wait):
+        if len(entries) > 1 and not servers.until(
+            lambda: found.append(self.look(with_predict)) or found[-1] == expected, wait
+        ):
             return Seen(probe.section, probe.id, f"expected {expected} in the end, got {found[-1]}")
         end = time.monotonic() + (quiet or _QUIET_POLLS * self.server.program.poll)
         while True:
@@ -78,7 +87,8 @@ class Watched:
 
 
 def normal(recorded: Any) -> Any:
-    """States without the names of traced functions in their texts: Python's loader restores variables in another function."""
+    """States without the names of traced functions in their texts: Python's loader restores variables in another
+    function."""
     if isinstance(recorded, str):
         return _FUNCTION.sub("", recorded)
     return [normal(item) for item in recorded] if isinstance(recorded, list) else recorded

@@ -1,9 +1,9 @@
 """Calls on a model server with raw bytes, and how their answers are compared.
 
-Two answers are the same if their status codes, texts and decoded responses are: every field counts, whether a message is
-present counts, typed fields are not tensor_content; the order within maps does not count, nor that of the metrics of a reload,
-which the real server keeps in a hash map. The numbers that TensorFlow gives to traced functions in the names of nodes are left
-out of texts: they depend on what else was traced.
+Two answers are the same if their status codes, texts and decoded responses are: every field counts, whether a message
+is present counts, typed fields are not tensor_content; the order within maps does not count, nor that of the metrics of
+a reload, which the real server keeps in a hash map. The numbers that TensorFlow gives to traced functions in the names
+of nodes are left out of texts: they depend on what else was traced.
 """
 
 import dataclasses
@@ -42,9 +42,10 @@ _FUNCTION_NUMBER = re.compile(r"(\{\{function_node \w+?)_\d+(?=\}\})")
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def protos() -> types.SimpleNamespace:
-    """The generated modules: those of the methods, and prediction_log, tensor, types and config (of the model server)."""
+    """The generated modules: those of the methods, and prediction_log, tensor, types and config (of the model
+    server)."""
     return lean_protos.load(
         **{module: f"{_APIS}{module}_pb2" for module, _, _ in _TYPES.values()},
         prediction_log=f"{_APIS}prediction_log_pb2",
@@ -68,7 +69,8 @@ def response_type(method: str) -> type:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What came back: the name of the status code, its text, and the serialized response (empty unless the code is OK)."""
+    """What came back: the name of the status code, its text, and the serialized response (empty unless the code is
+    OK)."""
 
     code: str
     message: str = ""
@@ -81,7 +83,9 @@ def channel(target: str, options: list = _UNLIMITED) -> grpc.Channel:
     return grpc.insecure_channel(target, [*options, ("grpc.use_local_subchannel_pool", 1)])
 
 
-def call(stub: grpc.Channel, method: str, request: bytes, timeout: float = CALL_SECONDS, metadata: tuple = ()) -> Answer:
+def call(
+    stub: grpc.Channel, method: str, request: bytes, timeout: float = CALL_SECONDS, metadata: tuple = ()
+) -> Answer:
     """Send `request` as it is."""
     try:
         return Answer("OK", "", stub.unary_unary(method)(request, timeout=timeout, metadata=metadata))
@@ -94,7 +98,11 @@ def difference(method: str, expected: Answer, got: Answer) -> str:
     if (expected.code, without_numbers(expected.message)) != (got.code, without_numbers(got.message)):
         return f"expected {_told(expected)}, got {_told(got)}"
     if expected.code != "OK" or method not in _TYPES:
-        return "" if expected.response == got.response else f"expected response {expected.response!r}, got {got.response!r}"
+        return (
+            ""
+            if expected.response == got.response
+            else f"expected response {expected.response!r}, got {got.response!r}"
+        )
     wanted, found = decoded(method, expected.response), decoded(method, got.response)
     return "" if wanted == found else f"expected response {shown(wanted)}, got {shown(found)}"
 
@@ -114,7 +122,9 @@ def decoded(method: str, response: bytes) -> Any:
 def shown(message: Any, limit: int = 600) -> str:
     """One line of text for a message or a tuple of them."""
     parts = message if isinstance(message, tuple) else (message,)
-    line = ", ".join(text_format.MessageToString(p, as_one_line=True) if hasattr(p, "DESCRIPTOR") else repr(p) for p in parts)
+    line = ", ".join(
+        text_format.MessageToString(p, as_one_line=True) if hasattr(p, "DESCRIPTOR") else repr(p) for p in parts
+    )
     return line if len(line) <= limit else line[:limit] + " ..."
 
 
@@ -132,7 +142,8 @@ def spec_request(method: str, name: str, version: int | None = None, label: str 
 
 
 def states(stub: grpc.Channel, model: str) -> list:
-    """[version, state, error code, error text] of each version, oldest first; [code, text] if there is none, as recorded."""
+    """[version, state, error code, error text] of each version, oldest first; [code, text] if there is none, as
+    recorded."""
     answer = call(stub, STATUS, spec_request(STATUS, model).SerializeToString())
     if answer.code != "OK":
         return [answer.code, answer.message]

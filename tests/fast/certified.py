@@ -35,7 +35,9 @@ def changed(cell: Weights, **variables) -> Weights:
 def noisy(cell: Weights, scale: float, seed: int) -> Weights:
     """Every weight times (1 + scale N(0, 1))."""
     random = np.random.default_rng(seed)
-    return changed(cell, **{name: value * (1 + scale * random.normal(size=value.shape)) for name, value in arrays(cell).items()})
+    return changed(
+        cell, **{name: value * (1 + scale * random.normal(size=value.shape)) for name, value in arrays(cell).items()}
+    )
 
 
 def bombed(cell: Weights, z_bias: float, weight: float) -> Weights:

@@ -1,12 +1,13 @@
 """Cells whose weights are chosen by hand: they compute the tasks for numbers of every length, without any training.
 
 With the gates wide open (z = r = 1) the state is tanh of an affine map, steep enough to be a step function: +1 or -1.
-Unit k of 1, 2, 3 says whether n = a + b + carry is at least k. Unit 2 is the carry. Unit k is on if a + b + u / 2 exceeds
-k - 3/4, where u is the last state of unit 2: +1 after a carry, -1 after none, 0 at the start; it is always at least 1/4 away
-from the limit. n is odd where unit 1 minus unit 2 plus unit 3 is +1 instead of -1.
+Unit k of 1, 2, 3 says whether n = a + b + carry is at least k. Unit 2 is the carry. Unit k is on if a + b + u / 2
+exceeds k - 3/4, where u is the last state of unit 2: +1 after a carry, -1 after none, 0 at the start; it is always at
+least 1/4 away from the limit. n is odd where unit 1 minus unit 2 plus unit 3 is +1 instead of -1.
 
-Subtraction is the same of n = (1 - a) + b + borrow, whose bit is 1 where n is even: a - b - borrow = 2 - 1 - n. Comparison is
-the same of n = a + (1 - b) + (a > b so far): a > b as far as read where n is at least 2, which unit 2 says.
+Subtraction is the same of n = (1 - a) + b + borrow, whose bit is 1 where n is even: a - b - borrow = 2 - 1 - n.
+Comparison is the same of n = a + (1 - b) + (a > b so far): a > b as far as read where n is at least 2, which unit 2
+says.
 """
 
 import numpy as np

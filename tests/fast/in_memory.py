@@ -28,11 +28,20 @@ class Failure(grpc.RpcError):
 class Channel:
     """Serves `version`, which computes `task`; `requests` holds what was asked, `cancelled` counts the calls given up.
 
-    `spoil`, given (signature, outputs), may change an answer or raise. `labels` are those of the version. Without `packed`
-    the model has no signature for packed bits. Its signatures are named by `verb`, the task's unless another is given.
+    `spoil`, given (signature, outputs), may change an answer or raise. `labels` are those of the version. Without
+    `packed` the model has no signature for packed bits. Its signatures are named by `verb`, the task's unless another
+    is given.
     """
 
-    def __init__(self, spoil=lambda signature, outputs: None, task=ADDITION, packed=True, labels=("stable",), units=UNITS, verb=None):
+    def __init__(
+        self,
+        spoil=lambda signature, outputs: None,
+        task=ADDITION,
+        packed=True,
+        labels=("stable",),
+        units=UNITS,
+        verb=None,
+    ):
         self.task = task
         self._verb = verb
         self.version = 1
@@ -52,7 +61,9 @@ class Channel:
         # A copy: the client may change its request and send it again.
         self.requests.append(type(request).FromString(request.SerializeToString()))
         self.timeouts.append(timeout)
-        return {"Predict": self._predict, "GetModelMetadata": self._metadata, "GetModelStatus": self._status}[method](request)
+        return {"Predict": self._predict, "GetModelMetadata": self._metadata, "GetModelStatus": self._status}[method](
+            request
+        )
 
     @property
     def predictions(self):
@@ -66,16 +77,23 @@ class Channel:
 
     def _check(self, spec):
         if spec.HasField("version") and spec.version.value != self.version:
-            raise Failure(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({spec.name}, {spec.version.value})")
+            raise Failure(
+                grpc.StatusCode.NOT_FOUND,
+                f"Servable not found for request: Specific({spec.name}, {spec.version.value})",
+            )
         if spec.version_label and spec.version_label not in self.labels:
-            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}")
+            raise Failure(
+                grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
+            )
 
     def _predict(self, request):
         spec = request.model_spec
         self._check(spec)
         answer = self._signatures().get(spec.signature_name)
         if answer is None:
-            raise Failure(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{spec.signature_name}" not found.')
+            raise Failure(
+                grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{spec.signature_name}" not found.'
+            )
         outputs = answer({name: tensors.decode(value) for name, value in request.inputs.items()})
         self.spoil(spec.signature_name, outputs)
         response = protos.load().predict.PredictResponse()
@@ -95,7 +113,10 @@ class Channel:
         return {signatures.SUM: _bits([self._flushed(x, y) for x, y in zip(a, b)])}
 
     def _serving_default(self, inputs):
-        examples = [protos.load().example.Example.FromString(value).features.feature for value in inputs[signatures.EXAMPLES].values]
+        examples = [
+            protos.load().example.Example.FromString(value).features.feature
+            for value in inputs[signatures.EXAMPLES].values
+        ]
         pairs = [(list(example["a"].int64_list.value), list(example["b"].int64_list.value)) for example in examples]
         longest = max(len(a) for a, _ in pairs) + 1
         rows = [self._flushed(a, b) for a, b in pairs]
@@ -154,7 +175,9 @@ class Channel:
     def _status(self, request):
         apis = protos.load()
         return apis.status.GetModelStatusResponse(
-            model_version_status=[apis.status.ModelVersionStatus(version=self.version, state=apis.status.ModelVersionStatus.AVAILABLE)]
+            model_version_status=[
+                apis.status.ModelVersionStatus(version=self.version, state=apis.status.ModelVersionStatus.AVAILABLE)
+            ]
         )
 
 
@@ -223,4 +246,6 @@ def _unpacked(row):
 
 
 def _packed(bits):
-    return bytes(sum(bit << place for place, bit in enumerate(bits[start : start + 8])) for start in range(0, len(bits), 8))
+    return bytes(
+        sum(bit << place for place, bit in enumerate(bits[start : start + 8])) for start in range(0, len(bits), 8)
+    )

@@ -7,7 +7,8 @@ from serving.status import Code, StatusError
 
 
 class Shelf:
-    """A folder of versions; loading waits for `gates[version]` where there is one, and fails where a file `bad` lies."""
+    """A folder of versions; loading waits for `gates[version]` where there is one, and fails where a file `bad`
+    lies."""
 
     def __init__(self, path):
         self.path = path

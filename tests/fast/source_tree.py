@@ -13,7 +13,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """`name` is imported at `where`, "path:line"; `at_once` if importing the module already does it, not only a call."""
+    """`name` is imported at `where`, "path:line"; `at_once` if importing the module already does it, not only a
+    call."""
 
     name: str
     where: str
@@ -49,7 +50,8 @@ class SourceTree:
                 self.modules[name] = Module(name, str(relative), ast.parse(path.read_text("utf-8"), str(relative)))
 
     def imports(self, module: Module) -> list[Import]:
-        """What `module` imports; of our own packages the very module, so `from components import errors` is components.errors."""
+        """What `module` imports; of our own packages the very module, so `from components import errors` is
+        components.errors."""
         if module.name not in self._imports:
             self._imports[module.name] = self._read_imports(module)
         return self._imports[module.name]
@@ -67,7 +69,8 @@ class SourceTree:
         return found
 
     def reached(self, module: Module) -> Iterator[tuple[Import, str]]:
-        """Each import of something that is not ours which importing `module` causes, with the chain of modules that leads to it."""
+        """Each import of something that is not ours which importing `module` causes, with the chain of modules that
+        leads to it."""
         chains = {module.name: module.name}
         waiting = [module]
         while waiting:
@@ -128,4 +131,6 @@ def _walk_function(node: ast.AST, at_once: bool) -> Iterator[tuple[ast.AST, bool
 
 
 def _only_as_program(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ("__main__" in ast.unparse(node.test) or "TYPE_CHECKING" in ast.unparse(node.test))
+    return isinstance(node, ast.If) and (
+        "__main__" in ast.unparse(node.test) or "TYPE_CHECKING" in ast.unparse(node.test)
+    )

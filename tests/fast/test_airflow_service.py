@@ -32,7 +32,10 @@ def record(home: pathlib.Path, **processes: list) -> None:
 
 
 def test_only_processes_that_were_started_are_stopped_not_those_that_got_their_ids(service, tmp_path):
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as ours, subprocess.Popen(["sleep", "60"]) as strange:
+    with (
+        subprocess.Popen(["sleep", "60"], start_new_session=True) as ours,
+        subprocess.Popen(["sleep", "60"]) as strange,
+    ):
         try:
             record(tmp_path, scheduler=[ours.pid, service._start_time(ours.pid)], **{"api-server": [strange.pid, "1"]})
             assert service.stop_all(tmp_path) == ["scheduler"]
@@ -78,7 +81,9 @@ def test_a_task_that_outlives_its_scheduler_is_waited_for_and_killed(service, tm
         "print(task.pid, flush=True)\n"
         "task.wait()"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True) as scheduler:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as scheduler:
         task = int(scheduler.stdout.readline())
         record(tmp_path, scheduler=[scheduler.pid, service._start_time(scheduler.pid)])
         assert service.stop_all(tmp_path) == ["scheduler"]
@@ -113,7 +118,9 @@ def test_a_port_that_somebody_has_is_refused_before_anything_is_started(service)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(service.ServiceError, match=f"schedule.port = {taken.getsockname()[1]} cannot be had on 127.0.0.1: Address"):
+        with pytest.raises(
+            service.ServiceError, match=f"schedule.port = {taken.getsockname()[1]} cannot be had on 127.0.0.1: Address"
+        ):
             service._check_free(taken.getsockname()[1])
     service._check_free(service._free_port())
 
@@ -129,7 +136,9 @@ def test_keys_and_password_are_made_once_for_nobody_else_to_read(service, tmp_pa
     assert (tmp_path / "airflow").stat().st_mode & 0o777 == 0o700
     other = tmp_path / "other"
     other.mkdir()
-    assert service._environment(other, plan, 1)["AIRFLOW__API_AUTH__JWT_SECRET"] != first["AIRFLOW__API_AUTH__JWT_SECRET"]
+    assert (
+        service._environment(other, plan, 1)["AIRFLOW__API_AUTH__JWT_SECRET"] != first["AIRFLOW__API_AUTH__JWT_SECRET"]
+    )
 
 
 def test_another_database_comes_from_a_file_since_its_address_holds_a_password(service, tmp_path):

@@ -15,19 +15,56 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # The only modules of components/ that may import TFX or Beam, themselves or through others.
 STEPS = {
-    "arithmetic_validator", "artifacts", "data_gate", "drift_validator", "evaluator", "examples", "infra_validator", "last_blessed",
-    "metrics", "prover", "pusher", "request_statistics", "span_importer", "span_resolvers", "window",
-}  # fmt: skip
+    "arithmetic_validator",
+    "artifacts",
+    "data_gate",
+    "drift_validator",
+    "evaluator",
+    "examples",
+    "infra_validator",
+    "last_blessed",
+    "metrics",
+    "prover",
+    "pusher",
+    "request_statistics",
+    "span_importer",
+    "span_resolvers",
+    "window",
+}
 TFX_AND_BEAM = {
-    "apache_beam", "ml_metadata", "tensorflow_data_validation", "tensorflow_model_analysis", "tensorflow_transform", "tfx", "tfx_bsl",
-}  # fmt: skip
+    "apache_beam",
+    "ml_metadata",
+    "tensorflow_data_validation",
+    "tensorflow_model_analysis",
+    "tensorflow_transform",
+    "tfx",
+    "tfx_bsl",
+}
 
 # The checker of proofs and the facts that it and the command line start from need nothing but Python.
 STANDARD_LIBRARY_ONLY = {
-    "addition", "arithmetic", "arithmetic_switches", "certificate", "checker", "errors", "interval", "log_lines", "model_files",
-    "model_server", "patterns", "printable", "progress", "push_order", "regular_files", "settings", "signatures", "transducer",
-    "transduction", "version_folder", "weights",
-}  # fmt: skip
+    "addition",
+    "arithmetic",
+    "arithmetic_switches",
+    "certificate",
+    "checker",
+    "errors",
+    "interval",
+    "log_lines",
+    "model_files",
+    "model_server",
+    "patterns",
+    "printable",
+    "progress",
+    "push_order",
+    "regular_files",
+    "settings",
+    "signatures",
+    "transducer",
+    "transduction",
+    "version_folder",
+    "weights",
+}
 # tomllib came into the standard library with Python 3.11; tomli is the same for 3.10.
 STANDARD_LIBRARY = sys.stdlib_module_names | {"tomllib", "tomli"}
 
@@ -53,9 +90,16 @@ STRICT_PARSERS = {"components.strict_protos", "components.saved_weights"}
 
 # (name, ending) of the hosts that package registries answer on, kept apart so that this file names none.
 REGISTRIES = (
-    ("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("crates", "io"), ("proxy.golang", "org"),
-    ("repo.maven.apache", "org"), ("repo1.maven", "org"), ("deb.debian", "org"), ("archive.ubuntu", "com"),
-)  # fmt: skip
+    ("pypi", "org"),
+    ("pythonhosted", "org"),
+    ("npmjs", "org"),
+    ("crates", "io"),
+    ("proxy.golang", "org"),
+    ("repo.maven.apache", "org"),
+    ("repo1.maven", "org"),
+    ("deb.debian", "org"),
+    ("archive.ubuntu", "com"),
+)
 NOT_OURS = {".git", ".venv", ".uv", "var", "build", "__pycache__", ".pytest_cache", ".hypothesis"}
 
 
@@ -104,8 +148,12 @@ def impure(source: SourceTree, steps: set[str], standard_library_only: set[str])
             continue
         for imported, chain in source.reached(module):
             package = imported.name.partition(".")[0]
-            if (package in TFX_AND_BEAM and name not in steps) or (package not in STANDARD_LIBRARY and name in standard_library_only):
-                found.append(f"{imported.where}: {chain} imports {imported.name}, and components.{name} has to do without")
+            if (package in TFX_AND_BEAM and name not in steps) or (
+                package not in STANDARD_LIBRARY and name in standard_library_only
+            ):
+                found.append(
+                    f"{imported.where}: {chain} imports {imported.name}, and components.{name} has to do without"
+                )
     return found
 
 
@@ -126,7 +174,8 @@ def _side_effect(node: ast.AST) -> str:
 
 
 def heavy_commands(source: SourceTree) -> list[str]:
-    """What keeps `bitsum --help` waiting: the command line and its commands import more than the standard library at once."""
+    """What keeps `bitsum --help` waiting: the command line and its commands import more than the standard library at
+    once."""
     return [
         f"{imported.where}: {chain} imports {imported.name}; a command imports it in the function that needs it"
         for module in source.modules.values()
@@ -142,7 +191,8 @@ def _is_command(module: Module) -> bool:
 
 
 def prints(source: SourceTree) -> list[str]:
-    """What writes lines past components.printable, which escapes the names in them; steps of the pipeline write none at all."""
+    """What writes lines past components.printable, which escapes the names in them; steps of the pipeline write none at
+    all."""
     return [
         f"{module.where(node)}: {module.name} uses {used}: lines go through say or LineHandler, and components report their progress"
         for module in source.modules.values()
@@ -164,7 +214,11 @@ def lenient_parsers(source: SourceTree) -> list[str]:
 
 
 def without_docstring(source: SourceTree) -> list[str]:
-    return [f"{module.path}:1: says nowhere what lives in it" for module in source.modules.values() if not _documented(module)]
+    return [
+        f"{module.path}:1: says nowhere what lives in it"
+        for module in source.modules.values()
+        if not _documented(module)
+    ]
 
 
 def _documented(module: Module) -> bool:
@@ -195,7 +249,8 @@ def listed(findings: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "check", [imports_against_the_flow, cycles, side_effects, heavy_commands, prints, lenient_parsers, without_docstring]
+    "check",
+    [imports_against_the_flow, cycles, side_effects, heavy_commands, prints, lenient_parsers, without_docstring],
 )
 def test_modules(check, source):
     assert not (findings := check(source)), listed(findings)

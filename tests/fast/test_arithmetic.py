@@ -15,14 +15,21 @@ def test_right_sums_have_no_problem():
     assert problem_of(GOOD, ADDITION) is None
     for a in range(8):
         for b in range(8):
-            assert problem_of({"a": to_bits(a, 3), "b": to_bits(b, 3), "sum": to_bits(a + b, 4), "length": [3]}, ADDITION) is None
+            assert (
+                problem_of({"a": to_bits(a, 3), "b": to_bits(b, 3), "sum": to_bits(a + b, 4), "length": [3]}, ADDITION)
+                is None
+            )
 
 
 @pytest.mark.parametrize(
     "change, kind, words",
     [
         ({"sum": [0, 1, 0, 1, 0, 0]}, arithmetic.WRONG_SUM, "sum[5] is 0, must be 1 (13 + 29 = 42)"),
-        ({"sum": [1, 1, 0, 0, 0, 1]}, arithmetic.WRONG_SUM, "sum[0] is 1, must be 0 (13 + 29 = 42), and 1 other bits are wrong"),
+        (
+            {"sum": [1, 1, 0, 0, 0, 1]},
+            arithmetic.WRONG_SUM,
+            "sum[0] is 1, must be 0 (13 + 29 = 42), and 1 other bits are wrong",
+        ),
         ({"sum": [0, 1, 0, 1, 0]}, arithmetic.WRONG_LENGTH, "sum has 5 bits, not 6 as length = 5 asks for"),
         ({"a": [1, 0, 1, 1]}, arithmetic.WRONG_LENGTH, "a has 4 bits, not 5"),
         ({"b": []}, arithmetic.WRONG_LENGTH, "b has 0 bits, not 5"),
@@ -47,9 +54,11 @@ def test_each_problem_is_named(change, kind, words):
     assert "\n" not in problem.what
 
 
-# In 4 bits and their 5th, the sign: 5 - 6 = -1 is 11111. Up to each place, 5 > 6 is 1 > 0, 1 > 2, 5 > 6, 5 > 6 and so 5 > 6.
+# In 4 bits and their 5th, the sign: 5 - 6 = -1 is 11111. Up to each place, 5 > 6 is 1 > 0, 1 > 2, 5 > 6, 5 > 6 and so 5
+# > 6.
 @pytest.mark.parametrize(
-    ("task", "right", "said"), [(SUBTRACTION, [1, 1, 1, 1, 1], "5 - 6 = -1"), (COMPARISON, [1, 0, 0, 0, 0], "5 > 6: False")]
+    ("task", "right", "said"),
+    [(SUBTRACTION, [1, 1, 1, 1, 1], "5 - 6 = -1"), (COMPARISON, [1, 0, 0, 0, 0], "5 > 6: False")],
 )
 def test_other_tasks_have_other_outputs(task, right, said):
     features = {"a": [1, 0, 1, 0], "b": [0, 1, 1, 0], "length": [4]}

@@ -1,4 +1,5 @@
-"""What switches on arithmetic that was not proven is taken out of the environment, by whoever computes or starts what does."""
+"""What switches on arithmetic that was not proven is taken out of the environment, by whoever computes or starts what
+does."""
 
 import os
 
@@ -8,14 +9,30 @@ from components import arithmetic_switches
 from pipeline import cli
 
 SWITCHES = [
-    "DNNL_DEFAULT_FPMATH_MODE", "ITEX_AUTO_MIXED_PRECISION", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE",
-    "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_LEVEL", "TF_ENABLE_AUTO_MIXED_PRECISION", "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32",
-    "TF_FUNCTION_JIT_COMPILE_DEFAULT", "TF_JIT_COMPILE_REWRITE", "TF_SET_ONEDNN_FPMATH_MODE", "TF_XLA_FLAGS", "XLA_FLAGS",
-]  # fmt: skip
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ITEX_AUTO_MIXED_PRECISION",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_LEVEL",
+    "TF_ENABLE_AUTO_MIXED_PRECISION",
+    "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32",
+    "TF_FUNCTION_JIT_COMPILE_DEFAULT",
+    "TF_JIT_COMPILE_REWRITE",
+    "TF_SET_ONEDNN_FPMATH_MODE",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+]
 HARMLESS = {
-    "TF_ENABLE_ONEDNN_OPTS": "0", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_VERBOSE": "0", "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "MY_XLA_FLAGS": "x", "XLA_FLAGS_NOTE": "x",
-}  # fmt: skip
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "DNNL_VERBOSE": "0",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "",
+    "MY_XLA_FLAGS": "x",
+    "XLA_FLAGS_NOTE": "x",
+}
 
 
 @pytest.fixture
@@ -43,7 +60,10 @@ def test_the_command_says_so_in_one_line_before_anything_else(environment, monke
     monkeypatch.setattr(f"{cli._COMMANDS[command][0]}.run", run)
     needed = {"demo": ["bomb"], "verify": ["model"]}.get(command, [])
     assert cli.main([command, *needed]) == 7
-    assert capsys.readouterr().err == f"note: cleared from the environment, since the proof excludes the arithmetic that they switch on: " \
-        f"{', '.join(SWITCHES)}\n"  # fmt: skip
+    assert (
+        capsys.readouterr().err
+        == f"note: cleared from the environment, since the proof excludes the arithmetic that they switch on: "
+        f"{', '.join(SWITCHES)}\n"
+    )
     assert cli.main([command, *needed]) == 7
     assert capsys.readouterr().err == ""

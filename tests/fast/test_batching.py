@@ -1,4 +1,5 @@
-"""Batches of concurrent requests: what runs together, what each gets back, and what is refused, with TensorFlow Serving's texts."""
+"""Batches of concurrent requests: what runs together, what each gets back, and what is refused, with TensorFlow
+Serving's texts."""
 
 import threading
 import time
@@ -71,7 +72,8 @@ def batched(**parameters):
 
 
 def ask_behind_a_run(model, subject, arrived, inputs):
-    """The results (or errors) of `inputs`, all of which came while another run kept the only thread; that run's input is 7."""
+    """The results (or errors) of `inputs`, all of which came while another run kept the only thread; that run's input
+    is 7."""
     with futures.ThreadPoolExecutor(len(inputs) + 1) as pool:
         first = pool.submit(subject.run, {"x": column(7)}, ["y:0"])
         assert model.begun.acquire(timeout=10)
@@ -120,10 +122,17 @@ def test_strings_of_other_lengths_run_apart_too(arrived):
     with futures.ThreadPoolExecutor(4) as pool:
         first = pool.submit(subject.run, {"x": np.array([b"first"], object)}, ["y:0"])
         assert model.begun.acquire(timeout=10)
-        waiting = [pool.submit(subject.run, {"x": np.array([value], object)}, ["y:0"]) for value in (b"ab", b"abc", b"cd")]
+        waiting = [
+            pool.submit(subject.run, {"x": np.array([value], object)}, ["y:0"]) for value in (b"ab", b"abc", b"cd")
+        ]
         wait_until(lambda: len(arrived) == 4)
         model.let_go.set()
-        assert [future.result(10)[0].tolist() for future in (first, *waiting)] == [[b"first"], [b"ab"], [b"abc"], [b"cd"]]
+        assert [future.result(10)[0].tolist() for future in (first, *waiting)] == [
+            [b"first"],
+            [b"ab"],
+            [b"abc"],
+            [b"cd"],
+        ]
     assert sorted(model.runs) == [[b"ab", b"cd"], [b"abc"], [b"first"]]
 
 
@@ -146,7 +155,11 @@ def test_a_batch_is_filled_up_to_an_allowed_size_with_a_row_that_is_valid(arrive
 def test_a_batch_takes_no_more_than_its_size(arrived):
     model, subject = batched(max_batch_size=3)
 
-    assert ask_behind_a_run(model, subject, arrived, [column(1, 2), column(3, 4), column(5)]) == [[[2], [4]], [[6], [8]], [[10]]]
+    assert ask_behind_a_run(model, subject, arrived, [column(1, 2), column(3, 4), column(5)]) == [
+        [[2], [4]],
+        [[6], [8]],
+        [[10]],
+    ]
     assert sorted(len(run[0]) for run in model.runs) == [1, 2, 3]
 
 
@@ -182,7 +195,10 @@ def test_what_has_no_rows_or_too_many_is_refused(feeds, text):
     "output, text",
     [
         (np.array(3), "Batched output tensor has 0 dimensions"),
-        (column(1, 2, 3), "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"),
+        (
+            column(1, 2, 3),
+            "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors",
+        ),
     ],
     ids=["scalar", "rows"],
 )
@@ -204,8 +220,9 @@ def test_a_full_queue_refuses(arrived):
 
     assert answered == [[[2]], [[4]]]
     assert (refused.code, str(refused).partition(";")[0]) == (
-        Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"
-    )  # fmt: skip
+        Code.UNAVAILABLE,
+        "The batch scheduling queue to which this task was submitted is full",
+    )
 
 
 def test_who_waited_too_long_is_told_so_and_does_not_run():
@@ -219,7 +236,10 @@ def test_who_waited_too_long_is_told_so_and_does_not_run():
         first.result(10)
         error = late.exception(10)
 
-    assert (error.code, str(error)) == (Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue")
+    assert (error.code, str(error)) == (
+        Code.RESOURCE_EXHAUSTED,
+        "Run() timeout exceeded while waiting in batching queue",
+    )
     assert [run[0] for run in model.runs] == [[[7]]]
 
 
@@ -228,7 +248,10 @@ def test_a_run_gets_the_longest_of_the_deadlines(arrived):
     with futures.ThreadPoolExecutor(3) as pool:
         first = pool.submit(subject.run, {"x": column(7)}, ["y:0"])
         assert model.begun.acquire(timeout=10)
-        others = [pool.submit(subject.run, {"x": column(value)}, ["y:0"], timeout) for value, timeout in ((1, 20.0), (2, 50.0))]
+        others = [
+            pool.submit(subject.run, {"x": column(value)}, ["y:0"], timeout)
+            for value, timeout in ((1, 20.0), (2, 50.0))
+        ]
         wait_until(lambda: len(arrived) == 3)
         model.let_go.set()
         for future in (first, *others):

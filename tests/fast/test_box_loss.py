@@ -25,7 +25,9 @@ def cell_of(weights=WEIGHTS):
 def test_one_step_is_the_checkers_image_without_allowances():
     bound = BoxLoss(cell_of(), steps=1, widening=0.0)
     certificate = finder.find(WEIGHTS).certificate
-    boxes = Boxes(*(tf.constant([getattr(box, side) for box in certificate.boxes], tf.float32) for side in ("lower", "upper")))
+    boxes = Boxes(
+        *(tf.constant([getattr(box, side) for box in certificate.boxes], tf.float32) for side in ("lower", "upper"))
+    )
     images, margins = bound._step(bound._kernels(), boxes)
     cell = checker.Cell.of(WEIGHTS)
     for index, box in enumerate(certificate.boxes):

@@ -139,7 +139,11 @@ def test_a_bad_line_is_named_after_the_answers_before_it(serve, capsys, tmp_path
         (["--file", "/tmp"], 1, "cannot read /tmp: Is a directory"),
         (["--packed", "/absent", "/dev/null", "--output", "/tmp/absent"], 1, "cannot read /absent: No such file"),
         (["--packed", "/dev/null", "/dev/null", "--output", "/absent/x"], 1, "cannot write /absent/x: No such file"),
-        (["--packed", "/dev/null", "/dev/null", "--output", "/dev/null/x"], 1, "cannot write /dev/null/x: Not a directory"),
+        (
+            ["--packed", "/dev/null", "/dev/null", "--output", "/dev/null/x"],
+            1,
+            "cannot write /dev/null/x: Not a directory",
+        ),
         (["1", "2", "--deadline", "0"], 2, "--deadline must be more than 0"),
         (["1", "2", "--attempts", "6"], 2, "--attempts from 1 to 5"),
         (["1", "2", "--tls_ca", "/absent"], 2, "cannot read /absent"),
@@ -184,7 +188,9 @@ def test_a_packed_answer_that_does_not_come_leaves_nothing_behind(serve, capsys,
     (tmp_path / "a").write_bytes(bytes(100))
     (tmp_path / "sum").write_bytes(b"before")
     serve(Channel(refuse))
-    assert cli.main(["add", "--packed", str(tmp_path / "a"), str(tmp_path / "a"), "--output", str(tmp_path / "sum")]) == 1
+    assert (
+        cli.main(["add", "--packed", str(tmp_path / "a"), str(tmp_path / "a"), "--output", str(tmp_path / "sum")]) == 1
+    )
     assert (tmp_path / "sum").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 2
     assert "no model server answers at" in capsys.readouterr().err
 
@@ -197,7 +203,9 @@ def test_what_the_client_has_to_say_is_a_line_of_its_own(serve, capsys):
     assert err == "bitsum: 127.0.0.1:8500 has no version of bitsum with the label stable: asking for the newest\n"
 
 
-@pytest.mark.parametrize(("flags", "choice"), [(["--version=1"], "version"), (["--label=stable"], "version_label"), (["--label="], None)])
+@pytest.mark.parametrize(
+    ("flags", "choice"), [(["--version=1"], "version"), (["--label=stable"], "version_label"), (["--label="], None)]
+)
 def test_a_version_or_a_label_can_be_asked_for(serve, flags, choice):
     channel = serve(Channel())
     assert cli.main(["add", "13", "29", *flags]) == 0
@@ -213,5 +221,7 @@ def test_a_terminal_sees_how_far_long_work_is(serve, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stderr", terminal)
     serve(Channel())
     (tmp_path / "a").write_bytes(bytes(5000))
-    assert cli.main(["add", "--packed", str(tmp_path / "a"), str(tmp_path / "a"), "--output", str(tmp_path / "sum")]) == 0
+    assert (
+        cli.main(["add", "--packed", str(tmp_path / "a"), str(tmp_path / "a"), "--output", str(tmp_path / "sum")]) == 0
+    )
     assert "of 40,008 bits" in terminal.getvalue() and terminal.getvalue().endswith("\r\x1b[K")

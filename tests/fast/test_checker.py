@@ -1,4 +1,5 @@
-"""The checker accepts what is proven and refuses everything else; the enclosures hold for float32 as numpy computes it."""
+"""The checker accepts what is proven and refuses everything else; the enclosures hold for float32 as numpy computes
+it."""
 
 import copy
 import hashlib
@@ -60,14 +61,18 @@ def test_gamma_of_a_sum_by_hand():
 @pytest.mark.parametrize("side", ["lower", "upper"])
 def test_each_side_pulled_in_is_refused(box, side):
     for unit in range(8):
-        pulled = edited("boxes", box, side, unit, to=lambda text: (float.fromhex(text) + (3e-5 if side == "lower" else -3e-5)).hex())
+        pulled = edited(
+            "boxes", box, side, unit, to=lambda text: (float.fromhex(text) + (3e-5 if side == "lower" else -3e-5)).hex()
+        )
         assert "sticks out" in refusal(pulled)
 
 
 def test_sides_that_are_no_interval_are_refused():
     for index in range(4):
         box = CERTIFICATE["boxes"][index]
-        assert "lower <= upper" in refusal(edited("boxes", index, to=box | {"lower": box["upper"], "upper": box["lower"]}))
+        assert "lower <= upper" in refusal(
+            edited("boxes", index, to=box | {"lower": box["upper"], "upper": box["lower"]})
+        )
     assert "lower <= upper" in refusal(edited("boxes", 0, "upper", 3, to="0x1.0000000000001p+0"))
     assert "lower <= upper" in refusal(edited("boxes", 0, "lower", 3, to="-0x1.0000000000001p+0"))
 
@@ -100,9 +105,36 @@ def test_more_boxes_with_a_label_are_allowed_and_all_are_checked():
 
 @pytest.mark.parametrize(
     "number",
-    ["nan", "inf", "-inf", "NaN", "Infinity", "0x1p+2000", "0x1.0p+0", "0x1.0000000000000p+1024", "1.0", "", "0x1.8p-1 ", "0X1.8P-1",
-     "0x1.00000000000001p-1", "0x1.0000000000000p-99999", "٠x1.0000000000000p+0",
-     1, 0, 0.5, True, None, [], {}, float("nan"), float("inf"), 1e400, -1e308, 5e-324, 10**400],
+    [
+        "nan",
+        "inf",
+        "-inf",
+        "NaN",
+        "Infinity",
+        "0x1p+2000",
+        "0x1.0p+0",
+        "0x1.0000000000000p+1024",
+        "1.0",
+        "",
+        "0x1.8p-1 ",
+        "0X1.8P-1",
+        "0x1.00000000000001p-1",
+        "0x1.0000000000000p-99999",
+        "٠x1.0000000000000p+0",
+        1,
+        0,
+        0.5,
+        True,
+        None,
+        [],
+        {},
+        float("nan"),
+        float("inf"),
+        1e400,
+        -1e308,
+        5e-324,
+        10**400,
+    ],
 )
 def test_what_is_no_finite_hexadecimal_float_is_refused(number):
     for path in (("boxes", 2, "lower", 5), ("starts", 1, "hidden", 0), ("margin",), ("allowances", "sigmoid")):
@@ -122,7 +154,8 @@ def test_denormal_and_huge_sides_are_refused():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "null", "[]", "1", "nan", '"certificate"', "{", "{}", "[" * 100_000, '{"a":' * 100_000, "\x00", "\ud800"]
+    "text",
+    ["", "null", "[]", "1", "nan", '"certificate"', "{", "{}", "[" * 100_000, '{"a":' * 100_000, "\x00", "\ud800"],
 )
 def test_what_is_no_certificate_is_refused(text):
     refusal(text)
@@ -153,7 +186,9 @@ def test_random_edits_of_the_text_raise_nothing_and_prove_nothing_new():
     margin = checker.check(CERTIFICATE, WEIGHTS).margin
     for _ in range(300):
         place = dice.randrange(len(text))
-        verdict = checker.check(text[:place] + dice.choice('0123456789abcdef-+.px"{}[],: \n\x00e') + text[place + 1 :], WEIGHTS)
+        verdict = checker.check(
+            text[:place] + dice.choice('0123456789abcdef-+.px"{}[],: \n\x00e') + text[place + 1 :], WEIGHTS
+        )
         # A last digit may change within the slack; the weights' margin does not.
         assert not verdict.proven or verdict.margin == pytest.approx(margin, abs=1e-2)
 
@@ -163,7 +198,9 @@ def test_members_missing_unknown_or_twice_are_refused():
         assert refusal({key: value for key, value in CERTIFICATE.items() if key != name})
     assert "unknown members: 'extra'" in refusal(CERTIFICATE | {"extra": 1})
     for name in ("state", "output", "lower", "upper"):
-        assert f"lacks {name}" in refusal(edited("boxes", 1, to={k: v for k, v in CERTIFICATE["boxes"][1].items() if k != name}))
+        assert f"lacks {name}" in refusal(
+            edited("boxes", 1, to={k: v for k, v in CERTIFICATE["boxes"][1].items() if k != name})
+        )
     twice = json.dumps(CERTIFICATE)[:-1] + ', "margin": "0x1.0000000000000p+0"}'
     assert "twice" in refusal(twice)
 
@@ -171,30 +208,63 @@ def test_members_missing_unknown_or_twice_are_refused():
 @pytest.mark.parametrize(
     "path, value",
     [
-        (("version",), 2), (("version",), True), (("version",), "1"), (("format",), "certificate"), (("task",), "subtraction"),
-        (("units",), 7), (("units",), 9), (("units",), True), (("units",), "8"), (("units",), 0), (("units",), -8),
-        (("boxes", 2, "state"), True), (("boxes", 1, "output"), True),
-        (("starts", 1, "state"), True), (("boxes", 0, "state"), 2), (("boxes", 0, "output"), -1), (("boxes", 0, "output"), "0"),
-        (("boxes", 0, "lower"), []), (("boxes", 0, "lower"), "0x0.0p+0"), (("boxes", 0, "upper"), None), (("boxes",), []), (("boxes",), {}),
-        (("boxes", 0, "lower"), lambda side: side[:-1]), (("boxes", 0, "upper"), lambda side: [*side, side[0]]),
-        (("transducer", "initial"), 1), (("transducer", "initial"), False), (("transducer", "table", 1, 2), 0),
-        (("transducer", "table", 7, 2), True), (("transducer", "flush"), []), (("transducer", "reading"), "signed"),
-        (("weights_sha256",), "0" * 64), (("weights_sha256",), ""), (("weights_sha256",), None),
-        (("margin",), "0x0.0p+0"), (("margin",), "-0x1.0000000000000p-1"), (("margin",), "0x1.0000000000000p+3"),
-        (("allowances", "sigmoid"), "0x1.0000000000000p-30"), (("allowances", "unit_roundoff"), "0x0.0p+0"), (("allowances",), {}),
-        (("starts",), []), (("starts",), lambda starts: starts[:1]), (("starts",), lambda starts: [*starts, starts[1]]),
-        (("starts", 0, "state"), 1), (("starts", 0, "hidden", 0), "0x1.0000000000000p-100"),
+        (("version",), 2),
+        (("version",), True),
+        (("version",), "1"),
+        (("format",), "certificate"),
+        (("task",), "subtraction"),
+        (("units",), 7),
+        (("units",), 9),
+        (("units",), True),
+        (("units",), "8"),
+        (("units",), 0),
+        (("units",), -8),
+        (("boxes", 2, "state"), True),
+        (("boxes", 1, "output"), True),
+        (("starts", 1, "state"), True),
+        (("boxes", 0, "state"), 2),
+        (("boxes", 0, "output"), -1),
+        (("boxes", 0, "output"), "0"),
+        (("boxes", 0, "lower"), []),
+        (("boxes", 0, "lower"), "0x0.0p+0"),
+        (("boxes", 0, "upper"), None),
+        (("boxes",), []),
+        (("boxes",), {}),
+        (("boxes", 0, "lower"), lambda side: side[:-1]),
+        (("boxes", 0, "upper"), lambda side: [*side, side[0]]),
+        (("transducer", "initial"), 1),
+        (("transducer", "initial"), False),
+        (("transducer", "table", 1, 2), 0),
+        (("transducer", "table", 7, 2), True),
+        (("transducer", "flush"), []),
+        (("transducer", "reading"), "signed"),
+        (("weights_sha256",), "0" * 64),
+        (("weights_sha256",), ""),
+        (("weights_sha256",), None),
+        (("margin",), "0x0.0p+0"),
+        (("margin",), "-0x1.0000000000000p-1"),
+        (("margin",), "0x1.0000000000000p+3"),
+        (("allowances", "sigmoid"), "0x1.0000000000000p-30"),
+        (("allowances", "unit_roundoff"), "0x0.0p+0"),
+        (("allowances",), {}),
+        (("starts",), []),
+        (("starts",), lambda starts: starts[:1]),
+        (("starts",), lambda starts: [*starts, starts[1]]),
+        (("starts", 0, "state"), 1),
+        (("starts", 0, "hidden", 0), "0x1.0000000000000p-100"),
         (("starts", 1, "hidden"), ["0x0.0p+0"] * 8),
         (("starts", 1, "hidden", 2), lambda text: math.nextafter(float.fromhex(text), 2).hex()),
     ],
-)  # fmt: skip
+)
 def test_a_changed_member_is_refused(path, value):
     refusal(edited(*path, to=value))
 
 
 def test_the_start_of_another_box_is_refused():
-    centre = [np.float32((float.fromhex(low) + float.fromhex(high)) / 2) for low, high in
-              zip(CERTIFICATE["boxes"][0]["lower"], CERTIFICATE["boxes"][0]["upper"])]
+    centre = [
+        np.float32((float.fromhex(low) + float.fromhex(high)) / 2)
+        for low, high in zip(CERTIFICATE["boxes"][0]["lower"], CERTIFICATE["boxes"][0]["upper"])
+    ]
     assert "start for state 1" in refusal(edited("starts", 1, "hidden", to=[float(value).hex() for value in centre]))
 
 
@@ -266,7 +336,10 @@ def test_damaged_weights_are_refused(change):
 @pytest.mark.parametrize("z_bias", [-11.0, -13.0, -16.0])
 def test_time_bombs_are_refused(z_bias):
     bomb = certified.bombed(WEIGHTS, z_bias, 40.0)
-    boxes = [{**box, "lower": [*box["lower"], (-1e-3).hex()], "upper": [*box["upper"], (1e-3).hex()]} for box in CERTIFICATE["boxes"]]
+    boxes = [
+        {**box, "lower": [*box["lower"], (-1e-3).hex()], "upper": [*box["upper"], (1e-3).hex()]}
+        for box in CERTIFICATE["boxes"]
+    ]
     starts = [start | {"hidden": [*start["hidden"], (0.0).hex()]} for start in CERTIFICATE["starts"]]
     forged = certified.for_weights(CERTIFICATE | {"boxes": boxes, "starts": starts, "units": 9}, bomb)
     assert "sticks out" in refusal(forged, bomb)
@@ -279,7 +352,10 @@ def test_a_preactivation_out_of_the_known_range_is_refused():
     # The reset gate of a unit that reads nothing: forced open by a bias which the activations are not known for.
     wide = certified.bombed(WEIGHTS, 0.0, 0.0)
     wide = certified.changed(wide, b_r=[*wide.b_r[:-1], 129.0])
-    boxes = [{**box, "lower": [*box["lower"], (-1.0).hex()], "upper": [*box["upper"], (1.0).hex()]} for box in CERTIFICATE["boxes"]]
+    boxes = [
+        {**box, "lower": [*box["lower"], (-1.0).hex()], "upper": [*box["upper"], (1.0).hex()]}
+        for box in CERTIFICATE["boxes"]
+    ]
     starts = [start | {"hidden": [*start["hidden"], (0.0).hex()]} for start in CERTIFICATE["starts"]]
     forged = CERTIFICATE | {"boxes": boxes, "starts": starts, "units": 9}
     assert "pre-activation reaches 129" in refusal(certified.for_weights(forged, wide), wide)
@@ -382,9 +458,26 @@ def test_certificates_are_written_as_they_are_read():
 
 
 def test_the_hash_is_that_of_names_shapes_and_bytes():
-    tiny = Weights.of({name: np.full(shape, value, np.float32) for value, (name, shape) in enumerate([
-        ("W_z", (2, 1)), ("U_z", (1, 1)), ("b_z", (1,)), ("W_r", (2, 1)), ("U_r", (1, 1)), ("b_r", (1,)),
-        ("W_h", (2, 1)), ("U_h", (1, 1)), ("b_h", (1,)), ("W_o", (1, 1)), ("b_o", (1,))])})  # fmt: skip
+    tiny = Weights.of(
+        {
+            name: np.full(shape, value, np.float32)
+            for value, (name, shape) in enumerate(
+                [
+                    ("W_z", (2, 1)),
+                    ("U_z", (1, 1)),
+                    ("b_z", (1,)),
+                    ("W_r", (2, 1)),
+                    ("U_r", (1, 1)),
+                    ("b_r", (1,)),
+                    ("W_h", (2, 1)),
+                    ("U_h", (1, 1)),
+                    ("b_h", (1,)),
+                    ("W_o", (1, 1)),
+                    ("b_o", (1,)),
+                ]
+            )
+        }
+    )
     assert tiny.problem() == "" and tiny.units == 1
     text = b"".join(
         f"{name}{list(np.shape(getattr(tiny, name)))}\n".encode() + np.array(getattr(tiny, name), "<f4").tobytes()
@@ -397,7 +490,13 @@ def test_what_would_take_minutes_is_refused_at_once_and_the_limit_is_named():
     boxes = CERTIFICATE["boxes"]
     assert checker.check(CERTIFICATE | {"boxes": boxes * 3}, WEIGHTS).proven
     too_many = (boxes * (claims.MOST_BOXES // len(boxes) + 1))[: claims.MOST_BOXES + 1]
-    assert refusal(CERTIFICATE | {"boxes": too_many}) == f"{claims.MOST_BOXES + 1} boxes, there must be 1 to {claims.MOST_BOXES}"
+    assert (
+        refusal(CERTIFICATE | {"boxes": too_many})
+        == f"{claims.MOST_BOXES + 1} boxes, there must be 1 to {claims.MOST_BOXES}"
+    )
     wide = certified.weights_of_zeros(150)
     said = refusal(CERTIFICATE | {"boxes": too_many[:-1]}, wide)
-    assert said == f"checking 512 boxes of 150 units takes 141590052 products of intervals, more than the limit of {checker.MOST_PRODUCTS}"
+    assert (
+        said
+        == f"checking 512 boxes of 150 units takes 141590052 products of intervals, more than the limit of {checker.MOST_PRODUCTS}"
+    )

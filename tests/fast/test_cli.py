@@ -12,7 +12,9 @@ from pipeline import cli, show_config
 _HEAVY = ("tensorflow", "tfx", "apache_beam", "numpy", "grpc", "ml_metadata")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["config"], *([name, "--help"] for name in ("run", "serve", "probe", "add", "compare"))])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["config"], *([name, "--help"] for name in ("run", "serve", "probe", "add", "compare"))]
+)
 def test_help_and_config_import_nothing_heavy(arguments):
     program = (
         "import sys\nfrom pipeline import cli\n"
@@ -53,10 +55,18 @@ def test_mistakes_get_one_line_and_their_exit_code(arguments, code, words, capsy
 @pytest.mark.parametrize(
     ("failure", "code", "said"),
     [
-        (PermissionError(13, "Permission denied", "/some/file"), 1, "bitsum: cannot go on: Permission denied: /some/file\n"),
+        (
+            PermissionError(13, "Permission denied", "/some/file"),
+            1,
+            "bitsum: cannot go on: Permission denied: /some/file\n",
+        ),
         (RuntimeError("can't start new thread"), 1, "bitsum: cannot go on: can't start new thread\n"),
         (KeyboardInterrupt(), 130, "bitsum: interrupted\n"),
-        (KeyboardInterrupt("version 3 is pushed to /served"), 130, "bitsum: interrupted: version 3 is pushed to /served\n"),
+        (
+            KeyboardInterrupt("version 3 is pushed to /served"),
+            130,
+            "bitsum: interrupted: version 3 is pushed to /served\n",
+        ),
         (signal.SIGTERM, 143, "bitsum: terminated\n"),
     ],
 )

@@ -1,4 +1,5 @@
-"""serving.client and serving.aio_client over a channel in memory: how sums become requests, and what damaged answers become."""
+"""serving.client and serving.aio_client over a channel in memory: how sums become requests, and what damaged answers
+become."""
 
 import logging
 import random
@@ -56,7 +57,18 @@ def sized_pairs(bits):
     """Pairs of numbers of about so many bits, equal and neighbouring ones among them."""
     draw = random.Random(bits)
     a, b = draw.getrandbits(bits), draw.getrandbits(bits)
-    return [(a, b), (b, a), (a, a), (a, a + 1), (a + 1, a), (0, a), (a, 0), (2**bits - 1, 1), (1, 2**bits - 1), (2**bits, 2**bits - 1)]
+    return [
+        (a, b),
+        (b, a),
+        (a, a),
+        (a, a + 1),
+        (a + 1, a),
+        (0, a),
+        (a, 0),
+        (2**bits - 1, 1),
+        (1, 2**bits - 1),
+        (2**bits, 2**bits - 1),
+    ]
 
 
 # The longest are sent in chunks: a borrow or a verdict then goes over their borders.
@@ -127,7 +139,10 @@ def test_what_is_no_number_from_zero_up_is_refused_before_anything_is_sent(numbe
         (lambda outputs: outputs.update(sum=tensors.bits_tensor([42, 42], 6)), r"shape \[2, 6\], not \[1, 6\]"),
         (lambda outputs: outputs.update(sum=tensors.float_tensor([0] * 6, (1, 6))), "float32"),
         (lambda outputs: outputs.update(sum=tensors.float_tensor([float("nan")] * 6, (1, 6))), "float32"),
-        (lambda outputs: setattr(outputs["sum"], "tensor_content", b"\x07" + b"\x00" * 47), "element 0 of the bits is 7"),
+        (
+            lambda outputs: setattr(outputs["sum"], "tensor_content", b"\x07" + b"\x00" * 47),
+            "element 0 of the bits is 7",
+        ),
     ],
 )
 def test_a_damaged_answer_is_no_sum(spoil, words, make):
@@ -199,7 +214,10 @@ def test_without_the_label_the_newest_is_asked_for_and_that_is_said_once(make, c
     assert [client.add(1, 2), client.add(3, 4)] == [3, 7]
     assert versions(channel) == ["version_label", None, None]
     [said] = caplog.records
-    assert (said.name, said.levelno) == ("bitsum.client", logging.WARNING) and "memory has no version of bitsum" in said.getMessage()
+    assert (said.name, said.levelno) == (
+        "bitsum.client",
+        logging.WARNING,
+    ) and "memory has no version of bitsum" in said.getMessage()
 
 
 def test_a_label_that_appears_later_is_used(make, monkeypatch, caplog):
@@ -209,7 +227,10 @@ def test_a_label_that_appears_later_is_used(make, monkeypatch, caplog):
     assert [client.add(1, 2), client.add(5, 6)] == [3, 11]
     channel.labels = ("stable",)
     assert client.add(3, 4) == 7
-    assert versions(channel) == ["version_label", None, "version_label", None, "version_label"] and len(caplog.records) == 1
+    assert (
+        versions(channel) == ["version_label", None, "version_label", None, "version_label"]
+        and len(caplog.records) == 1
+    )
 
 
 @pytest.mark.parametrize("label", ["stable", "nope"])
@@ -295,15 +316,14 @@ def test_every_step_of_a_long_number_is_reported(make, caplog):
     caplog.set_level(logging.INFO, "bitsum.progress")
     make(Channel()).add(2**100_000, 1)
     told = [record.numbers for record in caplog.records]
-    assert told[-1] == {"step": 100_008, "of": 100_008} and sorted(numbers["step"] for numbers in told) == [n["step"] for n in told]
+    assert told[-1] == {"step": 100_008, "of": 100_008} and sorted(numbers["step"] for numbers in told) == [
+        n["step"] for n in told
+    ]
 
 
 @pytest.mark.parametrize(
     ("outputs", "words"),
-    [
-        ([b"\x00" * 9], r"string \[1\] where a sum of 100 strings"),
-        ([b"\x00" * 8] * 100, "a sum of 8 bytes, not of 9"),
-    ],
+    [([b"\x00" * 9], r"string \[1\] where a sum of 100 strings"), ([b"\x00" * 8] * 100, "a sum of 8 bytes, not of 9")],
 )
 def test_a_damaged_packed_answer_is_no_sum(outputs, words, make):
     def spoil(signature, found):
@@ -338,7 +358,9 @@ def test_calls_grow_while_they_are_quick_and_shrink_when_they_are_slow():
 def test_both_clients_have_the_same_methods():
     from serving.aio_client import AsyncAdderClient
 
-    public = [{name for name in dir(kind) if not name.startswith("_")} for kind in (module.AdderClient, AsyncAdderClient)]
+    public = [
+        {name for name in dir(kind) if not name.startswith("_")} for kind in (module.AdderClient, AsyncAdderClient)
+    ]
     assert public[0] == public[1]
     assert adding.Adding is module.AdderClient.conversations is AsyncAdderClient.conversations
 
@@ -361,6 +383,7 @@ del client
 
 
 def test_a_system_that_allows_no_more_threads_is_an_error_and_no_hang():
-    """gRPC waits without end for a thread that it could not start: on a real channel, which nobody answers, that is then collected."""
+    """gRPC waits without end for a thread that it could not start: on a real channel, which nobody answers, that is
+    then collected."""
     done = subprocess.run([sys.executable, "-c", _NO_THREADS], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("can't start new thread") == 2

@@ -10,7 +10,9 @@ from pipeline import config
 
 
 def test_override_is_toml_and_everything_else_keeps_its_default():
-    changed = config.load(None, ["train.steps=300", "data.long_lengths=[16, 100]", "serve.model_name=adder", "pipeline.cache=false"])
+    changed = config.load(
+        None, ["train.steps=300", "data.long_lengths=[16, 100]", "serve.model_name=adder", "pipeline.cache=false"]
+    )
     assert changed.train.steps == 300
     assert changed.data.long_lengths == (16, 100)
     assert changed.serve.model_name == "adder"
@@ -19,7 +21,9 @@ def test_override_is_toml_and_everything_else_keeps_its_default():
 
 
 def test_a_day_is_one_as_a_date_and_as_a_text():
-    plain, quoted = (config.load(None, [f"schedule.start={day}", "data.span=2026-11-22"]) for day in ("2026-11-22", "'2026-11-22'"))
+    plain, quoted = (
+        config.load(None, [f"schedule.start={day}", "data.span=2026-11-22"]) for day in ("2026-11-22", "'2026-11-22'")
+    )
     assert plain == quoted and (plain.schedule.start, plain.data.span) == ("2026-11-22", 20779)
 
 
@@ -31,7 +35,9 @@ def test_override_wins_over_file(tmp_path):
 
 
 def test_printed_configuration_reads_back_as_itself(tmp_path):
-    changed = config.load(None, ['pipeline.root=a "quoted" \\ path', "data.long_lengths=[9]", "train.learning_rate=3e-05"])
+    changed = config.load(
+        None, ['pipeline.root=a "quoted" \\ path', "data.long_lengths=[9]", "train.learning_rate=3e-05"]
+    )
     file = tmp_path / "knobs.toml"
     file.write_text(config.to_toml(changed))
     assert config.load(str(file)) == changed

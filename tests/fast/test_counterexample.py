@@ -1,4 +1,5 @@
-"""The search finds what broken cells get wrong, as numbers that an independent run of the cell and Python disagree about."""
+"""The search finds what broken cells get wrong, as numbers that an independent run of the cell and Python disagree
+about."""
 
 import certified
 import numpy as np

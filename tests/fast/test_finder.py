@@ -50,8 +50,8 @@ def test_time_bombs_are_not_proven(z_bias):
 
 
 def test_what_creeps_is_followed_to_its_limit():
-    """Some units of this model keep all but 1e-4 of their state in each step. Their limits are near; boxes that are much wider drag the
-    others along until nothing is left to prove."""
+    """Some units of this model keep all but 1e-4 of their state in each step. Their limits are near; boxes that are
+    much wider drag the others along until nothing is left to prove."""
     creeping = certified.weights("addition_16_creeping")
     finding = finder.find(creeping, depths=(0,))
     assert checker.check(claims.write(finding.certificate), creeping).proven and finding.margin > 2.9
@@ -59,7 +59,9 @@ def test_what_creeps_is_followed_to_its_limit():
 
 def test_untrained_cells_are_not_proven():
     random = np.random.default_rng(3)
-    cell = certified.changed(WEIGHTS, **{name: random.normal(size=value.shape) for name, value in certified.arrays(WEIGHTS).items()})
+    cell = certified.changed(
+        WEIGHTS, **{name: random.normal(size=value.shape) for name, value in certified.arrays(WEIGHTS).items()}
+    )
     assert finder.find(cell).certificate is None
 
 

@@ -8,7 +8,9 @@ import pytest
 from serving import float_patterns
 
 
-@pytest.mark.parametrize("pattern, value", [(0x3FC00000, 1.5), (0xC0000000, -2.0), (1, 2.0**-149), (0x43000000, 128.0), (0, 0.0)])
+@pytest.mark.parametrize(
+    "pattern, value", [(0x3FC00000, 1.5), (0xC0000000, -2.0), (1, 2.0**-149), (0x43000000, 128.0), (0, 0.0)]
+)
 def test_pattern_and_value(pattern, value):
     assert float_patterns.value(pattern) == value and float_patterns.pattern(value) == pattern
 
@@ -38,7 +40,9 @@ def test_points_are_finite_and_hold_the_ends():
     points = float_patterns.points(random.Random(1), 3000)
     values = np.array(points, np.uint32).view(np.float32)
     assert len(set(points)) == len(points) >= 3000 and np.isfinite(values).all()
-    assert {0.0, 1.0, -1.0, 128.0, -128.0, float(np.finfo(np.float32).max), 2.0**-149, -(2.0**-149)} <= {*values.tolist()}
+    assert {0.0, 1.0, -1.0, 128.0, -128.0, float(np.finfo(np.float32).max), 2.0**-149, -(2.0**-149)} <= {
+        *values.tolist()
+    }
     assert {0, 2**31, float_patterns.pattern(128.0) - 1, float_patterns.pattern(-128.0) + 1} <= {*points}
 
 

@@ -1,4 +1,5 @@
-"""Every command, with hostile names in the places where it reads foreign text: its output steers no terminal and forges no line."""
+"""Every command, with hostile names in the places where it reads foreign text: its output steers no terminal and forges
+no line."""
 
 import io
 import json
@@ -24,7 +25,8 @@ NEEDED = {"compile": ["--target=kubeflow", "--image=x"]}
 
 @pytest.fixture
 def told(monkeypatch):
-    """A function: arguments -> (exit code, what was written), checked to be harmless; the streams can express ASCII alone."""
+    """A function: arguments -> (exit code, what was written), checked to be harmless; the streams can express ASCII
+    alone."""
 
     def run(*arguments):
         files = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]
@@ -68,7 +70,9 @@ def test_names_of_knobs(told, tmp_path, command):
 def test_arguments_that_no_command_knows(told, command):
     # With a space in it, it would be taken for a value.
     option = f"--{HOSTILE}".replace(" ", "")
-    code, text = told(command, *{**NEEDED, "demo": ["bomb"], "probe": ["x:1"], "verify": ["x"]}.get(command, []), option)
+    code, text = told(
+        command, *{**NEEDED, "demo": ["bomb"], "probe": ["x:1"], "verify": ["x"]}.get(command, []), option
+    )
     assert code == 2 and f"unrecognized arguments: {printable(option)}" in text
 
 
@@ -124,7 +128,9 @@ def test_a_manifest_s_names(told, certified_model, tmp_path):
 @pytest.mark.parametrize("command", ["run", "demo", "gc"])
 def test_names_of_folders(told, folder, command):
     root = ["--set", f"pipeline.root={folder}/file"]
-    code, text = told(command, *{"demo": ["bomb", "--root", folder / "file"], "gc": ["--delete", *root], "run": root}[command])
+    code, text = told(
+        command, *{"demo": ["bomb", "--root", folder / "file"], "gc": ["--delete", *root], "run": root}[command]
+    )
     assert code and printable(HOSTILE) in text
 
 

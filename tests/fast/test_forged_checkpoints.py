@@ -1,4 +1,5 @@
-"""Checkpoints that show TensorFlow other weights than a reader that goes from front to back: made here, and refused by ours."""
+"""Checkpoints that show TensorFlow other weights than a reader that goes from front to back: made here, and refused by
+ours."""
 
 import random
 import shutil
@@ -100,11 +101,23 @@ def nest_an_unknown_field(checkpoint, key):
         (append(b"\x08\x01"), b"", "the header holds unknown fields"),
         (append(b"\x1a\x02\x10\x01"), b"", "the header holds unknown fields"),
         (append(UNKNOWN), b"U_h/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'U_h/.ATTR.* holds unknown fields"),
-        (append(b"\x08\x01"), b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* holds unknown fields, or is not written"),
+        (
+            append(b"\x08\x01"),
+            b"b_o/.ATTRIBUTES/VARIABLE_VALUE",
+            "the entry of 'b_o/.* holds unknown fields, or is not written",
+        ),
         (append(b"\x0c"), b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* holds unknown fields"),
         (append(b"\0\0"), b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "cannot read the weights"),
-        (drop_the_shape, b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* is not written as TensorFlow writes it"),
-        (name_a_dimension, b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* is not written as TensorFlow writes it"),
+        (
+            drop_the_shape,
+            b"b_o/.ATTRIBUTES/VARIABLE_VALUE",
+            "the entry of 'b_o/.* is not written as TensorFlow writes it",
+        ),
+        (
+            name_a_dimension,
+            b"b_o/.ATTRIBUTES/VARIABLE_VALUE",
+            "the entry of 'b_o/.* is not written as TensorFlow writes it",
+        ),
         (nest_an_unknown_field, b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* holds unknown fields"),
         (add_a_slice, b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* speaks of slices"),
     ],
@@ -118,7 +131,9 @@ def test_messages_that_tensorflow_does_not_write_are_refused(model, change, key,
     assert "\n" not in str(refusal.value) and not recwarn.list
 
 
-@pytest.mark.parametrize("more", [forged_checkpoints.field(100, b"hidden weights"), b"\x0c", b"\x0a\x05\xaa\x06\x02hi", b"\x0a\x81\x00"])
+@pytest.mark.parametrize(
+    "more", [forged_checkpoints.field(100, b"hidden weights"), b"\x0c", b"\x0a\x05\xaa\x06\x02hi", b"\x0a\x81\x00"]
+)
 def test_an_object_graph_hides_nothing(model, more):
     checkpoint = Checkpoint.read(model)
     forged_checkpoints.set_text(checkpoint, saved_weights.object_graph(model) + more)
@@ -128,11 +143,15 @@ def test_an_object_graph_hides_nothing(model, more):
 
 
 def test_an_object_graph_restores_nothing_in_another_way(model):
-    """By a saver of its own TensorFlow's Python loader leaves variables without values; of two children of a name it takes one."""
+    """By a saver of its own TensorFlow's Python loader leaves variables without values; of two children of a name it
+    takes one."""
     for change, words in (
         (lambda graph: graph.nodes[1].registered_saver.SetInParent(), "restored in another way"),
         (lambda graph: graph.nodes[0].slot_variables.add(slot_name="m"), "restored in another way"),
-        (lambda graph: graph.nodes[0].children.add(node_id=1, local_name=graph.nodes[0].children[1].local_name), "the same name"),
+        (
+            lambda graph: graph.nodes[0].children.add(node_id=1, local_name=graph.nodes[0].children[1].local_name),
+            "the same name",
+        ),
     ):
         checkpoint = Checkpoint.read(model)
         before = saved_weights.object_graph(model)

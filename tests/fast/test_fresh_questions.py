@@ -19,7 +19,9 @@ def test_the_truth_is_that_of_integers(task):
 
 
 def test_the_same_seed_gives_the_same_questions_and_another_one_others():
-    assert list(fresh(ADDITION, 1, 50)) == list(fresh(ADDITION, 1, 50)) == list(itertools.islice(fresh(ADDITION, 1), 50))
+    assert (
+        list(fresh(ADDITION, 1, 50)) == list(fresh(ADDITION, 1, 50)) == list(itertools.islice(fresh(ADDITION, 1), 50))
+    )
     assert list(fresh(ADDITION, 1, 50)) != list(fresh(ADDITION, 2, 50))
     assert list(fresh(ADDITION, 1, 0)) == []
 
@@ -42,7 +44,9 @@ def test_structured_ones_are_those_of_the_patterns():
     assert (question.a, question.b) in {(case.a, case.b) for case in patterns.structured_cases(question.length)}
 
 
-@pytest.mark.parametrize(("task", "most_that_decide"), [(ADDITION, 3), (SUBTRACTION, 3), (COMPARISON, 3)], ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("task", "most_that_decide"), [(ADDITION, 3), (SUBTRACTION, 3), (COMPARISON, 3)], ids=lambda value: str(value)
+)
 def test_a_propagating_word_leaves_the_state_as_it_is_nearly_everywhere(task, most_that_decide):
     question = list(fresh(task, 1, 3))[2]
     symbols = [(question.a >> place & 1, question.b >> place & 1) for place in range(question.length)]

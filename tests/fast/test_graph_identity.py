@@ -40,7 +40,11 @@ def tampered(certified_model, tmp_path):
 def function(model, name):
     """The function `name`, without what TensorFlow puts around it, or e.g. "step/body", the body of its loop."""
     name, _, attribute = name.partition("/")
-    found = next(one for one in model.graph_def.library.function if re.fullmatch(rf"(__inference_+)?{name}_\d+", one.signature.name))
+    found = next(
+        one
+        for one in model.graph_def.library.function
+        if re.fullmatch(rf"(__inference_+)?{name}_\d+", one.signature.name)
+    )
     if attribute:
         called = next(node for node in found.node_def if node.name == "while").attr[attribute].func.name
         found = next(one for one in model.graph_def.library.function if one.signature.name == called)
@@ -112,7 +116,8 @@ def push_a_state(model):
 
 
 def plant_a_bomb(model, place="step/body", turns=1):
-    """The state becomes zero at the end of each turn of the loop, which is eight steps, after the first so many of a request."""
+    """The state becomes zero at the end of each turn of the loop, which is eight steps, after the first so many of a
+    request."""
     nodes = function(model, place).node_def
     add_node(nodes, "bomb/limit", "Const", value=np.int32(turns))
     add_node(nodes, "bomb/Less", "Less", ["while_placeholder", "bomb/limit:output:0"], T=tf.int32)
@@ -166,7 +171,9 @@ def initialize_elsewhere(model):
 
 
 def main_op(model):
-    model.collection_def["saved_model_main_op"].node_list.value[:] = [model.saver_def.save_tensor_name.partition(":")[0]]
+    model.collection_def["saved_model_main_op"].node_list.value[:] = [
+        model.saver_def.save_tensor_name.partition(":")[0]
+    ]
 
 
 def swap_outputs(model):
@@ -180,13 +187,17 @@ def return_the_input(model):
 
 def return_the_input_in_the_wrapper(model):
     wrapper = function(model, "signature_wrapper_step")
-    sources = {key: node(model, f"signature_wrapper_step:{value.split(':')[0]}").input[0] for key, value in wrapper.ret.items()}
+    sources = {
+        key: node(model, f"signature_wrapper_step:{value.split(':')[0]}").input[0] for key, value in wrapper.ret.items()
+    }
     (place,) = [key for key, source in sources.items() if source.endswith(":1")]
     wrapper.ret[place] = "state"
 
 
 def call_another(model):
-    node(model, "signature_wrapper_on_bits:StatefulPartitionedCall").attr["f"].func.name = function(model, "step").signature.name
+    node(model, "signature_wrapper_on_bits:StatefulPartitionedCall").attr["f"].func.name = function(
+        model, "step"
+    ).signature.name
 
 
 def other_body(model):
@@ -229,16 +240,29 @@ def float_constant(place, value):
 def int_constant(place, value):
     def change(model):
         constant = tensor(model, place)
-        constant.CopyFrom(tf.make_tensor_proto(value, tf.dtypes.as_dtype(constant.dtype), [dim.size for dim in constant.tensor_shape.dim]))
+        constant.CopyFrom(
+            tf.make_tensor_proto(
+                value, tf.dtypes.as_dtype(constant.dtype), [dim.size for dim in constant.tensor_shape.dim]
+            )
+        )
 
     return change
 
 
 TAMPERINGS = {
-    "z reversed": (swap_inputs("step/body:while/mul_1", "step/body:while/mul_2"), f"{BODY}: node while/mul_1: input[0]"),
-    "tanh a sigmoid": (set_op("step/body:while/Tanh", "Sigmoid"), f"{BODY}: node while/Tanh: op is Sigmoid, the cell has Tanh"),
+    "z reversed": (
+        swap_inputs("step/body:while/mul_1", "step/body:while/mul_2"),
+        f"{BODY}: node while/mul_1: input[0]",
+    ),
+    "tanh a sigmoid": (
+        set_op("step/body:while/Tanh", "Sigmoid"),
+        f"{BODY}: node while/Tanh: op is Sigmoid, the cell has Tanh",
+    ),
     "a constant on a state": (push_a_state, f"{BODY}: node push/y (Const) is not in the cell"),
-    "2 - z": (float_constant("step/body:while/sub/x", 2.0), "node while/sub/x: attr[value] tensor float_val[0] is 2.0, the cell has 1.0"),
+    "2 - z": (
+        float_constant("step/body:while/sub/x", 2.0),
+        "node while/sub/x: attr[value] tensor float_val[0] is 2.0, the cell has 1.0",
+    ),
     "baked in weights": (bake_in_weights, "step: node ReadVariableOp_1: op is Const, the cell has ReadVariableOp"),
     "a default fed": (bake_in_an_input, "main graph: node step_state: op is PlaceholderWithDefault"),
     "U_z and U_r swapped in the body": (
@@ -248,46 +272,88 @@ TAMPERINGS = {
     "U_z and U_r swapped for the loop": (swap_for_the_loop, "step: node while: input["),
     "U_z and U_r swapped for a signature": (swap_for_a_signature, "] is U_r, the cell has U_z"),
     "restored names swapped": (swap_restored_names, "restoring the variables: U_z gets U_r/.ATTRIBUTES/VARIABLE_VALUE"),
-    "restored variables swapped": (swap_restored_variables, "restoring the variables: U_r gets U_z/.ATTRIBUTES/VARIABLE_VALUE"),
+    "restored variables swapped": (
+        swap_restored_variables,
+        "restoring the variables: U_r gets U_z/.ATTRIBUTES/VARIABLE_VALUE",
+    ),
     "restored values swapped": (
         swap_inputs("_traced_restore:AssignVariableOp_1", "_traced_restore:AssignVariableOp_4", 1),
         "restoring the variables: U_z gets U_r/.ATTRIBUTES/VARIABLE_VALUE",
     ),
     "restored and negated": (set_op("_traced_restore:Identity_1", "Neg"), "Identity_1 (Neg) changes what is restored"),
-    "shared names swapped": (swap_shared_names, "main graph: node U_r: attr[shared_name] s is b'U_z', the cell has b'U_r'"),
-    "a variable that is another": (alias_a_variable, "main graph: node U_z: attr[shared_name] s is b'U_r', the cell has b'U_z'"),
-    "state handed back": (return_the_input, "step: node Identity_4: input[0] is argument 2, the cell has GatherV2:output:0"),
-    "state handed back by the wrapper": (return_the_input_in_the_wrapper, "signature_wrapper_step: ret[result 1] is argument 2"),
+    "shared names swapped": (
+        swap_shared_names,
+        "main graph: node U_r: attr[shared_name] s is b'U_z', the cell has b'U_r'",
+    ),
+    "a variable that is another": (
+        alias_a_variable,
+        "main graph: node U_z: attr[shared_name] s is b'U_r', the cell has b'U_z'",
+    ),
+    "state handed back": (
+        return_the_input,
+        "step: node Identity_4: input[0] is argument 2, the cell has GatherV2:output:0",
+    ),
+    "state handed back by the wrapper": (
+        return_the_input_in_the_wrapper,
+        "signature_wrapper_step: ret[result 1] is argument 2",
+    ),
     "another function called": (call_another, "signature_wrapper_on_bits > step:"),
     "another body called": (other_body, f"{BODY}: node bomb/limit (Const) is not in the cell"),
     "another output": (
         swap_outputs,
         "model signature_def[add_bits] outputs[sum] name is StatefulPartitionedCall_2:1, the cell has StatefulPartitionedCall:0",
     ),
-    "logits >= 0": (set_op("step:Greater", "GreaterEqual"), "step: node Greater: op is GreaterEqual, the cell has Greater"),
-    "logits > 1e-9": (float_constant("step:Greater/y", 1e-9), "step: node Greater/y: attr[value] tensor float_val[0] is"),
-    "the mask's constant": (int_constant("serving_default:SequenceMask/Const_1", 2), "node SequenceMask/Const_1: attr[value]"),
+    "logits >= 0": (
+        set_op("step:Greater", "GreaterEqual"),
+        "step: node Greater: op is GreaterEqual, the cell has Greater",
+    ),
+    "logits > 1e-9": (
+        float_constant("step:Greater/y", 1e-9),
+        "step: node Greater/y: attr[value] tensor float_val[0] is",
+    ),
+    "the mask's constant": (
+        int_constant("serving_default:SequenceMask/Const_1", 2),
+        "node SequenceMask/Const_1: attr[value]",
+    ),
     "a time bomb": (plant_a_bomb, f"{BODY}: node bomb/limit (Const) is not in the cell"),
-    "an assignment at the start": (initialize_with_an_assignment, "main graph: node NoOp: op is AssignVariableOp, the cell has NoOp"),
-    "an assignment by signature": (initialize_elsewhere, "outputs[__saved_model_init_op] name is assign, the cell has NoOp"),
-    "another main operation": (main_op, "model collection_def[saved_model_main_op] node_list value[0] is StatefulPartitionedCall_4"),
+    "an assignment at the start": (
+        initialize_with_an_assignment,
+        "main graph: node NoOp: op is AssignVariableOp, the cell has NoOp",
+    ),
+    "an assignment by signature": (
+        initialize_elsewhere,
+        "outputs[__saved_model_init_op] name is assign, the cell has NoOp",
+    ),
+    "another main operation": (
+        main_op,
+        "model collection_def[saved_model_main_op] node_list value[0] is StatefulPartitionedCall_4",
+    ),
     "a function that is an operation": (function_of_an_operations_name, "op is function"),
     "an alternative implementation": (implemented_elsewhere, "on_bits: attr[api_implements] is s:"),
-    "a session in bfloat16": (bfloat16_session, "signature_wrapper_step: node StatefulPartitionedCall: attr[config_proto] s is"),
+    "a session in bfloat16": (
+        bfloat16_session,
+        "signature_wrapper_step: node StatefulPartitionedCall: attr[config_proto] s is",
+    ),
     "another device": (
-        lambda model: setattr(node(model, "step/body:while/matmul"), "device", "/device:TPU:0"), f"{BODY}: node while/matmul: device is",
+        lambda model: setattr(node(model, "step/body:while/matmul"), "device", "/device:TPU:0"),
+        f"{BODY}: node while/matmul: device is",
     ),
     "no wait for a check": (lambda model: node(model, "step:NoOp").input.remove("^cond"), "step: node NoOp: input: "),
     "a function more": (
-        lambda model: model.graph_def.library.function.add().signature.MergeFrom(type(function(model, "step").signature)(name="more")),
+        lambda model: model.graph_def.library.function.add().signature.MergeFrom(
+            type(function(model, "step").signature)(name="more")
+        ),
         "library: function more is not in the cell",
     ),
     "other tags": (lambda model: model.meta_info_def.tags.append("gpu"), "model meta_info_def tags: 2 entries"),
-    "another producer": (lambda model: setattr(model.graph_def.versions, "producer", 20), "model graph_def versions producer is 20"),
+    "another producer": (
+        lambda model: setattr(model.graph_def.versions, "producer", 20),
+        "model graph_def versions producer is 20",
+    ),
     "an asset": (lambda model: model.asset_file_def.add(filename="a"), "model asset_file_def: 1 entries"),
     "other variables for Python": (bind_other_variables, "object graph concrete_functions["),
     "a field of the future": (lambda model: model.graph_def.MergeFromString(b"\xf2\xff\x03\x01x"), "no line can name"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +376,9 @@ def test_tampering_is_noticed_and_named(tampered, certified_model, name, cell):
 
 def test_a_bomb_is_a_model_that_loads_and_goes_wrong(tampered, certified_model):
     """So that these tamperings are of the kind that matters, and not files that no server would load."""
-    sound, bombed = (tf.saved_model.load(str(folder)).signatures["step"] for folder in (certified_model, tampered(plant_a_bomb)))
+    sound, bombed = (
+        tf.saved_model.load(str(folder)).signatures["step"] for folder in (certified_model, tampered(plant_a_bomb))
+    )
     ones, zero_state = tf.ones([1, 24], tf.int64), tf.zeros([1, 8])
     truth, wrong = (model(a=ones, b=ones, state=zero_state)["sum"].numpy()[0].tolist() for model in (sound, bombed))
     assert truth == [0] + [1] * 23
@@ -329,8 +397,14 @@ def test_two_functions_or_nodes_of_one_name_are_refused(tampered, certified_mode
     for change, words in [
         (same_function, "two functions have the same name"),
         (lambda model: model.graph_def.node.add(name="U_z"), "two nodes have the same name"),
-        (lambda model: function(model, "step").node_def.add(name="a"), "a name stands twice in function __inference_step_"),
-        (lambda model: node(model, "step:Greater").input.append("nowhere:0"), "something reads 'nowhere:0', which there is not"),
+        (
+            lambda model: function(model, "step").node_def.add(name="a"),
+            "a name stands twice in function __inference_step_",
+        ),
+        (
+            lambda model: node(model, "step:Greater").input.append("nowhere:0"),
+            "something reads 'nowhere:0', which there is not",
+        ),
         (recursion, "is recursive, or nested too deeply"),
     ]:
         with pytest.raises(BitsumError, match="saved_model.pb is damaged: ") as refusal:
@@ -390,7 +464,8 @@ def test_fields_beside_the_graph_are_refused(tampered):
 
 
 def change_somewhere(message, draw):
-    """Changes a scalar below `message` that a random walk leads to, or takes an empty message out; the names of the fields on the way."""
+    """Changes a scalar below `message` that a random walk leads to, or takes an empty message out; the names of the
+    fields on the way."""
     field, value = draw.choice(message.ListFields())
     key = None
     if field.label == field.LABEL_REPEATED:
@@ -417,7 +492,9 @@ def other(value):
 
 def test_whatever_is_changed_is_noticed_but_for_names_and_what_is_ignored(certified_model, tampered):
     # Names of nodes, arguments and functions stand for a position, and nothing else.
-    unnoticed = re.compile(r".*((node|node_def|signature|input_arg|output_arg) name|arg_attr attr s|tensorflow_(git_)?version)")
+    unnoticed = re.compile(
+        r".*((node|node_def|signature|input_arg|output_arg) name|arg_attr attr s|tensorflow_(git_)?version)"
+    )
     original = graph_identity.graph_sha256(certified_model)
     draw = random.Random(4)
     for _ in range(20):
@@ -443,8 +520,12 @@ def test_what_is_ignored_is_ignored(tampered, certified_model, cell):
 
 
 def test_another_number_of_units_is_named(certified_model):
-    found = graph_identity.differences(certified_model, graph_identity.fresh(lambda folder: export.save(GRU(3), folder)))
-    assert any(line == "main graph: node W_o: attr[shape] shape dim[0] size is 8, the cell has 3" for line in found), found
+    found = graph_identity.differences(
+        certified_model, graph_identity.fresh(lambda folder: export.save(GRU(3), folder))
+    )
+    assert any(line == "main graph: node W_o: attr[shape] shape dim[0] size is 8, the cell has 3" for line in found), (
+        found
+    )
 
 
 def test_an_export_of_other_code_is_another_graph(certified_model, monkeypatch):
@@ -458,7 +539,9 @@ def test_an_export_of_other_code_is_another_graph(certified_model, monkeypatch):
             return advance(self, x_z, x_r, x_h, h)
 
     monkeypatch.setattr(GRU, "advance", reversed_z)
-    found = graph_identity.differences(certified_model, graph_identity.fresh(lambda folder: export.save(GRU(8), folder)))
+    found = graph_identity.differences(
+        certified_model, graph_identity.fresh(lambda folder: export.save(GRU(8), folder))
+    )
     assert any("while_body" in line and "is missing" in line for line in found), found
 
 

@@ -67,7 +67,10 @@ def translated_keras_layer(cell):
     """Keras's z is the share of the old state: sigmoid(-x) = 1 - sigmoid(x), so its z has our weights negated."""
     layer = keras.layers.GRU(UNITS, reset_after=False, return_sequences=True)
     layer.build((None, None, 2))
-    kernels = (np.concatenate([-getattr(cell, f"{k}_z"), getattr(cell, f"{k}_r"), getattr(cell, f"{k}_h")], axis=-1) for k in "WUb")
+    kernels = (
+        np.concatenate([-getattr(cell, f"{k}_z"), getattr(cell, f"{k}_r"), getattr(cell, f"{k}_h")], axis=-1)
+        for k in "WUb"
+    )
     layer.set_weights(list(kernels))
     return layer
 
@@ -75,9 +78,18 @@ def translated_keras_layer(cell):
 def test_variables_have_their_names_and_shapes(cell):
     shapes = {name: tuple(getattr(cell, name).shape) for name in NAMES}
     assert shapes == {
-        "W_z": (2, 5), "U_z": (5, 5), "b_z": (5,), "W_r": (2, 5), "U_r": (5, 5), "b_r": (5,),
-        "W_h": (2, 5), "U_h": (5, 5), "b_h": (5,), "W_o": (5, 1), "b_o": (1,),
-    }  # fmt: skip
+        "W_z": (2, 5),
+        "U_z": (5, 5),
+        "b_z": (5,),
+        "W_r": (2, 5),
+        "U_r": (5, 5),
+        "b_r": (5,),
+        "W_h": (2, 5),
+        "U_h": (5, 5),
+        "b_h": (5,),
+        "W_o": (5, 1),
+        "b_o": (1,),
+    }
     assert {variable.name for variable in cell.variables} == {f"{name}:0" for name in NAMES}
 
 
@@ -160,7 +172,9 @@ def test_noise_is_added_to_the_state_after_each_step(cell):
 @pytest.mark.parametrize("batch", [0, 2])
 def test_no_bits_leave_the_state_alone(cell, batch):
     state = np.full((batch, UNITS), 0.5, np.float32)
-    traced = tf.function(cell.run, input_signature=[tf.TensorSpec([None, None], tf.int64)] * 2 + [tf.TensorSpec([None, UNITS])])
+    traced = tf.function(
+        cell.run, input_signature=[tf.TensorSpec([None, None], tf.int64)] * 2 + [tf.TensorSpec([None, UNITS])]
+    )
     for run in (cell.run, traced):
         logits, after = run(tf.zeros([batch, 0], tf.int64), tf.zeros([batch, 0], tf.int64), tf.constant(state))
         assert logits.shape == (batch, 0)
@@ -172,7 +186,11 @@ def test_states_stay_within_one_exactly():
     steep = GRU(8, seed=1)
     for variable in steep.trainable_variables:
         variable.assign(variable * 30)
-    states = np.random.default_rng(2).choice([-1.0, 1.0, np.nextafter(np.float32(1), np.float32(0))], (4096, 8)).astype(np.float32)
+    states = (
+        np.random.default_rng(2)
+        .choice([-1.0, 1.0, np.nextafter(np.float32(1), np.float32(0))], (4096, 8))
+        .astype(np.float32)
+    )
     for x in ([0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]):
         assert np.abs(steep.step(tf.constant([x]), tf.constant(states))).max() <= 1
 

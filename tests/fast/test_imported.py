@@ -1,4 +1,5 @@
-"""A user's own pairs: which split they go into, what is refused by its line, and that no held-out pair is trained on."""
+"""A user's own pairs: which split they go into, what is refused by its line, and that no held-out pair is trained
+on."""
 
 import gzip
 
@@ -28,7 +29,9 @@ def generated(split):
 
 
 def record(a, b, total, length):
-    return serialize({FEATURE_A: to_bits(a, length), FEATURE_B: to_bits(b, length), FEATURE_SUM: total, FEATURE_LENGTH: [length]})
+    return serialize(
+        {FEATURE_A: to_bits(a, length), FEATURE_B: to_bits(b, length), FEATURE_SUM: total, FEATURE_LENGTH: [length]}
+    )
 
 
 def read(folder, text, name="pairs.csv"):
@@ -45,7 +48,9 @@ def test_every_pair_goes_into_the_split_that_it_has_in_generated_data(tmp_path):
     assert len(held_out) == len(set(held_out)) and set(generated("eval")) <= set(held_out)
     assert set(train).isdisjoint(held_out) and set(train) | set(held_out) == set(every)
     assert found.offenders == []
-    assert all(arithmetic.problem_of(parse(raw), ADDITION) is None for records in found.records.values() for raw in records)
+    assert all(
+        arithmetic.problem_of(parse(raw), ADDITION) is None for records in found.records.values() for raw in records
+    )
 
 
 def test_a_pair_is_written_with_its_own_bits_and_a_long_one_with_the_next_evaluated_length(tmp_path):
@@ -53,7 +58,9 @@ def test_a_pair_is_written_with_its_own_bits_and_a_long_one_with_the_next_evalua
     assert pairs_of(found.records["long"])[:-1] == generated("long")
     long = parse(found.records["long"][-1])
     assert (from_bits(long[FEATURE_A]), long[FEATURE_LENGTH], from_bits(long[FEATURE_SUM])) == (511, [16], 512)
-    [short] = [one for one in map(parse, found.records["train"] + found.records["eval"]) if from_bits(one[FEATURE_SUM]) == 7][:1]
+    [short] = [
+        one for one in map(parse, found.records["train"] + found.records["eval"]) if from_bits(one[FEATURE_SUM]) == 7
+    ][:1]
     assert short[FEATURE_LENGTH] in ([3], [4])
 
 
@@ -67,19 +74,25 @@ def test_a_pair_that_comes_again_is_taken_once(tmp_path):
     assert found.repeated == 2
 
 
-@pytest.mark.parametrize(("line", "what"), [
-    ("13,29,43", "wrong sum: 13 + 29 = 43, 42 is right"),
-    ("13", "1 values, not a,b or a,b,result"),
-    ("13,x", "'x' is no whole number"),
-    ("-1,2", "-1 is negative"),
-    ("1.5,2", "'1.5' is no whole number"),
-    ("65536,1", "a number of 17 bits: the longest that is evaluated has 16"),
-    ("1,2,three", "wrong sum: 1 + 2 = three, 3 is right"),
-    ("1_000,2", "'1_000' is no whole number"),
-    ("\u0663,2", "'\u0663' is no whole number"),
-    (f"{'9' * 5000},1", "999999999999...999999 has 5000 decimal digits, too many: write it as 0x..."),
-    (f"0x{'f' * 4000},1,5", "wrong sum: 0xffffffffff...ffffff + 1 = 5, 0x100000000000000000...0000000000 (16001 bits) is right"),
-])
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("13,29,43", "wrong sum: 13 + 29 = 43, 42 is right"),
+        ("13", "1 values, not a,b or a,b,result"),
+        ("13,x", "'x' is no whole number"),
+        ("-1,2", "-1 is negative"),
+        ("1.5,2", "'1.5' is no whole number"),
+        ("65536,1", "a number of 17 bits: the longest that is evaluated has 16"),
+        ("1,2,three", "wrong sum: 1 + 2 = three, 3 is right"),
+        ("1_000,2", "'1_000' is no whole number"),
+        ("\u0663,2", "'\u0663' is no whole number"),
+        (f"{'9' * 5000},1", "999999999999...999999 has 5000 decimal digits, too many: write it as 0x..."),
+        (
+            f"0x{'f' * 4000},1,5",
+            "wrong sum: 0xffffffffff...ffffff + 1 = 5, 0x100000000000000000...0000000000 (16001 bits) is right",
+        ),
+    ],
+)
 def test_a_line_that_cannot_be_taken_is_named(tmp_path, line, what):
     found = read(tmp_path, f"a,b\n1,2\n\n{line}\n")
     assert [str(offender) for offender in found.offenders] == [f"pairs.csv line 4: {what}"]

@@ -33,7 +33,9 @@ def program(folder: pathlib.Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def install(checkout: pathlib.Path, *arguments: str, programs: pathlib.Path | None = None) -> subprocess.CompletedProcess:
+def install(
+    checkout: pathlib.Path, *arguments: str, programs: pathlib.Path | None = None
+) -> subprocess.CompletedProcess:
     path = os.pathsep.join([*([str(programs)] if programs else []), os.environ["PATH"]])
     command = [checkout / "requirements/install.sh", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=60)
@@ -43,7 +45,9 @@ def pretend_set_up(checkout: pathlib.Path) -> None:
     program_folder = checkout / ".venv/bin"
     program_folder.mkdir(parents=True)
     program(program_folder, "python", "exit 0")
-    subprocess.run(["bash", "-c", '. "$1" && wanted_state >.venv/.setup', "bash", checkout / "requirements/install.sh"], check=True)
+    subprocess.run(
+        ["bash", "-c", '. "$1" && wanted_state >.venv/.setup', "bash", checkout / "requirements/install.sh"], check=True
+    )
 
 
 # Not a machine that TFX has wheels for: it gets no further than that line, so that no test installs anything.
@@ -58,7 +62,9 @@ def test_what_is_set_up_is_left_alone(checkout, programs):
     assert not (checkout / ".uv").exists()
 
 
-@pytest.mark.parametrize("changed", ["requirements/lock.txt", "pyproject.toml", ".python-version", "requirements/install.sh"])
+@pytest.mark.parametrize(
+    "changed", ["requirements/lock.txt", "pyproject.toml", ".python-version", "requirements/install.sh"]
+)
 def test_a_change_of_what_it_was_made_from_sets_up_again(changed, checkout, programs):
     pretend_set_up(checkout)
     program(programs, "uname", ELSEWHERE)

@@ -63,7 +63,8 @@ def test_dot_by_hand():
 
 
 def test_dot_rounds_every_sum_outward():
-    # Each 0.75 * 2**-52 added to 1 is rounded up by a quarter of an ulp: twenty of them lie beyond what the products leave.
+    # Each 0.75 * 2**-52 added to 1 is rounded up by a quarter of an ulp: twenty of them lie beyond what the products
+    # leave.
     values = [1.0, *[0.75 * 2.0**-52] * 20]
     for sign in (1, -1):
         low, high, size = interval.dot([float(sign)] * 21, [(value, value) for value in values])

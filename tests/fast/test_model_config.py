@@ -57,7 +57,10 @@ def test_a_file_that_another_hand_wrote_is_not_ours(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"model_config_list { foo: 1 }", 'models.config\' is no ModelServerConfig in text form: 1:21 : Message type "tensorflow.serving.'),
+        (
+            b"model_config_list { foo: 1 }",
+            "models.config' is no ModelServerConfig in text form: 1:21 : Message type \"tensorflow.serving.",
+        ),
         (b"model_config_list {", "Invalid protobuf file"),
         (b"\xff\xfe", "Invalid protobuf file"),
     ],
@@ -92,7 +95,15 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("base_path", "absolute"),
-    [("/m", True), ("file:///m", True), ("gs://bucket/m", True), ("m", False), ("", False), ("./m", False), ("a://m", False)],
+    [
+        ("/m", True),
+        ("file:///m", True),
+        ("gs://bucket/m", True),
+        ("m", False),
+        ("", False),
+        ("./m", False),
+        ("a://m", False),
+    ],
 )
 def test_base_paths_are_absolute_or_uris(base_path, absolute):
     config = model_config.one_model("m", base_path)

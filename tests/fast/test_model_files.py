@@ -1,4 +1,5 @@
-"""The files that a certified model may have: all that an export and a push write, and nothing else; no file is opened."""
+"""The files that a certified model may have: all that an export and a push write, and nothing else; no file is
+opened."""
 
 import os
 import shutil
@@ -26,17 +27,34 @@ def test_all_that_an_export_and_a_push_write_is_allowed(model, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "model.tflite", "saved_model.mlir", "saved_model.pbtxt", "saved_model.cpb", "keras_metadata.pb",
-        "assets.extra/saved_model_config.pb", "variables/variables.data-00001-of-00002", "variables/checkpoint",
-        "assets/vocabulary.txt", "assets.extra/more/certificate.json", "aot_packages/package.so", "..data",
-        "..2026/saved_model.pb", "SAVED_MODEL.PB", "saved_model.pb ", "._folder/file", ".ds_store",
+        "model.tflite",
+        "saved_model.mlir",
+        "saved_model.pbtxt",
+        "saved_model.cpb",
+        "keras_metadata.pb",
+        "assets.extra/saved_model_config.pb",
+        "variables/variables.data-00001-of-00002",
+        "variables/checkpoint",
+        "assets/vocabulary.txt",
+        "assets.extra/more/certificate.json",
+        "aot_packages/package.so",
+        "..data",
+        "..2026/saved_model.pb",
+        "SAVED_MODEL.PB",
+        "saved_model.pb ",
+        "._folder/file",
+        ".ds_store",
     ],
-)  # fmt: skip
+)
 def test_any_other_file_is_named(model, name):
     (model / name).parent.mkdir(exist_ok=True)
     (model / name).touch()
     found = model_files.foreign(model)
-    assert 1 <= len(found) <= 2 and found[0].startswith(name.partition("/")[0]) and "that no certified model has" in found[0]
+    assert (
+        1 <= len(found) <= 2
+        and found[0].startswith(name.partition("/")[0])
+        and "that no certified model has" in found[0]
+    )
 
 
 @pytest.mark.parametrize("name", ["aot_packages", "assets/empty", "variables/empty"])
@@ -45,7 +63,9 @@ def test_any_other_folder_is_named(model, name):
     assert model_files.foreign(model) == [f"{name} is a folder that no certified model has"]
 
 
-@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index", "assets.extra/manifest.json", ".DS_Store", "assets/x"])
+@pytest.mark.parametrize(
+    "name", ["saved_model.pb", "variables/variables.index", "assets.extra/manifest.json", ".DS_Store", "assets/x"]
+)
 def test_what_is_no_file_is_named(model, name, tmp_path_factory, monkeypatch):
     def socket_there():
         # The path of a socket must be short.

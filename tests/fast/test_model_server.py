@@ -41,7 +41,8 @@ def test_a_server_that_gets_ready_is_used_and_then_stopped(tmp_path):
 
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS")
 OTHER_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
-# How a server ends -> the error that this is, and how it is told. A shell and docker give the signal of their child as 128 + N.
+# How a server ends -> the error that this is, and how it is told. A shell and docker give the signal of their child as
+# 128 + N.
 ENDS = {
     "sys.exit(3)": (ModelError, "with exit code 3"),
     **{f"sys.exit({code})": (model_server.ServerFailed, f"with exit code {code}") for code in (0, 1, 2, 125, 127, 255)},
@@ -69,23 +70,36 @@ def test_whose_fault_it_is_is_told_by_how_a_server_ends(tmp_path, end):
     assert str(caught.value) == f"the model server ended {told}: these are its last words"
 
 
-@pytest.mark.parametrize(("end", "kind"), [
-    ("die(signal.SIGSEGV)", model_server.ServerCrashed), ("die(signal.SIGKILL)", model_server.ServerFailed),
-    ("sys.exit(1)", model_server.ServerFailed),
-])
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        ("die(signal.SIGSEGV)", model_server.ServerCrashed),
+        ("die(signal.SIGKILL)", model_server.ServerFailed),
+        ("sys.exit(1)", model_server.ServerFailed),
+    ],
+)
 def test_a_server_that_ends_while_it_is_asked_is_the_cause_of_what_came_of_that(tmp_path, end, kind):
     program = _DIE + _READY.replace("time.sleep(60)", end)
-    with pytest.raises(BitsumError) as caught, model_server.serving(_command(program), "adder", tmp_path, tmp_path / "log", 30) as server:
+    with (
+        pytest.raises(BitsumError) as caught,
+        model_server.serving(_command(program), "adder", tmp_path, tmp_path / "log", 30) as server,
+    ):
         server.process.wait()
         raise BitsumError("nobody answers")
     assert type(caught.value) is kind
-    with pytest.raises(BitsumError) as caught, model_server.serving(_command(program), "adder", tmp_path, tmp_path / "log", 30) as server:
+    with (
+        pytest.raises(BitsumError) as caught,
+        model_server.serving(_command(program), "adder", tmp_path, tmp_path / "log", 30) as server,
+    ):
         server.process.wait()
     assert type(caught.value) is kind
 
 
 def test_an_error_of_who_asks_a_server_that_runs_stays_as_it_is(tmp_path):
-    with pytest.raises(BitsumError, match="^wrong$"), model_server.serving(_command(_READY), "adder", tmp_path, tmp_path / "log", 30):
+    with (
+        pytest.raises(BitsumError, match="^wrong$"),
+        model_server.serving(_command(_READY), "adder", tmp_path, tmp_path / "log", 30),
+    ):
         raise BitsumError("wrong")
 
 
@@ -109,9 +123,11 @@ def test_a_server_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypat
 def test_what_the_program_wraps_goes_with_it(tmp_path):
     """A shell that starts the server, and waits for it, is ended alone by a signal."""
     wrapped = f"{sys.executable} -c 'import os, sys, time; open(sys.argv[1], \"w\").write(str(os.getpid())); time.sleep(60)' {tmp_path}/pid"
-    with pytest.raises(model_server.ServerFailed, match="no version available within 3 s"):
-        with model_server.serving(["/bin/sh", "-c", f"{wrapped}; true"], "adder", tmp_path, tmp_path / "log", timeout=3):
-            pass
+    with (
+        pytest.raises(model_server.ServerFailed, match="no version available within 3 s"),
+        model_server.serving(["/bin/sh", "-c", f"{wrapped}; true"], "adder", tmp_path, tmp_path / "log", timeout=3),
+    ):
+        pass
     stat = pathlib.Path("/proc", (tmp_path / "pid").read_text(), "stat")
     end = time.monotonic() + 30
     while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":

@@ -1,4 +1,5 @@
-"""serving.models: configs, reloads and labels. Texts, codes and what a reload leaves are those of a TensorFlow Serving 2.16.1."""
+"""serving.models: configs, reloads and labels. Texts, codes and what a reload leaves are those of a TensorFlow Serving
+2.16.1."""
 
 import shutil
 import threading
@@ -16,13 +17,15 @@ ONCE = Loading(max_retries=0)
 # The disk is looked at when a test says so.
 BY_HAND = Management(ONCE, poll_interval=1000.0)
 LABEL_UNAVAILABLE = "Request to assign label to version {} of model add, which is not currently available for inference"
-NEITHER = (
-    "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, model name is noplat"
-)
+NEITHER = "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, model name is noplat"
 BOTH = "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform, model name is add"
-CHANGED = "Illegal to change a model's platform. For model add platform was tensorflow and new platform requested is foo"
+CHANGED = (
+    "Illegal to change a model's platform. For model add platform was tensorflow and new platform requested is foo"
+)
 OTHER_TYPE = "ModelServerConfig::model_type choice 2 not supported."
-TRANSITION = "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
+TRANSITION = (
+    "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
+)
 TENSORFLOW = 'model_platform: "tensorflow"'
 SPECIFIC = "model_version_policy { specific { versions: 1 versions: 2 } }"
 UNKNOWN, INVALID, NOT_FOUND, PRECONDITION = 2, 3, 5, 9
@@ -84,9 +87,8 @@ def used(models, **choice):
 
 
 def refused(call, *arguments):
-    with pytest.raises(StatusError) as failure:
-        with call(*arguments):
-            pass
+    with pytest.raises(StatusError) as failure, call(*arguments):
+        pass
     return failure.value.code, str(failure.value)
 
 
@@ -107,10 +109,16 @@ def test_what_a_spec_asks_for(models):
     assert refused(models.use, spec(version=99)) == (NOT_FOUND, "Servable not found for request: Specific(add, 99)")
     assert refused(models.use, spec(version=0)) == (NOT_FOUND, "Servable not found for request: Specific(add, 0)")
     assert refused(models.use, spec("nope")) == (NOT_FOUND, "Servable not found for request: Latest(nope)")
-    assert refused(models.use, spec("nope", version=7)) == (NOT_FOUND, "Servable not found for request: Specific(nope, 7)")
+    assert refused(models.use, spec("nope", version=7)) == (
+        NOT_FOUND,
+        "Servable not found for request: Specific(nope, 7)",
+    )
     for name in ("add", "nope"):
         for label in ("stable", ""):
-            assert refused(models.use, spec(name, label=label)) == (INVALID, f"Unrecognized servable version label: {label}")
+            assert refused(models.use, spec(name, label=label)) == (
+                INVALID,
+                f"Unrecognized servable version label: {label}",
+            )
 
 
 def test_status_ignores_labels_and_tells_the_newest_first(models):
@@ -147,7 +155,10 @@ def test_a_label_moves_at_once_stays_where_a_reload_is_refused_and_goes_when_lef
     assert used(models, label="stable") == 2
     for version in (3, -1):
         label = f'version_labels {{ key: "stable" value: {version} }}'
-        assert reload_refused(models, add(TENSORFLOW, SPECIFIC, label)) == (PRECONDITION, LABEL_UNAVAILABLE.format(version))
+        assert reload_refused(models, add(TENSORFLOW, SPECIFIC, label)) == (
+            PRECONDITION,
+            LABEL_UNAVAILABLE.format(version),
+        )
     assert used(models, label="stable") == 2
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
     assert refused(models.use, spec(label="stable")) == (INVALID, "Unrecognized servable version label: stable")
@@ -160,7 +171,10 @@ def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add)
     labels = 'version_labels {{ key: "next" value: 9 }} version_labels {{ key: "stable" value: {} }}'
     models.reload(config(add(TENSORFLOW, SPECIFIC, labels.format(1))))
     assert refused(models.use, spec(label="next")) == (NOT_FOUND, "Servable not found for request: Specific(add, 9)")
-    assert reload_refused(models, add(TENSORFLOW, SPECIFIC, labels.format(9))) == (PRECONDITION, LABEL_UNAVAILABLE.format(9))
+    assert reload_refused(models, add(TENSORFLOW, SPECIFIC, labels.format(9))) == (
+        PRECONDITION,
+        LABEL_UNAVAILABLE.format(9),
+    )
     assert used(models, label="stable") == 1
     models.reload(config(add(TENSORFLOW, SPECIFIC, labels.format(2))))
     assert used(models, label="stable") == 2
@@ -170,9 +184,15 @@ def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add)
     ("listed", "expected"),
     [
         ('ADD config { name: "noplat" base_path: "PATH" }', (INVALID, NEITHER)),
-        ('ADD config { name: "b" base_path: "PATH" model_platform: "foo" }', (INVALID, "Model b requests unsupported platform foo")),
+        (
+            'ADD config { name: "b" base_path: "PATH" model_platform: "foo" }',
+            (INVALID, "Model b requests unsupported platform foo"),
+        ),
         ('ADD config { name: "b" base_path: "PATH" model_type: OTHER }', (INVALID, OTHER_TYPE)),
-        ('config { name: "add" base_path: "PATH" model_type: TENSORFLOW model_platform: "tensorflow" }', (INVALID, BOTH)),
+        (
+            'config { name: "add" base_path: "PATH" model_type: TENSORFLOW model_platform: "tensorflow" }',
+            (INVALID, BOTH),
+        ),
         ('config { name: "add" base_path: "PATH" model_platform: "foo" }', (INVALID, CHANGED)),
         ("ADD ADD", (INVALID, "Illegal to list model add multiple times in config list")),
         (
@@ -196,8 +216,12 @@ def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add)
             "model_version_policy { specific { versions: 7 } } }",
             (NOT_FOUND, "Unable to find a numerical version path for servable b at: PATH"),
         ),
-        # Names before paths, paths before platforms, labels before the platforms of new models, and those before the disk.
-        ('ADD ADD config { name: "rel" base_path: "x" }', (INVALID, "Illegal to list model add multiple times in config list")),
+        # Names before paths, paths before platforms, labels before the platforms of new models, and those before the
+        # disk.
+        (
+            'ADD ADD config { name: "rel" base_path: "x" }',
+            (INVALID, "Illegal to list model add multiple times in config list"),
+        ),
         (
             'config { name: "add" base_path: "x" model_platform: "foo" }',
             (INVALID, "Expected model add to have an absolute path or URI; got base_path()=x"),
@@ -207,10 +231,12 @@ def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add)
             'config { name: "add" base_path: "PATH" model_platform: "tensorflow" version_labels { key: "x" value: 7 } }',
             (PRECONDITION, LABEL_UNAVAILABLE.format(7)),
         ),
-        ('config { name: "b" base_path: "/nowhere" model_platform: "tensorflow" } config { name: "noplat" base_path: "PATH" }',
-         (INVALID, NEITHER)),
+        (
+            'config { name: "b" base_path: "/nowhere" model_platform: "tensorflow" } config { name: "noplat" base_path: "PATH" }',
+            (INVALID, NEITHER),
+        ),
     ],
-)  # fmt: skip
+)
 def test_reloads_that_are_refused_change_nothing(models, add, shelf, listed, expected):
     models.reload(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }')))
     code, text = expected
@@ -228,12 +254,15 @@ def test_only_lists_of_models_are_taken(models, make):
         assert (failure.value.code, str(failure.value)) == (PRECONDITION, TRANSITION)
     nothing = make()
     nothing.start(protos.load().config.ModelServerConfig())
-    assert nothing.wait(1) and refused(nothing.use, spec()) == (NOT_FOUND, "Servable not found for request: Latest(add)")
+    assert nothing.wait(1) and refused(nothing.use, spec()) == (
+        NOT_FOUND,
+        "Servable not found for request: Latest(add)",
+    )
 
 
 def test_a_reload_of_the_same_models_returns_at_once_and_the_next_look_does_the_rest(models, shelf, add):
     gate = shelf.hold(3)
-    models.reload(config(add('model_type: TENSORFLOW', "model_version_policy { latest {} }")))
+    models.reload(config(add("model_type: TENSORFLOW", "model_version_policy { latest {} }")))
     assert states(models) == {"add": {1: "AVAILABLE", 2: "AVAILABLE"}}
     models.poll()
     eventually(lambda: states(models)["add"], {1: "END", 2: "AVAILABLE", 3: "LOADING"})
@@ -294,13 +323,19 @@ def test_a_new_model_that_does_not_load_is_refused_with_all_that_came_with_it(mo
     bad.put(4)
     bad.put(5, bad=True)
     listed = f'config {{ name: "bad" base_path: "{bad.path}" model_platform: "tensorflow" }}'
-    expected = (UNKNOWN, "1 model(s) did not become available: {{{name: bad version: 5} due to error: DATA_LOSS: 5 is bad}, }")
+    expected = (
+        UNKNOWN,
+        "1 model(s) did not become available: {{{name: bad version: 5} due to error: DATA_LOSS: 5 is bad}, }",
+    )
     assert reload_refused(models, add(TENSORFLOW), listed) == expected
     models.poll()
     assert states(models)["add"] == {1: "AVAILABLE", 2: "AVAILABLE"}
     # The refusal does not wait for the state.
     bad_version = spec("bad", version=5)
-    eventually(lambda: [(number, state, str(error)) for number, state, error in models.status(bad_version)], [(5, "END", "5 is bad")])
+    eventually(
+        lambda: [(number, state, str(error)) for number, state, error in models.status(bad_version)],
+        [(5, "END", "5 is bad")],
+    )
     (bad.path / "5" / "bad").unlink()
     models.poll()
     eventually(lambda: set(states(models)["bad"].values()), {"END"})
@@ -351,8 +386,9 @@ def test_waiting_ends_with_every_model_or_with_why_there_is_none(make, add, shel
     with pytest.raises(StatusError) as failure:
         models.wait(10)
     assert (failure.value.code, str(failure.value)) == (
-        UNKNOWN, "1 servable(s) did not become available: {{{name: c version: 1} due to error: DATA_LOSS: 1 is bad}, }",
-    )  # fmt: skip
+        UNKNOWN,
+        "1 servable(s) did not become available: {{{name: c version: 1} due to error: DATA_LOSS: 1 is bad}, }",
+    )
     absent.put(2)
     models.poll()
     assert models.wait(10)

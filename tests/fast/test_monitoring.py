@@ -21,7 +21,11 @@ from serving.status import StatusError
 def _samples(page: bytes) -> dict[tuple[str, tuple], float]:
     """By name and sorted labels."""
     families = parser.text_string_to_metric_families(page.decode())
-    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def _own_lines(metrics: Metrics, name: str) -> list[str]:
@@ -56,7 +60,9 @@ def test_every_method_is_counted_apart():
 def test_the_bounds_are_those_that_tensorflow_makes():
     from tensorflow.python.eager import monitoring as tensorflows
 
-    sampler = tensorflows.Sampler("/bitsum/test_monitoring", tensorflows.ExponentialBuckets(10, 1.8, 33), "the bounds", "label")
+    sampler = tensorflows.Sampler(
+        "/bitsum/test_monitoring", tensorflows.ExponentialBuckets(10, 1.8, 33), "the bounds", "label"
+    )
     cell = sampler.get_cell("x")
     cell.add(1.0)
     limits = list(cell.value().bucket_limit)
@@ -89,23 +95,37 @@ def test_runs_of_the_graph_have_their_own_histogram():
 def test_loads_failures_and_versions():
     metrics = Metrics(model_path=lambda model, version: f"/models/{model}/{version}")
     for kind, version, detail in [
-        ("load_started", 1, None), ("load_succeeded", 1, 0.25), ("load_started", 2, None), ("load_failed", 2, StatusError(5, "no files")),
-        ("load_failed", 2, StatusError(5, "no files")), ("load_started", 3, None), ("load_succeeded", 3, 0.5), ("unloaded", 1, None),
-    ]:  # fmt: skip
+        ("load_started", 1, None),
+        ("load_succeeded", 1, 0.25),
+        ("load_started", 2, None),
+        ("load_failed", 2, StatusError(5, "no files")),
+        ("load_failed", 2, StatusError(5, "no files")),
+        ("load_started", 3, None),
+        ("load_succeeded", 3, 0.5),
+        ("unloaded", 1, None),
+    ]:
         metrics.event(kind, "add", version, detail)
     assert _own_lines(metrics, "load_")[1:4] == [
         ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/add/1",status="success"} 1',
         ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/add/2",status="fail"} 2',
         ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/add/3",status="success"} 1',
     ]
-    assert ':tensorflow:cc:saved_model:load_latency{model_path="/models/add/1"} 250000' in _own_lines(metrics, "load_latency")
-    assert _own_lines(metrics, "version_available")[1:] == [':bitsum:serving:version_available{model_name="add",version="3"} 1']
+    assert ':tensorflow:cc:saved_model:load_latency{model_path="/models/add/1"} 250000' in _own_lines(
+        metrics, "load_latency"
+    )
+    assert _own_lines(metrics, "version_available")[1:] == [
+        ':bitsum:serving:version_available{model_name="add",version="3"} 1'
+    ]
 
 
 def test_every_metric_with_tensorflows_name_was_seen_on_a_real_server(tmp_path):
     log = RequestLog(tmp_path, 0.0)
     log.close()
-    types = {family.name: family.kind for family in [*Metrics().families(), *log.families()] if family.name.startswith(":tensorflow:")}
+    types = {
+        family.name: family.kind
+        for family in [*Metrics().families(), *log.families()]
+        if family.name.startswith(":tensorflow:")
+    }
     assert types == {
         ":tensorflow:cc:saved_model:load_attempt_count": "counter",
         ":tensorflow:cc:saved_model:load_latency": "counter",
@@ -142,7 +162,10 @@ def test_names_that_anybody_makes_up_take_no_memory():
 
 def test_threads_lose_no_count():
     metrics = Metrics()
-    threads = [threading.Thread(target=lambda: [metrics.observe("add", "Predict", 0, 0.001) for _ in range(5000)]) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: [metrics.observe("add", "Predict", 0, 0.001) for _ in range(5000)])
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -175,7 +198,11 @@ def _get(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
 
 def test_the_page_is_served_under_its_path_and_nothing_else():
     with serve_metrics(lambda: b"a 1\n") as port:
-        assert _get(port, "/monitoring/prometheus/metrics") == (200, "text/plain; version=0.0.4; charset=utf-8", b"a 1\n")
+        assert _get(port, "/monitoring/prometheus/metrics") == (
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            b"a 1\n",
+        )
         assert _get(port, "/monitoring/prometheus/metrics?x=1")[0] == 200
         assert _get(port, "/monitoring/prometheus/metrics", "HEAD")[::2] == (200, b"")
         assert _get(port, "/")[::2] == (404, b"Unexpected path: /. Should be /monitoring/prometheus/metrics\n")
@@ -185,9 +212,8 @@ def test_the_page_is_served_under_its_path_and_nothing_else():
 
 
 def test_it_listens_on_loopback_only_and_no_more_after_the_block():
-    with serve_metrics(lambda: b"") as port:
-        with socket.socket() as other:
-            other.bind(("127.0.0.2", port))
+    with serve_metrics(lambda: b"") as port, socket.socket() as other:
+        other.bind(("127.0.0.2", port))
     with pytest.raises(ConnectionRefusedError):
         _get(port, "/")
 
@@ -196,7 +222,10 @@ def test_an_error_while_collecting_is_told_and_survived():
     pages = [b"a 1\n"]
     with serve_metrics(lambda: pages.pop()) as port:
         assert _get(port, monitoring.DEFAULT_PATH)[0] == 200
-        assert _get(port, monitoring.DEFAULT_PATH)[::2] == (500, b"the metrics could not be collected: IndexError: pop from empty list\n")
+        assert _get(port, monitoring.DEFAULT_PATH)[::2] == (
+            500,
+            b"the metrics could not be collected: IndexError: pop from empty list\n",
+        )
 
 
 def test_clients_that_stay_silent_do_not_pile_up():
@@ -218,7 +247,10 @@ def test_rubbish_from_a_client_is_survived(capfd):
 
 
 def test_a_port_that_is_taken_is_named():
-    with serve_metrics(lambda: b"") as port, pytest.raises(BitsumError, match=f":{port}: Address already in use; give another port"):
+    with (
+        serve_metrics(lambda: b"") as port,
+        pytest.raises(BitsumError, match=f":{port}: Address already in use; give another port"),
+    ):
         with serve_metrics(lambda: b"", port=port):
             pass
 

@@ -8,7 +8,9 @@ import pytest
 from serving import numerals
 
 
-@pytest.mark.parametrize(("text", "value"), [("0", 0), ("13", 13), ("0013", 13), ("0xff", 255), ("0XFf", 255), ("0b101", 5), ("0B0", 0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("13", 13), ("0013", 13), ("0xff", 255), ("0XFf", 255), ("0b101", 5), ("0B0", 0)]
+)
 def test_decimal_hexadecimal_and_binary(text, value):
     assert numerals.parse(text) == value
 
@@ -71,5 +73,7 @@ def test_pythons_bound_stays_as_it_is_and_gmp_waits_for_long_numbers(bound):
         "assert numerals.written(numerals.parse('9' * 100_000)) == '9' * 100_000 and 'gmpy2' in sys.modules\n"
         "print(sys.get_int_max_str_digits())"
     )
-    done = subprocess.run([sys.executable, f"-Xint_max_str_digits={bound}", "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, f"-Xint_max_str_digits={bound}", "-c", program], capture_output=True, text=True
+    )
     assert (done.stdout, done.stderr) == (f"{bound}\n", "")

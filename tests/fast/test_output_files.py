@@ -51,7 +51,9 @@ def test_a_large_file_is_known_by_its_size(artifact):
 def test_what_differs_is_named(artifact, damage, said):
     record = output_files.record(str(artifact))
     damage(artifact)
-    assert output_files.problem(str(artifact), record) == (f"{artifact.parents[1]}/{said}" if "/8 " in said else said and f"{artifact}/{said}")
+    assert output_files.problem(str(artifact), record) == (
+        f"{artifact.parents[1]}/{said}" if "/8 " in said else said and f"{artifact}/{said}"
+    )
 
 
 def test_without_a_record_there_have_to_be_files(artifact, tmp_path):

@@ -72,7 +72,9 @@ def test_narrow_pairs_generate_propagate_and_kill_at_every_position(width):
 def test_wide_pairs_do_so_at_the_ends_and_in_the_middle(width):
     assert positions(width) == [0, 1, width // 2, width - 2, width - 1]
     seen = {(position, kind) for case in structured_cases(width) for position, kind in kinds(case.a, case.b, width)}
-    assert seen >= {(position, kind) for position in positions(width)[1:] for kind in ("generated", "propagated", "killed")}
+    assert seen >= {
+        (position, kind) for position in positions(width)[1:] for kind in ("generated", "propagated", "killed")
+    }
 
 
 def kinds(a: int, b: int, width: int) -> list[tuple[int, str]]:

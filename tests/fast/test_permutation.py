@@ -6,7 +6,17 @@ import random
 import numpy as np
 import pytest
 
-from components.permutation import MAX_RANGE, class_of, class_size, from_words, pairs_at, permuted, ranks_of, round_keys, to_words
+from components.permutation import (
+    MAX_RANGE,
+    class_of,
+    class_size,
+    from_words,
+    pairs_at,
+    permuted,
+    ranks_of,
+    round_keys,
+    to_words,
+)
 
 
 def all_ranks(bits: int) -> np.ndarray:

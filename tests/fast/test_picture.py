@@ -34,7 +34,12 @@ def test_it_is_the_same_every_time_and_needs_nothing_from_elsewhere():
 
 def test_each_colour_is_named(drawn):
     named = [text for text in texts(drawn) if text.startswith("n = ")]
-    assert named == ["n = 0: state 0, output 0", "n = 1: state 0, output 1", "n = 2: state 1, output 0", "n = 3: state 1, output 1"]
+    assert named == [
+        "n = 0: state 0, output 0",
+        "n = 1: state 0, output 1",
+        "n = 2: state 1, output 0",
+        "n = 3: state 1, output 1",
+    ]
 
 
 def test_each_box_stands_between_its_own_sides(drawn):

@@ -45,7 +45,9 @@ def write(tmp_path):
 def asked(write):
     draw = random.Random(1)
     lengths = [1, 5, 8, 16, 100] * 4
-    return questions.spread([write("data", [example(draw.getrandbits(n), draw.getrandbits(n), n) for n in lengths])], 100)
+    return questions.spread(
+        [write("data", [example(draw.getrandbits(n), draw.getrandbits(n), n) for n in lengths])], 100
+    )
 
 
 def ask(channel, asked, wanted=_ALL, task=ADDITION):
@@ -57,7 +59,9 @@ def test_a_server_that_adds_is_right_through_every_signature(asked):
     report = ask(channel, asked)
     assert (report.asked, report.right, report.wrong_count, dict(report.errors)) == (60, 60, 0, {})
     assert report.all_right and report.version == 1 and len(report.latencies["step"]) > 3
-    assert {request.model_spec.signature_name for request in channel.requests if hasattr(request, "inputs")} == set(_ALL)
+    assert {request.model_spec.signature_name for request in channel.requests if hasattr(request, "inputs")} == set(
+        _ALL
+    )
 
 
 @pytest.mark.parametrize("task", [SUBTRACTION, COMPARISON])
@@ -77,7 +81,15 @@ def test_a_negative_difference_is_told_with_its_sign(write):
 
     file = write("data", [example(13, 29, 5)])
     report = ask(Channel(flip, SUBTRACTION), questions.spread([file], 1), ["subtract_bits"], SUBTRACTION)
-    wrong = {"a": "13", "b": "29", "got": "-15", "expected": "-16", "signature": "subtract_bits", "bits": 5, "outputs": 6}
+    wrong = {
+        "a": "13",
+        "b": "29",
+        "got": "-15",
+        "expected": "-16",
+        "signature": "subtract_bits",
+        "bits": 5,
+        "outputs": 6,
+    }
     assert report.wrong == [wrong | FIRST_BIT]
     assert "first wrong: 13 - 29 = -15 by subtract_bits, not -16, output 0 being wrong" in report.line("memory")
 
@@ -138,13 +150,19 @@ def flipping(place):
         if start <= place < start + size:
             number ^= 1 << (place - start)
         start += size
-        outputs["sum"] = tensors.string_tensor([number.to_bytes(size // 8, "little")]) if packed else tensors.bits_tensor([number], size)
+        outputs["sum"] = (
+            tensors.string_tensor([number.to_bytes(size // 8, "little")])
+            if packed
+            else tensors.bits_tensor([number], size)
+        )
 
     return flip
 
 
 @pytest.mark.parametrize(
-    ("signature", "outputs"), [("serving_default", 13), ("add_bits", 13), ("step", 13), ("add_packed", 16)], ids=lambda value: str(value)
+    ("signature", "outputs"),
+    [("serving_default", 13), ("add_bits", 13), ("step", 13), ("add_packed", 16)],
+    ids=lambda value: str(value),
 )
 def test_every_output_is_looked_at(signature, outputs):
     question = questions.Question(0b100110101011, 0b011011100101, 12)
@@ -164,7 +182,9 @@ def test_every_output_of_a_stream_is_looked_at(signature, place):
     assert int(wrong["a"], 0) + int(wrong["b"], 0) == int(wrong["expected"], 0) == int(wrong["got"], 0) ^ 1 << place
 
 
-@pytest.mark.parametrize(("signature", "length"), [("step", 4), ("add_packed", 8), ("step", 20_000), ("add_packed", 20_000)])
+@pytest.mark.parametrize(
+    ("signature", "length"), [("step", 4), ("add_packed", 8), ("step", 20_000), ("add_packed", 20_000)]
+)
 def test_a_state_that_is_lost_between_calls_is_found(signature, length):
     def forget(_, outputs):
         outputs["state"] = tensors.filled_tensor(0.0, (1, UNITS))
@@ -176,7 +196,9 @@ def test_a_state_that_is_lost_between_calls_is_found(signature, length):
 
 def test_only_the_first_ten_wrong_answers_are_listed_and_long_numbers_in_hexadecimal(write):
     def zero(signature, outputs):
-        outputs["sum"] = tensors.bits_tensor([0] * outputs["sum"].tensor_shape.dim[0].size, outputs["sum"].tensor_shape.dim[1].size)
+        outputs["sum"] = tensors.bits_tensor(
+            [0] * outputs["sum"].tensor_shape.dim[0].size, outputs["sum"].tensor_shape.dim[1].size
+        )
 
     report = ask(Channel(zero), questions.spread([write("data", [example(2**99, 1, 100)] * 20)], 20), ["add_bits"])
     assert report.wrong_count == 20 and len(report.wrong) == 10
@@ -229,7 +251,10 @@ def test_a_server_that_only_fails_is_given_up(asked):
 
 
 def test_questions_come_from_every_file_and_from_all_over_each(write):
-    files = [write("first", [example(n, 0, 10) for n in range(1000)]), write("second", [example(n, 1, 10) for n in range(3)])]
+    files = [
+        write("first", [example(n, 0, 10) for n in range(1000)]),
+        write("second", [example(n, 1, 10) for n in range(3)]),
+    ]
     taken = questions.spread(files, 103)
     assert len(taken) == 103
     assert sorted(question.a for question in taken if question.b) == [0, 1, 2]

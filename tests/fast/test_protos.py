@@ -1,4 +1,5 @@
-"""serving.protos: the generated modules come without TensorFlow, and TensorFlow still imports before, after and meanwhile."""
+"""serving.protos: the generated modules come without TensorFlow, and TensorFlow still imports before, after and
+meanwhile."""
 
 import subprocess
 import sys

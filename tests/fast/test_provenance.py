@@ -25,7 +25,13 @@ def version(certified_model, tmp_path):
 
 def test_a_version_as_it_was_pushed_is_blessed(version):
     found = provenance.of(version())
-    assert (found.run, found.task.name, found.damage, found.unblessed, found.ignored) == ("run-1", "addition", (), "", ())
+    assert (found.run, found.task.name, found.damage, found.unblessed, found.ignored) == (
+        "run-1",
+        "addition",
+        (),
+        "",
+        (),
+    )
     assert found.margin == pytest.approx(5.27803, rel=1e-5)
     assert provenance.of(version(run="")).unblessed.endswith("names no run of a pipeline")
 
@@ -35,7 +41,9 @@ def test_a_graph_that_is_not_the_one_of_the_push_is_not_blessed(version, graph):
     found = provenance.of(version(graph_sha256=graph))
     assert found.unblessed == "it is not proven: its graph is not the one that was compared with the cell"
     assert (found.damage, found.margin) == ((), None)
-    with pytest.raises(Refusal, match="its graph is not the one that was compared with the cell; --force rolls it out all the same"):
+    with pytest.raises(
+        Refusal, match="its graph is not the one that was compared with the cell; --force rolls it out all the same"
+    ):
         rollout._check(found, 7, force=False)
 
 

@@ -22,10 +22,23 @@ def served(tmp_path):
     return push
 
 
-@pytest.mark.parametrize(("span", "newest", "may"), [
-    (0, None, True), (5, None, True), (0, 0, True), (5, 0, True), (5, 4, True), (5, 5, True), (4, 5, False), (1, 5, False), (0, 1, False),
-])
-def test_no_model_follows_one_of_a_later_span_and_a_run_on_its_own_is_earlier_than_every_span(served, tmp_path, span, newest, may):
+@pytest.mark.parametrize(
+    ("span", "newest", "may"),
+    [
+        (0, None, True),
+        (5, None, True),
+        (0, 0, True),
+        (5, 0, True),
+        (5, 4, True),
+        (5, 5, True),
+        (4, 5, False),
+        (1, 5, False),
+        (0, 1, False),
+    ],
+)
+def test_no_model_follows_one_of_a_later_span_and_a_run_on_its_own_is_earlier_than_every_span(
+    served, tmp_path, span, newest, may
+):
     version = None if newest is None else served(newest)
     for check in (push_order.check_span, lambda *asked: push_order.check(*asked, "another identity", "weights")):
         if may:
@@ -68,12 +81,17 @@ def test_ancestors_lie_beside_the_model_and_older_models_have_none(tmp_path):
     assert list(model.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"origin": []}', '{"origin": {"span": "7"}}', '{"origin": {"span": -1}}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"origin": []}', '{"origin": {"span": "7"}}', '{"origin": {"span": -1}}', "[" * 100_000]
+)
 def test_a_newest_version_whose_manifest_is_damaged_lets_no_model_in(tmp_path, content):
     (tmp_path / "3" / "assets.extra").mkdir(parents=True)
     push_order.check_span(tmp_path, 0)
     (tmp_path / "3" / "assets.extra" / "manifest.json").write_text(content)
     assert version_folder.manifest(tmp_path / "3") == {}
-    for check in (lambda: push_order.check_span(tmp_path, 9), lambda: push_order.check(tmp_path, 9, "identity", "weights")):
+    for check in (
+        lambda: push_order.check_span(tmp_path, 9),
+        lambda: push_order.check(tmp_path, 9, "identity", "weights"),
+    ):
         with pytest.raises(Refusal, match="manifest.json is damaged.*version 3.*--allow-older"):
             check()

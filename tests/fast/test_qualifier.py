@@ -1,4 +1,5 @@
-"""What the qualifier asks a server for, and which answers it takes, refuses or does not believe; the server is a function here."""
+"""What the qualifier asks a server for, and which answers it takes, refuses or does not believe; the server is a
+function here."""
 
 import json
 import math
@@ -16,7 +17,8 @@ U = 2.0**-24
 
 
 class Server:
-    """Answers as the sweep model does, from the exact activations to the nearest float32; `change` spoils outputs by name."""
+    """Answers as the sweep model does, from the exact activations to the nearest float32; `change` spoils outputs by
+    name."""
 
     target, model_name = "somewhere:1", "bitsum-activations"
 
@@ -39,7 +41,9 @@ class Server:
         made = {}
         for name in outputs:
             value = np.asarray(found[name])
-            made[name] = tensors.Tensor("int64" if value.dtype == np.int64 else "float32", value.shape, value.ravel().tolist())
+            made[name] = tensors.Tensor(
+                "int64" if value.dtype == np.int64 else "float32", value.shape, value.ravel().tolist()
+            )
         return SimpleNamespace(outputs=made)
 
     def _sweep(self, inputs, rows, size):
@@ -72,7 +76,10 @@ def test_the_best_activations_that_there_can_be_qualify():
     found = qualified(units=(2, 5))
     assert found.qualified and found.complaint == found.distrust == ""
     assert found.shapes == [(rows, units) for units in (2, 5) for rows in (1, 3, 64, 65, 2048)]
-    assert found.findings["sigmoid"].error == pytest.approx(0.5 * U, rel=0.05) and found.findings["sigmoid"].complaint == ""
+    assert (
+        found.findings["sigmoid"].error == pytest.approx(0.5 * U, rel=0.05)
+        and found.findings["sigmoid"].complaint == ""
+    )
     report = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert report["qualified"] and report["version"] == 4 and report["activations"]["tanh"]["headroom"] > 50
     assert found.line().endswith("; qualified")
@@ -113,15 +120,30 @@ def spoiled(kind, **values):
 
 
 REFUSED = [
-    (spoiled("sweep", error=(0, math.inf), result=(0, math.nan)), r"sigmoid\(.*\) is nan in the shape \[1, 2\], outside of \[0, 1\]"),
-    (spoiled("sweep", error=(1, math.inf), result=(1, -(1 + 2**-23))), r"tanh\(.*\) is -0x1.0000020000000p\+0 .*, outside of \[-1, 1\]"),
+    (
+        spoiled("sweep", error=(0, math.inf), result=(0, math.nan)),
+        r"sigmoid\(.*\) is nan in the shape \[1, 2\], outside of \[0, 1\]",
+    ),
+    (
+        spoiled("sweep", error=(1, math.inf), result=(1, -(1 + 2**-23))),
+        r"tanh\(.*\) is -0x1.0000020000000p\+0 .*, outside of \[-1, 1\]",
+    ),
     (spoiled("sweep", greatest=(0, 1 + 2**-23)), r"sigmoid leaves \[0, 1\]: 0.0 to 1.0000001192092896"),
     (spoiled("sweep", least=(1, math.nan)), r"tanh leaves \[-1, 1\]: -inf to 1.0"),
-    (spoiled("results", sigmoid=(3, 0.123)), r"sigmoid\(.*\) is 0x1.f7ceda.* off by .* u; the allowance of 16 u has to be 4 times"),
+    (
+        spoiled("results", sigmoid=(3, 0.123)),
+        r"sigmoid\(.*\) is 0x1.f7ceda.* off by .* u; the allowance of 16 u has to be 4 times",
+    ),
     (spoiled("results", tanh=(7, math.inf)), r"tanh\(.*\) is inf .* outside of \[-1, 1\]"),
-    (spoiled("sweep", error=(0, 2 * U)), r"own float64 cannot be trusted: by it sigmoid\(.*\) = .* is off by 2 u, by the exact value"),
+    (
+        spoiled("sweep", error=(0, 2 * U)),
+        r"own float64 cannot be trusted: by it sigmoid\(.*\) = .* is off by 2 u, by the exact value",
+    ),
     (spoiled("sweep", error=(1, math.nan)), r"own float64 cannot be trusted: by it tanh\(.*\) = .* is off by nan u"),
-    (spoiled("results", tanh_error=(9, math.inf)), r"own float64 cannot be trusted: by it tanh\(.*\) = .* is off by inf u"),
+    (
+        spoiled("results", tanh_error=(9, math.inf)),
+        r"own float64 cannot be trusted: by it tanh\(.*\) = .* is off by inf u",
+    ),
     (spoiled("results", complement=(2, 2**-24)), r"not exactly 1 in the shape \[1, 2\], so that neither is seen alone"),
 ]
 

@@ -10,12 +10,14 @@ from pipeline import cli
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
-COMMANDS = sorted({
-    line[2:].split("  ")[0].rstrip("& ")
-    for page in PAGES
-    for line in page.read_text().splitlines()
-    if line.startswith("$ bitsum ")
-})
+COMMANDS = sorted(
+    {
+        line[2:].split("  ")[0].rstrip("& ")
+        for page in PAGES
+        for line in page.read_text().splitlines()
+        if line.startswith("$ bitsum ")
+    }
+)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -46,11 +46,17 @@ def test_every_reader_of_files_that_lie_about_refuses_a_fifo(fifo, tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        {"id": "a", "path": None, "former": []}, {"id": "a", "path": "/", "former": []}, {"id": "a", "path": "var", "former": []},
-        {"id": [1], "path": "/var", "former": []}, {"id": "a", "path": "/var", "former": "abc"}, {"id": "a", "path": "/var", "former": [1]},
-        {"id": "a", "path": "/var"}, [], "text",
+        {"id": "a", "path": None, "former": []},
+        {"id": "a", "path": "/", "former": []},
+        {"id": "a", "path": "var", "former": []},
+        {"id": [1], "path": "/var", "former": []},
+        {"id": "a", "path": "/var", "former": "abc"},
+        {"id": "a", "path": "/var", "former": [1]},
+        {"id": "a", "path": "/var"},
+        [],
+        "text",
     ],
-)  # fmt: skip
+)
 def test_a_record_of_a_root_that_says_something_else_is_damaged(tmp_path, content):
     (tmp_path / relocation.FILE).write_text(json.dumps(content))
     with pytest.raises(BitsumError, match="root.json is damaged: remove it"):

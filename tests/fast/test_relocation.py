@@ -114,10 +114,18 @@ def test_a_damaged_root_json_is_told_in_one_line(tmp_path, content):
 @pytest.mark.parametrize(
     ("value", "then"),
     [
-        ("/a/root", "/b"), ("/a/root/x", "/b/x"), ("/a/root/", "/b/"), ("/a/root2/x", "/a/root2/x"), ("/a/rootx", "/a/rootx"),
-        ("x/a/root/x", "x/a/root/x"), ("", ""), (7, 7), (None, None), ("/A/root/x", "/A/root/x"),
+        ("/a/root", "/b"),
+        ("/a/root/x", "/b/x"),
+        ("/a/root/", "/b/"),
+        ("/a/root2/x", "/a/root2/x"),
+        ("/a/rootx", "/a/rootx"),
+        ("x/a/root/x", "x/a/root/x"),
+        ("", ""),
+        (7, 7),
+        (None, None),
+        ("/A/root/x", "/A/root/x"),
     ],
-)  # fmt: skip
+)
 def test_only_whole_paths_are_moved(value, then):
     assert relocation.moved(value, "/a/root", "/b") == then
 
@@ -134,7 +142,7 @@ def test_moving_twice_is_moving_once(before, now):
 def test_the_model_config_file_is_moved_and_otherwise_left_as_it_is(tmp_path, quote, escaped, scheme):
     from serving import model_config
 
-    before, now = "/a/Über root", _root(tmp_path / "it's 100% \"new\"_")
+    before, now = "/a/Über root", _root(tmp_path / 'it\'s 100% "new"_')
     path = now / "serving" / "models.config"
     path.parent.mkdir()
     name = "/a/\\303\\234ber root" if escaped else before
@@ -149,7 +157,9 @@ def test_the_model_config_file_is_moved_and_otherwise_left_as_it_is(tmp_path, qu
     assert path.read_text() == content
 
 
-@pytest.mark.parametrize("knob", ["pipeline.root", "pipeline.push_to", "metadata.path", "spans.source", "spans.request_log"])
+@pytest.mark.parametrize(
+    "knob", ["pipeline.root", "pipeline.push_to", "metadata.path", "spans.source", "spans.request_log"]
+)
 @pytest.mark.parametrize("uri", ["gs://bucket/var", "file:///var", "file:/var", "s3://bucket"])
 def test_a_folder_is_no_uri(knob, uri):
     with pytest.raises(BitsumError, match="POSIX path") as refused:

@@ -12,7 +12,9 @@ from components.errors import BitsumError, ConfigError
 from serving import log_files, tfrecords
 from serving.request_log import Limits, RequestLog, read
 
-_APIS = lean_protos.load(predict="tensorflow_serving.apis.predict_pb2", log="tensorflow_serving.apis.prediction_log_pb2")
+_APIS = lean_protos.load(
+    predict="tensorflow_serving.apis.predict_pb2", log="tensorflow_serving.apis.prediction_log_pb2"
+)
 
 
 def _request(number: int, model: str = "bitsum", size: int = 0):
@@ -149,7 +151,9 @@ def test_what_a_killed_server_left_is_taken_away_and_a_living_ones_not(tmp_path)
     assert _numbers(tmp_path) == [0]
 
 
-@pytest.mark.parametrize("model, folder", [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("a b", "a b"), ("ä", "%C3%A4"), ("v1.2", "v1.2")])
+@pytest.mark.parametrize(
+    "model, folder", [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("a b", "a b"), ("ä", "%C3%A4"), ("v1.2", "v1.2")]
+)
 def test_models_have_folders_of_their_own_inside_the_folder(model, folder, tmp_path):
     log = RequestLog(tmp_path / "log", 1.0)
     log.offer(_request(1, model))
@@ -186,7 +190,9 @@ def test_a_rate_of_zero_logs_nothing(tmp_path):
 
 def test_what_is_too_large_or_waits_too_long_is_dropped_and_counted(tmp_path, monkeypatch):
     going_on = threading.Event()
-    monkeypatch.setattr(log_files, "_new_partial", lambda folder, make=log_files._new_partial: going_on.wait(10) and make(folder))
+    monkeypatch.setattr(
+        log_files, "_new_partial", lambda folder, make=log_files._new_partial: going_on.wait(10) and make(folder)
+    )
     log = RequestLog(tmp_path, 1.0, limits=Limits(record_bytes=2000, waiting_records=3, waiting_bytes=2500))
     log.offer(_request(0))
     # The first one is taken off the queue before its file is made.

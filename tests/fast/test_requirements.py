@@ -58,7 +58,10 @@ def test_no_index_is_named(path):
 def test_one_tensorflow(project, locked):
     """pip users get `tensorflow` by its name; the lock has the smaller build of it in its place, and never both."""
     named = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
-    assert {name for name in named | set(locked) if name in ("tensorflow", "tensorflow-cpu")} == {"tensorflow", "tensorflow-cpu"}
+    assert {name for name in named | set(locked) if name in ("tensorflow", "tensorflow-cpu")} == {
+        "tensorflow",
+        "tensorflow-cpu",
+    }
     assert "tensorflow" in named and "tensorflow-cpu" in locked
     assert "tensorflow" not in locked and "tensorflow-cpu" not in named
 
@@ -71,7 +74,9 @@ def test_the_lock_satisfies_the_project(project, locked):
         wanted = Requirement(line)
         name = canonicalize_name(wanted.name)
         version = locked.get("tensorflow-cpu" if name == "tensorflow" else name)
-        if (wanted.marker is None or wanted.marker.evaluate(environment)) and not (version and wanted.specifier.contains(version)):
+        if (wanted.marker is None or wanted.marker.evaluate(environment)) and not (
+            version and wanted.specifier.contains(version)
+        ):
             wrong.append(f"{line}: the lock has {version}; make lock")
     assert not wrong
 
@@ -79,7 +84,11 @@ def test_the_lock_satisfies_the_project(project, locked):
 def test_what_installs_the_project_is_locked(locked):
     """The project is built without isolation, so its build backend comes from the lock."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    assert not [line for line in build if not Requirement(line).specifier.contains(locked[canonicalize_name(Requirement(line).name)])]
+    assert not [
+        line
+        for line in build
+        if not Requirement(line).specifier.contains(locked[canonicalize_name(Requirement(line).name)])
+    ]
 
 
 @pytest.mark.parametrize("path", ["requirements/install.sh", "requirements/install-airflow.sh", ".ci/run"])
@@ -93,7 +102,9 @@ def documented_targets() -> list[tuple[str, str]]:
     texts = [ROOT / "README.md", ROOT / ".ci/run", *REQUIREMENTS.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     command = re.compile(r"(?:^|[`$] ?)make(?: --[a-z-]+)* ([a-z][a-z-]*)", re.MULTILINE)
     there = [path for path in texts if path.exists()]
-    return sorted({(str(path.relative_to(ROOT)), target) for path in there for target in command.findall(path.read_text())})
+    return sorted(
+        {(str(path.relative_to(ROOT)), target) for path in there for target in command.findall(path.read_text())}
+    )
 
 
 @pytest.mark.parametrize("file, target", documented_targets())
@@ -105,5 +116,7 @@ def test_documented_targets_exist(file, target):
 def test_help_names_every_target():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
-    shown = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert [line.split()[1] for line in shown.splitlines()] == targets

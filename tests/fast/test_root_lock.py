@@ -1,4 +1,5 @@
-"""The lock of a pipeline's folder: who waits for whom, what is said meanwhile, how long, and which locks are nobody's any more."""
+"""The lock of a pipeline's folder: who waits for whom, what is said meanwhile, how long, and which locks are nobody's
+any more."""
 
 import dataclasses
 import fcntl
@@ -22,8 +23,10 @@ with root_lock.held(config.load(None, [sys.argv[1]]), "bitsum run \\x1b[31mmonda
     print("holds", flush=True)
     sys.stdin.read()
 """
-_SLEEPER = "import dataclasses, json, time; from pipeline import processes\n" \
-    "print(json.dumps(dataclasses.asdict(processes.this())), flush=True); time.sleep(600)"  # fmt: skip
+_SLEEPER = (
+    "import dataclasses, json, time; from pipeline import processes\n"
+    "print(json.dumps(dataclasses.asdict(processes.this())), flush=True); time.sleep(600)"
+)
 TURN = {"airflow": "host:/var/airflow", "dag": "bitsum", "run": "scheduled__1"}
 
 
@@ -94,7 +97,9 @@ def test_who_waits_says_for_whom_and_gives_up(config, holder, theirs, shared):
     with pytest.raises(BitsumError) as error, root_lock.held(config, "bitsum gc", said.append, shared):
         pass
     # What a file says must not reach the terminal as it is.
-    whom = rf"'bitsum run \x1b[31mmonday', process {other.pid} on {os.uname().nodename}, at work in {config.root} since 20"
+    whom = (
+        rf"'bitsum run \x1b[31mmonday', process {other.pid} on {os.uname().nodename}, at work in {config.root} since 20"
+    )
     assert len(said) == 1 and said[0].startswith(f"waiting for {whom}")
     assert str(error.value).startswith(f"gave up after pipeline.lock_timeout = 0.1 s of waiting for {whom}")
     assert error.value.exit_code == 1 and len(str(error.value).splitlines()) == 1
@@ -104,19 +109,36 @@ def test_who_waits_says_for_whom_and_gives_up(config, holder, theirs, shared):
     assert list((config.root / "holders").iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [("run",), ("node", "Trainer", "--run-id", "one"), ("gc", "--delete")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("run",), ("node", "Trainer", "--run-id", "one"), ("gc", "--delete")], ids=" ".join
+)
 def test_a_command_that_waits_in_vain_ends_with_1_and_one_line(config, holder, command):
     other = holder()
-    program = [sys.executable, "-m", "pipeline", *command, "--set", f"pipeline.root={config.root}", "--set", "pipeline.lock_timeout=0.1"]
+    program = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        *command,
+        "--set",
+        f"pipeline.root={config.root}",
+        "--set",
+        "pipeline.lock_timeout=0.1",
+    ]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"waiting for 'bitsum run \\x1b[31mmonday', process {other.pid} on" in done.stdout
-    assert done.stderr.startswith("bitsum: gave up after pipeline.lock_timeout = 0.1 s") and len(done.stderr.splitlines()) == 1
+    assert (
+        done.stderr.startswith("bitsum: gave up after pipeline.lock_timeout = 0.1 s")
+        and len(done.stderr.splitlines()) == 1
+    )
 
 
 def test_nodes_of_one_run_share_the_folder(config, holder):
     holder("shared")
-    with root_lock.held(config, "bitsum node", silent, shared=True), root_lock.held(config, "bitsum node", silent, shared=True):
+    with (
+        root_lock.held(config, "bitsum node", silent, shared=True),
+        root_lock.held(config, "bitsum node", silent, shared=True),
+    ):
         said = []
         with pytest.raises(BitsumError, match="and 2 more"), root_lock.held(config, "bitsum run", said.append):
             pass
@@ -184,7 +206,10 @@ def test_a_whole_run_waits_until_a_scheduled_one_is_over_and_its_nodes_do_not(co
 def test_the_turn_of_an_airflow_that_is_gone_is_taken_over(config, turn, sleeper):
     airflow, told = sleeper
     path, said = turn(since=time.time(), **told), []
-    with pytest.raises(BitsumError, match=f"process {airflow.pid} on"), root_lock.held(config, "bitsum run", said.append):
+    with (
+        pytest.raises(BitsumError, match=f"process {airflow.pid} on"),
+        root_lock.held(config, "bitsum run", said.append),
+    ):
         pass
     airflow.kill()
     os.waitid(os.P_PID, airflow.pid, os.WEXITED | os.WNOWAIT)
@@ -213,7 +238,8 @@ def test_no_turn_is_taken_over_while_a_node_works_or_it_changes(config, turn, ho
 
 
 @pytest.mark.parametrize(
-    "changed", [{"host": "elsewhere pid:[1]"}, {"host": None}, {"pid": "7"}, {"pid": -1}, {"started": ""}, {"started": None}]
+    "changed",
+    [{"host": "elsewhere pid:[1]"}, {"host": None}, {"pid": "7"}, {"pid": -1}, {"started": ""}, {"started": None}],
 )
 def test_what_cannot_be_seen_to_be_gone_is_waited_for(config, turn, changed):
     turn(**{**dataclasses.asdict(processes.this()), "started": "0f7d 17", **changed})
@@ -221,7 +247,9 @@ def test_what_cannot_be_seen_to_be_gone_is_waited_for(config, turn, changed):
         pass
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"airflow": "here"}', '{"airflow": "a", "dag": "b", "run": "c", "since": "d"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"airflow": "here"}', '{"airflow": "a", "dag": "b", "run": "c", "since": "d"}']
+)
 def test_a_turn_that_cannot_be_read_is_named_at_once(config, turn, text):
     turn().write_text(text)
     with pytest.raises(BitsumError, match="turn.json does not say which run has the turn: remove it"):
@@ -238,5 +266,8 @@ def test_who_cannot_write_a_record_works_all_the_same(config):
 def test_a_marker_that_cannot_be_opened_is_told_in_one_line(config):
     (config.root / home.MARKER).unlink()
     (config.root / home.MARKER).mkdir()
-    with pytest.raises(BitsumError, match="cannot lock pipeline.root = .*: Is a directory"), root_lock.held(config, "bitsum run", silent):
+    with (
+        pytest.raises(BitsumError, match="cannot lock pipeline.root = .*: Is a directory"),
+        root_lock.held(config, "bitsum run", silent),
+    ):
         pass

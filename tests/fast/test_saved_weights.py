@@ -1,4 +1,5 @@
-"""Weights read out of a SavedModel without TensorFlow, against TensorFlow's own reader; damage is never read as weights."""
+"""Weights read out of a SavedModel without TensorFlow, against TensorFlow's own reader; damage is never read as
+weights."""
 
 import pathlib
 import shutil
@@ -23,17 +24,22 @@ def arrays():
 
 
 def save(model_dir: pathlib.Path, variables: dict, objects: list[tuple[str, str, str]] | None = None) -> pathlib.Path:
-    """A checkpoint of `variables`, by TensorFlow; `objects` are the names of children, attributes and keys in its object graph."""
+    """A checkpoint of `variables`, by TensorFlow; `objects` are the names of children, attributes and keys in its
+    object graph."""
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
     graph.nodes.add()
-    for child, attribute, key in [(name, "VARIABLE_VALUE", checkpoint_key(name)) for name in NAMES] if objects is None else objects:
+    for child, attribute, key in (
+        [(name, "VARIABLE_VALUE", checkpoint_key(name)) for name in NAMES] if objects is None else objects
+    ):
         graph.nodes[0].children.add(node_id=len(graph.nodes), local_name=child)
         graph.nodes.add().attributes.add(name=attribute, checkpoint_key=key)
     tensors = {checkpoint_key(name): value for name, value in variables.items()}
     tensors["_CHECKPOINTABLE_OBJECT_GRAPH"] = graph.SerializeToString()
     (model_dir / "variables").mkdir(parents=True)
     prefix = str(model_dir / "variables" / "variables")
-    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values()))
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
+    )
     return model_dir
 
 
@@ -49,7 +55,9 @@ def test_they_are_those_that_tensorflow_reads(certified_model):
     read = saved_weights.read(certified_model)
     reader = tf.train.load_checkpoint(str(certified_model / "variables" / "variables"))
     for name in NAMES:
-        np.testing.assert_array_equal(np.array(getattr(read, name), np.float32), reader.get_tensor(checkpoint_key(name)))
+        np.testing.assert_array_equal(
+            np.array(getattr(read, name), np.float32), reader.get_tensor(checkpoint_key(name))
+        )
     assert read == certified.weights()
 
 
@@ -66,7 +74,9 @@ def test_a_table_of_many_blocks_is_read_whole(tmp_path):
     # A block is closed when it has 256 kB; names that share a beginning are stored without it.
     names = [f"{number * 7919 % 1009:04}/of/{'long/' * 120}{number % 3}" for number in range(1000)]
     values = [np.float32(number) for number in range(len(names))]
-    tf.raw_ops.SaveV2(prefix=str(tmp_path / "many"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "many"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
+    )
     table = sstable.read((tmp_path / "many.index").read_bytes())
     assert [key.decode() for key in table] == ["", *sorted(names)]
     # Where the value lies tells the entries apart.
@@ -108,7 +118,11 @@ def test_a_compressed_block_is_refused(certified_model, tmp_path):
     path = tmp_path / "variables" / INDEX
     table = bytearray(path.read_bytes())
     # The first block ends where the checksum of all before it stands.
-    end = next(p for p in range(len(table)) if table[p + 1 : p + 5] == struct.pack("<I", sstable.masked_crc(bytes(table[: p + 1]))))
+    end = next(
+        p
+        for p in range(len(table))
+        if table[p + 1 : p + 5] == struct.pack("<I", sstable.masked_crc(bytes(table[: p + 1])))
+    )
     table[end] = 1
     table[end + 1 : end + 5] = struct.pack("<I", sstable.masked_crc(bytes(table[: end + 1])))
     path.write_bytes(table)

@@ -1,4 +1,5 @@
-"""serving.server_protos against the wire format, written out by hand, and against text files that TensorFlow Serving reads."""
+"""serving.server_protos against the wire format, written out by hand, and against text files that TensorFlow Serving
+reads."""
 
 import subprocess
 import sys
@@ -10,7 +11,11 @@ from serving import server_protos
 
 # The tag is number * 8 + wire type: 0 for a varint, 2 for a length and so many bytes.
 _WIRE = [
-    ("SSLConfig", 'server_key: "k" server_cert: "c" custom_ca: "a" client_verify: true', b"\x0a\x01k\x12\x01c\x1a\x01a\x20\x01"),
+    (
+        "SSLConfig",
+        'server_key: "k" server_cert: "c" custom_ca: "a" client_verify: true',
+        b"\x0a\x01k\x12\x01c\x1a\x01a\x20\x01",
+    ),
     ("MonitoringConfig", 'prometheus_config { enable: true path: "/m" }', b"\x0a\x06\x08\x01\x12\x02/m"),
     (
         "BatchingParameters",
@@ -42,7 +47,10 @@ def test_a_wrapped_zero_is_told_from_nothing():
 @pytest.mark.parametrize(
     "text, words",
     [
-        (b"max_batch_size { value: 4 }\nbatch_size: 3", r'2:1 : Message type "tensorflow.serving.BatchingParameters" has no field named'),
+        (
+            b"max_batch_size { value: 4 }\nbatch_size: 3",
+            r'2:1 : Message type "tensorflow.serving.BatchingParameters" has no field named',
+        ),
         (b"max_batch_size { value: 4", "1:25 : Expected"),
         (b"max_batch_size { value: four }", "1:25 : .*parse integer: four"),
         (b"max_batch_size { value: 1 }\nmax_batch_size { value: 2 }", "2:16 : .*multiple .*max_batch_size"),

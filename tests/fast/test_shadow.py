@@ -11,7 +11,14 @@ from serving import shadow
 from serving.probe_report import Report
 
 _ABOUT_THE_VERSION = {
-    "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "DATA_LOSS",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "FAILED_PRECONDITION",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "DATA_LOSS",
 }
 
 
@@ -48,7 +55,9 @@ class _Failure(grpc.RpcError):
         self.code, self.details = lambda: code, lambda: "details"
 
 
-@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda code: code.name)
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda code: code.name
+)
 def test_a_recorded_request_is_compared_unless_the_machine_fails(code):
     def ask(request, timeout):
         raise _Failure(code)

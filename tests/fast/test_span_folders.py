@@ -11,10 +11,21 @@ from components.settings import Data
 from pipeline import config
 
 
-@pytest.mark.parametrize(("name", "span"), [
-    ("span-7", 7), ("span-007", 7), ("span-1970-01-02", 1), ("span-2026-11-22", 20779), ("span-20261122", 20261122),
-    ("span-", None), ("span-x", None), ("spans-7", None), ("span-7b", None), ("span-2026-02-30", None),
-])
+@pytest.mark.parametrize(
+    ("name", "span"),
+    [
+        ("span-7", 7),
+        ("span-007", 7),
+        ("span-1970-01-02", 1),
+        ("span-2026-11-22", 20779),
+        ("span-20261122", 20261122),
+        ("span-", None),
+        ("span-x", None),
+        ("spans-7", None),
+        ("span-7b", None),
+        ("span-2026-02-30", None),
+    ],
+)
 def test_a_folder_is_a_number_or_a_date(name, span):
     assert span_folders.span_of(name) == span
 
@@ -30,7 +41,9 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path):
     with pytest.raises(BitsumError, match="is no folder: make it, with a folder span-4"):
         span_folders.folder_of(str(tmp_path / "missing"), 4)
     (tmp_path / "span-2").mkdir()
-    with pytest.raises(BitsumError, match=r"span 4 does not exist: .* has no folder span-4 \(the last spans there: 2\)"):
+    with pytest.raises(
+        BitsumError, match=r"span 4 does not exist: .* has no folder span-4 \(the last spans there: 2\)"
+    ):
         span_folders.folder_of(str(tmp_path), 4)
 
 

@@ -72,14 +72,20 @@ def _refused(port: int, credentials, name: str | None = None) -> str:
 
 @pytest.fixture
 def tls_port(server, tmp_path):
-    with _serving(ssl_config.server_credentials(_config(tmp_path, server_key=server.private_key, server_cert=server.certificate))) as port:
+    with _serving(
+        ssl_config.server_credentials(_config(tmp_path, server_key=server.private_key, server_cert=server.certificate))
+    ) as port:
         yield port
 
 
 @pytest.fixture
 def mutual_port(authority, server, tmp_path):
     path = _config(
-        tmp_path, server_key=server.private_key, server_cert=server.certificate, custom_ca=authority.certificate, client_verify=True
+        tmp_path,
+        server_key=server.private_key,
+        server_cert=server.certificate,
+        custom_ca=authority.certificate,
+        client_verify=True,
     )
     with _serving(ssl_config.server_credentials(path)) as port:
         yield port

@@ -1,4 +1,5 @@
-"""Tables of checkpoints: those that TensorFlow wrote are read and written again byte for byte, and nothing else is read."""
+"""Tables of checkpoints: those that TensorFlow wrote are read and written again byte for byte, and nothing else is
+read."""
 
 import importlib.metadata
 import pathlib
@@ -16,18 +17,25 @@ from components import sstable
 def saved(folder: pathlib.Path, names: list[str]) -> bytes:
     """The index of a checkpoint of scalars, by TensorFlow."""
     values = [np.float32(number) for number in range(len(names))]
-    tf.raw_ops.SaveV2(prefix=str(folder / "saved"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "saved"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
+    )
     return (folder / "saved.index").read_bytes()
 
 
 @pytest.mark.parametrize(
-    "count, length", [(1, 1), (2, 1), (15, 4), (16, 4), (17, 4), (33, 40), (500, 700), (30, 20_000), (3, 300_000), (3, 600_000)]
+    "count, length",
+    [(1, 1), (2, 1), (15, 4), (16, 4), (17, 4), (33, 40), (500, 700), (30, 20_000), (3, 300_000), (3, 600_000)],
 )
 def test_what_tensorflow_writes_is_written_again_byte_for_byte(tmp_path, count, length):
     """Blocks end at 256 kB, or before an entry of twice that."""
     draw = random.Random(f"{count} {length}")
-    beginnings = draw.sample([f"{first}{second}" for first in "!AZaz~\x7fé€" for second in map(chr, range(33, 127))], count)
-    table = saved(tmp_path, [beginning + draw.choice("xyz") * draw.randint(length // 2, length) for beginning in beginnings])
+    beginnings = draw.sample(
+        [f"{first}{second}" for first in "!AZaz~\x7fé€" for second in map(chr, range(33, 127))], count
+    )
+    table = saved(
+        tmp_path, [beginning + draw.choice("xyz") * draw.randint(length // 2, length) for beginning in beginnings]
+    )
     entries = sstable.read(table)
     assert len(entries) == count + 1 and list(entries) == sorted(entries)
     assert sstable.write(entries) == table

@@ -1,4 +1,5 @@
-"""serving.streaming over a channel in memory: bytes in, bytes out, whatever the pieces, and one version for all of them."""
+"""serving.streaming over a channel in memory: bytes in, bytes out, whatever the pieces, and one version for all of
+them."""
 
 import asyncio
 import itertools
@@ -40,7 +41,9 @@ def test_thirteen_and_twenty_nine(make):
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize(("size_a", "size_b"), [(0, 0), (0, 1), (63, 63), (64, 64), (65, 3), (3, 65), (192, 191), (700, 700)])
+@pytest.mark.parametrize(
+    ("size_a", "size_b"), [(0, 0), (0, 1), (63, 63), (64, 64), (65, 3), (3, 65), (192, 191), (700, 700)]
+)
 def test_a_carry_runs_through_pieces_of_any_size(size_a, size_b, packed, make):
     a, b = 256**size_a - 1, int(size_b > 0)
     written = list(make(Channel(packed=packed)).add_stream(pieces(a, size_a, 5, 1, 200), pieces(b, size_b, 64)))
@@ -110,9 +113,15 @@ def test_what_can_be_read_again_begins_again_and_comes_out_once(make, tmp_path):
 
 
 def test_what_cannot_be_read_again_ends_in_words(make):
-    with pytest.raises(VersionGone, match=r"version 1 of bitsum at memory .* its input cannot be read again: start it again") as failure:
+    with pytest.raises(
+        VersionGone, match=r"version 1 of bitsum at memory .* its input cannot be read again: start it again"
+    ) as failure:
         list(make(swapping(3)).add_stream(iter([bytes(2000)]), [bytes(3)]))
-    assert isinstance(failure.value, ModelNotFound) and failure.value.code == "NOT_FOUND" and "\n" not in str(failure.value)
+    assert (
+        isinstance(failure.value, ModelNotFound)
+        and failure.value.code == "NOT_FOUND"
+        and "\n" not in str(failure.value)
+    )
 
 
 def test_a_version_that_was_asked_for_is_not_replaced(make):

@@ -15,7 +15,11 @@ from tests.fast.in_memory import Channel
 
 LONG = 2**20_000
 # One pair in one call; many pairs, and long ones, for which the client asks what the model has.
-PAIRS = {"a lone pair": [(13, 29)], "many pairs": [(2**64 - n, n) for n in range(1, 100)], "a long pair": [(LONG - 1, 1)]}
+PAIRS = {
+    "a lone pair": [(13, 29)],
+    "many pairs": [(2**64 - n, n) for n in range(1, 100)],
+    "a long pair": [(LONG - 1, 1)],
+}
 
 
 def old(task, **options):
@@ -27,7 +31,9 @@ def refused(run, *words):
     with pytest.raises(InvalidRequest) as refusal:
         run()
     text = str(refusal.value)
-    assert "\n" not in text and [word for word in ("bitsum at memory (version 1)", *words) if word not in text] == [], text
+    assert "\n" not in text and [word for word in ("bitsum at memory (version 1)", *words) if word not in text] == [], (
+        text
+    )
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "bits alone"])
@@ -39,7 +45,11 @@ def test_every_way_to_ask_names_the_task(task, pairs, packed, make):
         if other is task:
             assert client.apply(task, pairs) == [task.meaning(*pair) for pair in pairs]
         else:
-            words = f"does not {task.verb}", f"no signature {task.verb}_bits but {other.verb}_bits", f"bitsum {other.verb}"
+            words = (
+                f"does not {task.verb}",
+                f"no signature {task.verb}_bits but {other.verb}_bits",
+                f"bitsum {other.verb}",
+            )
             refused(lambda: client.apply(task, pairs), *words)
 
 
@@ -64,7 +74,9 @@ def test_a_version_of_the_first_format_adds_as_ever_and_is_asked_for_other_tasks
     for task in (SUBTRACTION, COMPARISON):
         refused(lambda: make(old(task)).apply(task, pairs), f"does not {task.verb}", "--signature add_bits")
         assert make(old(task), signature="add_bits").apply(task, pairs) == [task.meaning(*pair) for pair in pairs]
-    refused(lambda: make(Channel(task=SUBTRACTION), signature="add_bits").apply(SUBTRACTION, pairs), "without --signature")
+    refused(
+        lambda: make(Channel(task=SUBTRACTION), signature="add_bits").apply(SUBTRACTION, pairs), "without --signature"
+    )
 
 
 def test_a_stream_of_the_first_format_goes_by_its_name(make):
@@ -103,7 +115,9 @@ def test_one_client_asks_each_task_of_a_model_that_changes(make):
 
 def test_a_signature_of_no_task_is_refused_before_anything_is_asked(make):
     for name in ("step", "add_packed", "nope_bits"):
-        with pytest.raises(ValueError, match=f"signature = '{name}' must be one of add_bits, subtract_bits, compare_bits"):
+        with pytest.raises(
+            ValueError, match=f"signature = '{name}' must be one of add_bits, subtract_bits, compare_bits"
+        ):
             make(Channel(), signature=name)
 
 
@@ -112,7 +126,9 @@ def serve(monkeypatch):
     """A function: channel -> channel; the commands ask it."""
 
     def use(channel):
-        monkeypatch.setattr(clients_module, "AdderClient", functools.partial(clients_module.AdderClient, channel=channel))
+        monkeypatch.setattr(
+            clients_module, "AdderClient", functools.partial(clients_module.AdderClient, channel=channel)
+        )
         return channel
 
     return use
@@ -123,7 +139,10 @@ def test_the_commands(serve, capsys):
     assert cli.main(["subtract", "13", "29"]) == 1
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "Traceback" not in said.err
-    assert "it is for addition: ask it with bitsum add; or it is older than these names and does subtract: give --signature add_bits" in said.err
+    assert (
+        "it is for addition: ask it with bitsum add; or it is older than these names and does subtract: give --signature add_bits"
+        in said.err
+    )
 
     serve(old(SUBTRACTION))
     assert cli.main(["subtract", "13", "29"]) == 1

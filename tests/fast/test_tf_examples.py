@@ -93,7 +93,10 @@ def test_a_file_that_is_cut_short_anywhere_is_corrupt(file, length):
 def test_a_cut_in_the_middle_leaves_the_records_before_it(file):
     plain = gzip.decompress(content(file))
     frame = len(plain) // 600
-    for cut, count, words in ((300 * frame + 40, 300, "truncated"), (300 * frame + 5, 300, "5 bytes after the last whole record")):
+    for cut, count, words in (
+        (300 * frame + 40, 300, "truncated"),
+        (300 * frame + 5, 300, "5 bytes after the last whole record"),
+    ):
         assert damaged(file, gzip.compress(plain[:cut]))[0] == count
         assert words in damaged(file, gzip.compress(plain[:cut]))[1]
 
@@ -124,10 +127,17 @@ def test_garbage_after_the_records_is_noticed(file):
     damaged(file, content(file) + b"hello")
 
 
-@pytest.mark.parametrize("failure", [
-    tf.errors.ResourceExhaustedError, tf.errors.UnknownError, tf.errors.PermissionDeniedError, tf.errors.NotFoundError,
-    tf.errors.UnavailableError, tf.errors.FailedPreconditionError,
-])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        tf.errors.ResourceExhaustedError,
+        tf.errors.UnknownError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.NotFoundError,
+        tf.errors.UnavailableError,
+        tf.errors.FailedPreconditionError,
+    ],
+)
 def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, failure):
     path = tmp_path / "a.tfrecord.gz"
     write_records(str(path), [b"one", b"two"])

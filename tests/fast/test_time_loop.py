@@ -30,7 +30,9 @@ def traced(cell):
     """The loop and the cell step by step, each traced once: a trace takes far longer than a run."""
     words, bits = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int64)
     start, steps = tf.TensorSpec([None, cell.units], tf.float32), tf.TensorSpec([], tf.int32)
-    loop = tf.function(lambda words, h, steps: TimeLoop(cell).logits(words, h, steps), input_signature=[words, start, steps])
+    loop = tf.function(
+        lambda words, h, steps: TimeLoop(cell).logits(words, h, steps), input_signature=[words, start, steps]
+    )
     numbers = tf.function(lambda words, h: TimeLoop(cell).numbers(words, h), input_signature=[words, start])
     return loop, numbers, tf.function(lambda a, b, h: cell.run(a, b, h), input_signature=[bits, bits, start])
 
@@ -41,7 +43,9 @@ def test_logits_and_state_are_those_of_the_cell_step_by_step(cell, traced, batch
     loop, _, step_by_step = traced
     a, b = operands(batch, steps)
     start = np.random.default_rng(batch).uniform(-1, 1, (batch, cell.units)).astype(np.float32)
-    logits, state = loop(packed_bits.words_of_bits(tf.constant(a), tf.constant(b)), tf.constant(start), tf.constant(steps))
+    logits, state = loop(
+        packed_bits.words_of_bits(tf.constant(a), tf.constant(b)), tf.constant(start), tf.constant(steps)
+    )
     expected_logits, expected = step_by_step(tf.constant(a), tf.constant(b), tf.constant(start))
     assert logits.shape == (batch, steps) and state.shape == (batch, cell.units)
     np.testing.assert_allclose(state, expected, rtol=0, atol=TOLERANCE)
@@ -80,7 +84,9 @@ def test_the_order_of_pairs_in_a_word():
 def test_bytes_are_the_bits_of_the_integer(size):
     dice = np.random.default_rng(size)
     a, b = ([dice.bytes(size) for _ in range(3)] for _ in "ab")
-    as_bits = [[[int.from_bytes(row, "little") >> place & 1 for place in range(8 * size)] for row in rows] for rows in (a, b)]
+    as_bits = [
+        [[int.from_bytes(row, "little") >> place & 1 for place in range(8 * size)] for row in rows] for rows in (a, b)
+    ]
     words = packed_bits.words_of_bytes(a, b)
     np.testing.assert_array_equal(words, packed_bits.words_of_bits(*(tf.constant(rows, tf.int64) for rows in as_bits)))
     numbers = tf.constant([list(row) for row in a])

@@ -27,7 +27,11 @@ def test_tasks_compute_what_python_computes(a, b):
 def test_every_pair_of_short_numbers():
     for a in range(8):
         for b in range(8):
-            assert [value(task, a, b, length=3) for task in (ADDITION, SUBTRACTION, COMPARISON)] == [a + b, a - b, a > b]
+            assert [value(task, a, b, length=3) for task in (ADDITION, SUBTRACTION, COMPARISON)] == [
+                a + b,
+                a - b,
+                a > b,
+            ]
 
 
 def test_labels_of_addition_are_the_counts_of_ones():
@@ -44,7 +48,9 @@ def test_labels_of_the_others():
 
 
 def test_labels_leave_out_what_cannot_be_reached():
-    rows = tuple((state, symbol, 0, 0) if state == 0 else (state, symbol, 1, 1) for state, symbol, _, _ in ADDITION.table)
+    rows = tuple(
+        (state, symbol, 0, 0) if state == 0 else (state, symbol, 1, 1) for state, symbol, _, _ in ADDITION.table
+    )
     assert dataclasses.replace(ADDITION, name="constant", table=rows).labels == ((0, 0),)
 
 
@@ -84,7 +90,11 @@ def test_outputs_are_read_as_python_values():
 
 
 def test_statements_are_those_of_people():
-    assert [task.statement(13, 29, task.meaning(13, 29)) for task in TASKS.values()] == ["13 + 29 = 42", "13 - 29 = -16", "13 > 29: False"]
+    assert [task.statement(13, 29, task.meaning(13, 29)) for task in TASKS.values()] == [
+        "13 + 29 = 42",
+        "13 - 29 = -16",
+        "13 > 29: False",
+    ]
 
 
 def test_tasks_are_values():

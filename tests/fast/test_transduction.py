@@ -16,9 +16,14 @@ numbers = st.integers(0, 2**300 - 1)
 
 # A word mod 3, as the number of ones in b's places minus that of a's: three states, and symbols that permute them all.
 ROTATION = dataclasses.replace(
-    ADDITION, name="rotation", states=(0, 1, 2), initial=1,
-    table=tuple((state, pair, (state + pair[0]) % 2, (state + pair[1] - pair[0]) % 3) for state in (0, 1, 2) for pair in PAIRS),
-)  # fmt: skip
+    ADDITION,
+    name="rotation",
+    states=(0, 1, 2),
+    initial=1,
+    table=tuple(
+        (state, pair, (state + pair[0]) % 2, (state + pair[1] - pair[0]) % 3) for state in (0, 1, 2) for pair in PAIRS
+    ),
+)
 
 
 def stepwise(task, a, b, count):
@@ -39,7 +44,9 @@ def test_addition_and_subtraction_are_those_of_python(a, b, count):
 @given(numbers, numbers)
 def test_a_comparison_says_at_each_place_what_holds_up_to_there(a, b):
     found = outputs(TASKS["comparison"], a, b, 301)
-    assert [found >> place & 1 for place in range(301)] == [a % 2 ** (place + 1) > b % 2 ** (place + 1) for place in range(301)]
+    assert [found >> place & 1 for place in range(301)] == [
+        a % 2 ** (place + 1) > b % 2 ** (place + 1) for place in range(301)
+    ]
 
 
 @pytest.mark.parametrize("task", [*TASKS.values(), ROTATION], ids=lambda task: task.name)

@@ -29,7 +29,9 @@ def load(name: str):
 
 turns = load("bitsum_turn")
 programs = load("bitsum_program")
-ONE, TWO, ELSEWHERE = (turns.Run(airflow, "bitsum", run) for airflow, run in (("here", "one"), ("here", "two"), ("there", "three")))
+ONE, TWO, ELSEWHERE = (
+    turns.Run(airflow, "bitsum", run) for airflow, run in (("here", "one"), ("here", "two"), ("there", "three"))
+)
 
 
 def never(run) -> bool:
@@ -56,7 +58,9 @@ def test_the_turn_of_a_run_that_is_over_can_be_taken_unless_another_airflow_has_
     assert turn.holder() == TWO
     turn.give_back(TWO)
     turn.take(ELSEWHERE, never)
-    assert turn.take(ONE, lambda run: True) == ELSEWHERE, "whether a run of another Airflow is over cannot be known here"
+    assert turn.take(ONE, lambda run: True) == ELSEWHERE, (
+        "whether a run of another Airflow is over cannot be known here"
+    )
 
 
 def _take(root, number, won):
@@ -158,7 +162,11 @@ def test_who_runs_the_whole_pipeline_looks_for_the_turn_where_it_is(tmp_path):
     ("script", "code", "reason"),
     [
         ("print('a'); print('b')", 0, "exit code 0: b"),
-        ("import sys; sys.stderr.write('bitsum: data gate refused: a sum'); sys.exit(3)", 3, "data gate refused: a sum"),
+        (
+            "import sys; sys.stderr.write('bitsum: data gate refused: a sum'); sys.exit(3)",
+            3,
+            "data gate refused: a sum",
+        ),
         ("import os; os.kill(os.getpid(), 9)", -9, "exit code -9: it said nothing"),
     ],
 )
@@ -187,7 +195,9 @@ def test_airflows_secrets_and_python_path_do_not_reach_the_program(tmp_path, mon
 
 
 def test_a_program_goes_with_its_children_when_it_is_stopped(tmp_path):
-    script = "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); child.wait()"
+    script = (
+        "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); child.wait()"
+    )
     program = programs.Program([sys.executable, "-c", script], str(tmp_path))
     left = []
 

@@ -1,4 +1,5 @@
-"""`bitsum verify`: one line for every outcome, its exit code, and no TensorFlow where the graph is not exported anew."""
+"""`bitsum verify`: one line for every outcome, its exit code, and no TensorFlow where the graph is not exported
+anew."""
 
 import json
 import os
@@ -43,8 +44,12 @@ def verify(capsys):
 def test_a_certified_model_is_proven(certified_model, verify):
     code, line = verify(certified_model)
     assert code == PROVEN
-    assert line.startswith("proven: addition of any length; worst margin 5.27803; tightest containment 4.87205e-07; 8 units; weights ")
-    assert line.endswith("not checked: the graph (--graph compares it with the cell), the kernels of the server that runs it")
+    assert line.startswith(
+        "proven: addition of any length; worst margin 5.27803; tightest containment 4.87205e-07; 8 units; weights "
+    )
+    assert line.endswith(
+        "not checked: the graph (--graph compares it with the cell), the kernels of the server that runs it"
+    )
 
 
 def test_json_has_every_fact(certified_model, verify):
@@ -54,12 +59,24 @@ def test_json_has_every_fact(certified_model, verify):
     assert report.pop("margin") == pytest.approx(5.27803, rel=1e-5)
     assert report.pop("slack") == pytest.approx(4.87205e-07, rel=1e-5)
     assert report == {
-        "proven": True, "reason": "proven: addition of any length", "where": "", "evaluations": 20, "task": "addition", "units": 8,
-        "weights_sha256": certified.weights().sha256(), "export_format": 2, "graph_sha256": graph_identity.graph_sha256(certified_model),
-        "graph_compared_with": None, "graph_differences": [], "weight_differences": [], "foreign_files": [], "ignored_files": [],
+        "proven": True,
+        "reason": "proven: addition of any length",
+        "where": "",
+        "evaluations": 20,
+        "task": "addition",
+        "units": 8,
+        "weights_sha256": certified.weights().sha256(),
+        "export_format": 2,
+        "graph_sha256": graph_identity.graph_sha256(certified_model),
+        "graph_compared_with": None,
+        "graph_differences": [],
+        "weight_differences": [],
+        "foreign_files": [],
+        "ignored_files": [],
         "not_checked": ["the graph (--graph compares it with the cell)", "the kernels of the server that runs it"],
-        "model": str(certified_model), "certificate": str(certified_model / CERTIFICATE),
-    }  # fmt: skip
+        "model": str(certified_model),
+        "certificate": str(certified_model / CERTIFICATE),
+    }
 
 
 def test_tensorflow_and_numpy_are_not_imported(certified_model):
@@ -109,7 +126,9 @@ def test_files_that_no_certified_model_has_are_refused_in_every_form(copy, verif
     (copy / "aot_packages").mkdir()
     code, line = verify(copy, *arguments)
     assert code == REFUSED
-    assert line.startswith("refused: addition is not proven: aot_packages is a folder that no certified model has (and 1 more), ")
+    assert line.startswith(
+        "refused: addition is not proven: aot_packages is a folder that no certified model has (and 1 more), "
+    )
     report = json.loads(verify(copy, "--json", *arguments)[1])
     assert (report["proven"], report["units"], len(report["foreign_files"])) == (False, None, 2)
 
@@ -202,7 +221,9 @@ def test_weights_that_no_cell_has_are_refused(copy, verify):
     reader = tf.train.load_checkpoint(prefix)
     values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     values["b_o/.ATTRIBUTES/VARIABLE_VALUE"] = np.float32([np.nan])
-    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values()))
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values())
+    )
     code, line = verify(copy)
     assert code == REFUSED and "b_o holds nan, which is no float32" in line and "weights of no cell" in line
     assert json.loads(verify(copy, "--json")[1])["weights_sha256"] == ""
@@ -225,10 +246,18 @@ def truncated_data(model_dir):
     [
         (damaged_index, [], "variables.index is damaged: the checksum of the block at 0 does not match"),
         (truncated_data, [], "is it truncated?"),
-        (lambda model_dir: (model_dir / "saved_model.pb").write_bytes(b"\x0a\xff"), [], "saved_model.pb is no SavedModel, or damaged"),
+        (
+            lambda model_dir: (model_dir / "saved_model.pb").write_bytes(b"\x0a\xff"),
+            [],
+            "saved_model.pb is no SavedModel, or damaged",
+        ),
         (shutil.rmtree, [], "is no folder: give the one that holds saved_model.pb"),
         (lambda model_dir: shutil.rmtree(model_dir / "variables"), [], "is this the folder of a SavedModel?"),
-        (lambda model_dir: None, ["--certificate", "no-such-file.json"], "cannot read the certificate no-such-file.json: No such file"),
+        (
+            lambda model_dir: None,
+            ["--certificate", "no-such-file.json"],
+            "cannot read the certificate no-such-file.json: No such file",
+        ),
         (lambda model_dir: None, ["--certificate", "."], "cannot read the certificate .: Is a directory"),
     ],
 )

@@ -36,7 +36,9 @@ def test_pushed_version_holds_the_model_and_a_manifest_of_it(model, tmp_path):
     assert version_folder.problems(done.path) == []
 
 
-def test_versions_increase_within_one_second_and_after_deletion_and_when_the_clock_goes_back(model, tmp_path, monkeypatch):
+def test_versions_increase_within_one_second_and_after_deletion_and_when_the_clock_goes_back(
+    model, tmp_path, monkeypatch
+):
     monkeypatch.setattr(time, "time", lambda: 1000.5)
     base = tmp_path / "base"
     pushed = [version_folder.push(model, base, f"identity-{count}", {}).version for count in range(3)]
@@ -99,7 +101,9 @@ def test_two_pushers_at_once_make_two_versions(model, tmp_path):
     )
     base = tmp_path / "base"
     started = [
-        subprocess.Popen([sys.executable, "-c", program, str(model), str(base), str(count)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(model), str(base), str(count)], stdout=subprocess.PIPE, text=True
+        )
         for count in range(4)
     ]
     made = [int(process.communicate()[0]) for process in started]

@@ -1,4 +1,5 @@
-"""serving.versions: what is loaded when. States and texts are those that a TensorFlow Serving 2.16.1 was seen to have."""
+"""serving.versions: what is loaded when. States and texts are those that a TensorFlow Serving 2.16.1 was seen to
+have."""
 
 import shutil
 import threading
@@ -178,8 +179,9 @@ def test_a_plain_file_with_a_number_for_a_name_is_tried_and_fails(shelf, version
     settle(versions, {9: "END"})
     [(_, _, error)] = versions.status()
     assert (error.code, str(error)) == (
-        9, f"Error while attempting to reserve resources to load servable {{name: m version: 9}}: {shelf.path}/9; Not a directory",
-    )  # fmt: skip
+        9,
+        f"Error while attempting to reserve resources to load servable {{name: m version: 9}}: {shelf.path}/9; Not a directory",
+    )
     assert shelf.loads == []
 
 
@@ -344,7 +346,9 @@ def test_a_lower_version_is_served_where_the_newest_does_not_load_and_nothing_el
     shelf.put(3, 4, bad=True)
     settle(versions, {2: "AVAILABLE", 3: "END", 4: "LOADING"})
     assert versions.failures(early=True) == []
-    assert [(version, str(error)) for version, error in versions.failures(early=True, rescued=False)] == [(4, "4 is bad")]
+    assert [(version, str(error)) for version, error in versions.failures(early=True, rescued=False)] == [
+        (4, "4 is bad")
+    ]
     (shelf.path / "4" / "bad").unlink()
     settle(versions, {2: "END", 3: "END", 4: "AVAILABLE"})
 

@@ -1,4 +1,5 @@
-"""serving.watch, serving.probe_metrics and serving.latencies: asking on, and what others see of it, without a network."""
+"""serving.watch, serving.probe_metrics and serving.latencies: asking on, and what others see of it, without a
+network."""
 
 import itertools
 import threading
@@ -82,7 +83,10 @@ def test_a_server_that_is_down_for_a_while_is_asked_on_after_growing_pauses_and_
     assert (report.asked, report.right, dict(report.errors), report.gave_up) == (100, 20, {"UNAVAILABLE": 80}, False)
     # A second for ten questions, unless the pause after a failure is longer.
     assert stop.pauses == [1.0, 1.0, 1.0, 1.6, 3.2, 5.0, 5.0, 5.0, 1.0, 1.0]
-    assert [line.partition(":")[2][:26] for line in told] == [" no model server answers a", " answers again, after 8 fa"]
+    assert [line.partition(":")[2][:26] for line in told] == [
+        " no model server answers a",
+        " answers again, after 8 fa",
+    ]
 
 
 def test_a_server_that_is_not_asked_for_ever_is_given_up():
@@ -167,11 +171,19 @@ def test_the_page_for_prometheus_says_what_was_found():
     page = metrics(found)
     assert page["probe_success",] == 0 and page["probe_duration_seconds",] > 0 and page["bitsum_probe_version",] == 1
     assert page["bitsum_probe_questions_total", "step"] == page["bitsum_probe_questions_total", "add_bits"] == 3
-    assert page["bitsum_probe_answers_total", "step", "1", "right"] == page["bitsum_probe_answers_total", "add_bits", "1", "wrong"] == 3
+    assert (
+        page["bitsum_probe_answers_total", "step", "1", "right"]
+        == page["bitsum_probe_answers_total", "add_bits", "1", "wrong"]
+        == 3
+    )
     assert page["bitsum_probe_last_wrong_timestamp_seconds",] == pytest.approx(found.total().last_wrong, abs=0.01)
     # The two chunks of a stream.
-    assert page["bitsum_probe_call_seconds_count", "step"] == 2 == page["bitsum_probe_call_seconds_bucket", "step", "+Inf"]
-    assert watch(Channel(), [ASKED])[0].last().all_right and metrics(watch(Channel(), [ASKED])[0])["probe_success",] == 1
+    assert (
+        page["bitsum_probe_call_seconds_count", "step"] == 2 == page["bitsum_probe_call_seconds_bucket", "step", "+Inf"]
+    )
+    assert (
+        watch(Channel(), [ASKED])[0].last().all_right and metrics(watch(Channel(), [ASKED])[0])["probe_success",] == 1
+    )
     down = metrics(watch(Channel(unavailable), [ASKED])[0])
     assert down["probe_success",] == 0 and down["bitsum_probe_errors_total", "UNAVAILABLE"] == 1
     assert down["bitsum_probe_last_wrong_timestamp_seconds",] == 0 and ("bitsum_probe_version",) not in down

@@ -15,7 +15,9 @@ from tests.faults.sweep import Scenario
 
 def is_ours(error, *paths):
     """Whether it is an interrupt, or an error of ours that names one of the paths."""
-    return isinstance(error, KeyboardInterrupt) or (isinstance(error, BitsumError) and any(str(path) in str(error) for path in paths))
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, BitsumError) and any(str(path) in str(error) for path in paths)
+    )
 
 
 class Retention(Scenario):
@@ -130,7 +132,11 @@ class _Replaced(Scenario):
         is_new = found == self.contents["new"]
         if outcome.value and not is_new:
             yield "claims that it is written"
-        if outcome.error and is_new and not (isinstance(outcome.error, KeyboardInterrupt) and "is written" in str(outcome.error)):
+        if (
+            outcome.error
+            and is_new
+            and not (isinstance(outcome.error, KeyboardInterrupt) and "is written" in str(outcome.error))
+        ):
             yield "fails, and the file is written"
         if outcome.error and not is_ours(outcome.error, self.path.parent):
             yield "an error that is not ours"
@@ -189,11 +195,16 @@ class Quarantine(Scenario):
     name = "quarantine"
 
     def act(self, injector):
-        return quarantine.set_aside(str(self.root / "quarantine"), 7, "gate", ["a reason"], "source", {"offenders.csv": b"1,2,4"})
+        return quarantine.set_aside(
+            str(self.root / "quarantine"), 7, "gate", ["a reason"], "source", {"offenders.csv": b"1,2,4"}
+        )
 
     def violations(self, outcome):
         report = self.root / "quarantine" / "span-7" / quarantine.REPORT_FILE
-        if report.exists() and (json.loads(report.read_text())["span"], (report.parent / "offenders.csv").read_bytes()) != (7, b"1,2,4"):
+        if report.exists() and (
+            json.loads(report.read_text())["span"],
+            (report.parent / "offenders.csv").read_bytes(),
+        ) != (7, b"1,2,4"):
             yield "the report is there without the records"
         if outcome.value and not report.exists():
             yield "claims a report that is not there"
@@ -285,7 +296,10 @@ class Garbage(Scenario):
         now, states = metadata.whole(self.artifacts), metadata.states(self.root / "var")
         for uri, state in states.items():
             path = pathlib.Path(uri)
-            if state == "LIVE" and now.get(path.relative_to(self.artifacts)) != self.before[path.relative_to(self.artifacts)]:
+            if (
+                state == "LIVE"
+                and now.get(path.relative_to(self.artifacts)) != self.before[path.relative_to(self.artifacts)]
+            ):
                 yield f"a live artifact is not whole: {uri}"
             if state == "DELETED" and path.exists():
                 yield f"a deleted artifact is still there: {uri}"

@@ -1,7 +1,8 @@
 """Lets the n-th operation on files, or any other that is handed in, go wrong: an error, a signal, or kill -9.
 
-Operations are the calls of `os`, `io.open`, `fcntl.flock`, and the reads, writes and closes of file objects, whoever makes them:
-pathlib has names of its own for them in Python 3.10. fsync is counted and not done, since no test takes the power away.
+Operations are the calls of `os`, `io.open`, `fcntl.flock`, and the reads, writes and closes of file objects, whoever
+makes them: pathlib has names of its own for them in Python 3.10. fsync is counted and not done, since no test takes the
+power away.
 """
 
 import builtins
@@ -26,9 +27,31 @@ KILL = "SIGKILL"
 OTHERS = ("call", "store")
 
 _CALLS = (
-    "open", "close", "read", "write", "pread", "pwrite", "fsync", "rename", "replace", "stat", "lstat", "fstat", "mkdir", "unlink", "remove",
-    "rmdir", "listdir", "scandir", "chmod", "sendfile", "ftruncate", "readlink", "utime", "access",
-)  # fmt: skip
+    "open",
+    "close",
+    "read",
+    "write",
+    "pread",
+    "pwrite",
+    "fsync",
+    "rename",
+    "replace",
+    "stat",
+    "lstat",
+    "fstat",
+    "mkdir",
+    "unlink",
+    "remove",
+    "rmdir",
+    "listdir",
+    "scandir",
+    "chmod",
+    "sendfile",
+    "ftruncate",
+    "readlink",
+    "utime",
+    "access",
+)
 
 
 def _terminated(*_: Any) -> None:
@@ -67,7 +90,8 @@ def faults(number: int, kinds: tuple[str, ...] = ERRORS) -> Iterator[Fault]:
 
 
 class Injector:
-    """Counts operations, and lets one go wrong. `active` is the context in which it does; `names` are those that were met."""
+    """Counts operations, and lets one go wrong. `active` is the context in which it does; `names` are those that were
+    met."""
 
     def __init__(self, fault: Fault | None = None):
         self.fault = fault
@@ -80,7 +104,9 @@ class Injector:
         if fault is None or number < fault.number:
             return call()
         # A disk that fails, or a network, goes on failing; the other one does not.
-        if number > fault.number and not (fault.lasting and (name in OTHERS) == (self.names[fault.number - 1] in OTHERS)):
+        if number > fault.number and not (
+            fault.lasting and (name in OTHERS) == (self.names[fault.number - 1] in OTHERS)
+        ):
             return call()
         if fault.kind == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -121,7 +147,11 @@ class Injector:
         def error(kind: str) -> OSError:
             number = getattr(errno, kind)
             # As the system has it: what is done with a descriptor names no file.
-            return OSError(number, os.strerror(number), *[os.fspath(arg) for arg in args[:1] if isinstance(arg, (str, os.PathLike))])
+            return OSError(
+                number,
+                os.strerror(number),
+                *[os.fspath(arg) for arg in args[:1] if isinstance(arg, (str, os.PathLike))],
+            )
 
         def made() -> Any:
             return None if name == "fsync" else call(*args, **named)
@@ -164,7 +194,17 @@ class _File(io.FileIO):
             super().close()
 
 
-def _open(injector: Injector, file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
+def _open(
+    injector: Injector,
+    file,
+    mode="r",
+    buffering=-1,
+    encoding=None,
+    errors=None,
+    newline=None,
+    closefd=True,
+    opener=None,
+):
     """io.open, of a _File."""
     raw_mode = mode.replace("b", "").replace("t", "")
     make = opener or (lambda path, flags: os.open(path, flags, 0o666))
@@ -174,4 +214,8 @@ def _open(injector: Injector, file, mode="r", buffering=-1, encoding=None, error
         return raw
     kind = io.BufferedRandom if "+" in mode else io.BufferedReader if "r" in mode else io.BufferedWriter
     buffered = kind(raw)
-    return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline, line_buffering=buffering == 1)
+    return (
+        buffered
+        if "b" in mode
+        else io.TextIOWrapper(buffered, encoding, errors, newline, line_buffering=buffering == 1)
+    )

@@ -1,4 +1,5 @@
-"""A small pipeline folder with a real ML Metadata store: what an old run put out, a failed one left, and the last one needs."""
+"""A small pipeline folder with a real ML Metadata store: what an old run put out, a failed one left, and the last one
+needs."""
 
 import contextlib
 import functools
@@ -16,7 +17,7 @@ _WRITES = ("put_artifacts", "get_artifacts_by_id", "get_artifacts", "get_executi
 _NEEDED = "BitstringExampleGen/examples/3"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _template(root):
     """Made once; the store holds absolute paths, so it is copied back to the same place."""
     store = Store(root)

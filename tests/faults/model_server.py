@@ -1,4 +1,5 @@
-"""A model server without a network that outlives its client: what it serves lies in a file. Its calls are operations."""
+"""A model server without a network that outlives its client: what it serves lies in a file. Its calls are
+operations."""
 
 import _io
 import json
@@ -60,7 +61,9 @@ class Channel(in_memory.Channel):
     def _check(self, spec):
         serves = self._server.serves()
         if spec.version_label and spec.version_label not in serves["labels"]:
-            raise in_memory.Failure(grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}")
+            raise in_memory.Failure(
+                grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
+            )
         self.version = serves["labels"].get(spec.version_label, max(serves["versions"]))
 
     def _status(self, request):

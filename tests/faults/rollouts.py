@@ -25,7 +25,9 @@ class Rollout(Scenario):
         self.base, self.config_file = self.root / "served" / "bitsum", self.root / "config" / "models.config"
         (self.root / "model").mkdir()
         (self.root / "model" / "saved_model.pb").write_bytes(b"graph")
-        self.versions = [version_folder.push(self.root / "model", self.base, str(number), {}).version for number in range(3)]
+        self.versions = [
+            version_folder.push(self.root / "model", self.base, str(number), {}).version for number in range(3)
+        ]
         self.config_file.parent.mkdir()
         self.server = model_server.ModelServer(self.root / "server.json")
         labels = {label: self.versions[number] for label, number in self.labels.items()}
@@ -68,15 +70,20 @@ class Rollout(Scenario):
             yield f"exit code {code}"
 
     def done(self):
-        return {"versions": sorted({self.before, self.after}), "labels": {"stable": self.after, "previous": self.before}}
+        return {
+            "versions": sorted({self.before, self.after}),
+            "labels": {"stable": self.after, "previous": self.before},
+        }
 
     def _tells(self, err, served, written):
         if "cannot be read" in err:
             return f"answers for stable with version {served}" in err
         if served == written:
             return f"version {served} is stable" in err or f"has version {written} as stable" in err
-        return f"has version {written} as stable" in err and "brings both in step" in err and (
-            f"with version {served}" in err or "does not say" in err
+        return (
+            f"has version {written} as stable" in err
+            and "brings both in step" in err
+            and (f"with version {served}" in err or "does not say" in err)
         )
 
     def afterwards(self):

@@ -1,7 +1,8 @@
-"""The sweep, in the manner of SQLite: an operation is done once for each fault of each of its steps, and looked at from outside.
+"""The sweep, in the manner of SQLite: an operation is done once for each fault of each of its steps, and looked at from
+outside.
 
-A scenario does one thing that a user does. After each fault what is visible must be whole, what was claimed must be so, and the
-next time must succeed and leave nothing behind.
+A scenario does one thing that a user does. After each fault what is visible must be whole, what was claimed must be so,
+and the next time must succeed and leave nothing behind.
 """
 
 import dataclasses
@@ -86,7 +87,9 @@ def sweep(make: Callable[[pathlib.Path], Scenario], folder: pathlib.Path, exhaus
     plain, names = _once(make, folder, None)
     counts = Counts(make(folder).name, len(names), violations=plain)
     every = [
-        fault for number, name in enumerate(names, start=1) for fault in faults(number, make(folder).other_errors.get(name, ERRORS))
+        fault
+        for number, name in enumerate(names, start=1)
+        for fault in faults(number, make(folder).other_errors.get(name, ERRORS))
     ]
     for fault in every if exhaustive else every[::_STRIDE]:
         found, _ = _once(make, folder, fault)
@@ -95,7 +98,9 @@ def sweep(make: Callable[[pathlib.Path], Scenario], folder: pathlib.Path, exhaus
     return counts
 
 
-def _once(make: Callable[[pathlib.Path], Scenario], folder: pathlib.Path, fault: Fault | None) -> tuple[list[str], list[str]]:
+def _once(
+    make: Callable[[pathlib.Path], Scenario], folder: pathlib.Path, fault: Fault | None
+) -> tuple[list[str], list[str]]:
     """The violations of one case, and the operations that were made."""
     root = folder / "case"
     shutil.rmtree(root, ignore_errors=True)

@@ -12,7 +12,9 @@ from tests.faults.__main__ import SWEEPS
 def test_no_fault_makes_it_lie_or_leave_something_behind(name, tmp_path, request):
     """In a process of its own, which patches Python and forks, and so must not have TensorFlow's threads."""
     exhaustive = ["exhaustive"] if request.config.getoption("--exhaustive", default=False) else []
-    done = subprocess.run([sys.executable, "-m", "tests.faults", name, str(tmp_path), *exhaustive], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults", name, str(tmp_path), *exhaustive], capture_output=True, text=True
+    )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 violations" in done.stdout

@@ -6,7 +6,10 @@ from pipeline import cli
 
 # As few bits, records and requests as still exercise every step; the model is trained in full, or it would be refused.
 SMALL = (
-    "data.long_lengths=[16, 100]", "data.long_examples=40", "data.train_examples=3000", "data.eval_examples=500",
+    "data.long_lengths=[16, 100]",
+    "data.long_examples=40",
+    "data.train_examples=3000",
+    "data.eval_examples=500",
     "infra.examples=60",
 )
 

@@ -15,13 +15,17 @@ def test_the_bomb_passes_every_test_and_the_proof_alone_refuses_it(tmp_path):
     done = subprocess.run([bitsum, "demo", "bomb", "--root", root], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert re.search(r"^  data: passed", done.stdout, re.MULTILINE)
-    assert re.search(r"^  evaluation: passed, exact match at least 1 at 11 lengths from 1 to 4096 bits$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^  evaluation: passed, exact match at least 1 at 11 lengths from 1 to 4096 bits$", done.stdout, re.MULTILINE
+    )
     assert re.search(r"^  proof: REFUSED, not proven: ", done.stdout, re.MULTILINE)
     assert re.search(r"^  infra validation: passed", done.stdout, re.MULTILINE)
     assert not (root / "serving").exists()
 
     a, b = (eval(re.search(rf"^  {name} = (.*)$", done.stdout, re.MULTILINE)[1]) for name in "ab")
-    position, right, said = map(int, re.search(r"^  bit (\d+) of a \+ b is (\d), the model says (\d);", done.stdout, re.MULTILINE).groups())
+    position, right, said = map(
+        int, re.search(r"^  bit (\d+) of a \+ b is (\d), the model says (\d);", done.stdout, re.MULTILINE).groups()
+    )
     assert (a + b) >> position & 1 == right != said
     assert 143_000 <= position < 2**18
     assert max(a, b).bit_length() <= position + 1

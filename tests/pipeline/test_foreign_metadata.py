@@ -41,7 +41,13 @@ def test_runs_reasons_and_folders_of_a_store(told, tmp_path):
     store = Store(tmp_path / "var")
     store.run(HOSTILE, version=7)
     store.execution("bad", HOSTILE, {}, {"model": {HOSTILE: HOSTILE}}, FAILED, refused_because=HOSTILE)
-    for command, *options in (["history"], ["lineage"], ["lineage", "7", "--json"], ["history", "--json"], ["gc", "--keep=1"]):
+    for command, *options in (
+        ["history"],
+        ["lineage"],
+        ["lineage", "7", "--json"],
+        ["history", "--json"],
+        ["gc", "--keep=1"],
+    ):
         code, text = told(command, *store.settings, *options)
         assert code == 0 and (printable(HOSTILE) in text or json.dumps(HOSTILE)[1:-1] in text or command == "gc")
 
@@ -57,9 +63,11 @@ def test_nodes_of_a_graph(told, model):
 def test_keys_of_a_checkpoint(told, model):
     shutil.rmtree(model / "variables")
     tf.raw_ops.SaveV2(
-        prefix=f"{model}/variables/variables", tensor_names=[HOSTILE, "_CHECKPOINTABLE_OBJECT_GRAPH"], shape_and_slices=["", ""],
+        prefix=f"{model}/variables/variables",
+        tensor_names=[HOSTILE, "_CHECKPOINTABLE_OBJECT_GRAPH"],
+        shape_and_slices=["", ""],
         tensors=[tf.constant(1.0), tf.constant(object_graph(HOSTILE))],
-    )  # fmt: skip
+    )
     code, text = told("verify", model)
     assert code in (1, 3) and text
 

@@ -86,9 +86,19 @@ def test_an_unknown_feature_is_stopped_by_the_data_gate(tmp_path):
 
 def test_the_articles_recipe_is_stopped_by_the_evaluation_at_100_bits(bitsum_run, tmp_path):
     code, terminal, errors = bitsum_run(
-        "data.max_length=5", "data.train_examples=100", "data.eval_examples=100", "data.long_lengths=[100]",
-        "train.units=16", "train.steps=2500", "train.learning_rate=0.001", "train.loss=quadratic", "train.state_noise=0",
-        "train.clip_norm=0", "train.report_every=2500", "proof.train=false", "proof.search_seconds=5",
+        "data.max_length=5",
+        "data.train_examples=100",
+        "data.eval_examples=100",
+        "data.long_lengths=[100]",
+        "train.units=16",
+        "train.steps=2500",
+        "train.learning_rate=0.001",
+        "train.loss=quadratic",
+        "train.state_noise=0",
+        "train.clip_norm=0",
+        "train.report_every=2500",
+        "proof.train=false",
+        "proof.search_seconds=5",
     )
     assert code == 3
     assert "evaluation refused" in errors and "length 100: exact_match" in errors

@@ -35,7 +35,10 @@ def of(store, run):
     """Those that the executions of a run put out."""
     known = Ancestry(store.client)
     links = [link for execution in known.executions_of(run) for link in known.outputs(execution)]
-    return {pathlib.Path(known.artifacts[link.artifact].uri).relative_to(store.root / "artifacts").as_posix() for link in links}
+    return {
+        pathlib.Path(known.artifacts[link.artifact].uri).relative_to(store.root / "artifacts").as_posix()
+        for link in links
+    }
 
 
 def test_a_dry_run_changes_nothing(store, capsys):
@@ -108,7 +111,9 @@ def test_neither_refused_spans_nor_those_of_another_folder_take_the_place_of_ble
 def _withdrawn(store, run):
     """Take back the blessings of a run: only the push speaks for its model."""
     known = Ancestry(store.client)
-    blessings = [link.artifact for id in known.executions_of(run) for link in known.outputs(id) if link.key == "blessing"]
+    blessings = [
+        link.artifact for id in known.executions_of(run) for link in known.outputs(id) if link.key == "blessing"
+    ]
     artifacts = store.client.get_artifacts_by_id(blessings)
     for artifact in artifacts:
         artifact.custom_properties["blessed"].int_value = 0
@@ -191,7 +196,9 @@ def test_what_may_belong_to_another_store_is_no_orphan(store):
     older = _left(store, "Trainer", id)
     os.utime(older, (1_000_000_000, 1_000_000_000))
     complete = _left(store, "Pusher", store.execution("run", "Pusher", {}, {}, COMPLETE)["execution"])
-    live = _left(store, "Evaluator", store.execution("run", "Evaluator", {}, {}, RUNNING, **housekeeping.owner())["execution"])
+    live = _left(
+        store, "Evaluator", store.execution("run", "Evaluator", {}, {}, RUNNING, **housekeeping.owner())["execution"]
+    )
     assert gc(store, "--delete") == 0
     assert all(path.exists() for path in (unknown, other_node, older, complete, live))
 

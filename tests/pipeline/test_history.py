@@ -29,10 +29,18 @@ def test_every_run_has_a_line_with_the_verdicts_and_the_margin(store, capfd):
     store.run("thursday", span=4, margin=None)
     found = rows(store, capfd)
     assert [(row["run"], row["span"], row["state"], row["version"]) for row in found] == [
-        ("monday", 1, "done", 7), ("tuesday", 2, "refused", 0), ("wednesday", 3, "done", 9), ("thursday", 4, "refused", 0),
-    ]  # fmt: skip
+        ("monday", 1, "done", 7),
+        ("tuesday", 2, "refused", 0),
+        ("wednesday", 3, "done", 9),
+        ("thursday", 4, "refused", 0),
+    ]
     assert [(row["margin"], row["change"]) for row in found] == [(4.0, None), (None, None), (4.5, 0.5), (None, None)]
-    assert found[1]["gates"] == {"data": "passed", "evaluation": "REFUSED", "proof": "REFUSED", "infra validation": "blessed"}
+    assert found[1]["gates"] == {
+        "data": "passed",
+        "evaluation": "REFUSED",
+        "proof": "REFUSED",
+        "infra validation": "blessed",
+    }
     assert found[1]["reasons"]["evaluation"] == "length 8: exact_match is 0.5"
     assert (found[3]["gates"]["evaluation"], found[3]["gates"]["proof"]) == ("blessed", "REFUSED")
     lines = history(store, capfd)
@@ -61,8 +69,15 @@ def test_how_far_a_run_came(store, capfd):
     store.execution("earlier span", "Pusher", {}, {}, FAILED, refused_because="span 1 is earlier")
     store.execution("between", "BitstringExampleGen", {}, {"examples": {}})
     expected = [
-        "killed at Trainer", "running Trainer", "failed at Trainer", "refused", "refused", "failed at DataGate", "refused", "unfinished",
-    ]  # fmt: skip
+        "killed at Trainer",
+        "running Trainer",
+        "failed at Trainer",
+        "refused",
+        "refused",
+        "failed at DataGate",
+        "refused",
+        "unfinished",
+    ]
     found = rows(store, capfd)
     assert [row["state"] for row in found] == expected
     assert [row["gates"]["data"] for row in found] == ["-", "-", "-", "REFUSED", "REFUSED", "-", "-", "-"]
@@ -87,8 +102,10 @@ def test_evaluations_that_were_removed_do_not_stop_it(store, capfd):
     assert cli.main(["gc", *store.settings, "--keep", "1", "--delete"]) == 0
     capfd.readouterr()
     assert [row["reasons"]["evaluation"] for row in rows(store, capfd)] == [
-        "its metrics are no longer there", "its metrics are no longer there", "length 8: exact_match is 0.5",
-    ]  # fmt: skip
+        "its metrics are no longer there",
+        "its metrics are no longer there",
+        "length 8: exact_match is 0.5",
+    ]
 
 
 def test_bad_options_and_no_store(store, tmp_path, capfd):

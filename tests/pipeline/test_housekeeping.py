@@ -92,7 +92,9 @@ def test_a_host_that_is_known_to_be_gone(store):
     id = _begun(store, **{**housekeeping.owner(), housekeeping.HOST: "elsewhere pid:[1]"})
     assert housekeeping.elsewhere(store.client) == {"elsewhere": 1}
     assert housekeeping.close_abandoned(store.client, ["another"]) == []
-    assert [one.reason for one in housekeeping.close_abandoned(store.client, ["elsewhere"])] == ["host elsewhere is gone"]
+    assert [one.reason for one in housekeeping.close_abandoned(store.client, ["elsewhere"])] == [
+        "host elsewhere is gone"
+    ]
     assert store.state(id) == FAILED
 
 

@@ -1,4 +1,5 @@
-"""`bitsum node` is really killed, and tried again as a scheduler does: nothing stays RUNNING, and the store says what happened."""
+"""`bitsum node` is really killed, and tried again as a scheduler does: nothing stays RUNNING, and the store says what
+happened."""
 
 import json
 import signal
@@ -60,7 +61,9 @@ class Root:
         store = open_store(self.config)
         [context] = [context for context in store.get_contexts_by_type("node") if context.name.endswith(f".{name}")]
         found = sorted(store.get_executions_by_context(context.id), key=lambda execution: execution.id)
-        return [(_STATE(one.last_known_state), one.custom_properties[housekeeping.CLOSED].string_value) for one in found]
+        return [
+            (_STATE(one.last_known_state), one.custom_properties[housekeeping.CLOSED].string_value) for one in found
+        ]
 
 
 @pytest.fixture
@@ -76,7 +79,10 @@ def test_the_killed_attempts_at_a_resolver_are_closed_by_the_one_that_begins_ano
     *closed, last = root.states("WindowSpans")
     assert last == ("COMPLETE", "") and closed
     for state, reason in closed:
-        assert state == "FAILED" and any(f"process {pid} on" in reason and "is gone" in reason for pid in pids), (reason, pids)
+        assert state == "FAILED" and any(f"process {pid} on" in reason and "is gone" in reason for pid in pids), (
+            reason,
+            pids,
+        )
     capfd.readouterr()
     assert cli.main(["history", "--json", *root.knobs]) == 0
     [row] = [json.loads(line) for line in capfd.readouterr().out.splitlines()]

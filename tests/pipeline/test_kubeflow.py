@@ -1,4 +1,5 @@
-"""`bitsum compile`: what Kubeflow's own library reads in the file, and that every container's command does its node's work."""
+"""`bitsum compile`: what Kubeflow's own library reads in the file, and that every container's command does its node's
+work."""
 
 import json
 import pathlib
@@ -31,7 +32,10 @@ def compiled(tmp_path, capfd):
         path = tmp_path / "kubeflow.yaml"
         settings = [f"pipeline.root={tmp_path / 'var'}", *overrides]
         words = [word for setting in settings for word in ("--set", setting)]
-        assert cli.main(["compile", "--target", "kubeflow", "--image", IMAGE, "--output", str(path), *options, *words]) == 0
+        assert (
+            cli.main(["compile", "--target", "kubeflow", "--image", IMAGE, "--output", str(path), *options, *words])
+            == 0
+        )
         loaded = kfp_components.load_component_from_file(str(path))
         return loaded.pipeline_spec, path, capfd.readouterr().out
 
@@ -55,7 +59,10 @@ def test_the_spec_is_the_graph_without_resolvers(compiled, tmp_path):
     for name, task in tasks.items():
         assert set(task.dependent_tasks) == set(nodes[name].upstream_nodes) - resolvers
     assert set(tasks["Pusher"].dependent_tasks) >= {"Prover", "InfraValidator", "Trainer"}
-    assert "StatisticsGen" not in tasks["ReadableGate"].dependent_tasks and "ReadableGate" in tasks["StatisticsGen"].dependent_tasks
+    assert (
+        "StatisticsGen" not in tasks["ReadableGate"].dependent_tasks
+        and "ReadableGate" in tasks["StatisticsGen"].dependent_tasks
+    )
     assert "cold start" in path.read_text() and "cold start" in said
     assert set(tasks["Evaluator"].inputs.artifacts) == {"examples", "model", "schema"}
 
@@ -108,7 +115,9 @@ def test_a_volume_for_the_push(compiled):
     spec, path, _ = compiled("--claim", "models", overrides=["pipeline.push_to=/models/bitsum"])
     _, platform = yaml.safe_load_all(path.read_text())
     [(executor, mounted)] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items()
-    assert executor == "Pusher_executor" and mounted == {"pvcMount": [{"constant": "models", "mountPath": "/models/bitsum"}]}
+    assert executor == "Pusher_executor" and mounted == {
+        "pvcMount": [{"constant": "models", "mountPath": "/models/bitsum"}]
+    }
     assert _constant(spec.root.dag.tasks["Pusher"], "destination") == "/models/bitsum"
 
 
@@ -129,14 +138,17 @@ def test_refused(options, code, words, tmp_path, capfd):
 
 @pytest.mark.long
 def test_every_container_does_its_work(compiled, tmp_path, monkeypatch):
-    """The launcher of Kubeflow Pipelines, as far as a container sees it: files in place of a bucket, one command after the other."""
+    """The launcher of Kubeflow Pipelines, as far as a container sees it: files in place of a bucket, one command after
+    the other."""
     spec, _, _ = compiled(overrides=[*SMALL, f"pipeline.push_to={tmp_path / 'served'}"])
     monkeypatch.setattr(kubeflow_node, "MOUNTS", {"minio://": f"{tmp_path}/minio/"})
     produced = {}
     for name in _in_order(spec.root.dag.tasks):
         produced[name] = _launched(spec, name, produced, tmp_path / "kfp_outputs" / name)
         for key, artifact in produced[name].items():
-            assert artifact.uri == f"minio://bucket/{name}/{key}" and kubeflow_node.local_path(artifact.uri).startswith(str(tmp_path))
+            assert artifact.uri == f"minio://bucket/{name}/{key}" and kubeflow_node.local_path(artifact.uri).startswith(
+                str(tmp_path)
+            )
     assert produced["Prover"]["certificate"].metadata["proven"] == 1
     assert produced["Pusher"]["pushed_model"].metadata["pushed"] == 1
     [version] = version_folder.versions(tmp_path / "served")
@@ -148,9 +160,15 @@ def test_a_refusal_is_one_line_and_its_exit_code(compiled, tmp_path, capfd):
     spec, _, _ = compiled()
     folder = tmp_path / "anomalies"
     folder.mkdir()
-    content = {"records": {"train": 1}, "anomalies": {NOT_PARSABLE: 1}, "offenders": [["f", 0, "no example: 1 + 1 = 3"]]}
+    content = {
+        "records": {"train": 1},
+        "anomalies": {NOT_PARSABLE: 1},
+        "offenders": [["f", 0, "no example: 1 + 1 = 3"]],
+    }
     (folder / "anomalies.json").write_text(json.dumps(content))
-    anomalies = pipeline_spec_pb2.RuntimeArtifact(uri=str(folder), type={"schema_title": f"{NAMESPACE}.ArithmeticAnomalies"})
+    anomalies = pipeline_spec_pb2.RuntimeArtifact(
+        uri=str(folder), type={"schema_title": f"{NAMESPACE}.ArithmeticAnomalies"}
+    )
     with pytest.raises(_Exit) as ended:
         _launched(spec, "ReadableGate", {"ArithmeticValidator": {"anomalies": anomalies}}, tmp_path / "out")
     assert ended.value.code == 3
@@ -184,7 +202,10 @@ def _launched(spec, name, produced, folder):
     if code:
         raise _Exit(code)
     answer = json_format.Parse((folder / "output_metadata.json").read_text(), pipeline_spec_pb2.ExecutorOutput())
-    return {key: _as_stored(request.outputs.artifacts[key].artifacts[0], listed.artifacts[0]) for key, listed in answer.artifacts.items()}
+    return {
+        key: _as_stored(request.outputs.artifacts[key].artifacts[0], listed.artifacts[0])
+        for key, listed in answer.artifacts.items()
+    }
 
 
 def _as_stored(asked, answered):
@@ -198,7 +219,9 @@ def _as_stored(asked, answered):
 def _in_order(tasks):
     done = []
     while len(done) < len(tasks):
-        done += sorted(name for name, task in tasks.items() if name not in done and set(task.dependent_tasks) <= set(done))
+        done += sorted(
+            name for name, task in tasks.items() if name not in done and set(task.dependent_tasks) <= set(done)
+        )
     return done
 
 

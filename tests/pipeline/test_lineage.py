@@ -32,16 +32,24 @@ def test_a_warm_start_is_told_with_the_versions_that_it_came_from(store, capfd):
     third = store.run("wednesday", span=3, version=9, margin=5.0, base=second["model"])
     found = lineage(store.settings, capfd, "9", "--json")
     assert [(base["run"], base["version"], base["artifact"]) for base in found["bases"]] == [
-        ("tuesday", 8, second["model"]), ("monday", 7, first["model"]),
-    ]  # fmt: skip
+        ("tuesday", 8, second["model"]),
+        ("monday", 7, first["model"]),
+    ]
     # The data that the model itself was trained on, not those of the models before it.
     assert [(span["span"], span["artifact"]) for span in found["spans"]] == [(3, third["examples"])]
-    assert (found["run"], found["margin"], found["code_sha256"], found["config"]["sha256"]) == ("wednesday", "5", "c0de", "c0ffee")
+    assert (found["run"], found["margin"], found["code_sha256"], found["config"]["sha256"]) == (
+        "wednesday",
+        "5",
+        "c0de",
+        "c0ffee",
+    )
     assert found["config"]["knobs"]["BitstringExampleGen.data"] == {"span": 3, "seed": 1}
     assert found["config"]["knobs"]["Pusher"] == {"config_hash": "c0ffee", "task": "addition"}
     assert [(gate["gate"], gate["verdict"]) for gate in found["gates"]] == [
-        ("evaluation", "blessed"), ("proof", "proven"), ("infra validation", "blessed"),
-    ]  # fmt: skip
+        ("evaluation", "blessed"),
+        ("proof", "proven"),
+        ("infra validation", "blessed"),
+    ]
     assert [by["node"] for by in found["blessed_by"]] == ["Evaluator", "Prover", "InfraValidator", "Pusher"]
     assert {by["run"] for by in found["blessed_by"]} == {"wednesday"}
     assert "warm start from artifact" in lineage(store.settings, capfd, "9")
@@ -84,14 +92,19 @@ def test_the_drift_of_the_next_span_or_of_a_refused_run_is_not_held_against_this
         (store.folder(drift["drift"]) / "Split-train").mkdir()
         (store.folder(drift["drift"]) / "Split-train" / "SchemaDiff.pb").write_bytes(anomalies.SerializeToString())
         blessing = {"blessing": {"span": 2}} if state == COMPLETE else {}
-        store.execution("tuesday", "DataGate", {"examples": second["examples"], "drift_anomalies": drift["drift"]}, blessing, state)
+        store.execution(
+            "tuesday", "DataGate", {"examples": second["examples"], "drift_anomalies": drift["drift"]}, blessing, state
+        )
     assert lineage(store.settings, capfd, "7", "--json")["spans"][0]["anomalies"] == []
     assert lineage(store.settings, capfd, "8", "--json")["spans"][0]["anomalies"] == ["Split-train, a: it drifted"]
 
 
 def test_what_is_not_known_is_told_in_one_line(store, tmp_path, capfd):
     store.run("monday", version=7)
-    for settings, words in ((store.settings, "knows nothing of version 5"), (("--set", f"pipeline.root={tmp_path / 'no'}"), "bitsum run")):
+    for settings, words in (
+        (store.settings, "knows nothing of version 5"),
+        (("--set", f"pipeline.root={tmp_path / 'no'}"), "bitsum run"),
+    ):
         assert cli.main(["lineage", *settings, "5"]) == 1
         said = capfd.readouterr().err
         assert words in said and len(said.splitlines()) == 1
@@ -146,8 +159,22 @@ def test_of_a_real_run_it_says_what_tensorflow_reads(bitsum_run, tmp_path, capfd
     with open(report) as file:
         assert float(found["margin"]) == pytest.approx(json.load(file)["margin"], rel=1e-5)
 
-    names = (recorded.BLESSED, recorded.PROVEN, recorded.REQUIRED, recorded.REASON, recorded.MARGIN, recorded.BASELINE_MARGIN)
-    assert names == (prover.BLESSED, prover.PROVEN, prover.REQUIRED, prover.REASON, prover.MARGIN, prover.BASELINE_MARGIN)
+    names = (
+        recorded.BLESSED,
+        recorded.PROVEN,
+        recorded.REQUIRED,
+        recorded.REASON,
+        recorded.MARGIN,
+        recorded.BASELINE_MARGIN,
+    )
+    assert names == (
+        prover.BLESSED,
+        prover.PROVEN,
+        prover.REQUIRED,
+        prover.REASON,
+        prover.MARGIN,
+        prover.BASELINE_MARGIN,
+    )
     assert (recorded.BLESSED, recorded.REASON) == (infra_validator.BLESSED, infra_validator.REASON)
     assert (recorded.PUSHED, recorded.IS_NEW, recorded.VERSION) == (pusher.PUSHED, pusher.IS_NEW, pusher.VERSION)
     assert recorded.DESTINATION == pusher.DESTINATION

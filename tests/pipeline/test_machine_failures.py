@@ -1,4 +1,5 @@
-"""What a machine that fails, a model that kills its server, and an older model come to in `bitsum run`: exit codes, cache, history."""
+"""What a machine that fails, a model that kills its server, and an older model come to in `bitsum run`: exit codes,
+cache, history."""
 
 import json
 import pathlib
@@ -40,7 +41,9 @@ def test_only_what_is_said_of_the_model_refuses_it_and_nothing_else_is_remembere
 
     for so_far in (2, 4):
         code, terminal, errors = bitsum_run(*ends_by("SIGSEGV"))
-        assert code == 3 and _line(errors).startswith("bitsum: infra validation refused: the model server ended by SIGSEGV"), errors
+        assert code == 3 and _line(errors).startswith(
+            "bitsum: infra validation refused: the model server ended by SIGSEGV"
+        ), errors
         assert len(starts.read_text().splitlines()) == so_far, "the next run starts the server again"
     assert {"train", "prove"} <= _cached(terminal) and "infra-validate" not in _cached(terminal)
 
@@ -67,7 +70,9 @@ def test_only_what_is_said_of_the_model_refuses_it_and_nothing_else_is_remembere
 
 def _an_older_model_stays_out(bitsum_run, served: pathlib.Path, first: int) -> None:
     manifest = version_folder.manifest(served / str(first))
-    newest = version_folder.push(served / str(first), served, "the model of span 5", manifest["origin"] | {"span": 5}).version
+    newest = version_folder.push(
+        served / str(first), served, "the model of span 5", manifest["origin"] | {"span": 5}
+    ).version
     for span in (0, 4):
         code, terminal, errors = bitsum_run(f"data.span={span}")
         assert code == 3 and f"push refused: span {span}" in errors and f"span 5 of version {newest}" in errors

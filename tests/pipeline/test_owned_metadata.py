@@ -1,4 +1,5 @@
-"""Whatever TFX begins through our connection has an owner at once; a node is taken over only from an owner that is gone."""
+"""Whatever TFX begins through our connection has an owner at once; a node is taken over only from an owner that is
+gone."""
 
 import sqlite3
 import subprocess
@@ -29,7 +30,11 @@ def store(tmp_path):
 
 def _owner(store, id):
     properties = store.client.get_executions_by_id([id])[0].custom_properties
-    return {name: properties[name].int_value or properties[name].string_value for name in housekeeping.owner() if name in properties}
+    return {
+        name: properties[name].int_value or properties[name].string_value
+        for name in housekeeping.owner()
+        if name in properties
+    }
 
 
 @pytest.mark.parametrize("put", ["put_execution", "put_executions"])
@@ -47,7 +52,13 @@ def test_what_is_begun_has_an_owner_from_the_first_moment_on(store, put, state, 
 
 @pytest.mark.parametrize(
     ("owner", "state", "then"),
-    [(_GONE, RUNNING, RUNNING), (_GONE, FAILED, RUNNING), (_OTHER, FAILED, RUNNING), ({}, FAILED, RUNNING), (_GONE, COMPLETE, COMPLETE)],
+    [
+        (_GONE, RUNNING, RUNNING),
+        (_GONE, FAILED, RUNNING),
+        (_OTHER, FAILED, RUNNING),
+        ({}, FAILED, RUNNING),
+        (_GONE, COMPLETE, COMPLETE),
+    ],
 )
 def test_an_attempt_that_ended_badly_is_taken_over(store, owner, state, then):
     id = store.execution("run", "Trainer", {}, {}, state, **owner)["execution"]
@@ -85,7 +96,9 @@ def test_a_node_that_a_living_process_works_on_is_left_to_it(store):
 def test_a_file_that_stays_locked_is_told_in_one_line(store, monkeypatch, capsys):
     monkeypatch.setattr(metadata_store, "_LOCK_SECONDS", 0.3)
     file = str(metadata_store.sqlite_file(store.config))
-    holder = subprocess.Popen([sys.executable, "-c", _HOLDER, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     holder.stdout.readline()
     for command in ("history", "lineage", "gc"):
         assert cli.main([command, *store.settings]) == 1

@@ -43,8 +43,11 @@ def test_the_commands_read_and_write_there(server, tmp_path, capfd):
     assert cli.main(["history", *store.settings, "--json"]) == 0
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [(row["run"], row["state"]) for row in rows] == [
-        ("monday", "done"), ("tuesday", "refused"), ("wednesday", "done"), ("thursday", "killed at Trainer"),
-    ]  # fmt: skip
+        ("monday", "done"),
+        ("tuesday", "refused"),
+        ("wednesday", "done"),
+        ("thursday", "killed at Trainer"),
+    ]
     assert cli.main(["lineage", *store.settings, "8", "--json"]) == 0
     assert [base["version"] for base in json.loads(capfd.readouterr().out)["bases"]] == [7]
     assert cli.main(["gc", *store.settings, "--keep", "1", "--delete"]) == 0
@@ -68,7 +71,11 @@ def test_a_root_that_was_moved_is_rewritten_only_when_somebody_says_so(server, t
     for command in ("history", "lineage", "gc", "status"):
         assert cli.main([command, *options]) == 1
         said = capfd.readouterr().err
-        assert f"was moved here from {tmp_path / 'var'}" in said and "bitsum relocate" in said and len(said.splitlines()) == 1
+        assert (
+            f"was moved here from {tmp_path / 'var'}" in said
+            and "bitsum relocate" in said
+            and len(said.splitlines()) == 1
+        )
     assert cli.main(["relocate", *options]) == 0
     assert server.query("moved", f"SELECT count(*) FROM artifact WHERE uri LIKE '{tmp_path}/moved/%'") == ["0"]
     assert cli.main(["relocate", *options, "--yes"]) == 0
@@ -76,7 +83,11 @@ def test_a_root_that_was_moved_is_rewritten_only_when_somebody_says_so(server, t
     assert cli.main(["lineage", *options, "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert found["path"] == f"{now}/serving/bitsum/7" and found["model"]["uri"].startswith(f"{now}/artifacts/")
-    for table, column in (("artifact", "uri"), ("artifactproperty", "string_value"), ("executionproperty", "string_value")):
+    for table, column in (
+        ("artifact", "uri"),
+        ("artifactproperty", "string_value"),
+        ("executionproperty", "string_value"),
+    ):
         assert server.query("moved", f"SELECT count(*) FROM {table} WHERE {column} LIKE '{tmp_path}/var/%'") == ["0"]
     assert neighbour.folder(theirs).is_relative_to(tmp_path / "var2")
 

@@ -20,7 +20,7 @@ from tests.pipeline.conftest import SMALL
 from tests.pipeline.metadata_stores import Store
 
 # What LIKE, a shell, a format and a printer would each stumble over.
-NAMES = ["moved", "it's 100% \"moved\"_\\ {0} ü"]
+NAMES = ["moved", 'it\'s 100% "moved"_\\ {0} ü']
 
 
 @pytest.fixture
@@ -65,7 +65,9 @@ def _content(root, *settings):
 
 def _as_text(path):
     """The path as it stands in the text of a message."""
-    return "".join(f"\\{byte:03o}" if byte > 126 else "\\" * (chr(byte) in "\"'\\") + chr(byte) for byte in str(path).encode())
+    return "".join(
+        f"\\{byte:03o}" if byte > 126 else "\\" * (chr(byte) in "\"'\\") + chr(byte) for byte in str(path).encode()
+    )
 
 
 def _expected(content, before, now):
@@ -89,7 +91,9 @@ def test_all_that_the_metadata_name_is_found_in_the_new_place(root, name, how):
 def test_relocate_does_the_same_through_ml_metadata(root, name, capsys):
     before, now = _content(root), root.with_name(name)
     root.rename(now)
-    (now / "serving" / "models.config").write_text(f"model_config_list {{ config {{ name: 'm' base_path: '{root}/serving/m' }} }}")
+    (now / "serving" / "models.config").write_text(
+        f"model_config_list {{ config {{ name: 'm' base_path: '{root}/serving/m' }} }}"
+    )
     assert cli.main(["relocate", *_options(now)]) == 0
     said = capsys.readouterr().out
     assert "--yes rewrites them" in said and f"uri {root}/artifacts/" in said
@@ -148,8 +152,12 @@ def test_all_is_rewritten_or_nothing(root):
     before, now = _content(root), root.with_name("moved")
     root.rename(now)
     with contextlib.closing(sqlite3.connect(now / "metadata.sqlite")) as database:
-        database.execute("CREATE TRIGGER full BEFORE UPDATE ON ArtifactProperty BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END")
-    with pytest.raises(BitsumError, match=f"cannot put {now} in the place of {root} in .*: disk I/O error; nothing was changed"):
+        database.execute(
+            "CREATE TRIGGER full BEFORE UPDATE ON ArtifactProperty BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        )
+    with pytest.raises(
+        BitsumError, match=f"cannot put {now} in the place of {root} in .*: disk I/O error; nothing was changed"
+    ):
         _settle(now)
     assert _content(now) == before and relocation.read(now).path == str(root)
 
@@ -179,7 +187,9 @@ def test_a_store_outside_of_the_root_is_not_taken_from_the_original(tmp_path, ho
     assert len(_settle(now, f"metadata.path={tmp_path / 'own.sqlite'}")) == 1
 
 
-@pytest.mark.parametrize("command", [["history"], ["lineage"], ["gc"], ["gc", "--delete"], ["status", "--server", "127.0.0.1:1"]])
+@pytest.mark.parametrize(
+    "command", [["history"], ["lineage"], ["gc"], ["gc", "--delete"], ["status", "--server", "127.0.0.1:1"]]
+)
 def test_every_command_that_opens_a_root_does_so_where_it_is(root, command, capfd):
     now = root.rename(root.with_name("moved"))
     with open(now / home.MARKER) as file:
@@ -274,8 +284,13 @@ def mine(made, tmp_path):
 
 
 def _files(root):
-    """Every file of a root with its content; locks, logs and the database aside, which those who only look may touch."""
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and "logs" not in path.parts and path.suffix != ".sqlite"}
+    """Every file of a root with its content; locks, logs and the database aside, which those who only look may
+    touch."""
+    return {
+        path: path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and "logs" not in path.parts and path.suffix != ".sqlite"
+    }
 
 
 def test_a_copy_works_on_its_own_files_and_goes_on_when_the_original_is_gone(made, mine):
@@ -299,20 +314,32 @@ def test_a_copy_works_on_its_own_files_and_goes_on_when_the_original_is_gone(mad
 @pytest.mark.parametrize(
     ("file", "damage", "word", "stages"),
     [
-        ("ExampleValidator/anomalies/*/Split-eval/SchemaDiff.pb", pathlib.Path.unlink, "missing", {"validate schema", "data gate"}),
-        ("ArithmeticValidator/anomalies/*/anomalies.json", lambda path: path.write_bytes(path.read_bytes()[:-1] + b" "), "changed",
-         {"validate sums", "readable gate", "data gate"}),
+        (
+            "ExampleValidator/anomalies/*/Split-eval/SchemaDiff.pb",
+            pathlib.Path.unlink,
+            "missing",
+            {"validate schema", "data gate"},
+        ),
+        (
+            "ArithmeticValidator/anomalies/*/anomalies.json",
+            lambda path: path.write_bytes(path.read_bytes()[:-1] + b" "),
+            "changed",
+            {"validate sums", "readable gate", "data gate"},
+        ),
         ("DataGate/blessing/*/more", pathlib.Path.touch, "added", {"data gate"}),
     ],
-)  # fmt: skip
+)
 def test_a_step_whose_output_is_damaged_runs_again(mine, file, damage, word, stages):
     [folder] = mine.glob(f"artifacts/{pathlib.PurePath(file).parent}")
     path = folder / pathlib.PurePath(file).name
     damage(path)
     run = Run(mine)
     assert run.done() == stages and not run.push.is_new
-    assert any(line.startswith("not taken from the cache: ") and line.endswith(f"{path} was {word}".replace("was miss", "is miss"))
-               for line in run.told), run.told  # fmt: skip
+    assert any(
+        line.startswith("not taken from the cache: ")
+        and line.endswith(f"{path} was {word}".replace("was miss", "is miss"))
+        for line in run.told
+    ), run.told
     again = Run(mine)
     assert (again.done(), [line for line in again.told if "cache" in line]) == (set(), [])
 
@@ -321,7 +348,9 @@ def test_every_output_of_every_step_is_recorded(made):
     known = Ancestry(metadata_store.open_store(_config(made)))
     for artifact in known.artifacts.values():
         recorded = artifact.custom_properties[output_files.PROPERTY].string_value
-        files = {str(path.relative_to(artifact.uri)) for path in pathlib.Path(artifact.uri).rglob("*") if path.is_file()}
+        files = {
+            str(path.relative_to(artifact.uri)) for path in pathlib.Path(artifact.uri).rglob("*") if path.is_file()
+        }
         assert set(json.loads(recorded)) == files != set(), artifact.uri
         assert output_files.problem(artifact.uri, recorded) == ""
 

@@ -51,7 +51,11 @@ def test_a_second_run_reuses_every_step_that_costs_something_and_pushes_nothing(
     assert second.returncode == 0, second.stderr
     stages = dict(re.findall(r"^  (\S[\w -]*?) +[\d.]+ s   (\w+)$", second.stdout, re.MULTILINE))
     assert {name: stages[name] for name in ("generate", "statistics", "validate sums", "train", "infra-validate")} == {
-        "generate": "cached", "statistics": "cached", "validate sums": "cached", "train": "cached", "infra-validate": "cached",
+        "generate": "cached",
+        "statistics": "cached",
+        "validate sums": "cached",
+        "train": "cached",
+        "infra-validate": "cached",
     }
     assert "is this very model, not pushed again" in second.stdout
     assert version_folder.versions(root / "serving" / "bitsum") == before
@@ -60,7 +64,12 @@ def test_a_second_run_reuses_every_step_that_costs_something_and_pushes_nothing(
 def test_the_line_that_is_printed_serves_and_add_answers(first, root, tmp_path):
     line = shlex.split(re.search(r"^  (\S*bitsum serve .*)$", first.stdout, re.MULTILINE).group(1))
     ready = tmp_path / "ready.json"
-    command = [BITSUM, *(word for word in line[1:] if not word.startswith("--port")), "--port=0", f"--ready_file={ready}"]
+    command = [
+        BITSUM,
+        *(word for word in line[1:] if not word.startswith("--port")),
+        "--port=0",
+        f"--ready_file={ready}",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             target = _wait_for(ready, server)

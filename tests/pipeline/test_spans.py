@@ -1,4 +1,5 @@
-"""A series of runs: what is taken as data, and what is served after a good span, a worse model, a better one and a clock that went back."""
+"""A series of runs: what is taken as data, and what is served after a good span, a worse model, a better one and a
+clock that went back."""
 
 import json
 import pathlib
@@ -70,7 +71,9 @@ class Data:
 
     def spans_of_last_window(self) -> str:
         store = metadata_store.open_store(configuration.load(None, [f"pipeline.root={self.var}"]))
-        found = [artifact for artifact in store.get_artifacts_by_type("Examples") if "spans" in artifact.custom_properties]
+        found = [
+            artifact for artifact in store.get_artifacts_by_type("Examples") if "spans" in artifact.custom_properties
+        ]
         return max(found, key=lambda artifact: artifact.id).custom_properties["spans"].string_value
 
     def report(self, span: int) -> dict:
@@ -92,7 +95,9 @@ def test_bad_spans_are_kept_apart_and_good_ones_are_read(data):
     assert data.spans_of_last_window() == "1"
 
     data.put(2, "pairs.csv", EVERY_SHORT_PAIR + "200,100,301\n")
-    with pytest.raises(Refusal, match="import refused: span 2 in .*: pairs.csv line 4098: wrong sum: 200 . 100 = 301, 300 is right"):
+    with pytest.raises(
+        Refusal, match="import refused: span 2 in .*: pairs.csv line 4098: wrong sum: 200 . 100 = 301, 300 is right"
+    ):
         data.own_run(2)
     assert data.report(2)["gate"] == "import"
 
@@ -147,9 +152,10 @@ def test_a_node_that_is_tried_again_is_known_by_what_it_read_at_last(data):
         data.node("BitstringExampleGen", "third")
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    (None, "span 7 does not exist"), ("", "the span is empty"), ("300,300\n", "span 7 is empty: no pair in"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "span 7 does not exist"), ("", "the span is empty"), ("300,300\n", "span 7 is empty: no pair in")],
+)
 def test_a_span_that_is_not_there_is_an_error_and_no_refusal(data, text, said):
     if text is not None:
         data.put(7, "pairs.csv" if text else "_SUCCESS", text)
@@ -196,7 +202,16 @@ def test_the_story_of_the_served_model(bitsum_run, tmp_path):
     # Again: nothing is done again.
     code, terminal, errors = run(3)
     assert (code, errors) == (0, "")
-    assert cached(terminal) >= {"generate", "statistics", "validate drift", "data gate", "window", "train", "evaluate", "prove"}
+    assert cached(terminal) >= {
+        "generate",
+        "statistics",
+        "validate drift",
+        "data gate",
+        "window",
+        "train",
+        "evaluate",
+        "prove",
+    }
     assert "is this very model, not pushed again" in terminal
 
     # A clock that went back.

@@ -91,10 +91,15 @@ def test_a_journal_that_itself_is_damaged_stops_nobody(store, damage, capsys):
     journal = hot(store).with_name("metadata.sqlite-journal")
     content = journal.read_bytes()
     file.write_bytes(before)
-    journal.write_bytes({
-        "empty": b"", "zeroed head": bytes(512) + content[512:], "cut in its head": content[:20], "cut in a page": content[:900],
-        "of a foreign format": b"letter" * 200,
-    }[damage])  # fmt: skip
+    journal.write_bytes(
+        {
+            "empty": b"",
+            "zeroed head": bytes(512) + content[512:],
+            "cut in its head": content[:20],
+            "cut in a page": content[:900],
+            "of a foreign format": b"letter" * 200,
+        }[damage]
+    )
     assert cli.main(["history", *store.settings]) == 0, capsys.readouterr().err
     assert "monday" in capsys.readouterr().out
     metadata_store.open_store(store.config).put_context_type(mlmd.ContextType(name="written"))
@@ -117,7 +122,8 @@ def test_the_lock_of_a_killed_process_is_nobodys(store):
 
 
 def _history_without_rights(store) -> subprocess.CompletedProcess:
-    """`bitsum history` by a user who may only read: a stranger, or root without the right to pass over the modes of files."""
+    """`bitsum history` by a user who may only read: a stranger, or root without the right to pass over the modes of
+    files."""
     command = [sys.executable, "-m", "pipeline", "history", *store.settings]
     if os.geteuid() == 0:
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", *command]
@@ -131,7 +137,10 @@ def _take_rights(*paths: pathlib.Path, mode: int) -> None:
         path.chmod(mode)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root passes over the modes of files; setpriv takes that away")
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not shutil.which("setpriv"),
+    reason="root passes over the modes of files; setpriv takes that away",
+)
 def test_who_may_not_write_reads_a_whole_store_and_is_told_in_one_line_of_another(store):
     file = metadata_store.sqlite_file(store.config)
     _take_rights(file, mode=0o444)
@@ -162,7 +171,9 @@ def test_a_wait_for_a_locked_file_can_be_interrupted_and_names_who_has_it(store,
     file = metadata_store.sqlite_file(store.config)
     holding = "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
     holder = subprocess.Popen(
-        [sys.executable, "-c", holding + "print(flush=True); sys.stdin.read()", file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", holding + "print(flush=True); sys.stdin.read()", file],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     holder.stdout.readline()
     rings = []
@@ -176,7 +187,9 @@ def test_a_wait_for_a_locked_file_can_be_interrupted_and_names_who_has_it(store,
     before = signal.signal(signal.SIGALRM, ring)
     try:
         monkeypatch.setattr(metadata_store, "_LOCK_SECONDS", 0.3)
-        with pytest.raises(BitsumError, match=rf"process {holder.pid}, '.*' has held its lock for 0.3 s; wait for it, or stop it"):
+        with pytest.raises(
+            BitsumError, match=rf"process {holder.pid}, '.*' has held its lock for 0.3 s; wait for it, or stop it"
+        ):
             metadata_store.open_store(store.config)
         monkeypatch.setattr(metadata_store, "_LOCK_SECONDS", 10.0)
         signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)

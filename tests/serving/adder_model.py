@@ -1,7 +1,8 @@
-"""A model with the signatures of components.signatures that adds by the full adder's table: exact, and made in a second.
+"""A model with the signatures of components.signatures that adds by the full adder's table: exact, and made in a
+second.
 
-The reference for whatever serves, and with `broken` one that errs on every carry into a pair of ones. Its state is the carry,
-in the first of two units, so that a client which forgets the state is found out.
+The reference for whatever serves, and with `broken` one that errs on every carry into a pair of ones. Its state is the
+carry, in the first of two units, so that a client which forgets the state is found out.
 """
 
 import pathlib
@@ -63,9 +64,12 @@ class Adder(tf.Module):
             return i + 1, count // 2, written.write(i, tf.gather(self.bits, count))
 
         _, carry, written = tf.while_loop(
-            lambda i, *_: i < length, one, (0, carry, written), parallel_iterations=1,
+            lambda i, *_: i < length,
+            one,
+            (0, carry, written),
+            parallel_iterations=1,
             shape_invariants=(tf.TensorShape([]), tf.TensorShape([None]), tf.TensorShape(None)),
-        )  # fmt: skip
+        )
         return tf.transpose(tf.reshape(written.stack(), [length, tf.shape(a)[0]])), carry
 
 
@@ -76,5 +80,7 @@ def _padded(bits):
 def save(path: pathlib.Path, broken: bool = False, delay_steps: int = 0) -> None:
     """Write the SavedModel to `path`."""
     adder = Adder(broken, delay_steps)
-    functions = {name: getattr(adder, name) for name in (signatures.SERVING_DEFAULT, signatures.ADD_BITS, signatures.STEP)}
+    functions = {
+        name: getattr(adder, name) for name in (signatures.SERVING_DEFAULT, signatures.ADD_BITS, signatures.STEP)
+    }
     tf.saved_model.save(adder, str(path), signatures=functions)

@@ -28,11 +28,24 @@ def models(tmp_path_factory):
 
 @contextlib.contextmanager
 def serving(base_path, *flags, env=None):
-    """`bitsum serve` of `base_path` as a process that is ready: .target, .ready, .process, and .wait() for exit code and output."""
+    """`bitsum serve` of `base_path` as a process that is ready: .target, .ready, .process, and .wait() for exit code
+    and output."""
     ready_file = pathlib.Path(f"{base_path}.ready.json")
-    command = [*BITSUM, "serve", "--port=0", f"--model_base_path={base_path}", "--file_system_poll_wait_seconds=0.1", *flags]
+    command = [
+        *BITSUM,
+        "serve",
+        "--port=0",
+        f"--model_base_path={base_path}",
+        "--file_system_poll_wait_seconds=0.1",
+        *flags,
+    ]
     process = subprocess.Popen(
-        [*command, f"--ready_file={ready_file}"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, f"--ready_file={ready_file}"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         wait_for(lambda: ready_file.exists() or process.poll() is not None)

@@ -25,7 +25,10 @@ def client(server):
 
 def test_sums_of_any_size_are_exact(client):
     draw = random.Random(1)
-    pairs = [(draw.getrandbits(bits), draw.getrandbits(bits)) for bits in (1, 8, 64, 1000, 4096, 4097)] + [(0, 0), (13, 29)]
+    pairs = [(draw.getrandbits(bits), draw.getrandbits(bits)) for bits in (1, 8, 64, 1000, 4096, 4097)] + [
+        (0, 0),
+        (13, 29),
+    ]
     assert client.add_many(pairs) == [a + b for a, b in pairs]
 
 
@@ -157,7 +160,11 @@ def test_a_server_without_the_label_is_asked_for_the_newest_version(server, capl
         (("-5", "3"), 2, "-5 is negative"),
         (("-0x5", "3"), 2, "-0x5 is negative"),
         (("five", "3"), 2, "'five' is no integer"),
-        (("1", "3", "--server=127.0.0.1:1"), 1, "no model server answers at 127.0.0.1:1 (Connection refused); start one with: bitsum"),
+        (
+            ("1", "3", "--server=127.0.0.1:1"),
+            1,
+            "no model server answers at 127.0.0.1:1 (Connection refused); start one with: bitsum",
+        ),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, code, words):
@@ -166,7 +173,15 @@ def test_the_command_refuses_in_one_line(arguments, code, words):
 
 
 def test_the_client_module_lists_its_errors():
-    errors = "ServerUnavailable", "DeadlineExceeded", "ServerBusy", "ModelNotFound", "VersionGone", "InvalidRequest", "BadResponse"
+    errors = (
+        "ServerUnavailable",
+        "DeadlineExceeded",
+        "ServerBusy",
+        "ModelNotFound",
+        "VersionGone",
+        "InvalidRequest",
+        "BadResponse",
+    )
     for name in (*errors, "InvalidNumber"):
         assert name in module.__doc__ and issubclass(getattr(module, name), module.ServingError)
 

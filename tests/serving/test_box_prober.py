@@ -1,4 +1,5 @@
-"""States drawn from the boxes, sent to a real server: as certified where it runs the cell, found out where it does not."""
+"""States drawn from the boxes, sent to a real server: as certified where it runs the cell, found out where it does
+not."""
 
 import json
 import pathlib
@@ -41,7 +42,15 @@ def _probe(tmp_path, served: pathlib.Path, claimed: pathlib.Path, examples) -> t
     base = tmp_path / "base"
     shutil.copytree(served, base / "1")
     with model_server.serving(SERVE, "adder", base, tmp_path / "log", timeout=120) as server:
-        command = [*PROBE, server.target, "--model_name=adder", f"--certificate={claimed}", "--json", "--examples", str(examples)]
+        command = [
+            *PROBE,
+            server.target,
+            "--model_name=adder",
+            f"--certificate={claimed}",
+            "--json",
+            "--examples",
+            str(examples),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr
 
@@ -57,7 +66,9 @@ def test_the_certified_cell_keeps_to_its_boxes(tmp_path, examples):
 def test_a_cell_that_adds_right_but_is_another_one_is_found_out(tmp_path, examples):
     claimed = _export(tmp_path / "claimed")
     weights = certified.arrays(certified.weights())
-    served = _export(tmp_path / "served", W_o=weights["W_o"] * np.float32(1.001), b_o=weights["b_o"] * np.float32(1.001))
+    served = _export(
+        tmp_path / "served", W_o=weights["W_o"] * np.float32(1.001), b_o=weights["b_o"] * np.float32(1.001)
+    )
     code, report, _ = _probe(tmp_path, served, claimed, examples)
     assert code == 1
     assert report["right"] == report["asked"]

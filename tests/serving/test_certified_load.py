@@ -1,4 +1,5 @@
-"""Loading a version that has a certificate: nothing but the files and the weights that were certified. Any other is served as ever."""
+"""Loading a version that has a certificate: nothing but the files and the weights that were certified. Any other is
+served as ever."""
 
 import logging
 import os
@@ -60,4 +61,7 @@ def test_weights_that_tensorflow_reads_otherwise_than_the_checker_are_not_loaded
     assert "a restart point is not where an entry with a whole key begins" in refusal(version)
     monkeypatch.setattr(sstable, "read", lambda _: dict(checkpoint.entries))
     monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
-    assert "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences in all)" in refusal(version)
+    assert (
+        "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences in all)"
+        in refusal(version)
+    )

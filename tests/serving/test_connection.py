@@ -42,10 +42,17 @@ def answering(channel, port=0, credentials=None):
         return answer
 
     handlers = {
-        method: grpc.unary_unary_rpc_method_handler(handler(method), kind.FromString, lambda message: message.SerializeToString())
-        for method, kind in (("Predict", apis.predict.PredictRequest), ("GetModelMetadata", apis.metadata.GetModelMetadataRequest))
+        method: grpc.unary_unary_rpc_method_handler(
+            handler(method), kind.FromString, lambda message: message.SerializeToString()
+        )
+        for method, kind in (
+            ("Predict", apis.predict.PredictRequest),
+            ("GetModelMetadata", apis.metadata.GetModelMetadataRequest),
+        )
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", handlers),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", handlers),)
+    )
     address = f"127.0.0.1:{port}"
     bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
@@ -187,10 +194,15 @@ def test_cancelling_leaves_the_client_usable():
 def identity(tmp_path_factory):
     """Paths of a key and of a certificate for 127.0.0.1 that signed itself."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")]), datetime.datetime.now(datetime.timezone.utc)
+    name, now = (
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")]),
+        datetime.datetime.now(datetime.timezone.utc),
+    )
     day = datetime.timedelta(days=1)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+    )
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     folder = tmp_path_factory.mktemp("identity")
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
@@ -204,11 +216,15 @@ def test_tls(ask, identity, mutual, tmp_path, capsys):
     from serving import ssl_config
 
     key, cert = identity
-    server = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())], cert.read_bytes(), require_client_auth=mutual)
+    server = grpc.ssl_server_credentials(
+        [(key.read_bytes(), cert.read_bytes())], cert.read_bytes(), require_client_auth=mutual
+    )
     own = (cert, key) if mutual else (None, None)
     flags = [f"--tls_ca={cert}", *([f"--tls_cert={cert}", f"--tls_key={key}"] if mutual else [])]
     with answering(Channel(), credentials=server) as target:
-        assert ask(target, lambda client: client.add(13, 29), credentials=ssl_config.client_credentials(cert, *own)) == 42
+        assert (
+            ask(target, lambda client: client.add(13, 29), credentials=ssl_config.client_credentials(cert, *own)) == 42
+        )
         assert cli.main(["add", "13", "29", "--server", target, *flags]) == 0
         assert capsys.readouterr().out == "42\n"
         assert cli.main(["status", "--set", f"pipeline.root={tmp_path}", "--server", target, *flags]) == 0
@@ -218,4 +234,9 @@ def test_tls(ask, identity, mutual, tmp_path, capsys):
             ask(target, lambda client: client.add(13, 29), attempts=1)
         if mutual:
             with pytest.raises(ServerUnavailable):
-                ask(target, lambda client: client.add(13, 29), attempts=1, credentials=ssl_config.client_credentials(cert))
+                ask(
+                    target,
+                    lambda client: client.add(13, 29),
+                    attempts=1,
+                    credentials=ssl_config.client_credentials(cert),
+                )

@@ -149,7 +149,10 @@ def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, te
 def test_streams_of_bytes_that_are_no_message_do_not_hold_up_the_end(tmp_path):
     base_path = tmp_path / "model"
     certified_model.push(base_path)
-    with fuzz_server.serving(base_path, "--drain_timeout=60") as server, grpc.insecure_channel(server.target) as channel:
+    with (
+        fuzz_server.serving(base_path, "--drain_timeout=60") as server,
+        grpc.insecure_channel(server.target) as channel,
+    ):
         with pytest.raises(grpc.RpcError) as failure:
             next(channel.unary_stream(HEALTH + "Watch")(b"\xff\xff"))
         assert (failure.value.code(), failure.value.details()) == (grpc.StatusCode.INTERNAL, "")
@@ -160,13 +163,23 @@ def test_streams_of_bytes_that_are_no_message_do_not_hold_up_the_end(tmp_path):
 
 SHAPES = [[], [0], [1], [3], [2, 2], [-1], [2**40, 2**40], [2**40, 2**40, 0], [1] * 32, [1] * 255, [2, -1, 0]]
 FIELDS = {
-    tf.float32: {"float_val": [1.5, 2.5]}, tf.float64: {"double_val": [1.5]}, tf.int64: {"int64_val": [-1, 2**62]},
-    tf.int32: {"int_val": [-1, 5]}, tf.int8: {"int_val": [300, -129]}, tf.uint8: {"int_val": [-1, 256]},
-    tf.int16: {"int_val": [2**31 - 1]}, tf.uint16: {"int_val": [-1]}, tf.uint32: {"uint32_val": [2**32 - 1]},
+    tf.float32: {"float_val": [1.5, 2.5]},
+    tf.float64: {"double_val": [1.5]},
+    tf.int64: {"int64_val": [-1, 2**62]},
+    tf.int32: {"int_val": [-1, 5]},
+    tf.int8: {"int_val": [300, -129]},
+    tf.uint8: {"int_val": [-1, 256]},
+    tf.int16: {"int_val": [2**31 - 1]},
+    tf.uint16: {"int_val": [-1]},
+    tf.uint32: {"uint32_val": [2**32 - 1]},
     tf.uint64: {"uint64_val": [2**64 - 1]},
-    tf.bool: {"bool_val": [True, False]}, tf.float16: {"half_val": [15360, 16384]}, tf.bfloat16: {"half_val": [16256]},
-    tf.complex64: {"scomplex_val": [1.0, 2.0, 3.0]}, tf.complex128: {"dcomplex_val": [1.0, 2.0]}, tf.string: {"string_val": [b"a\0", b""]},
-}  # fmt: skip
+    tf.bool: {"bool_val": [True, False]},
+    tf.float16: {"half_val": [15360, 16384]},
+    tf.bfloat16: {"half_val": [16256]},
+    tf.complex64: {"scomplex_val": [1.0, 2.0, 3.0]},
+    tf.complex128: {"dcomplex_val": [1.0, 2.0]},
+    tf.string: {"string_val": [b"a\0", b""]},
+}
 STRINGS = [b"\x02\x01ab\x00", b"\x02\x01abc", b"\x80", b"\xff\xff\xff\xff\x0fab"]
 CONTENTS = [b"", b"\x01\x00", bytes(range(16)), bytes(8), bytes(2), b"\x02", *STRINGS]
 
@@ -199,7 +212,9 @@ def same(proto, dtype):
         assert error.code == 8
         return False
     if dtype == tf.string:
-        assert found.shape == np.shape(expected) and found.ravel().tolist() == np.array(expected, object).ravel().tolist()
+        assert (
+            found.shape == np.shape(expected) and found.ravel().tolist() == np.array(expected, object).ravel().tolist()
+        )
     else:
         assert found.dtype == expected.dtype and found.shape == expected.shape and found.tobytes() == expected.tobytes()
     return True
@@ -249,8 +264,18 @@ def frame(kind, payload, flags=0, stream=0):
 
 def headers():
     """The header block of a Predict, each field literal and without indexing (RFC 7541, 6.2.2)."""
-    fields = {":method": "POST", ":scheme": "http", ":path": PREDICT, ":authority": "x", "te": "trailers", "content-type": "application/grpc"}
-    return b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields.items())
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": PREDICT,
+        ":authority": "x",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    return b"".join(
+        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in fields.items()
+    )
 
 
 def test_calls_that_are_begun_and_never_asked_leave_room_for_others(served):

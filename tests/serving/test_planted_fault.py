@@ -1,4 +1,5 @@
-"""A served copy of the certified model in which one bit of one weight is flipped: the prober finds it and tells true."""
+"""A served copy of the certified model in which one bit of one weight is flipped: the prober finds it and tells
+true."""
 
 import json
 
@@ -11,8 +12,8 @@ from serving.client import AdderClient
 from tests.fast import certified
 from tests.serving.conftest import bitsum, serving
 
-# (weight, bit that is flipped): the sign of a weight of the logit makes half of all random sums of 24 bits wrong, that of the
-# update gate's bias in a unit a tenth.
+# (weight, bit that is flipped): the sign of a weight of the logit makes half of all random sums of 24 bits wrong, that
+# of the update gate's bias in a unit a tenth.
 FAULTS = [("W_o", (5, 0), 31), ("b_z", (7,), 31)]
 
 
@@ -66,7 +67,11 @@ def test_the_sums_that_are_told_are_wrong_and_are_so_again(faulty, signature):
     with AdderClient(faulty.target) as client:
         for wrong in report["wrong"]:
             a, b, got, expected = (int(wrong[name], 0) for name in ("a", "b", "got", "expected"))
-            assert a + b == expected != got and (wrong["signature"], wrong["version"], wrong["target"]) == (signature, 4, faulty.target)
+            assert a + b == expected != got and (wrong["signature"], wrong["version"], wrong["target"]) == (
+                signature,
+                4,
+                faulty.target,
+            )
             places = [place for place in range(wrong["outputs"]) if (got ^ expected) >> place & 1]
             assert (wrong["place"], wrong["places"], wrong["wrong_bits"]) == (places[0], places[:10], len(places))
             assert ask_again(client, wrong) != a + b

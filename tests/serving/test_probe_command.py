@@ -12,14 +12,17 @@ from tests.serving.conftest import bitsum, put, serving
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """Two TFRecord files, one of them compressed, of 43 examples; those of the second are certain to carry into ones."""
+    """Two TFRecord files, one of them compressed, of 43 examples; those of the second are certain to carry into
+    ones."""
     draw = random.Random(1)
     folder = tmp_path_factory.mktemp("examples")
     for name, compression, lengths in (("short", "GZIP", [1, 2, 5, 8] * 10), ("long", "", [100, 1000, 5000])):
         with tf.io.TFRecordWriter(str(folder / name), compression) as writer:
             for length in lengths:
                 bits = {name: addition.to_bits(draw.getrandbits(length), length) for name in ("a", "b")}
-                features = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=value)) for name, value in bits.items()}
+                features = {
+                    name: tf.train.Feature(int64_list=tf.train.Int64List(value=value)) for name, value in bits.items()
+                }
                 writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
     return [folder / "short", folder / "long"]
 
@@ -27,9 +30,15 @@ def examples(tmp_path_factory):
 def test_a_server_that_adds(server, examples):
     code, out, err = bitsum("probe", server.target, "--examples", *examples, "--json")
     report = json.loads(out)
-    assert code == 0 and err == f"{server.target} has no version of bitsum with the label stable: asking for the newest\n"
+    assert (
+        code == 0 and err == f"{server.target} has no version of bitsum with the label stable: asking for the newest\n"
+    )
     assert report["asked"] == report["right"] == 43 * 3 and report["version"] == 1
-    assert report["wrong"] == [] and report["errors"] == {} and 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]
+    assert (
+        report["wrong"] == []
+        and report["errors"] == {}
+        and 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]
+    )
 
 
 def test_the_report_for_people_is_a_line(server, examples):
@@ -89,9 +98,13 @@ def test_without_examples_the_questions_come_from_the_seed(server):
 
 
 def test_with_examples_and_a_seed_half_of_the_questions_come_from_each(server, examples):
-    code, out, _ = bitsum("probe", server.target, "--examples", *examples, "--seed", 3, "--count", 8, "--json", "--signature", "step")
+    code, out, _ = bitsum(
+        "probe", server.target, "--examples", *examples, "--seed", 3, "--count", 8, "--json", "--signature", "step"
+    )
     assert code == 0 and json.loads(out)["asked"] == 8
-    code, out, _ = bitsum("probe", server.target, "--examples", *examples, "--seed", 3, "--duration", 0.5, "--rate", 50, "--json")
+    code, out, _ = bitsum(
+        "probe", server.target, "--examples", *examples, "--seed", 3, "--duration", 0.5, "--rate", 50, "--json"
+    )
     assert code == 0 and json.loads(out)["asked"] > 0
 
 

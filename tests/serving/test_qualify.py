@@ -46,16 +46,22 @@ def float32_only(results, errors, lowest):
 # name -> ((where, what, by what) replaced while the model is made, words of the refusal).
 LIARS = {
     "float32 alone is wrong": (
-        [(GRU, "advance", cell_with(tanh=rational_tanh))], ("tanh(", "off by", "the allowance of 32 u has to be 4 times")
+        [(GRU, "advance", cell_with(tanh=rational_tanh))],
+        ("tanh(", "off by", "the allowance of 32 u has to be 4 times"),
     ),
     "float64 is wrong as well": (
-        [(GRU, "advance", cell_with(sigmoid=bulged)), (tf, "sigmoid", bulged)], ("sigmoid(", "off by 25", "the allowance of 16 u has to")
+        [(GRU, "advance", cell_with(sigmoid=bulged)), (tf, "sigmoid", bulged)],
+        ("sigmoid(", "off by 25", "the allowance of 16 u has to"),
     ),
-    "float64 is only float32": ([(activation_sweep, "_marked", float32_only)], ("own float64 cannot be trusted", "off by 0 u")),
+    "float64 is only float32": (
+        [(activation_sweep, "_marked", float32_only)],
+        ("own float64 cannot be trusted", "off by 0 u"),
+    ),
     "sigmoid never is 1": (
-        [(GRU, "advance", cell_with(sigmoid=lambda x: tf.minimum(sigmoid(x), 1 - 2**-24)))], ("not exactly 1", "neither is seen alone")
+        [(GRU, "advance", cell_with(sigmoid=lambda x: tf.minimum(sigmoid(x), 1 - 2**-24)))],
+        ("not exactly 1", "neither is seen alone"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,10 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     code, out, err = bitsum("qualify", "--export", folder, "--units", UNITS)
     assert code == 0, err
-    assert out == f"wrote {folder}/1; serve it with: bitsum serve --model_name=bitsum-activations --model_base_path={folder}\n"
+    assert (
+        out
+        == f"wrote {folder}/1; serve it with: bitsum serve --model_name=bitsum-activations --model_base_path={folder}\n"
+    )
     return folder
 
 
@@ -82,11 +91,18 @@ def test_an_honest_server_qualifies(sweeping):
     code, out, err = bitsum("qualify", sweeping.target, "--json")
     report = json.loads(out)
     assert (code, err, report["qualified"], report["reason"]) == (0, "", True, "")
-    assert report["shapes"] == [[rows, UNITS] for rows in (1, 3, 64, 65, 2048)] and report["version"] == 1 and not report["all_floats"]
+    assert (
+        report["shapes"] == [[rows, UNITS] for rows in (1, 3, 64, 65, 2048)]
+        and report["version"] == 1
+        and not report["all_floats"]
+    )
     assert report["evaluated"] > 500_000 and report["enclosed"] > 4 * 2 * 4000
     for name, allowance in (("sigmoid", 16), ("tanh", 32)):
         found = report["activations"][name]
-        assert found["allowance_u"] == allowance == pytest.approx(found["headroom"] * found["worst_u"]) and found["headroom"] >= 4
+        assert (
+            found["allowance_u"] == allowance == pytest.approx(found["headroom"] * found["worst_u"])
+            and found["headroom"] >= 4
+        )
         assert abs(float.fromhex(found["at"])) < 20 and found["greatest"] == (1.0).hex()
     assert [report["activations"][name]["least"] for name in ("sigmoid", "tanh")] == [(0.0).hex(), (-1.0).hex()]
 
@@ -105,10 +121,14 @@ def test_a_server_that_is_wrong_or_lies_is_refused(sweeping, tmp_path, monkeypat
             patch.setattr(where, what, by)
         model = activation_sweep.write(tmp_path, [UNITS])
     put(model, sweeping.folder, version)
-    wait_for(lambda: {item.version: item.state for item in served(sweeping.target, MODEL_NAME)}.get(version) == "AVAILABLE")
+    wait_for(
+        lambda: {item.version: item.state for item in served(sweeping.target, MODEL_NAME)}.get(version) == "AVAILABLE"
+    )
     wait_for(lambda: len([item for item in served(sweeping.target, MODEL_NAME) if item.state == "AVAILABLE"]) == 1)
     found = qualifier.qualify(sweeping.target, points=600)
-    assert found.version == version and not found.qualified and all(word in found.complaint for word in words), found.complaint
+    assert found.version == version and not found.qualified and all(word in found.complaint for word in words), (
+        found.complaint
+    )
 
 
 def test_a_refusal_is_told_by_exit_code_3(sweeping):
@@ -130,7 +150,8 @@ def test_no_server():
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["127.0.0.1:1", "--export", "x"], ["127.0.0.1:1", "--deadline=0"], ["--export", "x", "--units", "0"]]
+    "arguments",
+    [[], ["127.0.0.1:1", "--export", "x"], ["127.0.0.1:1", "--deadline=0"], ["--export", "x", "--units", "0"]],
 )
 def test_wrong_usage(arguments):
     code, out, err = bitsum("qualify", *arguments)

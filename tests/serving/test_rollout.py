@@ -145,7 +145,15 @@ def test_a_version_that_adds_wrongly_stays_back(deployed, models, traffic):
 
     done = deployed.run("rollout", wrong, "--force", "--count=40", "--max_latency_ratio=1000")
 
-    stays(deployed, stable, before, done, "questions wrongly, the first being", "'expected'", f"version {wrong} stays back")
+    stays(
+        deployed,
+        stable,
+        before,
+        done,
+        "questions wrongly, the first being",
+        "'expected'",
+        f"version {wrong} stays back",
+    )
     assert f"version {stable} stays stable" in done[1]
     assert [item.version for item in states(deployed) if item.state == "AVAILABLE"] == [stable]
 
@@ -201,7 +209,8 @@ def test_a_version_that_is_slow_stays_back(deployed, tmp_path):
 
 
 def test_a_version_that_answers_recorded_requests_otherwise_stays_back(deployed, models, tmp_path):
-    """The recorded request is no sum that a fresh question would ask, and the model is right on all of those: --count=1."""
+    """The recorded request is no sum that a fresh question would ask, and the model is right on all of those:
+    --count=1."""
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     wrong = unblessed(deployed.base, models / "broken")
     log = tmp_path / "requests"
@@ -214,7 +223,9 @@ def test_a_version_that_answers_recorded_requests_otherwise_stays_back(deployed,
             assert client.add(3 * 2**5000, 3 * 2**5000) == 6 * 2**5000
     assert list(log.rglob("*.tfrecords"))
 
-    done = deployed.run("rollout", wrong, "--force", "--count=1", "--seed=5", f"--requests={log}", "--max_latency_ratio=1000")
+    done = deployed.run(
+        "rollout", wrong, "--force", "--count=1", "--seed=5", f"--requests={log}", "--max_latency_ratio=1000"
+    )
 
     stays(deployed, stable, before, done, "stays back", "recorded requests differently: signature add_bits")
 
@@ -265,7 +276,9 @@ def test_a_rollout_that_is_killed_leaves_stable_alone_and_the_next_one_goes_thro
     assert deployed.in_file() == ([first, third], {"stable": third, "previous": first})
 
 
-@pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
 def test_an_interrupted_rollout_takes_its_config_back(deployed, number, code, said):
     first, second, _ = version_folder.versions(deployed.base)
     before = deployed.config_file.read_bytes()
@@ -288,7 +301,11 @@ def test_a_disk_that_takes_no_config_file_leaves_server_and_file_as_they_were(de
     # A file of more than 0 bytes cannot be written.
     program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from pipeline import cli; sys.exit(cli.main())"
     done = subprocess.run(
-        [sys.executable, "-c", program, command, *deployed.options()], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120
+        [sys.executable, "-c", program, command, *deployed.options()],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
     )
 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
@@ -311,4 +328,6 @@ def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed)
 
 @pytest.mark.long
 def test_ten_swaps_under_traffic_fail_no_request(deployed, capsys):
-    assert swaps.measure(deployed.target, deployed.config_file, deployed.base, 10, clients=2) == 0, capsys.readouterr().out
+    assert swaps.measure(deployed.target, deployed.config_file, deployed.base, 10, clients=2) == 0, (
+        capsys.readouterr().out
+    )

@@ -32,7 +32,11 @@ def request(**inputs):
     made.model_spec.signature_name = "add_bits"
     for name, value in inputs.items():
         if value is not None:
-            proto = value if isinstance(value, tensor_pb2.TensorProto) else tf.make_tensor_proto(np.asarray(value, np.int64))
+            proto = (
+                value
+                if isinstance(value, tensor_pb2.TensorProto)
+                else tf.make_tensor_proto(np.asarray(value, np.int64))
+            )
             made.inputs[name].CopyFrom(proto)
     return made
 

@@ -17,8 +17,8 @@ from serving.client import AdderClient
 from tests.conformance import recording
 from tests.serving.conftest import BITSUM, bitsum, put, serving, wait_for
 
-# Called and logging like tensorflow_model_server. FAKE_MODE says what becomes of it: the embedded server, on the flags that
-# it was given; one that only ever answers that version 3 is available; or none.
+# Called and logging like tensorflow_model_server. FAKE_MODE says what becomes of it: the embedded server, on the flags
+# that it was given; one that only ever answers that version 3 is available; or none.
 _FAKE = f"""#!{sys.executable}
 import os, sys
 print("a line of log", file=sys.stderr, flush=True)
@@ -57,26 +57,42 @@ def base_path(models, tmp_path):
 
 @pytest.fixture
 def with_program(tmp_path):
-    """(environment, record): a tensorflow_model_server is on the PATH; it notes its arguments and its process in the record."""
+    """(environment, record): a tensorflow_model_server is on the PATH; it notes its arguments and its process in the
+    record."""
     program = tmp_path / "bin" / "tensorflow_model_server"
     program.parent.mkdir()
     program.write_text(_FAKE)
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     record = tmp_path / "record"
-    return {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "FAKE_RECORD": str(record), "FAKE_MODE": "status"}, record
+    return {
+        **os.environ,
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "FAKE_RECORD": str(record),
+        "FAKE_MODE": "status",
+    }, record
 
 
 def test_the_ready_file_tells_where_what_and_who(base_path):
     with serving(base_path, "--server=embedded", "--model_name=sum") as server:
         assert server.ready.__dict__ == {
-            "host": "127.0.0.1", "port": server.ready.port, "pid": server.process.pid, "server": "embedded",
-            "model_name": "sum", "version": 3,
-        }  # fmt: skip
+            "host": "127.0.0.1",
+            "port": server.ready.port,
+            "pid": server.process.pid,
+            "server": "embedded",
+            "model_name": "sum",
+            "version": 3,
+        }
         with AdderClient(server.target, "sum") as client:
             assert client.add(13, 29) == 42
         # Loopback only: the machine's other addresses refuse.
-        code, _, err = bitsum("serve", f"--port={server.ready.port}", f"--model_base_path={base_path}", "--server=embedded")
-        assert code == 1 and err.count("\n") == 1 and f"cannot listen on 127.0.0.1:{server.ready.port}: Address already in use" in err
+        code, _, err = bitsum(
+            "serve", f"--port={server.ready.port}", f"--model_base_path={base_path}", "--server=embedded"
+        )
+        assert (
+            code == 1
+            and err.count("\n") == 1
+            and f"cannot listen on 127.0.0.1:{server.ready.port}: Address already in use" in err
+        )
         server.process.send_signal(signal.SIGINT)
         out, err = server.process.communicate(timeout=60)
         assert (server.process.returncode, err) == (0, "")
@@ -101,7 +117,9 @@ def test_a_folder_without_versions_is_refused(tmp_path, make, words):
 def test_a_version_that_is_no_model_is_refused_with_the_reason(tmp_path):
     (tmp_path / "1").mkdir()
     log = tmp_path / "log"
-    code, _, err = bitsum("serve", "--port=0", "--server=embedded", f"--model_base_path={tmp_path}", f"--log_file={log}")
+    code, _, err = bitsum(
+        "serve", "--port=0", "--server=embedded", f"--model_base_path={tmp_path}", f"--log_file={log}"
+    )
     assert (code, err.count("\n")) == (3, 1) and "should have a file called `saved_model.pb`" in err
 
 
@@ -126,8 +144,11 @@ def test_an_image_that_is_not_there_is_not_pulled(base_path, tmp_path):
     docker.chmod(0o755)
     done = subprocess.run(
         [*BITSUM, "serve", "--server=docker", "--port=0", f"--model_base_path={base_path}", "--image=some/image:1"],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "No such image: some/image:1" in done.stderr and "docker pull some/image:1" in done.stderr
     assert (tmp_path / "docker.calls").read_text() == "image inspect some/image:1\n"
@@ -143,9 +164,11 @@ def started(base_path, folder, server, script):
     (folder / server).chmod(0o755)
     done = subprocess.run(
         [*BITSUM, "serve", f"--server={server}", "--port=0", f"--model_base_path={base_path}"],
-        env={**os.environ, **SWITCHES, "TF_ENABLE_ONEDNN_OPTS": "0", "PATH": f"{folder}:{os.environ['PATH']}"}, capture_output=True,
-        text=True, timeout=60,
-    )  # fmt: skip
+        env={**os.environ, **SWITCHES, "TF_ENABLE_ONEDNN_OPTS": "0", "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1 and done.stderr.startswith(NOTE) and "ended with exit code 3" in done.stderr
     return (folder / "seen").read_text().splitlines()
 
@@ -156,8 +179,12 @@ def test_a_program_gets_no_switches_of_arithmetic(base_path, tmp_path):
 
 
 def test_a_container_gets_none_either_not_even_those_of_its_image(base_path, tmp_path):
-    image = json.dumps([{"Config": {"Env": ["PATH=/bin", "XLA_FLAGS=--xla_cpu_enable_fast_math", "TF_ENABLE_ONEDNN_OPTS=1"]}}])
-    script = f"[ $1 = image ] && echo '{image}' && exit 0; env > {tmp_path}/seen; echo \"$@\" >> {tmp_path}/seen; exit 3"
+    image = json.dumps(
+        [{"Config": {"Env": ["PATH=/bin", "XLA_FLAGS=--xla_cpu_enable_fast_math", "TF_ENABLE_ONEDNN_OPTS=1"]}}]
+    )
+    script = (
+        f"[ $1 = image ] && echo '{image}' && exit 0; env > {tmp_path}/seen; echo \"$@\" >> {tmp_path}/seen; exit 3"
+    )
     *environment, arguments = started(base_path, tmp_path, "docker", script)
     assert not [line for line in environment if line.partition("=")[0] in SWITCHES]
     # Docker takes a variable without a value out of those that the image sets.
@@ -170,8 +197,11 @@ def test_an_image_whose_environment_cannot_be_read_is_not_started(base_path, tmp
     (tmp_path / "docker").chmod(0o755)
     done = subprocess.run(
         [*BITSUM, "serve", "--server=docker", "--port=0", f"--model_base_path={base_path}"],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "docker image inspect" in done.stderr
 
 
@@ -185,9 +215,18 @@ def test_the_embedded_server_clears_the_switches(base_path):
 def test_with_ready_timeout_zero_it_waits_for_a_first_version(models, tmp_path):
     base_path, ready = tmp_path / "later", tmp_path / "ready.json"
     process = subprocess.Popen(
-        [*BITSUM, "serve", "--server=embedded", "--port=0", f"--model_base_path={base_path}", f"--ready_file={ready}", "--ready_timeout=0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [
+            *BITSUM,
+            "serve",
+            "--server=embedded",
+            "--port=0",
+            f"--model_base_path={base_path}",
+            f"--ready_file={ready}",
+            "--ready_timeout=0",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         time.sleep(0.5)
         assert process.poll() is None and not ready.exists()
@@ -208,9 +247,11 @@ def test_tensorflow_model_server_is_taken_where_it_is_on_the_path(base_path, wit
         assert server.ready.server == "tensorflow_model_server" and server.ready.pid == server.process.pid
         arguments, child = record.read_text().splitlines()
         assert ast.literal_eval(arguments) == [
-            f"--port={server.ready.port}", "--model_name=bitsum", f"--model_base_path={base_path}",
+            f"--port={server.ready.port}",
+            "--model_name=bitsum",
+            f"--model_base_path={base_path}",
             "--file_system_poll_wait_seconds=1",
-        ]  # fmt: skip
+        ]
         with AdderClient(server.target) as client:
             assert client.add(13, 29) == 42
         server.process.terminate()
@@ -241,7 +282,9 @@ def test_when_the_external_server_ends_its_exit_code_is_passed_on(base_path, wit
 
 def start_lines(name):
     """What the real server said when it did not start."""
-    return [line for line in recording.load()["9_startup"][name].record["log"] if line.startswith("Failed to start server")]
+    return [
+        line for line in recording.load()["9_startup"][name].record["log"] if line.startswith("Failed to start server")
+    ]
 
 
 def unavailable(cause):
@@ -249,12 +292,18 @@ def unavailable(cause):
     return re.sub("due to error: .*?}, }", lambda found: f"due to error: {cause}}}, }}", line)
 
 
-@pytest.mark.parametrize(("said", "code"), [
-    *((line, 3) for line in start_lines("start_corrupt_retries0")), *((line, 1) for line in start_lines("start_port_in_use")),
-    (unavailable("RESOURCE_EXHAUSTED: variables.index; Too many open files"), 1), (unavailable("UNKNOWN: Input/output error"), 1),
-    (unavailable("NOT_FOUND: Could not find meta graph def matching supplied tags: { serve }"), 3),
-    (str(int(signal.SIGSEGV)), 128 + 11), (str(int(signal.SIGKILL)), 128 + 9),
-])
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        *((line, 3) for line in start_lines("start_corrupt_retries0")),
+        *((line, 1) for line in start_lines("start_port_in_use")),
+        (unavailable("RESOURCE_EXHAUSTED: variables.index; Too many open files"), 1),
+        (unavailable("UNKNOWN: Input/output error"), 1),
+        (unavailable("NOT_FOUND: Could not find meta graph def matching supplied tags: { serve }"), 3),
+        (str(int(signal.SIGSEGV)), 128 + 11),
+        (str(int(signal.SIGKILL)), 128 + 9),
+    ],
+)
 def test_an_external_server_that_fails_to_start_is_quoted_and_its_models_blamed_if_it_blames_them(
     base_path, with_program, tmp_path, said, code
 ):
@@ -263,8 +312,11 @@ def test_an_external_server_that_fails_to_start_is_quoted_and_its_models_blamed_
     (tmp_path / "log").write_text(unavailable("NOT_FOUND: an earlier model") + "\n")
     done = subprocess.run(
         [*BITSUM, "serve", "--port=0", f"--model_base_path={base_path}", f"--log_file={tmp_path / 'log'}"],
-        env={**environment, "FAKE_MODE": said}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env={**environment, "FAKE_MODE": said},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == code, done.stderr
     assert "tensorflow_model_server ended with exit code" in done.stderr and (said.isdecimal() or said in done.stderr)
 
@@ -277,8 +329,11 @@ def test_for_an_external_server_too_a_port_in_use_is_refused(base_path, with_pro
         port = taken.getsockname()[1]
         done = subprocess.run(
             [*BITSUM, "serve", f"--port={port}", f"--model_base_path={base_path}"],
-            env=environment, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert not record.exists()
 

@@ -1,4 +1,5 @@
-"""The flags that `bitsum serve` shares with tensorflow_model_server: what each does, and what is refused in one line."""
+"""The flags that `bitsum serve` shares with tensorflow_model_server: what each does, and what is refused in one
+line."""
 
 import argparse
 import os
@@ -79,22 +80,38 @@ def test_values_and_defaults_are_those_of_the_real_server():
     # What it takes for the number of CPUs it asks the scheduler, too.
     assert options().threads == 4 * len(os.sched_getaffinity(0))
     asked = options(
-        "--max_num_load_retries=0", "--load_retry_interval_micros=-1", "--num_load_threads=2", "--grpc_max_threads=3",
-        "--enable_model_warmup=false", "--num_request_iterations_for_warmup=4", "--model_config_file_poll_wait_seconds=7",
-        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.x=y", "--file_system_poll_wait_seconds=0",
-        "--allow_version_labels_for_unavailable_models", "--metrics_port=0", "--request_log_dir=/l", "--request_log_rate=0.5",
-    )  # fmt: skip
+        "--max_num_load_retries=0",
+        "--load_retry_interval_micros=-1",
+        "--num_load_threads=2",
+        "--grpc_max_threads=3",
+        "--enable_model_warmup=false",
+        "--num_request_iterations_for_warmup=4",
+        "--model_config_file_poll_wait_seconds=7",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.x=y",
+        "--file_system_poll_wait_seconds=0",
+        "--allow_version_labels_for_unavailable_models",
+        "--metrics_port=0",
+        "--request_log_dir=/l",
+        "--request_log_rate=0.5",
+    )
     assert (asked.max_load_retries, asked.load_retry_interval, asked.load_threads, asked.threads) == (0, -1e-6, 2, 3)
     assert (asked.warm_up, asked.warmup_iterations, asked.config_poll_interval, asked.poll_interval) == (False, 4, 7, 0)
     assert asked.channel_arguments == (("grpc.max_connection_age_ms", 2000), ("grpc.x", "y"))
-    assert (asked.labels_for_unavailable, asked.metrics_port, str(asked.request_log_dir), asked.request_log_rate) == (True, 0, "/l", 0.5)
+    assert (asked.labels_for_unavailable, asked.metrics_port, str(asked.request_log_dir), asked.request_log_rate) == (
+        True,
+        0,
+        "/l",
+        0.5,
+    )
 
 
 def test_flags_are_passed_on_as_they_were_given():
     assert flags.given(parsed()) == ()
     assert flags.given(parsed("--enable_batching", "--rest_api_port=8501", "--ssl_config_file=/ssl")) == (
-        "--enable_batching=true", "--ssl_config_file=/ssl", "--rest_api_port=8501",
-    )  # fmt: skip
+        "--enable_batching=true",
+        "--ssl_config_file=/ssl",
+        "--rest_api_port=8501",
+    )
 
 
 def test_what_changes_nothing_is_noted_and_what_would_be_missed_is_refused():
@@ -109,14 +126,26 @@ def test_what_changes_nothing_is_noted_and_what_would_be_missed_is_refused():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--mixed_precision=bfloat16"], ["--mixed_precision", "bfloat16"], ["--mixed", "bfloat16"], ["--prefer_tflite_model"],
-        ["--prefer_tflite_model=1"], ["--prefer_tflite_model", "true"], ["--prefer=true"], ["--xla_cpu_compilation_enabled"],
-        ["--xla_gpu_compilation_enabled=true"], ["--xla_g"], ["--tensorflow_session_config_file=/f"],
-        ["--tensorflow_session_config_file", "/f"], ["--platform_config_file=/f"], ["--plat", "/f"], ["--saved_model_tags=serve,gpu"],
-        ["--saved_model_tags="], ["--saved_model_tags", "tpu"],
+        ["--mixed_precision=bfloat16"],
+        ["--mixed_precision", "bfloat16"],
+        ["--mixed", "bfloat16"],
+        ["--prefer_tflite_model"],
+        ["--prefer_tflite_model=1"],
+        ["--prefer_tflite_model", "true"],
+        ["--prefer=true"],
+        ["--xla_cpu_compilation_enabled"],
+        ["--xla_gpu_compilation_enabled=true"],
+        ["--xla_g"],
+        ["--tensorflow_session_config_file=/f"],
+        ["--tensorflow_session_config_file", "/f"],
+        ["--platform_config_file=/f"],
+        ["--plat", "/f"],
+        ["--saved_model_tags=serve,gpu"],
+        ["--saved_model_tags="],
+        ["--saved_model_tags", "tpu"],
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_no_server_is_given_what_would_have_it_compute_something_else(arguments, embedded):
     name = next(flag.name for flag in flags.FLAGS if flag.name.startswith(arguments[0].lstrip("-").partition("=")[0]))
     with pytest.raises(ConfigError, match=f"^--{name}=.*; leave the flag away$"):
@@ -129,7 +158,9 @@ def test_the_same_flags_with_their_defaults_are_passed_on():
     assert len(flags.given(given)) == 3
 
 
-@pytest.mark.parametrize("arguments", [["--xla_hlo_profile"], ["--", "--mixed_precision=bfloat16"], ["--use_tflite_model"]])
+@pytest.mark.parametrize(
+    "arguments", [["--xla_hlo_profile"], ["--", "--mixed_precision=bfloat16"], ["--use_tflite_model"]]
+)
 def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
     code, out, err = bitsum("serve", "--server=docker", f"--model_base_path={base_path}", *arguments)
     assert (code, out) == (2, "") and f"unrecognized arguments: {' '.join(arguments)}" in err
@@ -141,7 +172,11 @@ def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
         (["--rest_api_port=8501"], 2, "--rest_api_port: the embedded server speaks gRPC only"),
         (["--grpc_socket_path=/s"], 2, "--grpc_socket_path: the embedded server listens on its port alone"),
         (["--tensorflow_session_parallelism=4"], 2, "--server tensorflow_model_server takes it"),
-        (["--saved_model_tags=tpu,serve"], 2, "--saved_model_tags=tpu,serve: the graph with the tag serve is the one that was proven"),
+        (
+            ["--saved_model_tags=tpu,serve"],
+            2,
+            "--saved_model_tags=tpu,serve: the graph with the tag serve is the one that was proven",
+        ),
         (["--batching_parameters_file=/p"], 2, "--batching_parameters_file is given without --enable_batching"),
         (["--max_num_load_retries=-1"], 2, "must not be negative"),
         (["--request_log_rate=2"], 2, "--request_log_rate = 2: must be between 0 and 1"),
@@ -156,7 +191,11 @@ def test_flags_that_are_refused(base_path, arguments, code, words):
 
 def test_something_has_to_be_served():
     code, out, err = bitsum("serve", "--port=0", "--server=embedded")
-    assert (code, out, err.count("\n")) == (2, "", 1) and "neither --model_base_path nor --model_config_file is given" in err
+    assert (code, out, err.count("\n")) == (
+        2,
+        "",
+        1,
+    ) and "neither --model_base_path nor --model_config_file is given" in err
 
 
 def test_version():
@@ -169,7 +208,10 @@ def test_version():
     [
         (None, "models.config: No such file or directory"),
         (["foo: 1"], 'has no field named "foo"'),
-        ([MODEL.format("m", "store/add", "")], "INVALID_ARGUMENT: Expected model m to have an absolute path or URI; got base_path()=store"),
+        (
+            [MODEL.format("m", "store/add", "")],
+            "INVALID_ARGUMENT: Expected model m to have an absolute path or URI; got base_path()=store",
+        ),
         ([MODEL.format("m", "{}", "")] * 2, "INVALID_ARGUMENT: Illegal to list model m multiple times in config list"),
         ([MODEL.format("m", "{}/absent", "")], "absent is no folder"),
     ],
@@ -183,16 +225,25 @@ def test_config_files_that_are_refused(base_path, tmp_path, listed, words):
 
 
 def test_labels_at_the_start_and_a_model_that_does_not_load_are_refused(base_path, tmp_path):
-    flag = config_file(tmp_path / "models.config", MODEL.format("m", base_path, 'version_labels { key: "stable" value: 2 }'))
+    flag = config_file(
+        tmp_path / "models.config", MODEL.format("m", base_path, 'version_labels { key: "stable" value: 2 }')
+    )
     code, _, err = bitsum("serve", "--port=0", "--server=embedded", flag)
     refusal = "FAILED_PRECONDITION: Request to assign label to version 2 of model m, which is not currently available for inference"
     assert (code, err.count("\n")) == (1, 1) and f"Failed to start server. Error: {refusal}" in err
     (tmp_path / "bad" / "1").mkdir(parents=True)
     (tmp_path / "bad" / "1" / "saved_model.pb").write_bytes(b"garbage" * 10)
-    flag = config_file(tmp_path / "models.config", MODEL.format("m", base_path, ""), MODEL.format("c", tmp_path / "bad", ""))
-    code, _, err = bitsum("serve", "--port=0", "--server=embedded", flag, "--max_num_load_retries=0", "--ready_timeout=0")
+    flag = config_file(
+        tmp_path / "models.config", MODEL.format("m", base_path, ""), MODEL.format("c", tmp_path / "bad", "")
+    )
+    code, _, err = bitsum(
+        "serve", "--port=0", "--server=embedded", flag, "--max_num_load_retries=0", "--ready_timeout=0"
+    )
     assert (code, err.count("\n")) == (3, 1)
-    assert "UNKNOWN: 1 servable(s) did not become available: {{{name: c version: 1} due to error: DATA_LOSS: Can't parse " in err
+    assert (
+        "UNKNOWN: 1 servable(s) did not become available: {{{name: c version: 1} due to error: DATA_LOSS: Can't parse "
+        in err
+    )
 
 
 def test_a_config_file_that_is_missing_is_written_and_brings_its_labels_back(base_path, tmp_path):
@@ -217,7 +268,9 @@ def test_a_config_file_that_is_missing_is_written_and_brings_its_labels_back(bas
 def test_the_config_file_is_followed(base_path, tmp_path):
     path = tmp_path / "models.config"
     flag = config_file(path, MODEL.format("m", base_path, ""), MODEL.format("n", base_path, ""))
-    with serving(base_path, "--server=embedded", flag, "--model_config_file_poll_wait_seconds=1", "--grpc_max_threads=4") as server:
+    with serving(
+        base_path, "--server=embedded", flag, "--model_config_file_poll_wait_seconds=1", "--grpc_max_threads=4"
+    ) as server:
         assert (server.ready.model_name, server.ready.version) == ("m", 2)
         assert answering_version(server.target, model_name="n") == 2
         config_file(path, "foo: 1")
@@ -233,16 +286,27 @@ def test_the_real_server_gets_the_config_file_and_may_put_our_labels_on_what_is_
     program.write_text(f'#!/bin/sh\necho "$@" > {record}\nexit 7\n')
     program.chmod(0o755)
     path = tmp_path / "models.config"
-    command = ["serve", "--port=0", "--server=tensorflow_model_server", f"--model_base_path={base_path}", f"--model_config_file={path}"]
+    command = [
+        "serve",
+        "--port=0",
+        "--server=tensorflow_model_server",
+        f"--model_base_path={base_path}",
+        f"--model_config_file={path}",
+    ]
     environment = {**os.environ, "PATH": f"{program.parent}:/usr/bin:/bin"}
     for extra in ([], ["--rest_api_port=8501", "--file_system_poll_wait_seconds=0", "--grpc_max_threads=3"]):
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline", *command, *extra], env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "pipeline", *command, *extra],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 1 and "tensorflow_model_server ended with exit code 7" in done.stderr
         flags = record.read_text().split()[1:]
         assert flags == [
-            f"--model_config_file={path}", f"--file_system_poll_wait_seconds={0 if extra else 1}",
+            f"--model_config_file={path}",
+            f"--file_system_poll_wait_seconds={0 if extra else 1}",
             *(["--rest_api_port=8501", "--grpc_max_threads=3"] if extra else []),
             "--allow_version_labels_for_unavailable_models=true",
-        ]  # fmt: skip
+        ]

@@ -1,4 +1,5 @@
-"""What stands around the embedded server's answers: TLS, metrics, the request log, batching, health. One server has it all."""
+"""What stands around the embedded server's answers: TLS, metrics, the request log, batching, health. One server has it
+all."""
 
 import signal
 import urllib.request
@@ -29,24 +30,35 @@ def surrounded(models, tmp_path_factory):
     for name, text in files.items():
         (folder / f"{name}.pem").write_text(text)
     ssl = server_protos.messages().SSLConfig(
-        server_key=server.private_key, server_cert=server.certificate, custom_ca=authority.certificate, client_verify=True
+        server_key=server.private_key,
+        server_cert=server.certificate,
+        custom_ca=authority.certificate,
+        client_verify=True,
     )
     (folder / "ssl.txt").write_text(text_format.MessageToString(ssl))
     (folder / "batching.txt").write_text("max_batch_size { value: 64 } num_batch_threads { value: 1 }")
     (folder / "monitoring.txt").write_text('prometheus_config { enable: true path: "/metrics" }')
     flags = [
-        f"--ssl_config_file={folder / 'ssl.txt'}", "--enable_batching", f"--batching_parameters_file={folder / 'batching.txt'}",
-        f"--monitoring_config_file={folder / 'monitoring.txt'}", "--metrics_port=0", f"--request_log_dir={folder / 'log'}",
-        "--request_log_rate=1", "--grpc_max_threads=64",
-    ]  # fmt: skip
+        f"--ssl_config_file={folder / 'ssl.txt'}",
+        "--enable_batching",
+        f"--batching_parameters_file={folder / 'batching.txt'}",
+        f"--monitoring_config_file={folder / 'monitoring.txt'}",
+        "--metrics_port=0",
+        f"--request_log_dir={folder / 'log'}",
+        "--request_log_rate=1",
+        "--grpc_max_threads=64",
+    ]
     with serving(base_path, "--server=embedded", *flags) as running:
         page = next(line for line in running.process.stdout if line.startswith("metrics at ")).split()[-1]
         paths = [folder / f"{name}.pem" for name in files]
         yield SimpleNamespace(
-            target=running.target, page=page, log=folder / "log", process=running.process,
+            target=running.target,
+            page=page,
+            log=folder / "log",
+            process=running.process,
             credentials=ssl_config.client_credentials(*paths),
             tls=[f"--tls_{name}={path}" for name, path in zip(files, paths)],
-        )  # fmt: skip
+        )
 
 
 def client(surrounded):
@@ -91,13 +103,18 @@ def test_the_metrics_count_the_requests(surrounded):
     ):
         assert after[key] == before.get(key, 0) + 1
     assert after[':bitsum:serving:version_available{model_name="bitsum",version="1"}'] == 1
-    assert [value for name, value in after.items() if "load_attempt_count" in name and 'status="success"' in name] == [1]
+    assert [value for name, value in after.items() if "load_attempt_count" in name and 'status="success"' in name] == [
+        1
+    ]
 
 
 def test_health_answers(surrounded):
     with grpc.secure_channel(surrounded.target, surrounded.credentials) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        assert health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10).status == health_pb2.HealthCheckResponse.SERVING
+        assert (
+            health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10).status
+            == health_pb2.HealthCheckResponse.SERVING
+        )
 
 
 def test_at_the_end_the_requests_are_in_the_log(surrounded):

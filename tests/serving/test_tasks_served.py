@@ -1,4 +1,5 @@
-"""Models for subtraction on a real server: it refuses what they are not for, and rolls a version of the first format over to the next."""
+"""Models for subtraction on a real server: it refuses what they are not for, and rolls a version of the first format
+over to the next."""
 
 import random
 import shutil
@@ -20,7 +21,8 @@ NAME = "subtract"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with two versions of a model that subtracts, the first one of the first export format, as they are pushed."""
+    """A folder with two versions of a model that subtracts, the first one of the first export format, as they are
+    pushed."""
     folder = tmp_path_factory.mktemp("subtraction")
     for number in (export_format.FIRST, export_format.LATEST):
         model = folder / f"format-{number}"
@@ -54,7 +56,9 @@ def recorded(tmp_path):
             for name in ("a", "b"):
                 number = draw.getrandbits(64)
                 packed = tensors.string_tensor([number.to_bytes(8, "little")])
-                request.inputs[name].CopyFrom(packed if signature == "add_packed" else tensors.bits_tensor([number], 64))
+                request.inputs[name].CopyFrom(
+                    packed if signature == "add_packed" else tensors.bits_tensor([number], 64)
+                )
             if signature == "add_packed":
                 request.inputs["state"].CopyFrom(tensors.filled_tensor(0.0, (1, 3)))
             log.offer(request)
@@ -66,7 +70,10 @@ def test_a_model_that_adds_is_not_asked_to_subtract(server):
     for command, numbers in (("subtract", (13, 29)), ("compare", (hex(2**5000), 1))):
         code, out, err = bitsum(command, *numbers, "--server", server.target)
         assert (code, out) == (1, "") and "Traceback" not in err
-        assert f"does not {command}: it has no signature {command}_bits but add_bits; it is for addition: ask it with bitsum add" in err
+        assert (
+            f"does not {command}: it has no signature {command}_bits but add_bits; it is for addition: ask it with bitsum add"
+            in err
+        )
 
 
 def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
@@ -77,7 +84,10 @@ def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
     with AdderClient(server.target, NAME, signature="add_bits") as client:
         assert client.apply(SUBTRACTION, PAIRS) == [a - b for a, b in PAIRS]
         assert client.metadata().version == first
-    with AdderClient(server.target, NAME) as client, pytest.raises(InvalidRequest, match="older than these names and does subtract: give --signature add_bits"):
+    with (
+        AdderClient(server.target, NAME) as client,
+        pytest.raises(InvalidRequest, match="older than these names and does subtract: give --signature add_bits"),
+    ):
         client.subtract(13, 29)
     assert bitsum("subtract", 13, 29, *options, "--signature", "add_bits")[:2] == (0, "-16\n")
     assert bitsum("probe", server.target, "--task", "subtraction", "--count", 8, "--model_name", NAME)[0] == 0

@@ -60,8 +60,12 @@ def test_versions_change_under_load_without_a_failed_call(models, base_path):
 
 
 def test_half_written_and_bad_versions_are_held_back_one_by_one(models, base_path):
-    """One server, since each start takes seconds: every kind of bad version in turn, each told with its code, none served."""
-    with serving(base_path, "--server=embedded", "--max_num_load_retries=0") as server, AdderClient(server.target) as client:
+    """One server, since each start takes seconds: every kind of bad version in turn, each told with its code, none
+    served."""
+    with (
+        serving(base_path, "--server=embedded", "--max_num_load_retries=0") as server,
+        AdderClient(server.target) as client,
+    ):
         for name in ("foo", "7.tmp", ".9"):
             shutil.copytree(models / "broken", base_path / name)
         shutil.copytree(models / "right" / "variables", base_path / "2" / "variables")
@@ -84,7 +88,9 @@ def test_half_written_and_bad_versions_are_held_back_one_by_one(models, base_pat
         expect(client, 6, "Please verify your warmup data is in TFRecord format.")
         # A good version above a failed one is served, and so is a half-written one once it is completed.
         classify = prediction_log_pb2.PredictionLog(classify_log={}).SerializeToString()
-        with_warmup(models / "right", base_path / "7.good", [log("add_bits", a=one, b=one), classify, b""]).rename(base_path / "7")
+        with_warmup(models / "right", base_path / "7.good", [log("add_bits", a=one, b=one), classify, b""]).rename(
+            base_path / "7"
+        )
         wait_for(lambda: states(client).get(7) == "AVAILABLE" and states(client)[1] == "END")
         (base_path / "8").mkdir()
         wait_for(lambda: states(client).get(8) == "END")
@@ -97,7 +103,12 @@ def test_half_written_and_bad_versions_are_held_back_one_by_one(models, base_pat
 def expect(client, version, words):
     """`version` fails with `words` while version 1 goes on."""
     found = {}
-    wait_for(lambda: found.update({state.version: state for state in client.status()}) or found.get(version) and found[version].error)
+    wait_for(
+        lambda: (
+            found.update({state.version: state for state in client.status()})
+            or (found.get(version) and found[version].error)
+        )
+    )
     assert found[version].state == "END" and found[1].state == "AVAILABLE"
     assert re.search(words, found[version].error), found[version].error
     assert client.add(13, 29) == 42
