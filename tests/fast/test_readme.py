@@ -1,4 +1,4 @@
-"""The README is true: its commands and flags exist, and so do the files that it links to."""
+"""README, docs and workflow are true: their commands and flags exist, and so do the files that they link to."""
 
 import pathlib
 import re
@@ -9,13 +9,13 @@ import pytest
 from pipeline import cli
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+PAGES = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").rglob("*.md"))]
+WORKFLOW = TOP / ".github/workflows/ci.yml"
 COMMANDS = sorted(
     {
-        line[2:].split("  ")[0].rstrip("& ")
-        for page in PAGES
-        for line in page.read_text().splitlines()
-        if line.startswith("$ bitsum ")
+        line.split("  ")[0].rstrip("& ")
+        for page in [*PAGES, WORKFLOW]
+        for line in re.findall(r"(?:^\$ |\.venv/bin/)(bitsum [a-z][^;\n]*)", page.read_text(), re.MULTILINE)
     }
 )
 

@@ -1,5 +1,6 @@
 """The lock, the project file and the programs that set up: what a fresh checkout relies on."""
 
+import datetime
 import os
 import pathlib
 import re
@@ -41,6 +42,15 @@ def locked() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_newest_version_in_the_changelog_is_the_project_s(project):
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    released = [re.fullmatch(r"(\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)", heading).groups() for heading in headings[1:]]
+    assert headings[0] == "Unreleased"
+    assert released[0][0] == project["version"]
+    dates = [datetime.date.fromisoformat(date) for _, date in released]
+    assert dates == sorted(dates, reverse=True)
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -98,12 +108,12 @@ def test_scripts_can_be_started(path):
 
 
 def documented_targets() -> list[tuple[str, str]]:
-    """(file, target) of each `make TARGET` in the texts for readers and in .ci/run."""
-    texts = [ROOT / "README.md", ROOT / ".ci/run", *REQUIREMENTS.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    command = re.compile(r"(?:^|[`$] ?)make(?: --[a-z-]+)* ([a-z][a-z-]*)", re.MULTILINE)
-    there = [path for path in texts if path.exists()]
+    """(file, target) of each `make TARGET` in the texts for readers, the hooks and the workflow."""
+    texts = [*ROOT.glob("*.md"), *REQUIREMENTS.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    texts += [ROOT / ".pre-commit-config.yaml", *(ROOT / ".github/workflows").iterdir()]
+    command = re.compile(r"(?:^|[`$] ?|run: |entry: )make(?: --[a-z-]+)* ([a-z][a-z-]*)", re.MULTILINE)
     return sorted(
-        {(str(path.relative_to(ROOT)), target) for path in there for target in command.findall(path.read_text())}
+        {(str(path.relative_to(ROOT)), target) for path in texts for target in command.findall(path.read_text())}
     )
 
 
