@@ -25,6 +25,10 @@ def row(path: str, name: str) -> list[str]:
 def test_formats_have_the_numbers_that_are_documented():
     read = f"{export_format.LATEST}; {export_format.FIRST} to {export_format.LATEST} are read"
     assert row("docs/compatibility.md", "export format")[1] == read
+    refusal = (
+        f"export format {export_format.LATEST + 1}, and {export_format.FIRST} to {export_format.LATEST} are compared"
+    )
+    assert refusal in row("docs/compatibility.md", "export format")[3]
     assert export_format.child(export_format.LATEST) in row("docs/compatibility.md", "export format")[2]
     assert row("docs/compatibility.md", "certificate")[1] == str(certificate.VERSION)
     assert row("docs/compatibility.md", "manifest")[1] == str(version_folder.MANIFEST_FORMAT)
