@@ -30,17 +30,17 @@ typecheck: setup  ## check the types
 	@.venv/bin/mypy
 
 test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under a minute
-	@$(PYTHON) -m pytest tests/fast --numprocesses=2 $(ARGS)
+	@$(PYTHON) -m pytest -m fast --numprocesses=2 $(ARGS)
 
 test: setup  ## all tests but those of make test-long and make airflow-test
-	@$(PYTHON) -m pytest tests --ignore=tests/airflow -m "not long" --numprocesses=2 --dist=loadfile $(ARGS)
+	@$(PYTHON) -m pytest -m "not long and not airflow" --numprocesses=2 --dist=loadfile $(ARGS)
 
 test-long: setup  ## the tests that take minutes: whole runs, beside and after one another, and of other tasks
-	@$(PYTHON) -m pytest tests --ignore=tests/airflow -m long --numprocesses=2 --dist=loadfile $(ARGS)
+	@$(PYTHON) -m pytest -m "long and not airflow" --numprocesses=2 --dist=loadfile $(ARGS)
 
 airflow-test: setup  ## three spans, one poisoned and one with a worse model, by a real Airflow on temporary folders and ports
 	@requirements/install-airflow.sh
-	@$(PYTHON) -m pytest tests/airflow $(ARGS)
+	@$(PYTHON) -m pytest tests/airflow -m airflow $(ARGS)
 
 release-check: setup  ## what is exhaustive: each operation on files and servers, failing at each of its steps
 	@$(PYTHON) -m pytest tests/faults --exhaustive $(ARGS)

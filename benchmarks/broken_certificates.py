@@ -1,6 +1,6 @@
 """Certificates that are broken, kind by kind, for `benchmarks.refusals`; their models are not.
 
-Only damage that a simulation has to judge; texts that are no certificates are left to the tests of components.checker.
+Only damage that a simulation has to judge; texts that are no certificates are left to the tests of components.proof.checker.
 """
 
 import copy
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.transducer import ADDITION
-from components.weights import Weights
+from components.proof.weights import Weights
+from components.task.transducer import ADDITION
 
 DENORMALS = (
     "0x0.0000000000001p-1022",

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.broken_certificates import Base, Case, Damage, Kind, forged
 from benchmarks.simulation import arrays
-from components.weights import NAMES, Weights
+from components.proof.weights import NAMES, Weights
 
 BOMB_STEPS = 300_000
 Z_BIASES = (-9.0, -11.0, -13.0, -16.0)

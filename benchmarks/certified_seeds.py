@@ -11,7 +11,7 @@ import time
 from typing import NamedTuple
 
 from components.settings import Data, Proof, Train
-from components.transducer import ADDITION
+from components.task.transducer import ADDITION
 
 
 class Row(NamedTuple):
@@ -33,10 +33,13 @@ class Row(NamedTuple):
 def run(seed: int) -> Row:
     """Make the data of `seed`, train on them, export, and prove the weights that stand in the export."""
     # TensorFlow takes seconds to import, and belongs to no seed.
-    from components import certificate, checker, export, finder, model_identity, training
-    from components.examples import shard_path, shard_records
-    from components.tf_examples import write_records
-    from components.weights import Weights
+    from components.data.tf_examples import write_records
+    from components.model import export
+    from components.proof import certificate, checker, finder
+    from components.proof.weights import Weights
+    from components.savedmodel import fingerprint
+    from components.steps.example_gen import shard_path, shard_records
+    from components.training import loop
 
     with tempfile.TemporaryDirectory() as folder:
         data = Data(seed=seed, long_lengths=())
@@ -49,11 +52,9 @@ def run(seed: int) -> Row:
             for shard, path in enumerate(paths):
                 write_records(path, shard_records(data, split, shard))
         wall, cpu = time.monotonic(), time.process_time()
-        cell, outcome = training.train(
-            Train(seed=seed), files["train"], files["eval"], f"{folder}/logs", Proof(), ADDITION
-        )
+        cell, outcome = loop.train(Train(seed=seed), files["train"], files["eval"], f"{folder}/logs", Proof(), ADDITION)
         export.save(cell, f"{folder}/model")
-        weights = Weights.of(model_identity.weights(f"{folder}/model"))
+        weights = Weights.of(fingerprint.weights(f"{folder}/model"))
         found = finder.find(weights).certificate
         verdict = checker.check(certificate.write(found), weights) if found else None
         margin = verdict.margin if verdict and verdict.proven else None

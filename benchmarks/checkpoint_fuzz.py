@@ -16,12 +16,13 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-from benchmarks import certified_model
 from benchmarks.forged_checkpoints import TAMPERINGS, Checkpoint
-from components import loaded_weights, saved_weights
 from components.errors import BitsumError
-from components.saved_weights import checkpoint_key
-from components.weights import NAMES
+from components.proof.weights import NAMES
+from components.savedmodel import checkpoint as saved_weights
+from components.savedmodel import loaded_weights
+from components.savedmodel.checkpoint import checkpoint_key
+from tests.support import certified_model
 
 COUNT = 20_000
 

@@ -20,16 +20,16 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from components import certificate as claims
-from components import checker, finder
-from components.certificate import Box, Certificate
-from components.counterexample import structured_words
-from components.dataset import Batch
-from components.gru import GRU
+from components.data.dataset import Batch
+from components.model.gru import GRU
+from components.proof import certificate as claims
+from components.proof import checker, finder
+from components.proof.certificate import Box, Certificate
+from components.proof.counterexample import structured_words
+from components.proof.weights import NAMES, Weights
 from components.settings import Proof, Train
-from components.training import make_update
-from components.transducer import ADDITION
-from components.weights import NAMES, Weights
+from components.task.transducer import ADDITION
+from components.training.loop import make_update
 
 STEPS = 10**8
 ROWS = 4096

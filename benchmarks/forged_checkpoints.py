@@ -14,8 +14,8 @@ from typing import Any
 
 import google_crc32c
 
-from components import sstable
-from components.saved_weights import OBJECT_GRAPH, checkpoint_key
+from components.formats import table as sstable
+from components.savedmodel.checkpoint import OBJECT_GRAPH, checkpoint_key
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _HEADER = b""

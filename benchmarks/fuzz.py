@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", type=int, metavar="INDEX", help="send this request alone, and print its answer")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="further flags of bitsum serve")
     args = parser.parse_args(arguments)
-    from benchmarks import certified_model
+    from tests.support import certified_model
 
     with tempfile.TemporaryDirectory() as folder:
         base_path = pathlib.Path(folder, "model")

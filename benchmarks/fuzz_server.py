@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks import hostile_configs
 from benchmarks.well_formed import MODEL
-from components import model_server
+from components.steps import model_server
 
 _START_SECONDS = 120.0
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from components import version_folder
+from components.savedmodel import version_folder
 
 # Each stage is killed this long after it began, in the middle of its work.
 KILL_AFTER_SECONDS = 0.3
@@ -32,7 +32,7 @@ SMALL = (
 
 _DIES = """
 import os, signal, sys, threading
-from pipeline import config as configuration, home, local
+from pipeline import config as configuration, workspace as home; from pipeline.runner import local
 config = configuration.load(None, sys.argv[3:])
 home.prepare(config.root)
 def begin(stage):
@@ -166,7 +166,7 @@ def main(arguments: list[str]) -> int:
 
 def in_stages(stages: list[str]) -> int:
     """Kill a run in each of `stages`, of all if there are none; 1 if a run could not be completed after one."""
-    from pipeline.local import STAGES
+    from pipeline.runner.local import STAGES
 
     failed = False
     print("| killed in | exit | left behind | next run |\n|---|---|---|---|")

@@ -21,10 +21,10 @@ import numpy as np
 from benchmarks import broken_certificates, broken_models, simulation
 from benchmarks.broken_certificates import Base
 from benchmarks.float32_steps import ARTICLE, Recipe, certified, training
-from components import certificate as claims
-from components import checker, finder
-from components.certificate import Certificate
-from components.weights import Weights
+from components.proof import certificate as claims
+from components.proof import checker, finder
+from components.proof.certificate import Certificate
+from components.proof.weights import Weights
 
 SNAPSHOT = 500
 

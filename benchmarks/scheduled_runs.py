@@ -20,8 +20,8 @@ import time
 from benchmarks import airflow_service
 from benchmarks.kills import SMALL
 from pipeline import config as configuration
-from pipeline import metadata_store
-from pipeline.ancestry import Ancestry
+from pipeline.records import metadata_store
+from pipeline.records.ancestry import Ancestry
 
 DAYS = 5
 _FIRST_DAY = datetime.date(2026, 3, 1)

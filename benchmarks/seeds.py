@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-from components import evaluator
+from components.steps import evaluator
 
 
 def main(seeds: list[str]) -> int:

@@ -21,8 +21,9 @@ import tempfile
 import threading
 import time
 
-from benchmarks import certified_model
-from components import model_server, signatures
+from components import signatures
+from components.steps import model_server
+from tests.support import certified_model
 
 STREAMS = (1, 4, 16)
 BATCHES = (1, 64)
@@ -36,7 +37,7 @@ def bare(version: pathlib.Path, batch: int, bits: int, seconds: float) -> float:
     """Calls a second of add_bits in a loop. Imports TensorFlow; to be run in a process of its own."""
     import numpy as np
 
-    from serving.loaded_model import LoadedModel
+    from serving.runtime.loaded_model import LoadedModel
 
     model = LoadedModel(version)
     signature = model.signatures[signatures.ADD_BITS]

@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.float32_steps import inward
-from components import certificate as claims
-from components.certificate import Certificate
-from components.counterexample import long_words, structured_words
-from components.gru import GRU
-from components.transducer import ADDITION
-from components.weights import NAMES, Weights
+from components.model.gru import GRU
+from components.proof import certificate as claims
+from components.proof.certificate import Certificate
+from components.proof.counterexample import long_words, structured_words
+from components.proof.weights import NAMES, Weights
+from components.task.transducer import ADDITION
 
 # For each accepted model 10^5 bits of random words, from all start states, and of structured ones, from h_0.
 RANDOM_WORDS, LONG = 64, 1600

@@ -3,7 +3,7 @@
 python -m benchmarks.streaming [--model FOLDER] [--bits 1000000 10000000] [--stream_bits 100000000]
 
 FOLDER holds one version, saved_model.pb and the rest, of a model that adds and has the signature add_packed; without it
-the model of benchmarks.certified_model is taken. It is first called in one process of its own, the bare call that
+the model of tests.support.certified_model is taken. It is first called in one process of its own, the bare call that
 everything is compared with, and then served by `bitsum serve`. Every sum is compared with Python's own. Times are
 medians, and say as much about what else the machine does.
 """
@@ -22,12 +22,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from benchmarks import certified_model
-from components import model_server, signatures
+from components import signatures
+from components.steps import model_server
 from serving import protos, tensors
-from serving.asking import Answer, Call
-from serving.chunks import PACKED
 from serving.client import AdderClient, InvalidRequest
+from serving.client.chunking import PACKED
+from serving.client.protocol import Answer, Call
+from tests.support import certified_model
 
 REPEATS = 9
 CALL_BYTES = PACKED.most

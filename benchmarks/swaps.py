@@ -20,9 +20,10 @@ import threading
 import time
 from collections.abc import Iterator
 
-from benchmarks import certified_model
-from components import model_server, version_folder
+from components.savedmodel import version_folder
+from components.steps import model_server
 from serving.client import AdderClient, ServingError
+from tests.support import certified_model
 
 SWAPS = 100
 CLIENTS = 4

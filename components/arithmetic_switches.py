@@ -1,4 +1,4 @@
-"""Environment variables that switch on arithmetic which the theorem (components.checker, A1 - A4) excludes.
+"""Environment variables that switch on arithmetic which the theorem (components.proof.checker, A1 - A4) excludes.
 
 They change what TensorFlow, oneDNN or cuBLAS compute, and nothing in a model or its graph tells: XLA's rewriting,
 float16 or bfloat16 in the place of float32, TF32. TensorFlow reads them when it is imported or first computes, and a

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from components.errors import ConfigError
-from components.transducer import ADDITION, TASKS
+from components.task.transducer import ADDITION, TASKS
 
 # TFX, too, numbers the spans that are dates in days since then.
 EPOCH = datetime.date(1970, 1, 1)
@@ -233,7 +233,7 @@ class Train(Section):
         at_least=1,
     )
     run_fn: str = knob(
-        "components.trainer.run_fn",
+        "components.training.trainer.run_fn",
         "The function that TFX's Trainer calls, by its full name: another for another cell.",
     )
 

@@ -13,9 +13,9 @@ step             a, b: int64 [B, T]; state: float32 [B, H], zeros before the fir
                  -> sum: string [B], N bytes; state: float32 [B, H]
                  `step` eight bits a byte, without the logits; one more zero byte brings the final carry out.
 
-<verb> is the task's (components.transducer): add, subtract or compare. So a server refuses to subtract by a model that
-adds. The other names are the same for every task; `sum` holds the task's outputs, as `components.addition` says of the
-feature of that name. Models of the first format (components.export_format) have `add_bits` and `add_packed` whatever
+<verb> is the task's (components.task.transducer): add, subtract or compare. So a server refuses to subtract by a model that
+adds. The other names are the same for every task; `sum` holds the task's outputs, as `components.task.addition` says of the
+feature of that name. Models of the first format (components.savedmodel.export_format) have `add_bits` and `add_packed` whatever
 their task is.
 """
 

@@ -13,14 +13,15 @@ from tfx.proto import trainer_pb2
 from tfx.types import Channel, standard_artifacts
 
 import components
-from components import evaluator, sampling
-from components.arithmetic_validator import ArithmeticValidator
-from components.data_gate import DataGate
-from components.infra_validator import InfraValidator
-from components.last_blessed import LastBlessedModelStrategy
-from components.prover import Prover
-from components.pusher import Pusher
+from components.data import sampling
 from components.settings import Section
+from components.steps import evaluator
+from components.steps.arithmetic_validator import ArithmeticValidator
+from components.steps.data_gate import DataGate
+from components.steps.infra_validator import InfraValidator
+from components.steps.last_blessed import LastBlessedModelStrategy
+from components.steps.prover import Prover
+from components.steps.pusher import Pusher
 from pipeline import series
 from pipeline.code_hash import STEPS, STEPS_AND_SERVER, code_sha256
 from pipeline.config import Config, to_toml
@@ -37,7 +38,7 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
     or its cache would be cold.
     """
     code = code_sha256(STEPS)
-    schema_file = pathlib.Path(components.__file__).parent / "schema" / "schema.pbtxt"
+    schema_file = pathlib.Path(components.__file__).parent / "data" / "schema.pbtxt"
 
     in_series = config.data.span > 0 and not cold_start
 

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from components import atomic, regular_files
 from components.errors import BitsumError
-from pipeline import home, processes, waiting
+from pipeline import processes, waiting, workspace
 from pipeline.config import Config
 
 TURN = pathlib.PurePath("schedule", "turn.json")
@@ -48,7 +48,7 @@ def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = 
     root = config.root
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(root / home.MARKER, "r+"))
+            file = stack.enter_context(open(root / workspace.MARKER, "r+"))
             waiting.until_free(lambda: _take(file, root, say, shared), say, config.pipeline.lock_timeout, _KNOB)
         except BrokenPipeError:
             # Of whoever reads what `say` is told.

@@ -10,14 +10,15 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.types import Channel, standard_artifacts
 
-from components import last_blessed, logged_requests, span_folders, span_resolvers
-from components.artifacts import DataBlessing
-from components.drift_validator import DriftValidator
+from components.data import logged_requests, span_folders
 from components.errors import BitsumError
-from components.examples import BitstringExampleGen, data_parameter
-from components.request_statistics import RequestStatistics
-from components.span_importer import SpanImporter
-from components.window import SpanWindow
+from components.steps import last_blessed, resolvers
+from components.steps.artifacts import DataBlessing
+from components.steps.drift_validator import DriftValidator
+from components.steps.example_gen import BitstringExampleGen, data_parameter
+from components.steps.request_statistics import RequestStatistics
+from components.steps.span_importer import SpanImporter
+from components.steps.span_window import SpanWindow
 from pipeline.config import Config
 
 # Where the runs of a pipeline find each other's outputs; imported data stands in the place of generated data.
@@ -49,7 +50,7 @@ def drift(config: Config, statistics: BaseComponent, code: str) -> list[BaseNode
     """The nodes that compare the span with the one before it and with what was asked; the last is the
     DriftValidator."""
     previous = Resolver(
-        strategy_class=span_resolvers.PreviousStatisticsStrategy,
+        strategy_class=resolvers.PreviousStatisticsStrategy,
         config={"span": config.data.span},
         statistics=Channel(type=standard_artifacts.ExampleStatistics, producer_component_id=StatisticsGen.__name__),
         data_blessing=Channel(type=DataBlessing, producer_component_id=GATE),
@@ -76,7 +77,7 @@ def window(config: Config, examples: BaseComponent, gate: BaseComponent, code: s
     """The nodes that put together what is trained on, once the span of the run is blessed; the last is the
     SpanWindow."""
     spans = Resolver(
-        strategy_class=span_resolvers.WindowStrategy,
+        strategy_class=resolvers.WindowStrategy,
         config={"span": config.data.span, "window": config.spans.window},
         examples=Channel(type=standard_artifacts.Examples, producer_component_id=GENERATOR),
         data_blessing=Channel(type=DataBlessing, producer_component_id=GATE),

@@ -7,7 +7,7 @@ request = apis.predict.PredictRequest()
 import functools
 import types
 
-from components import lean_protos
+from components.formats import protos
 
 _MODULES = {
     "tensor": "tensorflow.core.framework.tensor_pb2",
@@ -33,4 +33,4 @@ def load() -> types.SimpleNamespace:
     Raises:
         BitsumError: the packages are not installed.
     """
-    return lean_protos.load(**_MODULES)
+    return protos.load(**_MODULES)

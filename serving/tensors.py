@@ -1,6 +1,6 @@
 """TensorProto <-> Python, without TensorFlow and numpy: what a lean client needs.
 
-Tensors of bits are int64 [B, T], least significant first (components.addition); 13 and 29 as rows of 5 are
+Tensors of bits are int64 [B, T], least significant first (components.task.addition); 13 and 29 as rows of 5 are
 
     bits_tensor([13, 29], 5)      # 1 0 1 1 0
                                   # 1 0 1 1 1

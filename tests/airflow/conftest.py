@@ -9,12 +9,12 @@ import threading
 
 import pytest
 
-from benchmarks import airflow_service, certified_model
-from pipeline import home
+from benchmarks import airflow_service
+from pipeline import workspace
 from serving.client import AdderClient
-from tests.pipeline import postgresql_server
 from tests.pipeline.conftest import SMALL
 from tests.serving.conftest import serving
+from tests.support import certified_model, postgresql_server
 
 
 class Story:
@@ -58,7 +58,7 @@ def story(tmp_path_factory):
     """On SQLite, with a served model that each new version is rolled out on."""
     folder = tmp_path_factory.mktemp("airflow")
     root, told = folder / "var", []
-    home.prepare(root)
+    workspace.prepare(root)
     certified_model.push(root / "serving" / "bitsum", 1)
     models = root / "serving" / "models.config"
     with (

@@ -1,8 +1,12 @@
 """A span earlier than that of the newest version, triggered by a person: refused by the run's first task, unless that
 is allowed."""
 
+import pytest
+
 from benchmarks import airflow_service
-from components import version_folder
+from components.savedmodel import version_folder
+
+pytestmark = pytest.mark.airflow
 
 
 def test_an_older_span_is_refused_before_any_work_and_not_tried_again(story, tmp_path):

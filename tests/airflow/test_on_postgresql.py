@@ -3,7 +3,11 @@ tried again."""
 
 import json
 
+import pytest
+
 from benchmarks import airflow_service
+
+pytestmark = pytest.mark.airflow
 
 
 def test_a_run_with_neither_span_nor_date_fails_at_once_and_says_what_it_needs(on_postgresql):

@@ -5,14 +5,17 @@ import dataclasses
 import json
 import time
 
+import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from benchmarks import airflow_service
 from pipeline import cli, processes
 from pipeline import config as configuration
-from pipeline.metadata_store import open_store
+from pipeline.records.metadata_store import open_store
 from pipeline.root_lock import TURN
 from tests.pipeline.conftest import SMALL
+
+pytestmark = pytest.mark.airflow
 
 _SECONDS = 1200.0
 

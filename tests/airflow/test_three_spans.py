@@ -2,7 +2,11 @@
 
 import random
 
-from components import version_folder
+import pytest
+
+from components.savedmodel import version_folder
+
+pytestmark = pytest.mark.airflow
 
 DAYS = ("2026-03-01", "2026-03-02", "2026-03-03")
 RUNS = tuple(f"day-{day}" for day in DAYS)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 
-from components.sstable import masked_crc
+from components.formats.table import masked_crc
 from tests.conformance import recording, wire
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
-from serving.options import free_port
+from serving.server.options import free_port
 from tests.conformance import models, outcomes, wire
 
 ENVIRONMENT = "BITSUM_MODEL_SERVER"

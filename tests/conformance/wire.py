@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf import text_format
 
-from components import lean_protos
+from components.formats import protos as lean_protos
 
 _PREDICTION, _MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 PREDICT = _PREDICTION + "Predict"

@@ -7,9 +7,14 @@ import os
 import pathlib
 import time
 
-from components import atomic, lean_protos, quarantine
+from components import atomic
+from components.data import quarantine
 from components.errors import BitsumError
-from serving import calculate, model_config, options, request_log, retention
+from components.formats import protos
+from serving import model_config
+from serving.commands import calculate
+from serving.rollout import retention
+from serving.server import options, request_log
 from tests.faults.sweep import Scenario
 
 
@@ -61,7 +66,7 @@ class RequestLog(Scenario):
     name = "request log"
 
     def prepare(self):
-        self.request = lean_protos.load(predict="tensorflow_serving.apis.predict_pb2").predict.PredictRequest()
+        self.request = protos.load(predict="tensorflow_serving.apis.predict_pb2").predict.PredictRequest()
         self.request.model_spec.name = "bitsum"
         self.log = None
 
@@ -184,7 +189,7 @@ class Compiled(_Replaced):
     name = "compile"
 
     def write(self, text):
-        from pipeline import compile
+        from pipeline.commands import compile
 
         compile.write(self.path, [{"pipelineInfo": {"name": text}}])
 

@@ -11,7 +11,7 @@ from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline import cli
-from tests.pipeline.metadata_stores import FAILED, Store
+from tests.support.metadata_stores import FAILED, Store
 
 _WRITES = ("put_artifacts", "get_artifacts_by_id", "get_artifacts", "get_executions")
 _NEEDED = "BitstringExampleGen/examples/3"

@@ -8,7 +8,7 @@ import posix
 import grpc
 
 from serving import model_config, protos
-from tests.fast import in_memory
+from tests.support import in_memory
 
 LOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "NO_THREAD")
 

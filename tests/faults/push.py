@@ -2,8 +2,8 @@
 
 import os
 
-from components import version_folder
 from components.errors import BitsumError
+from components.savedmodel import version_folder
 from tests.faults.sweep import Scenario
 
 

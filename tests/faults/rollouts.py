@@ -6,7 +6,7 @@ import os
 
 import grpc
 
-from components import version_folder
+from components.savedmodel import version_folder
 from pipeline import cli
 from serving import model_config
 from tests.faults import model_server

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.serving import adder_model
+from tests.support import adder_model
 
 BITSUM = (sys.executable, "-m", "pipeline")
 

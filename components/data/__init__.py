@@ -1,0 +1,1 @@
+"""Datasets: sampling, TFRecord files, spans, logged requests."""

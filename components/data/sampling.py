@@ -1,0 +1,273 @@
+"""Record i of a split, as a pure function of (seed, split, span, i).
+
+No record knows of another, and yet no pair comes twice. The pairs of a class (the bit length of the longer number)
+are put in an order that depends on the seed alone; in each short class the first ones belong to eval and the others to
+train, whatever the span; each length of the long split owns the classes from the length before up to its own. So splits
+cannot overlap. Within its part of a class a split takes the structured pairs first and then the others through a
+second permutation, of (seed, split, span): so a span has no pair twice. Any worker can make any records, in any order.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from components.data.permutation import class_of, class_size, pairs_at, permuted, ranks_of, round_keys, to_words
+from components.errors import ConfigError
+from components.settings import Data
+from components.task import patterns
+from components.task.prefix_scan import outputs_of_rows
+from components.task.transducer import TASKS, Transducer
+
+SPLITS = ("train", "eval", "long")
+
+# One record in so many has leading zeros.
+_PAD_EVERY = 4
+
+
+class Batch(NamedTuple):
+    """Records of one width T, bits least significant first."""
+
+    positions: np.ndarray  # int64 [n]: which records of the split these are
+    a: np.ndarray  # uint8 [n, T]
+    b: np.ndarray  # uint8 [n, T]
+    total: np.ndarray  # uint8 [n, T + 1]: the outputs of the task, for addition the bits of the sum
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Group:
+    """The records of a split that come from one part of the ranks of a class."""
+
+    bits: int  # class of the pairs that are not structured
+    count: int  # records
+    first: int  # the part begins at this rank
+    size: int  # and has so many pairs
+    structured_a: np.ndarray  # uint64 [m, words]
+    structured_b: np.ndarray
+    skipped: np.ndarray  # uint64, sorted: where in the part the structured pairs stand
+    pair_keys: np.ndarray
+    order_keys: np.ndarray
+    longest: int  # leading zeros may fill up to this width
+    is_long: bool
+
+
+def splits(data: Data) -> tuple[str, ...]:
+    """The splits that have records: all of SPLITS, or no long one where there are no long lengths."""
+    return SPLITS if data.long_lengths else SPLITS[:2]
+
+
+def split_size(data: Data, split: str) -> int:
+    """How many records `split` has.
+
+    Raises:
+        ConfigError: if more distinct pairs are asked for than exist; names how many do.
+    """
+    return sum(group.count for group in _groups(data, split))
+
+
+def records(data: Data, split: str, start: int, stop: int) -> list[Batch]:
+    """Records `start` <= i < `stop` of `split`, grouped by width; `positions` say which is which.
+
+    Raises:
+        ConfigError: as `split_size`.
+    """
+    if start >= stop:
+        return []
+    groups = _groups(data, split)
+    ends = np.cumsum([group.count for group in groups])
+    keys = round_keys("order", data.seed, split, data.span)
+    slots = permuted(np.arange(start, stop, dtype=np.uint64), int(ends[-1]), keys).astype(np.int64)
+    owners = np.searchsorted(ends, slots, side="right")
+    by_width: dict[int, list[tuple[np.ndarray, ...]]] = {}
+    for index in np.unique(owners):
+        group = groups[index]
+        chosen = np.flatnonzero(owners == index)
+        offsets = slots[chosen] - (ends[index] - group.count)
+        a, b = _pairs(group, offsets)
+        widths = _widths(group, offsets)
+        for width in np.unique(widths):
+            rows = widths == width
+            by_width.setdefault(int(width), []).append((start + chosen[rows], a[rows], b[rows]))
+    task = TASKS[data.task]
+    return [_batch(task, width, *map(np.concatenate, zip(*parts))) for width, parts in sorted(by_width.items())]
+
+
+def split_of(data: Data, a: int, b: int) -> str | None:
+    """The only split that the pair can be in, None if none; depends on the pair, the seed and the lengths, never on the
+    span."""
+    return splits_of(data, [(a, b)])[0]
+
+
+def splits_of(data: Data, pairs: Sequence[tuple[int, int]]) -> list[str | None]:
+    """`split_of` of each of the pairs, all at once."""
+    found: list[str | None] = [None] * len(pairs)
+    by_class: dict[int, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        by_class.setdefault(class_of(*pair), []).append(index)
+    for bits, indices in by_class.items():
+        for index, split in zip(indices, _splits_of_class(data, [pairs[index] for index in indices], bits)):
+            found[index] = split
+    return found
+
+
+def _splits_of_class(data: Data, pairs: Sequence[tuple[int, int]], bits: int) -> list[str | None]:
+    if bits > data.max_length:
+        return ["long" if data.long_lengths and bits <= data.long_lengths[-1] else None] * len(pairs)
+    border = _eval_size(data, bits)
+    return [
+        "eval" if rank < border else "train" for rank in ranks_of(pairs, bits, round_keys("class", data.seed, bits))
+    ]
+
+
+def splits_key(data: Data) -> str:
+    """A hash of all that decides in which split a pair is: spans with the same one can be read together without a
+    leak."""
+    deciding = [data.task, data.seed, data.max_length, data.eval_share, *data.long_lengths]
+    return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
+
+
+def quotas(capacities: Sequence[int], count: int) -> list[int]:
+    """`count` spread over classes as evenly as their capacities allow.
+
+    >>> quotas([4, 12, 48], 30)
+    [4, 12, 14]
+    """
+    shares = [0] * len(capacities)
+    ascending = sorted(range(len(capacities)), key=lambda index: (capacities[index], index))
+    for done, index in enumerate(ascending):
+        shares[index] = min(capacities[index], count // (len(capacities) - done))
+        count -= shares[index]
+    return shares
+
+
+def _eval_size(data: Data, bits: int) -> int:
+    """How many pairs of a class are eval's: its share, but at least one for each of the two splits."""
+    size = class_size(bits)
+    return min(size - 1, max(1, round(Fraction(data.eval_share) * size)))
+
+
+@functools.lru_cache(maxsize=16)
+def _groups(data: Data, split: str) -> tuple[_Group, ...]:
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}: the splits are {', '.join(SPLITS)}")
+    return _long_groups(data) if split == "long" else _short_groups(data, split)
+
+
+def _short_groups(data: Data, split: str) -> tuple[_Group, ...]:
+    asked = data.eval_examples if split == "eval" else data.train_examples
+    classes = range(1, data.max_length + 1)
+    evals = [_eval_size(data, bits) for bits in classes]
+    sizes = evals if split == "eval" else [class_size(bits) - size for bits, size in zip(classes, evals)]
+    if asked > sum(sizes):
+        raise ConfigError(
+            f"data.{split}_examples = {asked}: only {sum(sizes)} distinct pairs of at most {data.max_length} bits belong to "
+            f"{split} (data.eval_share = {data.eval_share}); ask for at most {sum(sizes)} or raise data.max_length"
+        )
+    groups = []
+    for bits, size, count in zip(classes, sizes, quotas(sizes, asked)):
+        keys = round_keys("class", data.seed, bits)
+        first = _eval_size(data, bits) if split == "train" else 0
+        pairs = _structured(bits, bits - 1)
+        ranks = [rank - first for rank in ranks_of(pairs, bits, keys)]
+        mine = [(pair, rank) for pair, rank in zip(pairs, ranks) if 0 <= rank < size]
+        group = _Group(
+            bits=bits,
+            count=count,
+            first=first,
+            size=size,
+            longest=data.max_length,
+            is_long=False,
+            pair_keys=keys,
+            structured_a=to_words([pair[0] for pair, _ in mine], bits),
+            structured_b=to_words([pair[1] for pair, _ in mine], bits),
+            skipped=np.array(sorted(rank for _, rank in mine), dtype=np.uint64),
+            order_keys=round_keys("group", data.seed, split, data.span, bits),
+        )
+        groups.append(group)
+    return tuple(groups)
+
+
+def _long_groups(data: Data) -> tuple[_Group, ...]:
+    return tuple(
+        _long_group(data, bits, above) for above, bits in zip((data.max_length, *data.long_lengths), data.long_lengths)
+    )
+
+
+def _long_group(data: Data, bits: int, above: int) -> _Group:
+    keys = round_keys("long", data.seed, data.span, bits)
+    pairs = _structured(bits, above)
+    exact = [pair for pair in pairs if class_of(*pair) == bits]
+    capacity = class_size(bits) + len(pairs) - len(exact)
+    if data.long_examples > capacity:
+        raise ConfigError(
+            f"data.long_examples = {data.long_examples}: only {capacity} distinct pairs are there for data.long_lengths' {bits} bits; "
+            f"ask for at most {capacity} or take a longer length"
+        )
+    # Ranks beyond those that are ever asked for need no skipping, and may not fit into a word.
+    reach = data.long_examples + len(pairs)
+    return _Group(
+        bits=bits,
+        count=data.long_examples,
+        first=0,
+        size=class_size(bits),
+        longest=bits,
+        is_long=True,
+        pair_keys=keys,
+        structured_a=to_words([a for a, _ in pairs], bits),
+        structured_b=to_words([b for _, b in pairs], bits),
+        skipped=np.array(sorted(rank for rank in ranks_of(exact, bits, keys) if rank < reach), dtype=np.uint64),
+        order_keys=keys,
+    )
+
+
+def _structured(bits: int, above: int) -> list[tuple[int, int]]:
+    """The structured pairs at width `bits` whose class is more than `above`."""
+    return [(case.a, case.b) for case in patterns.structured_cases(bits) if class_of(case.a, case.b) > above]
+
+
+def _pairs(group: _Group, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs at `offsets` of the group, as words: two uint64 [n, words]."""
+    known = len(group.structured_a)
+    a, b = np.empty((2, len(offsets), group.structured_a.shape[1]), dtype=np.uint64)
+    structured = offsets < known
+    a[structured], b[structured] = group.structured_a[offsets[structured]], group.structured_b[offsets[structured]]
+    others = (offsets[~structured] - known).astype(np.uint64)
+    # A long class has its own permutation in every span already.
+    if not group.is_long:
+        others = permuted(others, max(1, group.size - known), group.order_keys)
+    gaps = group.skipped - np.arange(len(group.skipped), dtype=np.uint64)
+    others += np.searchsorted(gaps, others, side="right").astype(np.uint64)
+    a[~structured], b[~structured] = pairs_at(others + np.uint64(group.first), group.bits, group.pair_keys)
+    return a, b
+
+
+def _widths(group: _Group, offsets: np.ndarray) -> np.ndarray:
+    """How many bits the records at `offsets` are written with. The first record of a class has no leading zeros, so
+    each width occurs."""
+    room = 0 if group.is_long else group.longest - group.bits
+    if not room:
+        return np.full(len(offsets), group.longest)
+    padded = offsets % _PAD_EVERY == _PAD_EVERY - 1
+    return group.bits + np.where(padded, 1 + offsets // _PAD_EVERY % room, 0)
+
+
+def _batch(task: Transducer, width: int, positions: np.ndarray, a: np.ndarray, b: np.ndarray) -> Batch:
+    size = width // 8 + 1
+    rows = [_sized(words.astype("<u8").view(np.uint8), size) for words in (a, b)]
+    written = outputs_of_rows(task, *(operand.tobytes() for operand in rows), size)
+    total = np.frombuffer(written, dtype=np.uint8).reshape(len(a), size)
+    return Batch(positions, *(_bits(operand, width) for operand in rows), _bits(total, width + 1))
+
+
+def _sized(data: np.ndarray, size: int) -> np.ndarray:
+    """Rows of `size` bytes; what is cut off or added are zeros."""
+    return np.pad(data, ((0, 0), (0, max(0, size - data.shape[1]))))[:, :size]
+
+
+def _bits(data: np.ndarray, width: int) -> np.ndarray:
+    return np.unpackbits(data, axis=1, count=width, bitorder="little")

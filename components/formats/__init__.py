@@ -1,0 +1,1 @@
+"""File and message formats read without TensorFlow."""

@@ -1,0 +1,94 @@
+"""Reads TFRecord files, gzip or not, and frames records for writing, without TensorFlow.
+
+A record is its length (uint64), the masked CRC of the length (uint32), the data, and the masked CRC of the data
+(uint32), all little-endian; the CRC is CRC-32C.
+https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+"""
+
+import gzip
+import pathlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from google.protobuf.message import DecodeError
+
+from components.errors import BitsumError
+from components.formats import strict_protos
+from components.formats.table import masked_crc
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_LENGTH = struct.Struct("<QI")
+_CRC = struct.Struct("<I")
+# Damage in a length that its CRC does not show must not allocate the machine's memory.
+_MAX_RECORD_BYTES = 2**31
+
+
+class CorruptRecords(BitsumError):
+    """A TFRecord file cannot be read; the text names file and record."""
+
+
+def read(path: str | pathlib.Path) -> Iterator[bytes]:
+    """The records of `path`, one after the other.
+
+    Raises:
+        CorruptRecords: the file cannot be opened, a checksum does not match, or the file ends within a record.
+    """
+    try:
+        file = _open(path)
+    except OSError as error:
+        raise CorruptRecords(f"cannot read {path}: {error.strerror}") from error
+    number = 0
+    try:
+        with file:
+            while record := _record(file):
+                yield record[0]
+                number += 1
+    # Which of them it is depends on where the damage lies: on the disk, in the compression or in a record.
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise CorruptRecords(f"{path} is damaged at record {number}: {error}") from error
+
+
+def messages(kind: Any, path: str | pathlib.Path) -> Iterator[Any]:
+    """The records of `path` as messages of class `kind`.
+
+    Raises:
+        CorruptRecords: as `read`, or a record is no such message.
+    """
+    for number, record in enumerate(read(path)):
+        try:
+            yield strict_protos.parse(kind, record)
+        except DecodeError as error:
+            raise CorruptRecords(f"{path}, record {number}, is no {kind.__name__}: {error}") from error
+
+
+def framed(data: bytes) -> bytes:
+    """`data` as it stands in a TFRecord file that is not compressed."""
+    length = struct.pack("<Q", len(data))
+    return length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(masked_crc(data))
+
+
+def _open(path: str | pathlib.Path) -> BinaryIO:
+    with open(path, "rb") as file:
+        compressed = file.read(2) == _GZIP_MAGIC
+    return gzip.open(path) if compressed else open(path, "rb")
+
+
+def _record(file: BinaryIO) -> tuple[bytes] | None:
+    header = file.read(_LENGTH.size)
+    if not header:
+        return None
+    if len(header) < _LENGTH.size:
+        raise ValueError("the file ends within the length of a record")
+    length, length_crc = _LENGTH.unpack(header)
+    if masked_crc(header[:8]) != length_crc:
+        raise ValueError("the checksum of the length does not match; is this a TFRecord file?")
+    if length > _MAX_RECORD_BYTES:
+        raise ValueError(f"a record of {length} bytes, more than {_MAX_RECORD_BYTES}")
+    data, stored = file.read(length), file.read(_CRC.size)
+    if len(data) < length or len(stored) < _CRC.size:
+        raise ValueError(f"the file ends within a record of {length} bytes")
+    if masked_crc(data) != _CRC.unpack(stored)[0]:
+        raise ValueError("the checksum of the data does not match")
+    return (data,)

@@ -1,0 +1,1 @@
+"""The GRU in TensorFlow, its fast forms and its export."""

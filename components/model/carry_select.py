@@ -1,0 +1,136 @@
+"""Parallel in time: a long word is cut into chunks that run side by side, as in a carry-select adder whose block is the
+cell.
+
+The first chunk runs from the state that is given; each other from every state of the transducer (for addition from
+carry 0 and from carry 1), all in one batch. One more step per run, with the symbol that flushes the transducer, says
+which state the chunk leads to, so which run of the next chunk goes on from there. These pointers are followed from the
+first chunk on, twice as far in each round.
+
+For a cell that is proven this needs no new assumption. A run from state q starts where the cell itself is after a
+shortest word that leads the transducer from h_0 to q, computed here step by step: h_0 for carry 0, the state after (1,
+1) for carry 1. So every run is a run over a word from h_0 (that word, the chunk, the flush), and by the theorem of
+`components.proof.checker` each of its bits is the transducer's, whatever the batch that it runs in. For a cell that is not
+proven it is a gamble.
+
+Shapes: B words of N numbers, eight symbols each (`components.model.packed_bits`), in K chunks of C numbers; Q states, H
+units.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from components.model.packed_bits import STEPS
+from components.model.time_loop import TimeLoop
+from components.task.transducer import Symbol, Transducer
+
+# Runs side by side. More of them would not fit into a processor's cache, and take longer each.
+MOST_RUNS = 2048
+# More words than these are enough for a batch by themselves: it is faster to go step by step.
+MOST_WORDS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class CarrySelect:
+    """Words of more than `above` symbols, at most `MOST_WORDS` of them, run in chunks of at least `chunk` symbols, in
+    whole numbers.
+
+    Raises:
+        ValueError: what `task` writes for its flushing symbol does not tell its states apart.
+    """
+
+    task: Transducer
+    above: int
+    chunk: int
+
+    def __post_init__(self):
+        if len(set(self._flushed())) != len(self.task.states):
+            raise ValueError(
+                f"{self.task.name}: the outputs for {self.task.flush[0]} do not tell its states apart: {self._flushed()}"
+            )
+
+    def is_for(self, batch: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        """Whether so many words of so many symbols run in chunks, a bool []."""
+        return (steps > self.above) & (batch <= MOST_WORDS)
+
+    def decide(self, loop: TimeLoop, words: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the cell writes from `state` [B, H], for words [B, N] of at least one number: (numbers int32 [B, N],
+        state [B, H])."""
+        batch, size = tf.unstack(tf.shape(words))
+        chunk = self._chunk(batch, size)
+        count = -(-size // chunk)
+        filled = tf.reshape(tf.pad(words, [[0, 0], [0, count * chunk - size]]), [batch * count, chunk])
+        runs = tf.tile(filled, [len(self.task.states), 1])
+        # What fills up the last chunk comes after all that is read, but for the state: it is taken where the words end.
+        end = size - (count - 1) * chunk
+        numbers, ends = loop.numbers(runs[:, :end], self._starts(loop, state, count))
+        rest, after = loop.numbers(runs[:, end:], ends)
+        path = _path(self._next(loop, after, batch * count), batch, count)
+        written = tf.reshape(tf.gather(tf.concat([numbers, rest], axis=1), path), [batch, count * chunk])
+        return written[:, :size], tf.gather(ends, path[:, -1])
+
+    def _chunk(self, batch: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """How many numbers a chunk has: as few as there may be, or as keep to `MOST_RUNS`."""
+        most = tf.maximum(1, MOST_RUNS // tf.maximum(1, len(self.task.states) * batch))
+        return tf.maximum(-(-self.chunk // STEPS), -(-size // most))
+
+    def _starts(self, loop: TimeLoop, state: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        """Where the runs start, [Q B K, H]: the first chunks in `state`, others where a shortest word leads the cell
+        to."""
+        paths = shortest_words(self.task)
+        starts = []
+        for origin in self.task.states:
+            h = tf.zeros_like(state[:1])
+            for symbol in paths[origin]:
+                _, h = loop.one(symbol, h)
+            starts.append(h)
+        others = tf.tile(tf.stack(starts)[:, None], [1, tf.shape(state)[0], count - 1, 1])
+        first = tf.tile(state[None, :, None], [len(starts), 1, 1, 1])
+        return tf.reshape(tf.concat([first, others], axis=2), [-1, state.shape[1]])
+
+    def _next(self, loop: TimeLoop, after: tf.Tensor, chunks: tf.Tensor) -> tf.Tensor:
+        """The run that goes on where each ends, int32 [Q B K], of the states [Q B K, H] after them; after a last chunk,
+        any."""
+        told = np.argsort(self._flushed()).astype(np.int32)
+        flushed, _ = loop.one(self.task.flush[0], after)
+        place = tf.tile(tf.range(1, chunks + 1), [len(self.task.states)])
+        return tf.minimum(place + chunks * tf.gather(told, tf.cast(flushed > 0, tf.int32)), tf.shape(after)[0] - 1)
+
+    def _flushed(self) -> list[int]:
+        """What the transducer writes for its flushing symbol in each state."""
+        return [self.task.step(state, self.task.flush[0])[0] for state in self.task.states]
+
+
+def _path(following: tf.Tensor, batch: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """The runs of each word from its first chunk on, int32 [B, K], where `following` [Q B K] says which run comes after
+    each."""
+
+    def longer(path: tf.Tensor, ahead: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.concat([path, tf.gather(ahead, path)], axis=1), tf.gather(ahead, ahead)
+
+    path, _ = tf.while_loop(
+        lambda path, _: tf.shape(path)[1] < count,
+        longer,
+        (count * tf.range(batch)[:, None], following),
+        shape_invariants=(tf.TensorShape([None, None]), tf.TensorShape([None])),
+    )
+    return path[:, :count]
+
+
+def shortest_words(task: Transducer) -> dict[int, tuple[Symbol, ...]]:
+    """For each state that can be reached, a shortest word that leads there from the initial state.
+
+    >>> from components.task.transducer import ADDITION
+    >>> shortest_words(ADDITION)
+    {0: (), 1: ((1, 1),)}
+    """
+    words: dict[int, tuple[Symbol, ...]] = {task.initial: ()}
+    waiting = [task.initial]
+    for state in waiting:
+        for symbol in task.inputs:
+            _, following = task.step(state, symbol)
+            if following not in words:
+                words[following] = (*words[state], symbol)
+                waiting.append(following)
+    return words

@@ -1,0 +1,1 @@
+"""A SavedModel on disk: weights, graph, files and versions, read without trusting their writer."""

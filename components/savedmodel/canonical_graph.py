@@ -1,0 +1,284 @@
+"""A SavedModel's graph in a form that is the same for every process that exports the same cell, and for nothing else.
+
+Names alone hold the counters of a process, and names of functions decide their order in the library. So a name is
+replaced by a position: a node stands by its place in its graph, an argument by its number, a function by the hash of
+its own canonical form. Renaming is all that happens; what is equal after it is the same graph. Everything is kept:
+operations, attributes (the options of a call's session among them), constants, devices, the set of control inputs, the
+whole library, signatures, what restores and initializes, and the object graph by which Python loads. `IGNORED` says
+what is left out, and nothing else is.
+
+The values of the variables lie in another file. Models of two versions of TensorFlow can differ, as their operations
+do.
+"""
+
+import copy
+import hashlib
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from components.errors import BitsumError
+from components.formats import protos as lean_protos
+from components.formats import strict_protos
+
+# Message type -> fields without meaning to a runtime: which release wrote the model, where in a source a node was made.
+IGNORED = {
+    "tensorflow.MetaGraphDef.MetaInfoDef": ("tensorflow_version", "tensorflow_git_version"),
+    "tensorflow.NodeDef": ("experimental_debug_info",),
+    "tensorflow.GraphDef": ("debug_info",),
+}
+# What an argument was called, which can hold a counter.
+IGNORED_ARGUMENT_ATTRIBUTES = ("_user_specified_name",)
+
+_FILE = "saved_model.pb"
+_DEEPEST_CALL = 64
+# Operations that are calls of the function in their attribute f, whose nodes are inlined under names that begin with
+# the call's.
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+# Functions that call one another twice each grow without end; an export has some hundred nodes.
+_MOST_INLINED = 100_000
+
+
+class Graph:
+    """The graph of the SavedModel in `model_dir`, raw (`meta_graph`, `functions` by name) and canonical.
+
+    With `named` canonical forms keep the names of nodes, to speak of them; those are not the same for every process.
+
+    Raises:
+        BitsumError: there is no readable SavedModel of one MetaGraph, or its parts do not fit together.
+    """
+
+    def __init__(self, model_dir: str | pathlib.Path):
+        self._path = pathlib.Path(model_dir) / _FILE
+        self.meta_graph = _meta_graph(self._path)
+        library = self.meta_graph.graph_def.library.function
+        self.functions = {function.signature.name: function for function in library}
+        self._hashes: dict[str, str] = {}
+        self._open: set[str] = set()
+        self._require(len(self.functions) == len(library), "two functions have the same name")
+        self.library = sorted(self.function_sha256(name) for name in self.functions)
+        nodes = self.meta_graph.graph_def.node
+        self._require(len({node.name for node in nodes}) == len(nodes), "two nodes have the same name")
+        self._check_inlined()
+
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the canonical form."""
+        return _sha256(_bytes(self.canonical()), "\n".join(self.library).encode())
+
+    def canonical(self, named: bool = False) -> Message:
+        """The MetaGraphDef in canonical form, without its library."""
+        model = copy.deepcopy(self.meta_graph)
+        graph = model.graph_def
+        index = _indexed(graph.node, named)
+        _replace(graph.node, [self._node(node, index) for node in graph.node])
+        del graph.library.function[:]
+        _forget(model.meta_info_def)
+        _forget(graph)
+        self._canonical_ends(model, index)
+        self._canonical_objects(model.object_graph_def)
+        # Names of functions that remain: gradients and aliases, of which an export has none.
+        return model
+
+    def function(self, name: str, named: bool = False) -> Message:
+        """The function in canonical form."""
+        function = copy.deepcopy(self.functions[name])
+        signature = function.signature
+        index = _numbered("argument", (argument.name for argument in signature.input_arg)) | _indexed(
+            function.node_def, named
+        )
+        self._require(
+            len(index) == len(signature.input_arg) + len(function.node_def), f"a name stands twice in function {name}"
+        )
+        signature.name = ""
+        results = _numbered("result", (result.name for result in signature.output_arg))
+        # A key beside them could be called as one of them is renamed, and take its place.
+        returns_all = len(results) == len(signature.output_arg) and set(function.ret) == set(results)
+        self._require(returns_all, f"function {name} does not return just what it says")
+        for argument in signature.input_arg:
+            argument.name = index[argument.name]
+        for result in signature.output_arg:
+            result.name = results[result.name]
+        returned = {results[key]: self._reference(value, index) for key, value in function.ret.items()}
+        kept = {self._reference(function.control_ret[key], index) for key in function.control_ret}
+        self._require(
+            set(signature.control_output) == set(function.control_ret),
+            f"function {name} keeps operations that it has not",
+        )
+        _replace(signature.control_output, sorted(kept))
+        _replace_map(function.control_ret, {reference: reference for reference in kept})
+        _replace_map(function.ret, returned)
+        _replace(function.node_def, [self._node(node, index) for node in function.node_def])
+        for attributes in function.arg_attr.values():
+            for ignored in IGNORED_ARGUMENT_ATTRIBUTES:
+                attributes.attr.pop(ignored, None)
+        return function
+
+    def _node(self, node: Message, index: Mapping[str, str]) -> Message:
+        """The node in canonical form, where `index` has canonical names of the nodes and arguments of its graph."""
+        node = copy.deepcopy(node)
+        _forget(node)
+        node.name = index[node.name]
+        control = {self._reference(name, index) for name in node.input if name.startswith("^")}
+        _replace(
+            node.input,
+            [self._reference(name, index) for name in node.input if not name.startswith("^")] + sorted(control),
+        )
+        node.op = self._called(node.op)
+        self._canonical_calls(node.attr)
+        return node
+
+    def _reference(self, tensor: str, index: Mapping[str, str]) -> str:
+        """A reference to a tensor or, with "^", an operation, by canonical name."""
+        name, colon, output = tensor.removeprefix("^").partition(":")
+        self._require(name in index, f"something reads {tensor!r}, which there is not")
+        return "^"[: tensor.startswith("^")] + index[name] + colon + output
+
+    def _called(self, name: str) -> str:
+        """`name`, or the hash of the function of this name."""
+        return f"function {self.function_sha256(name)}" if name in self.functions else name
+
+    def function_sha256(self, name: str) -> str:
+        """Hexadecimal SHA-256 of the function's canonical form."""
+        if name not in self._hashes:
+            self._require(
+                name not in self._open and len(self._open) < _DEEPEST_CALL,
+                f"function {name} is recursive, or nested too deeply",
+            )
+            self._open.add(name)
+            self._hashes[name] = _sha256(_bytes(self.function(name)))
+            self._open.remove(name)
+        return self._hashes[name]
+
+    def _check_inlined(self) -> None:
+        """Raises: BitsumError, two nodes would have the same name once calls are inlined, on which TensorFlow's
+        optimizer aborts."""
+        inside: dict[str, set[str]] = {}
+
+        def inlined(nodes: Iterable[Message]) -> set[str]:
+            found: set[str] = set()
+            for node in nodes:
+                called = node.attr["f"].func.name if node.op in _CALLS else node.op
+                below = {f"{node.name}/{name}" for name in names(called)} if called in self.functions else set()
+                self._require(
+                    not found & {node.name, *below}, f"{node.name!r} would stand twice once its calls are inlined"
+                )
+                found |= {node.name, *below}
+                self._require(len(found) <= _MOST_INLINED, f"its calls inlined are more than {_MOST_INLINED} nodes")
+            return found
+
+        def names(function: str) -> set[str]:
+            if function not in inside:
+                inside[function] = inlined(self.functions[function].node_def)
+            return inside[function]
+
+        for function in self.functions:
+            names(function)
+        inlined(self.meta_graph.graph_def.node)
+
+    def _canonical_calls(self, attributes: Mapping[str, Message]) -> None:
+        for value in attributes.values():
+            for call in (value.func, *value.list.func) if value.WhichOneof("value") in ("func", "list") else ():
+                # `func` of a value that is a list must not be touched: it would become one.
+                if call.name:
+                    call.name = self._called(call.name)
+                    self._canonical_calls(call.attr)
+
+    def _canonical_ends(self, model: Message, index: Mapping[str, str]) -> None:
+        """What refers to tensors from outside of the graph: signatures, saver, collections."""
+        for signature in model.signature_def.values():
+            for tensor in (*signature.inputs.values(), *signature.outputs.values()):
+                if tensor.WhichOneof("encoding") == "name":
+                    tensor.name = self._reference(tensor.name, index)
+        saver = model.saver_def
+        for field in ("filename_tensor_name", "save_tensor_name", "restore_op_name"):
+            if getattr(saver, field):
+                setattr(saver, field, self._reference(getattr(saver, field), index))
+        for collection in model.collection_def.values():
+            if collection.WhichOneof("kind") == "node_list":
+                _replace(
+                    collection.node_list.value, [self._reference(name, index) for name in collection.node_list.value]
+                )
+
+    def _canonical_objects(self, objects: Message) -> None:
+        concrete = {name: self._called(name) for name in objects.concrete_functions}
+        self._require(len(set(concrete.values())) == len(concrete), "two functions of its object graph are the same")
+        _replace_map(
+            objects.concrete_functions,
+            {concrete[name]: copy.deepcopy(value) for name, value in objects.concrete_functions.items()},
+        )
+        for node in objects.nodes:
+            if node.WhichOneof("kind") == "function":
+                _replace(
+                    node.function.concrete_functions, [self._called(name) for name in node.function.concrete_functions]
+                )
+            if node.WhichOneof("kind") == "bare_concrete_function":
+                node.bare_concrete_function.concrete_function_name = self._called(
+                    node.bare_concrete_function.concrete_function_name
+                )
+
+    def _require(self, holds: bool, problem: str) -> None:
+        if not holds:
+            raise BitsumError(f"{self._path} is damaged: {problem}")
+
+
+def _meta_graph(path: pathlib.Path) -> Any:
+    protos = lean_protos.load(saved_model="tensorflow.core.protobuf.saved_model_pb2")
+    try:
+        model = strict_protos.parse(protos.saved_model.SavedModel, path.read_bytes())
+    except OSError as error:
+        raise BitsumError(f"cannot read the model {path}: {error.strerror}") from error
+    except DecodeError as error:
+        raise BitsumError(f"{path} is no SavedModel, or damaged") from error
+    if len(model.meta_graphs) != 1 or model.saved_model_schema_version != 1:
+        found = f"{len(model.meta_graphs)} graphs in schema {model.saved_model_schema_version}"
+        raise BitsumError(f"{path} holds {found}; one in schema 1 is read")
+    outer = type(model)()
+    outer.CopyFrom(model)
+    del outer.meta_graphs[:]
+    if outer.ByteSize() != type(model)(saved_model_schema_version=1).ByteSize():
+        raise BitsumError(f"{path} holds fields beside its graph that are not known")
+    return model.meta_graphs[0]
+
+
+def _indexed(nodes: Iterable[Message], named: bool) -> dict[str, str]:
+    names = [node.name for node in nodes]
+    return {name: name for name in names} if named else _numbered("node", names)
+
+
+def _numbered(kind: str, names: Iterable[str]) -> dict[str, str]:
+    return {name: f"{kind} {number}" for number, name in enumerate(names)}
+
+
+def _forget(message: Message) -> None:
+    for field in IGNORED.get(message.DESCRIPTOR.full_name, ()):
+        # Not every version of TensorFlow has every field.
+        if field in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(field)
+
+
+def _replace(field: Any, values: Iterable[Any]) -> None:
+    del field[:]
+    field.extend(values)
+
+
+def _replace_map(field: Any, values: Mapping[str, Any]) -> None:
+    field.clear()
+    for key, value in values.items():
+        if isinstance(value, Message):
+            field[key].CopyFrom(value)
+        else:
+            field[key] = value
+
+
+def _bytes(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _sha256(*parts: bytes) -> str:
+    """SHA-256 of the parts, each with its length before it so that no two lists of parts run together."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""What makes two exported models the same: their weights and their graph, whatever process wrote them and when.
+
+The files of two exports of one model differ: names of traced functions carry a counter of the process. TensorFlow's own
+fingerprint has the opposite flaw: its graph_def_program_hash leaves the bodies of functions out, where all of the cell
+is.
+"""
+
+import hashlib
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from components.errors import BitsumError
+from components.savedmodel import graph_identity
+
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def fingerprint(model_dir: str) -> str:
+    """The identity of the SavedModel in `model_dir`: hexadecimal SHA-256 of its graph's and its weights' hashes.
+
+    Raises:
+        BitsumError: there is no readable SavedModel.
+    """
+    return _sha256(graph_identity.graph_sha256(model_dir).encode(), weights_sha256(model_dir).encode())
+
+
+def weights(model_dir: str) -> dict[str, np.ndarray]:
+    """The variables of the SavedModel in `model_dir` by name, as its checkpoint holds them.
+
+    Raises:
+        BitsumError: there is no readable checkpoint.
+    """
+    try:
+        reader = tf.train.load_checkpoint(str(pathlib.Path(model_dir) / "variables" / "variables"))
+        names = sorted(name for name in reader.get_variable_to_shape_map() if name.endswith(_VALUE))
+        return {name.removesuffix(_VALUE): reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise BitsumError(
+            f"cannot read the weights of the model in {model_dir}: {str(error).partition(chr(10))[0]}"
+        ) from error
+
+
+def weights_sha256(model_dir: str) -> str:
+    """Hexadecimal SHA-256 over name, dtype, shape and little-endian bytes of every variable, in the order of the
+    names."""
+    parts = []
+    for name, value in weights(model_dir).items():
+        little_endian = value.astype(value.dtype.newbyteorder("<"))
+        parts += [f"{name} {value.dtype.name} {value.shape}".encode(), little_endian.tobytes()]
+    return _sha256(*parts)
+
+
+def _sha256(*parts: bytes) -> str:
+    """SHA-256 of the parts, each with its length before it so that no two lists of parts run together."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()

@@ -1,0 +1,118 @@
+"""DriftValidator: is the train split like that of the span before, and like what the served model is asked?
+
+The distances are TensorFlow Data Validation's: the Jensen-Shannon divergence of two histograms, from 0 to 1. It never
+fails because of the data: it writes the anomalies as TFX's ExampleValidator does, and the data gate decides.
+"""
+
+import collections
+import math
+import os
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import io_utils, writer_utils
+
+from components.progress import report
+from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH
+
+SPLIT = "train"
+_STATISTICS_FILE = "FeatureStats.pb"
+_SCHEMA_DIFF = "SchemaDiff.pb"
+_DRIFTING = (FEATURE_A, FEATURE_B, FEATURE_LENGTH)
+_SKEWED = (FEATURE_A, FEATURE_B)
+
+Statistics = statistics_pb2.DatasetFeatureStatisticsList
+
+
+@component
+def DriftValidator(
+    statistics: InputArtifact[standard_artifacts.ExampleStatistics],
+    anomalies: OutputArtifact[standard_artifacts.ExampleAnomalies],
+    max_drift: Parameter[float],
+    max_skew: Parameter[float],
+    least_requests: Parameter[int],
+    code: Parameter[str],
+    previous: InputArtifact[standard_artifacts.ExampleStatistics] = None,
+    requests: InputArtifact[standard_artifacts.ExampleStatistics] = None,
+) -> None:
+    """Write the anomalies of the train split against `previous`, the span before, and `requests`, what was logged.
+
+    `code` is a hash of the code that looks, for TFX's cache.
+    """
+    before = read_statistics(previous.uri, SPLIT) if previous else None
+    asked = read_statistics(requests.uri, SPLIT) if requests else None
+    if asked and asked.datasets[0].num_examples < least_requests:
+        asked = None
+    found = compare(read_statistics(statistics.uri, SPLIT), before, asked, max_drift, max_skew)
+    anomalies.split_names = artifact_utils.encode_split_names([SPLIT])
+    anomalies.span = statistics.span
+    folder = os.path.join(anomalies.uri, f"Split-{SPLIT}")
+    fileio.makedirs(folder)
+    writer_utils.write_anomalies(os.path.join(folder, _SCHEMA_DIFF), found)
+    report(
+        "drift", previous=int(before is not None), requests=int(asked is not None), anomalies=len(found.anomaly_info)
+    )
+
+
+def compare(now: Statistics, before: Statistics | None, asked: Statistics | None, max_drift: float, max_skew: float):
+    """TFDV's anomalies (anomalies_pb2.Anomalies) of `now` against the two others, as far as they are there."""
+    schema = schema_pb2.Schema()
+    for name in _DRIFTING:
+        feature = schema.feature.add(name=name, type=schema_pb2.INT)
+        feature.presence.min_count = 1
+        feature.drift_comparator.jensen_shannon_divergence.threshold = max_drift
+        if name in _SKEWED:
+            feature.skew_comparator.jensen_shannon_divergence.threshold = max_skew
+    return tfdv.validate_statistics(
+        _only(now), schema, previous_statistics=before and _only(before), serving_statistics=asked and _only(asked)
+    )
+
+
+def read_statistics(uri: str, split: str) -> Statistics:
+    """The statistics of a split of an ExampleStatistics artifact."""
+    return tfdv.load_stats_binary(os.path.join(uri, f"Split-{split}", _STATISTICS_FILE))
+
+
+def write_statistics(statistics: Statistics, uri: str, split: str) -> None:
+    """Write statistics where TFX has them."""
+    io_utils.write_bytes_file(
+        os.path.join(uri, f"Split-{split}", _STATISTICS_FILE), statistics.SerializeToString(deterministic=True)
+    )
+
+
+def _only(statistics: Statistics) -> Statistics:
+    """The statistics of the features that are compared: the others have been looked at with the schema."""
+    result = Statistics()
+    result.CopyFrom(statistics)
+    for dataset in result.datasets:
+        kept = [
+            feature
+            for feature in dataset.features
+            if (feature.path.step[0] if feature.path.step else feature.name) in _DRIFTING
+        ]
+        del dataset.features[:]
+        dataset.features.extend(kept)
+        for feature in dataset.features:
+            _count_by_integer(feature)
+    return result
+
+
+def _count_by_integer(feature: statistics_pb2.FeatureNameStatistics) -> None:
+    """Give the histogram of a feature of integers a bucket for each of them.
+
+    TFDV's has equal buckets from the least to the largest value, and its distance spreads each of them evenly: of two
+    honest spans that differ in nothing but their shortest number, hardly any would be alike.
+    """
+    for histogram in feature.num_stats.histograms:
+        if histogram.type != statistics_pb2.Histogram.STANDARD:
+            continue
+        counts: collections.Counter[int] = collections.Counter()
+        for bucket in histogram.buckets:
+            counts[math.floor((bucket.low_value + bucket.high_value + 1) / 2)] += bucket.sample_count
+        del histogram.buckets[:]
+        for value in range(min(counts, default=0), max(counts, default=-1) + 1):
+            histogram.buckets.add(low_value=value - 0.5, high_value=value + 0.5, sample_count=counts[value])

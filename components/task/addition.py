@@ -1,0 +1,95 @@
+"""The facts of binary addition: numbers <-> bits, the full adder, the names of the features.
+
+Everything else in the project takes them from here: the generator, the checks, the trainer, the evaluation, the client.
+
+Bits are written least significant first: 13 = 1 + 4 + 8 is 1, 0, 1, 1 and 29 = 1 + 4 + 8 + 16 is 1, 0, 1, 1, 1.
+Operands of T bits have a sum of T + 1 bits, whose last bit is the final carry: 13 + 29 = 42 at T = 5 is
+
+    a    1 0 1 1 0
+    b    1 0 1 1 1
+    sum  0 1 0 1 0 1
+"""
+
+# A tf.Example of the datasets: int64 lists of T, T, T + 1 and 1 values. `sum` holds the outputs of the data's task
+# (components.task.transducer) on the T pairs and a flushing (0, 0): the bits of a + b; those of a - b in two's complement,
+# the last being its sign; or, for a > b, the verdict on the bits so far at each step, the last being that on the
+# numbers.
+FEATURE_A = "a"
+FEATURE_B = "b"
+FEATURE_SUM = "sum"
+FEATURE_LENGTH = "length"
+FEATURES = (FEATURE_A, FEATURE_B, FEATURE_SUM, FEATURE_LENGTH)
+
+# (bit of a, bit of b, carry in) -> (bit of the sum, carry out).
+FULL_ADDER = {
+    (0, 0, 0): (0, 0),
+    (0, 0, 1): (1, 0),
+    (0, 1, 0): (1, 0),
+    (0, 1, 1): (0, 1),
+    (1, 0, 0): (1, 0),
+    (1, 0, 1): (0, 1),
+    (1, 1, 0): (0, 1),
+    (1, 1, 1): (1, 1),
+}
+
+
+def to_bits(value: int, length: int) -> list[int]:
+    """The `length` bits of `value`, least significant first.
+
+    >>> to_bits(13, 5)
+    [1, 0, 1, 1, 0]
+
+    Raises:
+        ValueError: if `value` is negative or needs more than `length` bits.
+    """
+    if value < 0:
+        raise ValueError(f"{value} is negative: bitstrings stand for integers from 0 up")
+    if value.bit_length() > length:
+        raise ValueError(f"{abbreviated(value)} needs {value.bit_length()} bits, {length} are given")
+    digits = format(value, "b")[::-1] if value else ""
+    return [int(digit) for digit in digits] + [0] * (length - len(digits))
+
+
+def from_bits(bits) -> int:
+    """The integer whose bits, least significant first, are `bits` (any iterable of 0 and 1).
+
+    >>> from_bits([0, 1, 0, 1, 0, 1])
+    42
+
+    Raises:
+        ValueError: if something in `bits` is neither 0 nor 1.
+    """
+    bits = list(bits)
+    for position, bit in enumerate(bits):
+        if bit not in (0, 1):
+            raise ValueError(f"bit {position} is {bit}, which is neither 0 nor 1")
+    return int("".join("1" if bit else "0" for bit in reversed(bits)) or "0", 2)
+
+
+def sum_bits(a, b) -> list[int]:
+    """The T + 1 bits of the sum of two bitstrings of T bits, by the full adder's table.
+
+    >>> sum_bits([1, 0, 1, 1, 0], [1, 0, 1, 1, 1])
+    [0, 1, 0, 1, 0, 1]
+
+    Raises:
+        ValueError: if the operands differ in length or hold something other than 0 and 1.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"the operands have {len(a)} and {len(b)} bits: they must have the same number")
+    carry = 0
+    total = []
+    for position, (bit_a, bit_b) in enumerate(zip(a, b)):
+        if bit_a not in (0, 1) or bit_b not in (0, 1):
+            raise ValueError(f"bit {position} of the operands is ({bit_a}, {bit_b}), which is not made of 0 and 1")
+        bit, carry = FULL_ADDER[bit_a, bit_b, carry]
+        total.append(bit)
+    return [*total, carry]
+
+
+def abbreviated(value: int, digits: int = 40) -> str:
+    """`value` in decimal, or in hexadecimal with its middle left out where it is too long to read."""
+    if value.bit_length() <= 3 * digits:
+        return str(value)
+    text = hex(value)
+    return f"{text[: digits // 2]}...{text[-digits // 4 :]} ({value.bit_length()} bits)"

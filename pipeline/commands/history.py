@@ -1,0 +1,83 @@
+"""`bitsum history`: the runs, a line each, with the verdict of every gate and the trend of the margin."""
+
+import argparse
+import dataclasses
+import json
+import time
+from typing import TYPE_CHECKING
+
+from components.errors import ConfigError
+from components.printable import say
+from pipeline import config as configuration
+from pipeline import log_capture
+from pipeline.records import relocation
+
+if TYPE_CHECKING:
+    from pipeline.records.runs import Run
+
+_GATES = ("data", "evaluation", "proof", "infra validation")
+_HEADINGS = ("run", "span", "started", "seconds", "cached", *_GATES, "pushed", "margin", "change", "state")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum history`."""
+    parser.add_argument(
+        "--last", type=int, default=20, metavar="N", help="the last N runs; 0 for all (default %(default)s)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print an object for each run, a line each, with the reasons of refusals"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the runs, oldest first.
+
+    Raises:
+        BitsumError: the store cannot be used.
+    """
+    if args.last < 0:
+        raise ConfigError(f"--last = {args.last}: must be at least 0")
+    config = configuration.load(args.config, args.set)
+    log_capture.database()
+    relocation.settle_alone(config, relocation.tell_aside)
+    from pipeline.records import metadata_store, runs
+    from pipeline.records.ancestry import Ancestry
+
+    with metadata_store.existing(config) as store:
+        found = runs.all_runs(Ancestry(store), args.last)
+    if args.json:
+        lines = [json.dumps(dataclasses.asdict(one)) for one in found]
+    else:
+        lines = [*_table([_HEADINGS, *map(_row, found)]), _trend(found)]
+    say(*lines)
+    return 0
+
+
+def _row(run: "Run") -> tuple[str, ...]:
+    pushed = f"{run.version}{'' if run.is_new else ' (again)'}" if run.version else "-"
+    return (
+        run.run,
+        str(run.span),
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started / 1000)),
+        f"{(run.finished - run.started) / 1000:.1f}",
+        f"{run.cached} of {run.steps}",
+        *(run.gates.get(gate, "-") for gate in _GATES),
+        pushed,
+        "-" if run.margin is None else f"{run.margin:.6g}",
+        "-" if run.change is None else f"{run.change:+.4g}",
+        run.state,
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _trend(runs: list["Run"]) -> str:
+    """The margins of the models that differ, since a run that takes its model from the cache tells nothing new."""
+    margins = [run.margin for run in runs if run.margin is not None and run.change != 0]
+    if not margins:
+        return "no run has a certified margin"
+    least, most = min(margins), max(margins)
+    return f"certified margin: first {margins[0]:.6g}, last {margins[-1]:.6g}, least {least:.6g}, most {most:.6g}, of {len(margins)} models"

@@ -1,0 +1,102 @@
+"""`bitsum lineage VERSION`: where a pushed version comes from, read from the metadata store and the artifacts that it
+names."""
+
+import argparse
+import json
+import time
+from typing import Any
+
+from components.printable import say
+from pipeline import config as configuration
+from pipeline import log_capture
+from pipeline.records import relocation
+
+# Knobs of a step, in characters.
+_LONGEST = 240
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum lineage`."""
+    parser.add_argument(
+        "version", nargs="?", type=int, metavar="VERSION", help="the pushed version (default: the newest one)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print everything as JSON, knobs and training curve in full"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the lineage.
+
+    Raises:
+        BitsumError: the store cannot be used, or does not know the version.
+    """
+    config = configuration.load(args.config, args.set)
+    log_capture.database()
+    relocation.settle_alone(config, relocation.tell_aside)
+    from pipeline.records import lineage, metadata_store
+    from pipeline.records.ancestry import Ancestry
+
+    with metadata_store.existing(config) as store:
+        found = lineage.of_version(Ancestry(store), config.push_to, args.version)
+    say(*(json.dumps(found, indent=1).split("\n") if args.json else _text(found)))
+    return 0
+
+
+def _text(found: dict[str, Any]) -> list[str]:
+    return [
+        f"version {found['version']}: {found['state']}, {found['path']}",
+        f"  run         {found['run']}, {_when(found['started'])} to {_when(found['finished'])}; {found['task']}",
+        *_model(found),
+        *[_span(span) for span in found["spans"]],
+        f"  schema      {found['schema']['features']}, sha256 {found['schema']['sha256'][:12]}, {found['schema']['uri']}",
+        f"  config      sha256 {found['config']['sha256']}",
+        *[f"    {name}: {_knobs(knobs)}" for name, knobs in found["config"]["knobs"].items()],
+        f"  code        sha256 {found['code_sha256']}",
+        *_curve(found["training"]["curve"]),
+        *[f"  {gate['gate']}: {gate['verdict']}, {gate['reason']}" for gate in found["gates"]],
+        "  blessed by",
+        *[f"    {by['node']:<14}  {_when(by['at'])}, {_where(by)}" for by in found["blessed_by"]],
+    ]
+
+
+def _model(found: dict[str, Any]) -> list[str]:
+    model = found["model"]
+    bases = [f"artifact {base['artifact']} of run {base['run']}{_version(base)}" for base in found["bases"]]
+    start = f"warm start from {', which started from '.join(bases)}" if bases else "cold start"
+    return [f"  model       artifact {model['artifact']}, execution {model['execution']}, {start}; {model['uri']}"]
+
+
+def _version(base: dict[str, Any]) -> str:
+    return f" (version {base['version']})" if base["version"] else ""
+
+
+def _span(span: dict[str, Any]) -> str:
+    records = ", ".join(f"{split} {count}" for split, count in span["records"].items()) or "no statistics"
+    anomalies = "; ".join(span["anomalies"]) or "no anomalies"
+    return f"  span {span['span']:<6} {records} records; {anomalies}; {span['uri']}, statistics {', '.join(span['statistics']) or 'none'}"
+
+
+def _knobs(knobs: dict[str, Any]) -> str:
+    line = ", ".join(f"{name} {json.dumps(value)}" for name, value in knobs.items())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}... (--json shows the rest)"
+
+
+def _curve(curve: list[dict[str, float]]) -> list[str]:
+    """First and last, and a few between."""
+    if not curve:
+        return ["  training    no curve was kept"]
+    shown = sorted({round(index * (len(curve) - 1) / 4) for index in range(5)})
+    rows = [
+        ", ".join(f"{name} {value:.4g}" for name, value in curve[index].items() if name != "step") for index in shown
+    ]
+    return ["  training", *[f"    step {int(curve[index]['step'])}: {row}" for index, row in zip(shown, rows)]]
+
+
+def _where(by: dict[str, Any]) -> str:
+    owner = f", process {by['process']} on {by['host']}" if by["host"] else ""
+    return f"run {by['run']}, execution {by['execution']}{owner}"
+
+
+def _when(milliseconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(milliseconds / 1000))

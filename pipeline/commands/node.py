@@ -1,0 +1,136 @@
+"""`bitsum node`: run one node of the graph, as part of a run that a scheduler holds together; or show the graph to the
+scheduler.
+
+    bitsum node --list --json > graph.json                              # nodes and edges; needs TFX
+    bitsum node Trainer --run-id 2026-11-22 --set data.span=2026-11-22  # exit code 0 done, 3 refused, 1 failed, 2 wrong usage
+    bitsum node check --run-id 2026-11-22                               # 3 if the newest version is for a later span
+    bitsum node verdict --run-id 2026-11-22                             # 3 if a gate refused the model
+
+The nodes of a run share its id and its knobs. `check`, before them, saves a run whose model would not be pushed. A gate
+that blesses ends with 0 when it refuses, so that the later nodes see it; `verdict` then says so. Nodes of one run that
+do not wait for one another may run side by side; `bitsum run` waits for them.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+import traceback
+from typing import Any
+
+from components.errors import ConfigError
+from components.printable import say
+from components.savedmodel import push_order
+from pipeline import config as configuration
+from pipeline import log_capture, root_lock, workspace
+from pipeline.config import Config
+from pipeline.records import relocation
+from pipeline.terminal import Progress
+
+CHECK = "check"
+VERDICT = "verdict"
+# It becomes the name of a log file, and of a context in the metadata store.
+_RUN_ID = re.compile(r"[\w.:+-]{1,200}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum node`."""
+    parser.add_argument(
+        "node",
+        nargs="?",
+        metavar="NODE",
+        help=f"id of a node; {CHECK}: may the run push; {VERDICT}: what its gates said",
+    )
+    parser.add_argument(
+        "--run-id", metavar="ID", help="the run that the node is part of; letters, digits and any of _ . : + -"
+    )
+    parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
+    parser.add_argument(
+        "--list", action="store_true", help="print the nodes, each with those that have to be done before it"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --list: as JSON, with what a scheduler needs to start them"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the node; the exit code.
+
+    Raises:
+        ConfigError: no node of that id, no usable run id, or a knob that is wrong.
+        Refusal: a gate refused.
+        BitsumError: the node failed.
+    """
+    config = configuration.load(args.config, args.set)
+    if args.list:
+        with log_capture.into_nothing():
+            listed = _json(config, args) if args.json else _text(config)
+        say(*listed.split("\n"))
+        return 0
+    if not args.node or not args.run_id or not _RUN_ID.fullmatch(args.run_id):
+        raise ConfigError(
+            f"--run-id = {args.run_id!r}, NODE = {args.node!r}: both are needed, the id of letters, digits and _ . : + -"
+        )
+    root = workspace.prepare(config.root)
+    log = root / "logs" / f"{args.run_id}.{pathlib.PurePath(args.node).name}.log"
+    with log_capture.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+        try:
+            relocation.settle_alone(config, progress.line)
+            with root_lock.held(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):
+                _run(config, args.node, args.run_id, progress, args.allow_older)
+        except BaseException:
+            say(*traceback.format_exc().split("\n"), stream=sys.stderr)
+            raise
+    return 0
+
+
+def _run(config: Config, node_id: str, run_id: str, progress: Progress, allow_older: bool) -> None:
+    if node_id == CHECK:
+        if not allow_older:
+            push_order.check_span(config.push_to, config.data.span)
+        return
+    progress.begin("load libraries")
+    from pipeline.runner import local
+
+    progress.end("done")
+    if node_id == VERDICT:
+        local.conclude(config, run_id, progress.line)
+    else:
+        local.run(config, run_id, progress.begin, progress.end, node_id, allow_older)
+
+
+def _graph(config: Config) -> dict[str, list[str]]:
+    """The graph of a run in a series, whichever its span: imported data has the place of generated data in it."""
+    from pipeline.runner import node
+
+    data = dataclasses.replace(config.data, span=config.data.span or 1)
+    return node.upstream(
+        node.compile_pipeline(
+            dataclasses.replace(config, data=data, spans=dataclasses.replace(config.spans, source=""))
+        )
+    )
+
+
+def _text(config: Config) -> str:
+    return "\n".join(f"{node}: {', '.join(before) or '-'}" for node, before in _graph(config).items())
+
+
+def _json(config: Config, args: argparse.Namespace) -> str:
+    """The graph, and what a scheduler has to know to start its nodes."""
+    workspace.prepare(config.root)
+    options = ["--config", str(pathlib.Path(args.config).resolve())] if args.config else []
+    options += [word for override in args.set for word in ("--set", override)]
+    plan: dict[str, Any] = {
+        "pipeline": config.pipeline.name,
+        "program": str(pathlib.Path(sys.executable).with_name("bitsum")),
+        # Relative paths in knobs are relative to this.
+        "folder": str(pathlib.Path.cwd()),
+        "options": options,
+        "root": str(config.root),
+        "schedule": dataclasses.asdict(config.schedule),
+        "model_name": config.serve.model_name,
+        "nodes": [{"id": node, "upstream": before} for node, before in _graph(config).items()],
+    }
+    return json.dumps(plan, indent=1)

@@ -1,0 +1,187 @@
+"""`bitsum verify MODEL_DIR`: check a SavedModel's certificate against the weights in it, and its graph against the
+cell.
+
+The certificate and the weights are checked without TensorFlow. The graph is compared on request: with --graph, which
+imports TensorFlow to export the cell anew and to see that it loads the same weights, or with --graph-sha256, the hash
+of a graph that was compared before. A model with a file that no certified model has (`components.savedmodel.model_files`) is
+refused before anything is read.
+
+With --json, one object on one line:
+
+    {"proven": true, "reason": "proven: addition of any length", "where": "", "margin": 3.9, "slack": 1e-06,
+    "evaluations": 20,
+     "task": "addition", "units": 16, "weights_sha256": "...", "export_format": 2, "graph_sha256": "...",
+     "graph_compared_with": "cell", "graph_differences": [], "weight_differences": [], "foreign_files": [],
+     "ignored_files": [], "not_checked": ["the kernels of the server that runs it"], "model": "...", "certificate":
+     "..."}
+
+margin: worst distance of a logit from 0; slack: least distance of an image from the side of its box; null where there
+is none. units, export_format: null where nothing was read; export_format is that of components.savedmodel.export_format, in which
+the graph is compared with the cell. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave
+behind. Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model, or a damaged one.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import pathlib
+import tempfile
+from typing import Any
+
+from components.errors import BitsumError, Refusal
+from components.printable import say
+from components.proof import certificate, checker
+from components.savedmodel import export_format
+from components.task.transducer import ADDITION, TASKS
+from pipeline import config as configuration
+
+_PROVEN, _REFUSED = 0, Refusal.exit_code
+_CELL, _HASH = "cell", "hash"
+_SAME_GRAPH = {_CELL: "the graph is the cell's", _HASH: "the graph has the hash given"}
+_UNNUMBERED = "exported before its format had a number, with the signatures add_bits and add_packed"
+_GRAPH = "the graph (--graph compares it with the cell)"
+_KERNELS = "the kernels of the server that runs it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum verify`."""
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="folder of a SavedModel, as a pushed version is one")
+    parser.add_argument(
+        "--certificate", metavar="FILE", help=f"the certificate (default: MODEL_DIR/{certificate.FILE})"
+    )
+    parser.add_argument(
+        "--task", choices=TASKS, default=ADDITION.name, help="what must be proven (default %(default)s)"
+    )
+    graph = parser.add_mutually_exclusive_group()
+    graph.add_argument(
+        "--graph", action="store_true", help="compare the graph with a fresh export of the cell; imports TensorFlow"
+    )
+    graph.add_argument("--graph-sha256", metavar="HASH", help="the hash that the graph must have; needs no TensorFlow")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print the verdict; the exit code.
+
+    Raises:
+        BitsumError: there is no readable model, or no such certificate file.
+    """
+    from components.savedmodel import model_files
+
+    model_dir = pathlib.Path(args.model_dir)
+    if not model_dir.is_dir():
+        raise BitsumError(f"{model_dir} is no folder: give the one that holds saved_model.pb")
+    path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
+    foreign = model_files.foreign(model_dir)
+    report = {"task": args.task, "foreign_files": foreign, "ignored_files": model_files.litter(model_dir)}
+    report |= _unread(foreign) if foreign else _checked(args, model_dir, path)
+    report |= {"not_checked": [_KERNELS] if report["graph_compared_with"] else [_GRAPH, _KERNELS]}
+    report |= {"model": str(model_dir), "certificate": str(path)}
+    say(json.dumps(report) if args.json else _line(report))
+    return _PROVEN if report["proven"] else _REFUSED
+
+
+def _unread(foreign: list[str]) -> dict[str, Any]:
+    return dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step")) | {
+        "units": None,
+        "weights_sha256": "",
+        "export_format": None,
+        "graph_sha256": "",
+        "graph_compared_with": None,
+        "graph_differences": [],
+        "weight_differences": [],
+    }
+
+
+def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
+    from components.savedmodel import checkpoint
+    from components.savedmodel.canonical_graph import Graph
+
+    weights = checkpoint.read(model_dir)
+    graph = Graph(model_dir)
+    sha256 = graph.sha256()
+    found, others = _differences(args, sha256, weights.units)
+    verdict = _verdict(path, bool(args.certificate), weights, args.task)
+    return dataclasses.asdict(verdict) | {
+        "proven": verdict.proven and not found and not others,
+        "margin": _finite(verdict.margin),
+        "slack": _finite(verdict.slack),
+        "units": weights.units,
+        "weights_sha256": "" if weights.problem() else weights.sha256(),
+        "export_format": export_format.of(graph),
+        "graph_sha256": sha256,
+        "graph_compared_with": _CELL if args.graph else _HASH if args.graph_sha256 else None,
+        "graph_differences": found,
+        "weight_differences": others,
+    }
+
+
+def _verdict(path: pathlib.Path, asked_for: bool, weights: Any, task: str) -> checker.Verdict:
+    try:
+        with open(path, "rb") as file:
+            # One byte more than a certificate may have is enough to refuse it.
+            source = file.read(certificate.LONGEST + 1).decode("utf-8", "replace")
+    except OSError as error:
+        if asked_for or not isinstance(error, FileNotFoundError):
+            raise BitsumError(f"cannot read the certificate {path}: {error.strerror}") from error
+        return checker.Verdict(False, f"there is no certificate {path}", where="before any step")
+    return checker.check(source, weights, TASKS[task])
+
+
+def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[list[str], list[str]]:
+    """What distinguishes the graph from the one it is compared with, and the weights from those that TensorFlow loads,
+    if they are."""
+    if args.graph_sha256:
+        wanted = args.graph_sha256.strip().lower()
+        return [] if sha256 == wanted else [f"its hash is {sha256}, not {wanted[:64]}"], []
+    return _compared_with_the_cell(args, units) if args.graph else ([], [])
+
+
+def _compared_with_the_cell(args: argparse.Namespace, units: int) -> tuple[list[str], list[str]]:
+    from pipeline import log_capture
+
+    with tempfile.TemporaryDirectory(prefix="bitsum-verify-") as folder, log_capture.into(pathlib.Path(folder) / "log"):
+        from components.model import expected_graph
+        from components.savedmodel import loaded_weights
+
+        knobs = configuration.load(args.config, args.set).proof
+        return expected_graph.differences(args.model_dir, units, TASKS[args.task], knobs), loaded_weights.differences(
+            args.model_dir
+        )
+
+
+def _line(report: dict[str, Any]) -> str:
+    read = [f"{report['units']} units", f"weights {report['weights_sha256'][:12] or 'of no cell'}"]
+    facts = [] if report["units"] is None else read
+    known = (("worst margin", report["margin"]), ("tightest containment", report["slack"]))
+    facts[:0] = [f"{name} {value:.6g}" for name, value in known if value is not None]
+    if report["graph_compared_with"] and not report["graph_differences"]:
+        facts.append(_SAME_GRAPH[report["graph_compared_with"]])
+    if report["ignored_files"]:
+        facts.append("ignored: " + ", ".join(report["ignored_files"]))
+    if report["export_format"] == export_format.FIRST:
+        facts.append(_UNNUMBERED)
+    facts.append("not checked: " + ", ".join(report["not_checked"]))
+    return f"{_heading(report)}; " + "; ".join(facts)
+
+
+def _heading(report: dict[str, Any]) -> str:
+    if report["proven"]:
+        return report["reason"]
+    found = report["graph_differences"]
+    problems = [] if report["reason"].startswith("proven") else [f"{report['reason']}, {report['where']}"]
+    if found:
+        problems.append(f"the graph is another: {_first(found)}")
+    if report["weight_differences"]:
+        problems.append(_first(report["weight_differences"]))
+    return f"refused: {report['task']} is not proven: " + "; ".join(problems)
+
+
+def _first(lines: list[str]) -> str:
+    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinities; a slack is infinite where no side can be crossed, or where there is no box."""
+    return value if value is not None and math.isfinite(value) else None

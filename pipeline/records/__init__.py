@@ -1,0 +1,1 @@
+"""ML Metadata: what ran, what came of it, what may go."""

@@ -1,0 +1,100 @@
+"""What descends from what: the executions and artifacts of a metadata store, and which of them an artifact was made
+from."""
+
+import dataclasses
+from collections.abc import Collection, Iterable
+
+from ml_metadata import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.records.metadata_store import NODE_CONTEXT, RUN_CONTEXT
+
+# The input of a trainer that is an earlier model: where a warm start comes from.
+BASE_MODEL = "base_model"
+
+_INPUTS = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
+_OUTPUTS = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """That an execution read an artifact, or put it out, under the name `key`."""
+
+    execution: int
+    artifact: int
+    key: str
+
+
+class Ancestry:
+    """Everything that the store holds, read once; ids are the store's own."""
+
+    def __init__(self, store: metadata_store.MetadataStore):
+        self.executions = {execution.id: execution for execution in store.get_executions()}
+        self.artifacts = {artifact.id: artifact for artifact in store.get_artifacts()}
+        self._kinds = {kind.id: kind.name for kind in store.get_artifact_types()}
+        nodes = {execution: name.rpartition(".") for execution, name in _by_execution(store, NODE_CONTEXT, str).items()}
+        self.node_of = {execution: node for execution, (_, _, node) in nodes.items()}
+        self.pipeline_of = {execution: pipeline for execution, (pipeline, _, _) in nodes.items()}
+        self.run_of = _by_execution(store, RUN_CONTEXT, str)
+        events = store.get_events_by_execution_ids(list(self.executions)) if self.executions else []
+        self._inputs = _grouped(event for event in events if event.type in _INPUTS)
+        self._outputs = _grouped(event for event in events if event.type in _OUTPUTS)
+        self._producers: dict[int, int] = {}
+        # A step that took its outputs from the cache puts them out, too; the first one made them.
+        for execution in sorted(self._outputs, reverse=True):
+            self._producers.update({link.artifact: execution for link in self._outputs[execution]})
+
+    def kind(self, artifact: int) -> str:
+        """The name of the artifact's type."""
+        return self._kinds[self.artifacts[artifact].type_id]
+
+    def of_kind(self, kind: str) -> list[mlmd.Artifact]:
+        """The artifacts of a type, oldest first."""
+        return [self.artifacts[id] for id in sorted(self.artifacts) if self.kind(id) == kind]
+
+    def inputs(self, execution: int, key: str = "") -> list[Link]:
+        """What an execution read, under any name or under `key`."""
+        return [link for link in self._inputs.get(execution, []) if key in ("", link.key)]
+
+    def outputs(self, execution: int) -> list[Link]:
+        """What an execution put out."""
+        return self._outputs.get(execution, [])
+
+    def producer(self, artifact: int) -> int | None:
+        """The execution that made an artifact."""
+        return self._producers.get(artifact)
+
+    def executions_of(self, run_id: str) -> list[int]:
+        """The executions of a run, oldest first."""
+        return sorted(execution for execution, run in self.run_of.items() if run == run_id)
+
+    def ancestors(self, artifacts: Iterable[int], without: Collection[str] = ()) -> set[int]:
+        """`artifacts` and everything that they were made from; inputs whose key is in `without` are not followed."""
+        found: set[int] = set()
+        open_ones = list(artifacts)
+        while open_ones:
+            artifact = open_ones.pop()
+            if artifact in found or artifact not in self.artifacts:
+                continue
+            found.add(artifact)
+            made_by = self.producer(artifact)
+            if made_by is not None:
+                open_ones += [link.artifact for link in self.inputs(made_by) if link.key not in without]
+        return found
+
+
+def _by_execution(store: metadata_store.MetadataStore, context_type: str, name) -> dict[int, str]:
+    contexts = store.get_contexts_by_type(context_type)
+    return {
+        execution.id: name(context.name)
+        for context in contexts
+        for execution in store.get_executions_by_context(context.id)
+    }
+
+
+def _grouped(events: Iterable[mlmd.Event]) -> dict[int, list[Link]]:
+    links: dict[int, list[Link]] = {}
+    for event in events:
+        key = next((step.key for step in event.path.steps if step.key), "")
+        links.setdefault(event.execution_id, []).append(Link(event.execution_id, event.artifact_id, key))
+    return links

@@ -1,0 +1,267 @@
+"""Where a pushed version comes from, as plain data: run, spans, statistics, anomalies, schema, knobs, code, training,
+verdicts."""
+
+import hashlib
+import json
+import pathlib
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from components.errors import BitsumError
+from components.formats import strict_protos, tfrecords
+from components.savedmodel import version_folder
+from pipeline.records import ownership, recorded, verdicts
+from pipeline.records.ancestry import BASE_MODEL, Ancestry
+from pipeline.records.metadata_store import Output
+
+# Those whose word lets a model into the push folder, and the one that puts it there.
+_BLESSING_NODES = ("Evaluator", "Prover", "InfraValidator", "Pusher")
+_BLESSINGS = ("ModelBlessing", "InfraBlessing")
+_CODE = "code"
+_PLAIN = ("int_value", "double_value", "string_value", "bool_value")
+# What stands beside the knobs in an execution and is none.
+_NO_KNOBS = (_CODE, ownership.HOST, ownership.PID, ownership.STARTED, ownership.CLOSED, recorded.REFUSED_BECAUSE)
+
+
+def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> dict[str, Any]:
+    """The lineage of a pushed version, of the newest one where `version` is None; times are milliseconds since 1970.
+
+    Raises:
+        BitsumError: nothing in the store was pushed as this version.
+    """
+    pushed = _pushed(known, push_to, version)
+    push = known.producer(pushed.id)
+    run = known.run_of[push]
+    model = known.inputs(push, "model")[0].artifact
+    trainer = known.producer(model)
+    path = pathlib.Path(_text(pushed, recorded.DESTINATION))
+    manifest = version_folder.manifest(path).get("origin", {})
+    of_run = [_output(known, link) for execution in known.executions_of(run) for link in known.outputs(execution)]
+    executions = [known.executions[execution] for execution in known.executions_of(run)]
+    return {
+        "version": int(_text(pushed, recorded.VERSION)),
+        "path": str(path),
+        "state": _state(path),
+        "run": run,
+        "started": min(execution.create_time_since_epoch for execution in executions),
+        "finished": max(execution.last_update_time_since_epoch for execution in executions),
+        "task": known.executions[push].custom_properties["task"].string_value,
+        "model": {"artifact": model, "execution": trainer, "uri": known.artifacts[model].uri},
+        "bases": _bases(known, model),
+        "spans": _spans(known, model),
+        "schema": _schema(known, model),
+        "config": {
+            "sha256": known.executions[push].custom_properties["config_hash"].string_value,
+            "knobs": _knobs(known, run),
+        },
+        "code_sha256": known.executions[push].custom_properties[_CODE].string_value,
+        "data_sha256": manifest.get("data_sha256", ""),
+        "training": {"curve": _curve(known, trainer)},
+        "gates": [
+            {"gate": verdict.gate, "verdict": verdict.word, "reason": verdict.reason}
+            for verdict in verdicts.of_run(of_run)
+        ],
+        "margin": next((output.text(recorded.MARGIN) for output in of_run if output.text(recorded.MARGIN)), ""),
+        "blessed_by": list(_blessed_by(known, push)),
+    }
+
+
+def _pushed(known: Ancestry, push_to: pathlib.Path, version: int | None) -> mlmd.Artifact:
+    """The artifact of the push that made the version, in this folder if any is."""
+    pushes = [artifact for artifact in known.of_kind("PushedModel") if _number(artifact, recorded.IS_NEW)]
+    here = [
+        artifact for artifact in pushes if pathlib.Path(_text(artifact, recorded.DESTINATION)).parent == push_to
+    ] or pushes
+    found = [artifact for artifact in here if version is None or _text(artifact, recorded.VERSION) == str(version)]
+    if found:
+        return found[-1]
+    versions = ", ".join(_text(artifact, recorded.VERSION) for artifact in here[-5:]) or "none"
+    raise BitsumError(
+        f"the metadata store knows nothing of version {version or 'any'}: the last ones that it knows are {versions}"
+    )
+
+
+def _bases(known: Ancestry, model: int) -> list[dict[str, Any]]:
+    """The models that this one started from, the next one first."""
+    bases = []
+    while (trainer := known.producer(model)) is not None and known.inputs(trainer, BASE_MODEL):
+        model = known.inputs(trainer, BASE_MODEL)[0].artifact
+        made_by = known.producer(model)
+        bases.append(
+            {"artifact": model, "run": known.run_of.get(made_by, "unknown"), "version": _version_of(known, model)}
+        )
+    return bases
+
+
+def _version_of(known: Ancestry, model: int) -> int:
+    for artifact in known.of_kind("PushedModel"):
+        push = known.producer(artifact.id)
+        if _text(artifact, recorded.VERSION) and any(link.artifact == model for link in known.inputs(push, "model")):
+            return int(_text(artifact, recorded.VERSION))
+    return 0
+
+
+def _spans(known: Ancestry, model: int) -> list[dict[str, Any]]:
+    """The data that the model itself was trained on, with what was found out about each of them."""
+    data = [id for id in sorted(known.ancestors([model], without=[BASE_MODEL])) if known.kind(id) == "Examples"]
+    # A window of spans is made from those that it holds.
+    return [_span(known, examples) for examples in data if not known.ancestors([examples]) & {*data} - {examples}]
+
+
+def _span(known: Ancestry, examples: int) -> dict[str, Any]:
+    statistics = _made_from(known, examples, "ExampleStatistics", "examples")
+    # A run that the gate refused may have looked at the same data, beside other requests or by other knobs.
+    gates = {known.producer(blessing) for blessing in _made_from(known, examples, "DataBlessing", "examples")}
+    let_pass = {link.artifact for gate in gates for link in known.inputs(gate)}
+    validated = [found for id in statistics for found in _made_from(known, id, "ExampleAnomalies", "statistics")]
+    anomalies = [line for id in validated if id in let_pass for line in _schema_anomalies(_uri(known, id))]
+    for id in {*_made_from(known, examples, "ArithmeticAnomalies", "examples")} & let_pass:
+        content = _json(_uri(known, id) / recorded.ANOMALIES_FILE)
+        anomalies += [f"{count} x {kind}" for kind, count in content.get("anomalies", {}).items()]
+    artifact = known.artifacts[examples]
+    return {
+        "span": artifact.properties["span"].int_value,
+        "artifact": examples,
+        "node": known.node_of.get(known.producer(examples), ""),
+        "uri": artifact.uri,
+        "records": next(({split: count for split, count in _records(_uri(known, id))} for id in statistics), {}),
+        "statistics": [known.artifacts[id].uri for id in statistics],
+        "anomalies": anomalies,
+    }
+
+
+def _made_from(known: Ancestry, artifact: int, kind: str, key: str) -> list[int]:
+    """The artifacts of a kind whose makers read `artifact` as their input `key`: not, say, as the span before
+    theirs."""
+    made = [found.id for found in known.of_kind(kind) if known.producer(found.id) is not None]
+    return [id for id in made if any(link.artifact == artifact for link in known.inputs(known.producer(id), key))]
+
+
+def _records(statistics: pathlib.Path) -> Iterator[tuple[str, int]]:
+    from tensorflow_metadata.proto.v0 import statistics_pb2
+
+    for path in sorted(statistics.glob("Split-*/FeatureStats.pb")):
+        for data in strict_protos.read(statistics_pb2.DatasetFeatureStatisticsList, path).datasets:
+            yield path.parent.name.removeprefix("Split-"), int(data.num_examples)
+
+
+def _schema_anomalies(folder: pathlib.Path) -> list[str]:
+    from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+    found = []
+    for path in sorted(folder.glob(f"Split-*/{recorded.SCHEMA_DIFF_FILE}")):
+        anomalies = strict_protos.read(anomalies_pb2.Anomalies, path)
+        found += [
+            f"{path.parent.name}, {name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())
+        ]
+    return found
+
+
+def _schema(known: Ancestry, model: int) -> dict[str, Any]:
+    found = [id for id in known.ancestors([model], without=[BASE_MODEL]) if known.kind(id) == "Schema"]
+    if not found:
+        return {"uri": "", "sha256": "", "features": "no schema"}
+    uri = _uri(known, max(found))
+    content = (uri / recorded.SCHEMA_FILE).read_bytes() if (uri / recorded.SCHEMA_FILE).is_file() else b""
+    features = f"{content.count(b'feature {')} features" if content else "no longer there"
+    return {"uri": str(uri), "sha256": hashlib.sha256(content).hexdigest() if content else "", "features": features}
+
+
+def _knobs(known: Ancestry, run: str) -> dict[str, dict[str, Any]]:
+    """What the steps of a run were told, by node and parameter, JSON taken apart, and plain values by node; hashes of
+    code aside."""
+    knobs: dict[str, dict[str, Any]] = {}
+    for execution in known.executions_of(run):
+        node = known.node_of[execution]
+        for name, value in sorted(known.executions[execution].custom_properties.items()):
+            told = _dictionary(value.string_value)
+            told.pop(_CODE, None)
+            if name.startswith("_") or name in _NO_KNOBS:
+                continue
+            kind = value.WhichOneof("value")
+            if told:
+                knobs[f"{node}.{name}"] = told
+            elif kind in _PLAIN:
+                knobs.setdefault(node, {})[name] = getattr(value, kind)
+    return knobs
+
+
+def _curve(known: Ancestry, trainer: int) -> list[dict[str, float]]:
+    """The scalars that the training wrote for TensorBoard, a row for each step."""
+    runs = [link.artifact for link in known.outputs(trainer) if known.kind(link.artifact) == "ModelRun"]
+    rows: dict[int, dict[str, float]] = {}
+    for id in runs:
+        for path in sorted(_uri(known, id).glob("**/*tfevents*")):
+            for step, name, value in _scalars(path):
+                rows.setdefault(step, {"step": step})[name] = value
+    return [rows[step] for step in sorted(rows)]
+
+
+def _scalars(path: pathlib.Path) -> Iterator[tuple[int, str, float]]:
+    from tensorboard.compat.proto import event_pb2
+
+    for event in tfrecords.messages(event_pb2.Event, path):
+        for value in event.summary.value:
+            if value.tensor.tensor_content and len(value.tensor.tensor_content) == 4:
+                yield event.step, value.tag, struct.unpack("<f", value.tensor.tensor_content)[0]
+            elif value.tensor.float_val:
+                yield event.step, value.tag, value.tensor.float_val[0]
+
+
+def _blessed_by(known: Ancestry, push: int) -> Iterator[dict[str, Any]]:
+    """Who let the model pass: the executions that made the blessings which the push read, directly or not, and the
+    push."""
+    read = [link.artifact for link in known.inputs(push) if known.kind(link.artifact) in _BLESSINGS]
+    behind = known.ancestors(read, without=[BASE_MODEL, "baseline", "baseline_model"])
+    makers = {known.producer(id) for id in behind if known.kind(id) in _BLESSINGS}
+    for id in sorted(maker for maker in {*makers, push} if known.node_of.get(maker) in _BLESSING_NODES):
+        execution = known.executions[id]
+        owner = execution.custom_properties
+        yield {
+            "node": known.node_of[id],
+            "execution": id,
+            "run": known.run_of[id],
+            "at": execution.last_update_time_since_epoch,
+            "host": owner[ownership.HOST].string_value.partition(" ")[0] if ownership.HOST in owner else "",
+            "process": owner[ownership.PID].int_value if ownership.PID in owner else 0,
+        }
+
+
+def _output(known: Ancestry, link) -> Output:
+    return Output(known.node_of[link.execution], link.key, known.artifacts[link.artifact])
+
+
+def _state(path: pathlib.Path) -> str:
+    if not path.is_dir():
+        return "no longer on disk"
+    return "DAMAGED: " + version_folder.problems(path)[0] if version_folder.problems(path) else "files as pushed"
+
+
+def _uri(known: Ancestry, artifact: int) -> pathlib.Path:
+    return pathlib.Path(known.artifacts[artifact].uri)
+
+
+def _text(artifact: mlmd.Artifact, name: str) -> str:
+    return Output("", "", artifact).text(name)
+
+
+def _number(artifact: mlmd.Artifact, name: str) -> int:
+    return Output("", "", artifact).integer(name)
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return _dictionary(path.read_text())
+    except OSError:
+        return {}
+
+
+def _dictionary(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

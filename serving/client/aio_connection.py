@@ -1,0 +1,161 @@
+"""serving.client.connection for asyncio: the same conversations, carried out on the event loop that runs."""
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from serving.client.connection import Target
+from serving.client.protocol import (
+    END,
+    Answer,
+    Begin,
+    Call,
+    Conversation,
+    Finish,
+    ModelMetadata,
+    Prediction,
+    Read,
+    Result,
+    Rewind,
+    VersionStatus,
+    Write,
+)
+from serving.errors import ServingError
+
+Pieces = Iterable[bytes] | AsyncIterable[bytes]
+
+
+class AsyncConnection(Target):
+    """Requests to `model_name` at `target`; arguments as of serving.client.connection.Connection, `channel` being of grpc.aio.
+
+    Belongs to the event loop of its first call; may be made before there is one.
+    """
+
+    channels = grpc.aio
+
+    def __init__(self, target: str, model_name: str, **options: Any):
+        super().__init__(target, model_name, **options)
+        self._methods: dict[str, Any] = {}
+
+    async def close(self) -> None:
+        """Close the channel, unless it was passed in."""
+        if self._own_channel is not None:
+            await self._own_channel.close()
+
+    async def predict(
+        self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] = (), version: int | None = None
+    ) -> Prediction:
+        """As Connection.predict."""
+        return await self._result(self._asking.predict(signature, inputs, outputs, version))
+
+    async def metadata(self) -> ModelMetadata:
+        """As Connection.metadata."""
+        return await self._result(self._asking.metadata())
+
+    async def status(self) -> list[VersionStatus]:
+        """As Connection.status."""
+        return await self._result(self._asking.status())
+
+    async def _result(self, conversation: Conversation[Result]) -> Result:
+        """What a conversation that reads and writes nothing comes to."""
+        run = _Run(self, conversation, ())
+        async for _ in run.written():
+            raise AssertionError("the conversation writes")
+        return run.result
+
+    async def _carried_out(
+        self, conversation: Conversation[None], sources: Sequence[Pieces]
+    ) -> AsyncGenerator[bytes, None]:
+        """What the conversation writes."""
+        async with contextlib.aclosing(_Run(self, conversation, sources).written()) as written:
+            async for data in written:
+                yield data
+
+    def _begun(self, call: Call) -> "_UnderWay":
+        if not self._methods:
+            # A channel of grpc.aio belongs to the loop that it is made in.
+            self._methods = self._open()
+        return _UnderWay(self, call)
+
+
+class _Run:
+    """One conversation that is carried out; `result` is what it came to."""
+
+    def __init__(self, connection: AsyncConnection, conversation: Conversation[Any], sources: Sequence[Pieces]):
+        self.result: Any = None
+        self._connection = connection
+        self._conversation = conversation
+        self._sources = sources
+
+    async def written(self) -> AsyncGenerator[bytes, None]:
+        inputs = [_pieces(source) for source in self._sources]
+        begun: list[_UnderWay] = []
+        outcome: Any = None
+        failure: ServingError | None = None
+        try:
+            while True:
+                try:
+                    step = self._conversation.throw(failure) if failure else self._conversation.send(outcome)
+                except StopIteration as end:
+                    self.result = end.value
+                    return
+                outcome = failure = None
+                match step:
+                    case Call() | Finish():
+                        begun = [step.under_way if isinstance(step, Finish) else self._connection._begun(step)]
+                        try:
+                            outcome = await begun[0].finish()
+                        except grpc.RpcError as error:
+                            failure = self._connection._failure(error)
+                            failure.__cause__ = error
+                    case Begin(call):
+                        outcome = self._connection._begun(call)
+                        begun = [outcome]
+                    case Read(source):
+                        outcome = await anext(inputs[source], END)
+                    case Write(data):
+                        yield data
+                    case Rewind():
+                        inputs = [_pieces(source) for source in self._sources]
+        finally:
+            for under_way in begun:
+                under_way.cancel()
+            self._conversation.close()
+            for pieces in inputs:
+                await pieces.aclose()
+
+
+class _UnderWay:
+    """A call that is answered while its caller does something else."""
+
+    def __init__(self, connection: AsyncConnection, call: Call):
+        self._connection = connection
+        self._call = call
+        self._start = self._end = time.perf_counter()
+        self._response = connection._methods[call.method](call.request, timeout=connection.deadline)
+        self._response.add_done_callback(self._done)
+
+    async def finish(self) -> Answer:
+        response = await self._response
+        # The callback may come after the result.
+        end = self._end if self._end > self._start else time.perf_counter()
+        return self._connection._observed(self._call, response, end - self._start)
+
+    def cancel(self) -> None:
+        self._response.cancel()
+
+    def _done(self, _: Any) -> None:
+        self._end = time.perf_counter()
+
+
+async def _pieces(source: Pieces) -> AsyncGenerator[bytes, None]:
+    if isinstance(source, AsyncIterable):
+        async for piece in source:
+            yield piece
+    else:
+        for piece in source:
+            yield piece

@@ -1,0 +1,93 @@
+"""`bitsum qualify HOST:PORT`: is a model server's arithmetic within what the proof assumes of sigmoid and tanh?
+
+The server has to serve the sweep model, which `bitsum qualify --export FOLDER` writes:
+
+    bitsum qualify --export FOLDER
+    bitsum serve --model_name=bitsum-activations --model_base_path=FOLDER
+    bitsum qualify HOST:PORT
+
+A sample takes seconds and looks at every shape that is served; --all-floats looks at every finite float32 besides, in
+minutes. The report with --json, u being 2^-24 and numbers in quotes hexadecimal:
+
+    {"qualified": true, "reason": "", "target": "127.0.0.1:8500", "version": 1, "all_floats": false, "evaluated":
+    6823456,
+     "enclosed": 64000, "shapes": [[1, 7], ...], "activations": {"sigmoid": {"worst_u": 1.5, "allowance_u": 16.0,
+     "headroom": 10.7, "at": "0x1.bb8ebap+2", "result": "...", "shape": [64, 16], "least": "...", "greatest": "..."},
+     "tanh": ...}}
+
+Exit code 0 qualified, 3 refused, 1 when the server does not answer, 2 for wrong usage.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+
+from components.errors import ConfigError, Refusal
+from components.printable import say
+from serving.commands import connection_flags
+from serving.probing.qualification import MODEL_NAME
+
+_DEADLINE = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum qualify`."""
+    parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="model server that serves the sweep model")
+    parser.add_argument(
+        "--export", type=pathlib.Path, metavar="FOLDER", help="write the sweep model to FOLDER/1 instead of asking"
+    )
+    parser.add_argument(
+        "--units",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="hidden units of the cells whose shapes it has (default 16 and 7)",
+    )
+    parser.add_argument("--all-floats", action="store_true", help="look at every finite float32")
+    parser.add_argument("--model_name", default=MODEL_NAME, help="name under which it is served (default %(default)s)")
+    parser.add_argument(
+        "--deadline", type=float, default=_DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the sample (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    connection_flags.add_tls_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Qualify a server, or write the model that it needs for that; the exit code.
+
+    Raises:
+        BitsumError: the server does not answer, or the model cannot be written.
+    """
+    if (args.export is None) == (args.target is None):
+        raise ConfigError("give either HOST:PORT or --export FOLDER")
+    if not args.deadline > 0 or not all(1 <= units <= 4096 for units in args.units or ()):
+        raise ConfigError("--deadline must be more than 0, and --units from 1 to 4096")
+    return _export(args.export, args.units) if args.export else _qualify(args)
+
+
+def _export(folder: pathlib.Path, units: list[int] | None) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from components.model import activation_sweep
+
+    version = activation_sweep.write(folder, units or activation_sweep.UNITS)
+    say(f"wrote {version}; serve it with: bitsum serve --model_name={MODEL_NAME} --model_base_path={folder}")
+    return 0
+
+
+def _qualify(args: argparse.Namespace) -> int:
+    from serving.commands.progress_bar import progress_bar
+    from serving.probing import qualifier
+
+    with progress_bar():
+        found = qualifier.qualify(
+            args.target,
+            all_floats=args.all_floats,
+            model_name=args.model_name,
+            deadline=args.deadline,
+            seed=args.seed,
+            credentials=connection_flags.credentials(args),
+        )
+    say(json.dumps(found.as_dict()) if args.json else found.line())
+    return 0 if found.qualified else Refusal.exit_code

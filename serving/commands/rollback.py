@@ -1,0 +1,53 @@
+"""`bitsum rollback`: make the version stable again that was it before the last rollout.
+
+That version is still loaded, so that one reload does it; the config file then says so, too, and a restart comes back to
+it.
+"""
+
+import argparse
+
+from components.errors import Refusal
+from components.printable import say
+from serving.commands import rollout
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum rollback`."""
+    rollout.add_config_arguments(parser)
+    parser.add_argument("--force", action="store_true", help="also to a version whose files on disk are damaged")
+    parser.add_argument("--plan", action="store_true", help="show what would happen, and change nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Roll back; the exit code.
+
+    Raises:
+        Refusal: there is nothing to go back to, or its files are damaged.
+        BitsumError: the server or the config file cannot be used.
+    """
+    from serving.rollout import provenance
+    from serving.rollout.deployment import PREVIOUS, STABLE, changed
+
+    with rollout.telling(args, "roll back") as deployment, deployment.locked():
+        labels = deployment.labels()
+        stable, previous = labels[STABLE], labels.get(PREVIOUS)
+        if previous is None:
+            raise Refusal(
+                "rollback",
+                f"{args.config_file} has no version with the label {PREVIOUS}, which a rollout leaves behind: bitsum rollout VERSION "
+                "takes any other version",
+            )
+        say(f"{STABLE}: version {stable} -> {previous}; {PREVIOUS}: {previous} -> {stable}")
+        if args.plan:
+            return 0
+        damage = provenance.of(deployment.base_path() / str(previous)).damage
+        if damage and not args.force:
+            raise Refusal(
+                "rollback",
+                f"version {previous} is damaged on disk: {damage[0]} ({len(damage)} in all); --force goes back to what is loaded of it",
+            )
+        before = deployment.config()
+        with deployment.changing(before):
+            deployment.apply(changed(before, args.model_name, {STABLE: previous, PREVIOUS: stable}))
+    say(f"version {previous} is {STABLE}")
+    return 0

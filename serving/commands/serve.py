@@ -1,0 +1,315 @@
+"""`bitsum serve`: serve the versions in a folder, with TensorFlow Serving where it is installed, else with the embedded
+server.
+
+Flags are spelled as tensorflow_model_server's where they mean the same.
+
+Exit code 0 when it was told to stop; 3 when it ends because its models do not load, as it says itself; 128 + N when
+signal N ended the program that serves; 2 for a wrong flag; 1 for everything else: a port that is taken, a folder
+without versions, no version in time.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from components.errors import BitsumError, ConfigError
+from components.printable import say
+
+if TYPE_CHECKING:
+    from components.settings import Serve
+    from serving.server.options import Options
+
+# The label of the version that clients ask for.
+STABLE = "stable"
+EMBEDDED = "embedded"
+PROGRAM = "tensorflow_model_server"
+DOCKER = "docker"
+_DRAIN_SECONDS = 30.0
+_REQUEST_BYTES = 64 * 1024 * 1024
+_LOG_RATE = 0.01
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `bitsum serve`."""
+    from components.settings import Serve
+    from serving.commands import flags
+
+    defaults = Serve()
+    parser.add_argument(
+        "--port", type=int, default=defaults.port, help="gRPC port; 0 takes a free one (default %(default)s)"
+    )
+    parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
+    parser.add_argument("--model_name", default=defaults.model_name, help="name of the model (default %(default)s)")
+    parser.add_argument("--model_base_path", metavar="FOLDER", help="folder of versions, as in FOLDER/1/saved_model.pb")
+    parser.add_argument(
+        "--model_config_file",
+        metavar="FILE",
+        help="text file with a ModelServerConfig that says what is served, instead of --model_name and --model_base_path; "
+        "where there is none it is written: the newest version in --model_base_path, with the label stable",
+    )
+    parser.add_argument(
+        "--file_system_poll_wait_seconds",
+        type=float,
+        default=defaults.poll_interval,
+        metavar="SECONDS",
+        help="how often to look for new versions; 0 looks once (default %(default)s)",
+    )
+    parser.add_argument(
+        "--grpc_max_threads",
+        type=int,
+        default=defaults.max_workers,
+        metavar="N",
+        help="calls worked on at the same time, one more is refused; 0 is four times the number of CPUs (default %(default)s)",
+    )
+    _add_own_arguments(parser, defaults)
+    flags.add_arguments(parser)
+
+
+def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> None:
+    parser.add_argument(
+        "--server",
+        choices=("auto", EMBEDDED, PROGRAM, DOCKER),
+        default=defaults.server,
+        help=f"auto is {PROGRAM} where it is on the PATH, else {EMBEDDED} (default %(default)s)",
+    )
+    parser.add_argument("--image", default=defaults.image, help="image for --server docker (default %(default)s)")
+    parser.add_argument(
+        "--ready_file", metavar="PATH", help="write JSON (host, port, pid, version, ...) once a version is served"
+    )
+    parser.add_argument(
+        "--ready_timeout",
+        type=float,
+        default=defaults.start_timeout,
+        metavar="SECONDS",
+        help="give up without a version after this time; 0 waits for ever, as TensorFlow Serving does (default %(default)s)",
+    )
+    parser.add_argument(
+        "--drain_timeout",
+        type=float,
+        default=_DRAIN_SECONDS,
+        metavar="SECONDS",
+        help="how long calls under way may take after SIGTERM (default %(default)s)",
+    )
+    parser.add_argument(
+        "--max_request_bytes",
+        type=int,
+        default=_REQUEST_BYTES,
+        metavar="N",
+        help="larger requests are refused (default %(default)s)",
+    )
+    parser.add_argument(
+        "--log_file", metavar="PATH", help="file for the log lines of TensorFlow or the external program"
+    )
+    parser.add_argument(
+        "--metrics_port", type=int, metavar="N", help="loopback port for Prometheus (embedded server); 0 is a free one"
+    )
+    parser.add_argument(
+        "--request_log_dir", metavar="FOLDER", help="keep a sample of the requests that the embedded server answered"
+    )
+    parser.add_argument(
+        "--request_log_rate",
+        type=float,
+        default=_LOG_RATE,
+        metavar="SHARE",
+        help="share of them that is kept (default %(default)s)",
+    )
+    parser.add_argument("--version", action="store_true", help="print versions and exit")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    Raises:
+        ModelError: the models do not load.
+        BitsumError: nothing could be served; the text says why.
+    """
+    from serving.commands import flags
+    from serving.server import options
+
+    if args.version:
+        say(*flags.version_lines().split("\n"))
+        return 0
+    if not args.log_file:
+        # Before its first import: its lines quote what strangers send, raw.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    asked = _options(args)
+    _check_folders(asked)
+    server = _server(asked.knobs.server)
+    notes = flags.check(args, embedded=server == EMBEDDED)
+    options.check_port(asked.knobs.host, asked.knobs.port)
+    _write_config_file(asked)
+    for note in notes:
+        say(f"note: {note}", stream=sys.stderr)
+    with _stop_signals() as stop, _ready_file(asked.ready_file) as announce:
+        if server == EMBEDDED:
+            from serving.server import app
+
+            return app.serve(asked, stop, announce)
+        from serving.server import tfserving
+
+        return tfserving.serve(asked, server, stop, announce)
+
+
+def _options(args: argparse.Namespace) -> "Options":
+    from components.settings import Serve
+    from serving.commands import flags
+    from serving.server.options import Options
+
+    _check_numbers(args)
+    if not args.model_base_path and not args.model_config_file:
+        raise ConfigError(
+            "neither --model_base_path nor --model_config_file is given: one of them has to say what is served"
+        )
+    if args.batching_parameters_file and not args.enable_batching:
+        raise ConfigError("--batching_parameters_file is given without --enable_batching")
+    knobs = Serve(
+        model_name=args.model_name,
+        server=args.server,
+        image=args.image,
+        host=args.host,
+        port=args.port,
+        max_workers=args.grpc_max_threads,
+    )
+    return Options(
+        knobs=knobs,
+        base_path=_absolute(args.model_base_path),
+        log_file=pathlib.Path(args.log_file) if args.log_file else None,
+        ready_file=_absolute(args.ready_file),
+        ready_timeout=args.ready_timeout,
+        drain_timeout=args.drain_timeout,
+        max_request_bytes=args.max_request_bytes,
+        poll_interval=args.file_system_poll_wait_seconds,
+        config_file=_absolute(args.model_config_file),
+        config_poll_interval=args.model_config_file_poll_wait_seconds or 0,
+        max_load_retries=5 if args.max_num_load_retries is None else args.max_num_load_retries,
+        load_retry_interval=60.0 if args.load_retry_interval_micros is None else args.load_retry_interval_micros / 1e6,
+        load_threads=args.num_load_threads or 0,
+        labels_for_unavailable=bool(args.allow_version_labels_for_unavailable_models),
+        warm_up=args.enable_model_warmup is not False,
+        warmup_iterations=max(1, args.num_request_iterations_for_warmup or 1),
+        batching=bool(args.enable_batching),
+        batching_parameters_file=args.batching_parameters_file,
+        ssl_config_file=args.ssl_config_file,
+        monitoring_config_file=args.monitoring_config_file,
+        metrics_port=args.metrics_port,
+        request_log_dir=_absolute(args.request_log_dir),
+        request_log_rate=args.request_log_rate,
+        channel_arguments=flags.channel_arguments(args.grpc_channel_arguments or ""),
+        passed=flags.given(args),
+    )
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if args.ready_timeout < 0 or args.drain_timeout < 0 or args.max_request_bytes < 1:
+        raise ConfigError(
+            "--ready_timeout and --drain_timeout must not be negative, and --max_request_bytes at least 1"
+        )
+    if (args.max_num_load_retries or 0) < 0 or (args.num_load_threads or 0) < 0:
+        raise ConfigError("--max_num_load_retries and --num_load_threads must not be negative")
+    if not 0 <= args.request_log_rate <= 1:
+        raise ConfigError(f"--request_log_rate = {args.request_log_rate:g}: must be between 0 and 1")
+    if args.metrics_port is not None and not 0 <= args.metrics_port <= 65535:
+        raise ConfigError(f"--metrics_port = {args.metrics_port}: must be between 0 and 65535")
+
+
+def _absolute(path: str | None) -> pathlib.Path | None:
+    return pathlib.Path(path).expanduser().absolute() if path else None
+
+
+def _check_folders(asked: "Options") -> None:
+    """Refuse folders without versions, unless the server may wait for them. Raises: BitsumError."""
+    from serving import model_config
+    from serving.server import options
+
+    if not asked.ready_timeout:
+        return
+    if asked.config_file and asked.config_file.exists():
+        for model in model_config.read(asked.config_file).model_config_list.config:
+            # What is no path at all is refused in the server's own words.
+            if model.base_path.startswith("/"):
+                options.check_base_path(
+                    pathlib.Path(model.base_path), f"{asked.config_file}: the base_path of {model.name},"
+                )
+    elif asked.base_path:
+        options.check_base_path(asked.base_path, "--model_base_path")
+
+
+def _write_config_file(asked: "Options") -> None:
+    """Where a model config file is named that is not there, write one that serves the newest version, labelled
+    stable."""
+    from serving import model_config
+    from serving.server import options
+
+    if not asked.config_file or asked.config_file.exists() or not asked.base_path:
+        return
+    newest = options.newest_complete(asked.base_path)
+    name = asked.knobs.model_name
+    model_config.write(
+        asked.config_file, model_config.one_model(name, str(asked.base_path), [newest], {STABLE: newest})
+    )
+    say(f"{asked.config_file} written: version {newest} of {name} with the label {STABLE}")
+
+
+def _server(wanted: str) -> str:
+    if wanted == "auto":
+        return PROGRAM if shutil.which(PROGRAM) else EMBEDDED
+    if wanted in (PROGRAM, DOCKER) and not shutil.which(wanted):
+        raise BitsumError(
+            f"--server {wanted}: there is no program {wanted} on the PATH; --server {EMBEDDED} needs none"
+        )
+    return wanted
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; the second of them ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, _) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ready_file(path: pathlib.Path | None) -> Iterator[Callable]:
+    """A function that announces a Ready on the terminal and in the ready file, which exists no longer than the
+    context."""
+    from serving.server.options import Ready, address, write_ready_file
+
+    if path:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise BitsumError(f"cannot remove the --ready_file {path} of before: {error.strerror}") from error
+
+    def announce(ready: Ready) -> None:
+        if path:
+            write_ready_file(path, ready)
+        where = address(ready.host, ready.port)
+        say(
+            f"serving {ready.model_name} version {ready.version} at {where} ({ready.server} server, process {ready.pid})"
+        )
+
+    try:
+        yield announce
+    finally:
+        if path:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                say(f"note: cannot remove --ready_file {path}: {error.strerror}", stream=sys.stderr)

@@ -1,0 +1,120 @@
+"""The configuration messages of TensorFlow Serving that tensorflow-serving-api does not ship, and reading their text
+files.
+
+They have the package, names and field numbers of tensorflow_serving/config/ssl_config.proto,
+config/monitoring_config.proto and servables/tensorflow/session_bundle_config.proto, so that one file serves both
+servers. They live in a descriptor pool of their own: a newer tensorflow-serving-api that ships them collides with
+nothing.
+"""
+
+import functools
+import pathlib
+import types
+from typing import TYPE_CHECKING, Any
+
+from components.errors import ConfigError
+from components.formats import strict_protos
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+_PACKAGE = "tensorflow.serving"
+_WRAPPERS = "google/protobuf/wrappers.proto"
+_INT64 = ".google.protobuf.Int64Value"
+
+# File, message, field: number and type; a type with a dot is a message.
+_FILES: dict[str, dict[str, dict[str, tuple[int, str]]]] = {
+    "tensorflow_serving/config/ssl_config.proto": {
+        "SSLConfig": {
+            "server_key": (1, "string"),
+            "server_cert": (2, "string"),
+            "custom_ca": (3, "string"),
+            "client_verify": (4, "bool"),
+        }
+    },
+    "tensorflow_serving/config/monitoring_config.proto": {
+        "PrometheusConfig": {"enable": (1, "bool"), "path": (2, "string")},
+        "MonitoringConfig": {"prometheus_config": (1, f".{_PACKAGE}.PrometheusConfig")},
+    },
+    "tensorflow_serving/servables/tensorflow/session_bundle_config.proto": {
+        "BatchingParameters": {
+            "max_batch_size": (1, _INT64),
+            "batch_timeout_micros": (2, _INT64),
+            "max_enqueued_batches": (3, _INT64),
+            "num_batch_threads": (4, _INT64),
+            "thread_pool_name": (5, ".google.protobuf.StringValue"),
+            "allowed_batch_sizes": (6, "repeated int64"),
+            "pad_variable_length_inputs": (7, "bool"),
+            "enable_large_batch_splitting": (8, ".google.protobuf.BoolValue"),
+            "max_execution_batch_size": (9, _INT64),
+        }
+    },
+}
+
+
+@functools.cache
+def messages() -> types.SimpleNamespace:
+    """The message classes by name: SSLConfig, PrometheusConfig, MonitoringConfig, BatchingParameters."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
+
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(strict_protos.parse(descriptor_pb2.FileDescriptorProto, wrappers_pb2.DESCRIPTOR.serialized_pb))
+    for name, declared in _FILES.items():
+        pool.Add(_file(name, declared))
+    return types.SimpleNamespace(
+        **{name: _message_class(pool, name) for declared in _FILES.values() for name in declared}
+    )
+
+
+def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) -> Any:
+    """The message of class `kind` that the file holds in protobuf's text format.
+
+    `secret`: the file holds keys, so an error quotes nothing from it.
+
+    Raises:
+        ConfigError: the file cannot be read or parsed; the text begins as TensorFlow Serving's and goes on with line,
+        column and reason.
+    """
+    from google.protobuf import text_format
+
+    try:
+        return text_format.Parse(path.read_bytes().decode(), kind())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Invalid protobuf file: '{path}': byte {error.start} is not UTF-8") from error
+    except text_format.ParseError as error:
+        said = f"{error.GetLine()}:{error.GetColumn()}" if secret else " ".join(str(error).split())
+        # Without the cause where it quotes the file: a traceback would show it.
+        raise ConfigError(f"Invalid protobuf file: '{path}': {said}") from (None if secret else error)
+
+
+def _file(name: str, declared: dict[str, dict[str, tuple[int, str]]]) -> Any:
+    from google.protobuf import descriptor_pb2
+
+    file = descriptor_pb2.FileDescriptorProto(name=name, package=_PACKAGE, syntax="proto3", dependency=[_WRAPPERS])
+    for message, fields in declared.items():
+        described = file.message_type.add(name=message)
+        for field, (number, kind) in fields.items():
+            described.field.add(name=field, number=number, **_typed(kind))
+    return file
+
+
+def _typed(kind: str) -> dict[str, Any]:
+    from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
+
+    label = Field.LABEL_REPEATED if kind.startswith("repeated ") else Field.LABEL_OPTIONAL
+    kind = kind.removeprefix("repeated ")
+    if "." in kind:
+        return {"label": label, "type": Field.TYPE_MESSAGE, "type_name": kind}
+    return {"label": label, "type": Field.Type.Value(f"TYPE_{kind.upper()}")}
+
+
+def _message_class(pool: Any, name: str) -> type:
+    from google.protobuf import message_factory
+
+    descriptor = pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
+    # protobuf renamed it in 4.22 and later took the older one away.
+    if hasattr(message_factory, "GetMessageClass"):
+        return message_factory.GetMessageClass(descriptor)
+    return message_factory.MessageFactory(pool).GetPrototype(descriptor)

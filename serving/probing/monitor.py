@@ -1,0 +1,124 @@
+"""Keeps asking one model server, at a bounded rate and whatever happens to it; several threads may look at what was
+found."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+
+from components.task.transducer import Transducer
+from serving.probing.prober import GIVE_UP_AFTER, TimedClient, Turn, turns
+from serving.probing.questions import Question
+from serving.probing.report import Report, wrong_statement
+
+# Wrong answers that are told one by one, until the next summary; the others are counted.
+MOST_TOLD = 100
+# Pauses, in seconds, before a server that does not answer is asked again: they double from the first to the longest.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to ask and how.
+
+    Args:
+        wanted: signatures; None for all that the model has.
+        rate: questions per second, each through one signature; None for no bound.
+        lasting: go on whatever happens; else give up after GIVE_UP_AFTER failures in a row.
+        expected: the version that has to answer; None for any.
+    """
+
+    task: Transducer
+    wanted: tuple[str, ...] | None = None
+    rate: float | None = None
+    lasting: bool = False
+    expected: int | None = None
+
+
+class Watch:
+    """What asking `client` comes to; `tell` gets a line for each wrong answer, change of version, failure and
+    recovery."""
+
+    def __init__(self, client: TimedClient, plan: Plan, questions: Iterator[Question], tell: Callable[[str], None]):
+        self.target = client.target
+        self._client = client
+        self._plan = plan
+        self._questions = questions
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._total, self._period, self._last = Report(plan.task), Report(plan.task), Turn(plan.task)
+        self._failures = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Ask until the questions end, the server is given up, or `stop` is set."""
+        plan = self._plan
+        at_once = {} if plan.rate is None else {"at_once": max(1, int(plan.rate))}
+        try:
+            for turn in turns(self._client, plan.task, self._questions, plan.wanted, plan.expected, **at_once):
+                # What is under way when all ends may be cut off.
+                if stop.is_set() and turn.errors:
+                    return
+                self._take(turn)
+                if self._failures >= GIVE_UP_AFTER and not plan.lasting:
+                    self._give_up()
+                    return
+                if stop.wait(self._pause(turn)):
+                    return
+        except ValueError:
+            # A channel that is closed says so in this way.
+            if not stop.is_set():
+                raise
+
+    def cut_off(self) -> None:
+        """It ends before all was asked that was to be asked, unless it has no end of its own."""
+        if not self._plan.lasting:
+            self._give_up()
+
+    def total(self) -> Report:
+        """All that was found up to now."""
+        with self._lock:
+            return Report(self._plan.task).merge(self._total)
+
+    def period(self) -> Report:
+        """What was found since this was asked last."""
+        with self._lock:
+            period, self._period = self._period, Report(self._plan.task)
+            return period
+
+    def last(self) -> Turn:
+        """What came of the last group of questions."""
+        with self._lock:
+            return self._last
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._total.gave_up = True
+
+    def _take(self, turn: Turn) -> None:
+        with self._lock:
+            before, told = self._total.version, self._period.wrong_count
+            self._total.merge(turn)
+            self._period.merge(turn)
+            self._last = turn
+        self._tell_of(turn, before, told)
+        self._failures = self._failures + 1 if turn.errors else 0
+
+    def _tell_of(self, turn: Turn, before: int | None, told: int) -> None:
+        if turn.version is not None and before not in (None, turn.version):
+            self._tell(f"{self.target}: version {turn.version} answers, until now it was version {before}")
+        if turn.unexpected_version and turn.version != before:
+            self._tell(f"{self.target}: version {turn.version} answers, version {self._plan.expected} is expected")
+        for wrong in turn.wrong[: max(0, MOST_TOLD - told)]:
+            self._tell(
+                f"{self.target}: wrong: {wrong_statement(turn.task, wrong)}; version {wrong['version']} answered"
+            )
+        if turn.errors and not self._failures:
+            self._tell(f"{self.target}: {turn.first_error}")
+        if self._failures and not turn.errors:
+            self._tell(f"{self.target}: answers again, after {self._failures} failures in a row")
+
+    def _pause(self, turn: Turn) -> float:
+        """Seconds to wait before the next question."""
+        pause = max(0.0, turn.asked / self._plan.rate - turn.seconds) if self._plan.rate else 0.0
+        if self._failures and self._plan.lasting:
+            pause = max(pause, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10)))
+        return pause

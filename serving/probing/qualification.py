@@ -1,0 +1,140 @@
+"""What a qualification of a model server's activations says: findings, the verdict, and both as JSON and as a line.
+
+`serving.probing.qualifier` makes it. Errors are told in u = 2^-24, the unit roundoff of float32.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from components.proof import certificate
+
+MODEL_NAME = "bitsum-activations"
+ACTIVATIONS = ("sigmoid", "tanh")
+# The least value of each; the greatest of both is 1.
+LOWEST = {"sigmoid": 0.0, "tanh": -1.0}
+# An allowance must be this many times the worst error seen: a sample may miss the worst, and the next processor is
+# another.
+HEADROOM = 4.0
+
+_ALLOWANCES = {"sigmoid": certificate.SIGMOID, "tanh": certificate.TANH}
+
+
+@dataclasses.dataclass
+class Finding:
+    """What came out of one activation: the worst error, at which number, in which shape [rows, units], and the range of
+    results."""
+
+    name: str
+    error: float = -1.0
+    at: float = 0.0
+    result: float = 0.0
+    shape: tuple[int, int] = (0, 0)
+    least: float = math.inf
+    greatest: float = -math.inf
+
+    @property
+    def allowance(self) -> float:
+        """What the theorem allows."""
+        return _ALLOWANCES[self.name]
+
+    @property
+    def complaint(self) -> str:
+        """Why it is refused, in one line; empty where it is not."""
+        value = f"{self.name}({self.at.hex()}) is {self.result.hex()} in the shape {list(self.shape)}"
+        lowest = int(LOWEST[self.name])
+        if not lowest <= self.result <= 1.0:
+            return f"{value}, outside of [{lowest}, 1]"
+        if not self.error * HEADROOM <= self.allowance:
+            return (
+                f"{value}, off by {in_u(self.error):.4g} u; the allowance of {in_u(self.allowance):g} u "
+                f"has to be {HEADROOM:g} times the worst error"
+            )
+        return (
+            ""
+            if lowest <= self.least <= self.greatest <= 1.0
+            else f"{self.name} leaves [{lowest}, 1]: {self.least} to {self.greatest}"
+        )
+
+    def note(self, error: float, at: float, result: float, shape: tuple[int, int]) -> None:
+        """Take a result and its error, which may be infinite."""
+        if error > self.error:
+            self.error, self.at, self.result, self.shape = error, at, result, shape
+
+    def spread(self, least: float, greatest: float) -> None:
+        """Take a range of results; not a number is as far away as can be."""
+        self.least = min(self.least, -math.inf if math.isnan(least) else least)
+        self.greatest = max(self.greatest, math.inf if math.isnan(greatest) else greatest)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding as serving.commands.qualify documents it."""
+        finite = math.isfinite(self.error)
+        return {
+            "worst_u": in_u(self.error) if finite else None,
+            "allowance_u": in_u(self.allowance),
+            "headroom": self.allowance / self.error if finite and self.error else None,
+            "at": self.at.hex(),
+            "result": self.result.hex(),
+            "shape": list(self.shape),
+            "least": self.least.hex(),
+            "greatest": self.greatest.hex(),
+        }
+
+
+@dataclasses.dataclass
+class Qualification:
+    """What a server's activations are like.
+
+    `evaluated` results were measured by the server, `enclosed` more by us; `distrust` says why its word counts for
+    nothing.
+    """
+
+    target: str
+    version: int
+    all_floats: bool
+    shapes: list[tuple[int, int]]
+    findings: dict[str, Finding] = dataclasses.field(
+        default_factory=lambda: {name: Finding(name) for name in ACTIVATIONS}
+    )
+    evaluated: int = 0
+    enclosed: int = 0
+    distrust: str = ""
+
+    @property
+    def complaint(self) -> str:
+        """Why the server is refused, in one line; empty if it is qualified."""
+        return next(filter(None, (self.findings[name].complaint for name in ACTIVATIONS)), self.distrust)
+
+    @property
+    def qualified(self) -> bool:
+        """Within the allowances, by the headroom."""
+        return not self.complaint
+
+    def as_dict(self) -> dict[str, Any]:
+        """The qualification as serving.commands.qualify documents it."""
+        return {
+            "qualified": self.qualified,
+            "reason": self.complaint,
+            "target": self.target,
+            "version": self.version,
+            "all_floats": self.all_floats,
+            "evaluated": self.evaluated,
+            "enclosed": self.enclosed,
+            "shapes": [list(shape) for shape in self.shapes],
+            "activations": {name: finding.as_dict() for name, finding in self.findings.items()},
+        }
+
+    def line(self) -> str:
+        """The qualification for people."""
+        worst = ", ".join(
+            f"{name} errs by {in_u(found.error):.2f} u at most, at {found.at:.9g} (allowed: {in_u(found.allowance):g} u)"
+            for name, found in self.findings.items()
+        )
+        scope = "every finite float32" if self.all_floats else "a sample"
+        verdict = "qualified" if self.qualified else f"refused: {self.complaint}"
+        return f"{self.target}: {worst}; {scope}, {self.evaluated} results and {self.enclosed} whose exact values we enclosed; {verdict}"
+
+
+def in_u(error: float) -> float:
+    """`error` in units of u."""
+    return error / certificate.UNIT_ROUNDOFF

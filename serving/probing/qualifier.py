@@ -1,0 +1,215 @@
+"""Qualifies a model server for the theorem: are its sigmoid and tanh within the checker's allowances, for every
+float32?
+
+The server runs the sweep model of components.model.activation_sweep, whose docstring has the signatures. It measures its own
+float32 against its own float64; the exact values of a sample are enclosed here, without libm (components.proof.interval), so
+that a server whose float64 is wrong is found out as well. Imports neither TensorFlow nor numpy.
+"""
+
+import math
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from components.progress import report
+from components.proof import certificate, interval
+from serving import protos, tensors
+from serving.client.connection import Connection
+from serving.errors import BadResponse, InvalidRequest
+from serving.probing import float_patterns
+from serving.probing.qualification import ACTIVATIONS, LOWEST, MODEL_NAME, Finding, Qualification, in_u
+
+# One word, a few, a batch, and one more than a whole number of vectors; carry-select runs up to 2048 chunks side by
+# side.
+ROWS = (1, 3, 64, 65, 2048)
+POINTS = 4000
+
+_ENCLOSURES = {"sigmoid": interval.sigmoid, "tanh": interval.tanh}
+
+# Where the kernels of TensorFlow 2.16 are worst, found by looking at every float: a sample begins with these.
+_NOTORIOUS = (0x40DDC75D, 0x40BA7DF6, 0x3FF9B718, 0x3FE36293)
+# Patterns looked at from each start: in a small shape a step costs as much as in a large one.
+_FEW = 32
+# Floats that a sample looks at in a wide shape, of which one step takes many.
+_SAMPLE = 2**20
+_NEIGHBOURS = 4096
+_NEIGHBOUR_STEPS = 16
+_BLOCK = 2**24
+_BLOCK_ELEMENTS = 2**16
+# How far apart two right answers about an error may be: both float64, then rounded to float32.
+_SAME = 2.0**-40
+
+
+def qualify(
+    target: str,
+    *,
+    all_floats: bool = False,
+    model_name: str = MODEL_NAME,
+    deadline: float = 60.0,
+    points: int = POINTS,
+    seed: int = 1,
+    credentials: Any = None,
+) -> Qualification:
+    """Measure the activations of the server at `target`, which serves the sweep model as `model_name`.
+
+    Args:
+        all_floats: look at every finite float32 in one shape besides the sample in all of them.
+        deadline: seconds for each call; of 2^24 floats each with `all_floats`.
+        points: floats whose exact values are enclosed here, in every shape.
+        seed: of the sample.
+        credentials: grpc.ChannelCredentials for TLS.
+
+    Raises:
+        ServingError: the server did not answer, or not what the signatures promise.
+    """
+    connection = Connection(target, model_name, deadline=deadline, credentials=credentials)
+    try:
+        return _Qualifier(connection, random.Random(seed)).run(all_floats, points)
+    finally:
+        connection.close()
+
+
+def _spread(starts: Sequence[int], shape: tuple[int, int]) -> Sequence[int]:
+    """As many of `starts`, from all over, as a shape of that many floats may look at in a sample."""
+    return starts[:: max(1, len(starts) * math.prod(shape) // _SAMPLE)]
+
+
+class _Qualifier:
+    """One qualification under way, held to the version that answered first."""
+
+    def __init__(self, connection: Connection, draw: random.Random):
+        self._connection = connection
+        self._draw = draw
+        metadata = connection.metadata()
+        self._version = metadata.version
+        found = filter(None, (re.fullmatch(r"sweep_([1-9][0-9]{0,3})", name, re.ASCII) for name in metadata.signatures))
+        self._units = sorted(int(match[1]) for match in found)
+        if not self._units:
+            raise InvalidRequest(
+                f"{connection.model_name} at {connection.target} has no signature sweep_UNITS: is it the sweep model?"
+            )
+
+    def run(self, all_floats: bool, points: int) -> Qualification:
+        shapes = [(rows, units) for units in self._units for rows in ROWS]
+        self._found = Qualification(self._connection.target, self._version, all_floats, shapes)
+        bulk = (_BLOCK_ELEMENTS // self._units[-1], self._units[-1])
+        blocks = [([start], _BLOCK, bulk) for start in range(0, float_patterns.COUNT, _BLOCK)] if all_floats else []
+        calls = [*((_spread(float_patterns.starts(self._draw), shape), _FEW, shape) for shape in shapes), *blocks]
+        for done, call in enumerate(calls, start=1):
+            self._sweep(*call)
+            self._report(done, len(calls) + len(shapes))
+        centers = {*_NOTORIOUS, *(float_patterns.pattern(finding.at) for finding in self._found.findings.values())}
+        chosen = sorted({*float_patterns.points(self._draw, points), *centers})
+        exact = {name: [_ENCLOSURES[name]((x, x)) for x in map(float_patterns.value, chosen)] for name in ACTIVATIONS}
+        for done, shape in enumerate(shapes, start=len(calls) + 1):
+            count = min(_NEIGHBOURS, _NEIGHBOUR_STEPS * math.prod(shape))
+            self._sweep([float_patterns.around(center, count) for center in centers], count, shape)
+            self._compare(chosen, exact, shape)
+            self._report(done, len(calls) + len(shapes))
+        return self._found
+
+    def _sweep(self, starts: Sequence[int], count: int, shape: tuple[int, int]) -> None:
+        """Let the server look at `count` floats or a few more from each of `starts` on, and check its word for the
+        worst of them."""
+        rows, units = shape
+        steps = -(-count // (rows * units))
+        outputs = self._ask(
+            f"sweep_{units}", {"starts": (starts, (len(starts),)), "steps": ([steps], ()), "rows": ([rows], ())}, _SWEPT
+        )
+        (evaluated,) = outputs["evaluated"]
+        expected = sum(float_patterns.count_finite(start, steps * rows * units) for start in starts)
+        if evaluated != expected:
+            raise BadResponse(f"{self._connection.target} looked at {evaluated} floats where {expected} were asked")
+        self._found.evaluated += len(ACTIVATIONS) * evaluated
+        for index, finding in enumerate(self._found.findings.values()):
+            claimed, pattern, result, least, greatest = (outputs[name][index] for name in list(_SWEPT)[:5])
+            if not (0 <= pattern < float_patterns.COUNT and float_patterns.is_finite(pattern)):
+                raise BadResponse(
+                    f"{self._connection.target} names a float of pattern {pattern}, which is no finite one"
+                )
+            x = float_patterns.value(pattern)
+            self._note(finding, claimed, x, result, _ENCLOSURES[finding.name]((x, x)), shape)
+            finding.spread(least, greatest)
+
+    def _compare(
+        self, chosen: Sequence[int], exact: dict[str, Sequence[interval.Interval]], shape: tuple[int, int]
+    ) -> None:
+        """Look at the results of single floats ourselves; `exact` has the enclosures of both activations."""
+        many = (len(chosen),)
+        kinds = dict.fromkeys(("sigmoid", "tanh", "sigmoid_error", "tanh_error", "complement"), (tensors.FLOAT, many))
+        outputs = self._ask(f"results_{shape[1]}", {"patterns": (chosen, many), "rows": ([shape[0]], ())}, kinds)
+        self._found.enclosed += len(ACTIVATIONS) * len(chosen)
+        for name, finding in self._found.findings.items():
+            for pattern, claimed, result, enclosure in zip(
+                chosen, outputs[f"{name}_error"], outputs[name], exact[name], strict=True
+            ):
+                self._note(finding, claimed, float_patterns.value(pattern), result, enclosure, shape)
+        zero, far = chosen.index(0), chosen.index(float_patterns.pattern(certificate.ACTIVATION_RANGE))
+        if any(outputs["complement"]) or outputs["tanh"][zero] != 0.0 or outputs["sigmoid"][far] != 1.0:
+            self._distrust(
+                f"sigmoid(128) and tanh(128) are not exactly 1 in the shape {list(shape)}, so that neither is seen alone"
+            )
+
+    def _note(
+        self,
+        finding: Finding,
+        claimed: float,
+        x: float,
+        result: float,
+        exact: interval.Interval,
+        shape: tuple[int, int],
+    ) -> None:
+        own = math.inf
+        if LOWEST[finding.name] <= result <= 1.0:
+            own = math.nextafter(max(result - exact[0], exact[1] - result), math.inf)
+        finding.note(own, x, result, shape)
+        if own != claimed and not abs(own - claimed) <= _SAME:
+            self._distrust(
+                f"the server's own float64 cannot be trusted: by it {finding.name}({x.hex()}) = {result.hex()} is off by "
+                f"{in_u(claimed):.4g} u, by the exact value it is {in_u(own):.4g} u"
+            )
+
+    def _distrust(self, reason: str) -> None:
+        self._found.distrust = self._found.distrust or reason
+
+    def _report(self, done: int, of: int) -> None:
+        errors = {f"{name}_u": in_u(finding.error) for name, finding in self._found.findings.items()}
+        report("qualify", step=done, of=of, unit="calls", **errors)
+
+    def _ask(
+        self,
+        signature: str,
+        inputs: dict[str, tuple[Sequence[int], tuple[int, ...]]],
+        kinds: dict[str, tuple[str, tuple[int, ...]]],
+    ) -> dict[str, Sequence]:
+        """The values of the outputs in `kinds`, {name: (dtype, shape)}; all inputs are int64."""
+        tensors_in = {name: _int64_tensor(values, shape) for name, (values, shape) in inputs.items()}
+        outputs = self._connection.predict(signature, tensors_in, list(kinds), self._version).outputs
+        for name, kind in kinds.items():
+            if (outputs[name].dtype, outputs[name].shape) != kind:
+                raise BadResponse(
+                    f"{self._connection.target} answered {name} as {outputs[name].dtype} {list(outputs[name].shape)}, "
+                    f"not {kind[0]} {list(kind[1])}"
+                )
+        return {name: outputs[name].values for name in kinds}
+
+
+_PAIR = (len(ACTIVATIONS),)
+_SWEPT = {
+    "error": (tensors.FLOAT, _PAIR),
+    "pattern": (tensors.INT64, _PAIR),
+    "result": (tensors.FLOAT, _PAIR),
+    "least": (tensors.FLOAT, _PAIR),
+    "greatest": (tensors.FLOAT, _PAIR),
+    "evaluated": (tensors.INT64, ()),
+}
+
+
+def _int64_tensor(values: Sequence[int], shape: tuple[int, ...]) -> Any:
+    apis = protos.load()
+    proto = apis.tensor.TensorProto(dtype=apis.types.DT_INT64, int64_val=values)
+    proto.tensor_shape.SetInParent()
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto

@@ -1,0 +1,221 @@
+"""What the prober found, in a bounded amount of memory: counts, latencies, the first wrong answers."""
+
+import dataclasses
+import datetime
+import time
+from collections import Counter
+from typing import Any, ClassVar, NamedTuple
+
+from components.task.transducer import ADDITION, Transducer
+from serving.probing.latencies import Latencies
+from serving.probing.questions import Question
+
+PLACES = 10
+# Versions that are counted one by one; a server that answers with another version each time must not fill the memory.
+MOST_VERSIONS = 100
+OTHER_VERSIONS = "(other)"
+_QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
+
+
+class Answer(NamedTuple):
+    """What a server made of a question."""
+
+    asked_for: int  # outputs
+    outputs: int  # they are its bits; -1 where there are none
+    problem: str = ""  # why there are none
+
+
+@dataclasses.dataclass
+class Report:
+    """What was asked of one target and what came of it.
+
+    asked          questions, each counted once for each signature that it was asked through; also the sum of the next three
+    right          answered right, by whichever version
+    wrong_count    answered wrongly; `wrong` has the first `most_listed` of them, as serving.commands.probe documents
+    errors         not answered, by gRPC code
+    versions       answers by version, OTHER_VERSIONS standing for those beyond MOST_VERSIONS
+    answers        answers by (signature, version, whether right)
+    version        the one that answered last
+    """
+
+    most_listed: ClassVar[int] = 10
+
+    task: Transducer = ADDITION
+    asked: int = 0
+    right: int = 0
+    wrong: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    wrong_count: int = 0
+    errors: Counter[str] = dataclasses.field(default_factory=Counter)
+    first_error: str = ""
+    gave_up: bool = False
+    latencies: dict[str, Latencies] = dataclasses.field(default_factory=dict)
+    version: int | None = None
+    version_changes: int = 0
+    unexpected_version: int = 0
+    answers: Counter[tuple[str, str, bool]] = dataclasses.field(default_factory=Counter)
+    by_signature: Counter[str] = dataclasses.field(default_factory=Counter)
+    last_wrong: float = 0.0
+
+    @property
+    def all_right(self) -> bool:
+        """Every answer asked for was right and by the version expected, and all were asked for."""
+        return 0 < self.asked == self.right and not self.gave_up and not self.unexpected_version
+
+    @property
+    def versions(self) -> Counter[str]:
+        """How many answers each version gave."""
+        found: Counter[str] = Counter()
+        for (_, version, _), count in self.answers.items():
+            found[version] += count
+        return found
+
+    def latency_quantile(self, share: float) -> float | None:
+        """Milliseconds within which that share of the calls was answered; None where none was."""
+        every = Latencies()
+        for latencies in self.latencies.values():
+            every.merge(latencies)
+        seconds = every.quantile(share)
+        return None if seconds is None else round(1000 * seconds, 3)
+
+    def ask(self, signature: str, count: int) -> None:
+        """`count` questions are asked."""
+        self.asked += count
+        self.by_signature[signature] += count
+
+    def fail(self, code: str, text: str, count: int) -> None:
+        """`count` questions were not answered."""
+        self.errors[code] += count
+        self.first_error = self.first_error or text
+
+    def took(self, signature: str, seconds: float) -> None:
+        """A call through `signature` took `seconds`."""
+        self.latencies.setdefault(signature, Latencies()).add(seconds)
+
+    def compare(self, signature: str, question: Question, answer: Answer, target: str = "") -> None:
+        """Count an answer of `self.version`."""
+        expected = question.outputs(self.task, answer.asked_for)
+        right = answer.outputs == expected
+        self._count(signature, str(self.version), right, 1)
+        if right:
+            self.right += 1
+            return
+        self.wrong_count += 1
+        self.last_wrong = time.time()
+        if len(self.wrong) < self.most_listed:
+            self.wrong.append(
+                self._entry(signature, question, answer, expected) | {"version": self.version, "target": target}
+            )
+
+    def merge(self, other: "Report") -> "Report":
+        """Count what `other` found, which comes after this one, too; gives this one."""
+        self.version_changes += other.version_changes
+        if other.version is not None:
+            self.version_changes += self.version not in (None, other.version)
+            self.version = other.version
+        for name in ("asked", "right", "wrong_count", "unexpected_version"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.errors += other.errors
+        self.by_signature += other.by_signature
+        for (signature, version, right), count in other.answers.items():
+            self._count(signature, version, right, count)
+        for signature, latencies in other.latencies.items():
+            self.latencies.setdefault(signature, Latencies()).merge(latencies)
+        self.wrong = [*self.wrong, *other.wrong][: self.most_listed]
+        self.last_wrong = max(self.last_wrong, other.last_wrong)
+        self.first_error = self.first_error or other.first_error
+        self.gave_up = self.gave_up or other.gave_up
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as serving.commands.probe documents it."""
+        return {
+            "task": self.task.name,
+            "asked": self.asked,
+            "right": self.right,
+            "wrong": self.wrong,
+            "wrong_count": self.wrong_count,
+            "errors": dict(self.errors),
+            "first_error": self.first_error,
+            "gave_up": self.gave_up,
+            "latency_ms": {name: self.latency_quantile(share) for name, share in _QUANTILES.items()},
+            "version": self.version,
+            "versions": dict(self.versions),
+            "version_changes": self.version_changes,
+            "unexpected_version": self.unexpected_version,
+        }
+
+    def line(self, target: str) -> str:
+        """The report for people."""
+        failed = ", ".join(f"{count} {code}" for code, count in self.errors.items()) or "no errors"
+        text = f"{target} version {self.version}: {self.right} of {self.asked} answers right, {self.wrong_count} wrong, {failed}"
+        if self.version_changes:
+            text += f", {self.version_changes} changes of version"
+        if self.unexpected_version:
+            text += f", {self.unexpected_version} answers by another version than expected"
+        if self.latencies:
+            text += "; a call took " + ", ".join(
+                f"{self.latency_quantile(share)} ms ({name})" for name, share in _QUANTILES.items()
+            )
+        if self.wrong:
+            text += f"; first wrong: {wrong_statement(self.task, self.wrong[0])}"
+        if self.first_error:
+            text += f"; first error: {self.first_error}"
+        return text
+
+    def _count(self, signature: str, version: str, right: bool, count: int) -> None:
+        key = signature, version, right
+        if key not in self.answers and version not in (known := self.versions) and len(known) >= MOST_VERSIONS:
+            key = signature, OTHER_VERSIONS, right
+        self.answers[key] += count
+
+    def _entry(self, signature: str, question: Question, answer: Answer, expected: int) -> dict[str, Any]:
+        count, outputs, problem = answer
+        differing = 0 if problem else outputs ^ expected
+        places = _places(differing)
+        return {
+            "a": _numeral(question.a),
+            "b": _numeral(question.b),
+            "got": problem or _numeral(self.task.read(outputs, count)),
+            "expected": _numeral(self.task.read(expected, count)),
+            "signature": signature,
+            "bits": question.length,
+            "outputs": count,
+            "place": places[0] if places else None,
+            "places": places,
+            "wrong_bits": f"{differing:b}".count("1"),
+        }
+
+
+def wrong_statement(task: Transducer, wrong: dict[str, Any]) -> str:
+    """A wrong answer, an element of Report.wrong, for people."""
+    said = task.statement(wrong["a"], wrong["b"], wrong["got"])
+    return (
+        f"{said} by {wrong['signature']}, not {wrong['expected']}{_outputs_told(wrong['places'], wrong['wrong_bits'])}"
+    )
+
+
+def _outputs_told(places: list[int], count: int) -> str:
+    if not places:
+        return ""
+    told = ", ".join(map(str, places)) + (", ..." if count > len(places) else "")
+    return f", output {told} being wrong" if count == 1 else f", {count} outputs being wrong: {told}"
+
+
+def stamp() -> str:
+    """The time for the beginning of a line: UTC, as ISO 8601 has it."""
+    return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _places(differing: int) -> list[int]:
+    """The places of the lowest bits that are 1, at most PLACES."""
+    places: list[int] = []
+    while differing and len(places) < PLACES:
+        places.append((differing & -differing).bit_length() - 1)
+        differing &= differing - 1
+    return places
+
+
+def _numeral(value: int) -> str:
+    """`value` whole, so that it can be asked again: decimal where that is readable, else hexadecimal; or True or
+    False."""
+    return str(value) if value.bit_length() <= 64 else hex(value)

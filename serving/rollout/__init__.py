@@ -1,0 +1,1 @@
+"""Rolling a new version out, and back."""

@@ -1,0 +1,146 @@
+"""One version of a SavedModel in memory: TensorFlow's own session on the loaded graph, so that its errors are the real
+ones.
+
+Imports TensorFlow; only the embedded server imports this module.
+"""
+
+import gc
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+from components.formats import strict_protos
+from serving.status import Code, StatusError, unforeseen
+
+_TAGS = [tf.saved_model.SERVING]
+_FILE = "saved_model.pb"
+# TensorFlow's Python layer puts this before the text of the operation that failed.
+_PYTHON_HEADING = "Graph execution error:\n\n"
+
+
+class LoadedModel:
+    """The SavedModel in `path`, ready to run.
+
+    Raises:
+        StatusError: there is none, or it does not load.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        _check_file(path)
+        self._graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=self._graph)
+        try:
+            with self._graph.as_default():
+                meta_graph = tf.compat.v1.saved_model.load(self._session, _TAGS, str(path))
+        except tf.errors.OpError as error:
+            self.close()
+            raise StatusError(error.error_code, error.message.removeprefix(_PYTHON_HEADING)) from error
+        except Exception as error:
+            # A damaged graph can fail anywhere in the loader; whatever it was, this version cannot be served.
+            self.close()
+            raise unforeseen(error, Code.INVALID_ARGUMENT) from error
+        self._session._extend_graph()
+        self._graph.finalize()
+        self.signatures = dict(meta_graph.signature_def)
+        self.path = path
+        self._outputs: dict[str, pywrap_tf_session.TF_Output] = {}
+
+    def run(
+        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout: float | None = None
+    ) -> list[np.ndarray]:
+        """The values of tensors `fetches` for the values of tensors `feeds`, both by name.
+
+        Goes below `Session.run`, which compares shapes with the placeholders' and would refuse in its own words what
+        the real server lets the graph judge.
+
+        Args:
+            timeout: seconds after which TensorFlow stops the run; None for no limit.
+
+        Raises:
+            StatusError: with the code and text of the operation that failed.
+        """
+        session = self._session
+        if session is None:
+            raise _closed()
+        options = None
+        if timeout is not None:
+            serialized = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
+            options = pywrap_tf_session.TF_NewBufferFromString(serialized)
+        try:
+            feed = {self._output(name): value for name, value in feeds.items()}
+            return pywrap_tf_session.TF_SessionRun_wrapper(
+                session._session, options, feed, [self._output(name) for name in fetches], [], None
+            )
+        except tf.errors.OpError as error:
+            raise StatusError(error.error_code, error.message) from error
+        except UnicodeDecodeError as error:
+            # An operation quotes bytes of the request that are no text. The code is lost in that, but it is the
+            # argument that is bad.
+            raise StatusError(Code.INVALID_ARGUMENT, error.object.decode(errors="replace")) from error
+        finally:
+            if options is not None:
+                pywrap_tf_session.TF_DeleteBuffer(options)
+
+    def close(self) -> None:
+        """Free the model; runs under way are cancelled."""
+        session, self._session, self._graph = self._session, None, None
+        self._outputs = {}
+        if session is not None:
+            session.close()
+        del session
+        # A graph is full of cycles, and the collector by itself comes too seldom for something that large.
+        gc.collect()
+
+    def _output(self, name: str) -> "pywrap_tf_session.TF_Output":
+        if name not in self._outputs:
+            graph = self._graph
+            if graph is None:
+                raise _closed()
+            operation, _, index = name.partition(":")
+            output = pywrap_tf_session.TF_Output()
+            try:
+                output.oper = graph.get_operation_by_name(operation)._c_op
+            except KeyError as error:
+                raise StatusError(Code.NOT_FOUND, f"the graph has no operation {operation}") from error
+            output.index = int(index or 0)
+            self._outputs[name] = output
+        return self._outputs[name]
+
+
+def _closed() -> StatusError:
+    return StatusError(Code.CANCELLED, "Session has been closed.")
+
+
+def _check_file(path: pathlib.Path) -> None:
+    """What the loader would say in other words than the real server."""
+    file = path / _FILE
+    if not file.is_file():
+        raise StatusError(
+            Code.NOT_FOUND,
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
+            f"Specified file path: {path}",
+        )
+    try:
+        strict_protos.parse(saved_model_pb2.SavedModel, file.read_bytes())
+    except OSError as error:
+        raise StatusError(Code.UNAVAILABLE, f"cannot read {file}: {error.strerror}") from error
+    except DecodeError as error:
+        raise _unparsable(file) from error
+
+
+def _unparsable(file: pathlib.Path) -> StatusError:
+    """What TensorFlow's own reader says of a file that does not parse: one that is cut short is another case than
+    garbage."""
+    try:
+        fingerprinting.CreateFingerprintDef(str(file.parent))
+    except fingerprinting.FingerprintException as error:
+        name, _, text = str(error).splitlines()[-1].partition(": ")
+        if name in Code.__members__:
+            return StatusError(Code[name], text)
+    return StatusError(Code.DATA_LOSS, f"Can't parse {file} as binary proto")

@@ -1,0 +1,67 @@
+"""Replays the warmup requests that lie with a model, so that no user waits for a first run.
+
+As in TensorFlow Serving a record that fails makes the load fail; the model's name and version in a record do not
+matter. Records of Classify, Regress and MultiInference are passed over: nobody can ask for these here.
+https://www.tensorflow.org/tfx/serving/saved_model_warmup
+"""
+
+import pathlib
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import prediction_log_pb2
+
+from components.formats import strict_protos
+from serving.runtime.loaded_model import LoadedModel
+from serving.runtime.predict import predict
+from serving.status import Code, StatusError
+
+FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
+MAX_RECORDS = 1000
+_NOT_OFFERED = ("classify_log", "regress_log", "multi_inference_log")
+
+
+def replay(model: LoadedModel, path: pathlib.Path, iterations: int = 1) -> int:
+    """Run the warmup requests of the version in `path` on `model`, each `iterations` times; returns how many there
+    were.
+
+    Raises:
+        StatusError: a record that cannot be read or run, or too many of them.
+    """
+    file = path / FILE
+    if not file.is_file():
+        return 0
+    count = 0
+    try:
+        for record in tf.compat.v1.io.tf_record_iterator(str(file)):
+            count += 1
+            if count > MAX_RECORDS:
+                raise StatusError(
+                    Code.INVALID_ARGUMENT, f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}"
+                )
+            log = _parsed(record, file)
+            for _ in range(iterations):
+                _run(model, log)
+    except tf.errors.OpError as error:
+        raise StatusError(
+            error.error_code, f"{error.message}. Please verify your warmup data is in TFRecord format."
+        ) from error
+    return count
+
+
+def _parsed(record: bytes, file: pathlib.Path) -> prediction_log_pb2.PredictionLog:
+    try:
+        return strict_protos.parse(prediction_log_pb2.PredictionLog, record)
+    except DecodeError as error:
+        # TensorFlow Serving puts the bytes into the text, and the status of that version is then no message any more.
+        shown = record.decode(errors="backslashreplace")
+        raise StatusError(Code.INVALID_ARGUMENT, f"Failed to parse warmup record: {shown} from {file}") from error
+
+
+def _run(model: LoadedModel, log: prediction_log_pb2.PredictionLog) -> None:
+    kind = log.WhichOneof("log_type")
+    if kind == "predict_log":
+        predict(model, log.predict_log.request, None)
+    elif kind and kind not in _NOT_OFFERED:
+        number = log.DESCRIPTOR.fields_by_name[kind].number
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")

@@ -1,0 +1,1 @@
+"""The gRPC server, its services, metrics and request log."""

@@ -1,0 +1,237 @@
+"""Runs the embedded server in this process: from the first look at the disk to the drain after SIGTERM."""
+
+import contextlib
+import functools
+import logging
+import os
+import pathlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from components.errors import MODEL_CODES, BitsumError, ModelError
+from components.log_lines import LineHandler
+from components.printable import say
+from serving import model_config, tls
+from serving.runtime import batching_parameters
+from serving.server.metrics import Metrics, prometheus_path, serve_metrics
+from serving.server.options import Options, Ready
+from serving.server.request_log import RequestLog
+from serving.status import Code, StatusError
+from serving.versions.model_manager import Management, Models, NotAvailable
+from serving.versions.version_manager import LOGGER, Loading
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+NAME = "embedded"
+
+
+def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], None]) -> int:
+    """Serve until `stop` is set; the exit code.
+
+    Raises:
+        ModelError: no version loads, and that is the models' fault.
+        BitsumError: a config that is refused, no version in time, or the port is taken.
+    """
+    config = _config(options)
+    # Files that cannot be used are told of at once, before TensorFlow is imported.
+    credentials = tls.server_credentials(options.ssl_config_file) if options.ssl_config_file else None
+    batching = batching_parameters.read(options.batching_parameters_file) if options.batching else None
+    page = prometheus_path(options.monitoring_config_file)
+    with _quiet_tensorflow(options.log_file), _event_lines():
+        from serving.server import grpc_server as server
+        from serving.server import memory
+        from serving.server.handlers import Handlers
+        from serving.server.services import ModelService, PredictionService
+
+        memory.settle()
+        knobs = options.knobs
+        load = functools.partial(
+            server.load, warm_up=options.warm_up, iterations=options.warmup_iterations, batching=batching
+        )
+        models = Models(load, _management(options))
+        metrics = Metrics(models.folder)
+        models.listeners.append(metrics.event)
+        with (
+            _serving(models, config, options),
+            _metrics_page(metrics, page, options),
+            _request_log(metrics, options) as log,
+        ):
+            if not _wait(models, options, stop):
+                return 0
+            handlers = Handlers(
+                PredictionService(models, metrics.observe_run),
+                ModelService(models, metrics.value),
+                metrics,
+                log,
+                options.threads,
+            )
+            grpc_server = server.Server(
+                handlers,
+                knobs.host,
+                knobs.port,
+                options.threads,
+                options.max_request_bytes,
+                credentials,
+                options.channel_arguments,
+            )
+            grpc_server.start()
+            try:
+                names = [model.name for model in config.model_config_list.config] or [knobs.model_name]
+                announce(Ready(knobs.host, grpc_server.port, os.getpid(), NAME, names[0], models.newest(names[0]) or 0))
+                with _following(models, options), memory.trimmed():
+                    stop.wait()
+                LOGGER.info("stopping: calls under way finish, new ones are refused")
+            finally:
+                finished = grpc_server.stop(options.drain_timeout)
+            if not finished:
+                LOGGER.warning("calls that took longer than --drain_timeout %g s were cancelled", options.drain_timeout)
+    return 0
+
+
+@contextlib.contextmanager
+def _metrics_page(metrics: Metrics, path: str | None, options: Options) -> Iterator[None]:
+    """Shows the metrics while the context lasts, where a port for them is given."""
+    if options.metrics_port is None or path is None:
+        yield
+        return
+    with serve_metrics(metrics.page, port=options.metrics_port, path=path) as port:
+        say(f"metrics at http://127.0.0.1:{port}{path}")
+        yield
+
+
+@contextlib.contextmanager
+def _request_log(metrics: Metrics, options: Options) -> Iterator[RequestLog | None]:
+    """The log of requests, where a folder for it is given; all that was offered is on the disk after the context."""
+    if not options.request_log_dir:
+        yield None
+        return
+    log = RequestLog(options.request_log_dir, options.request_log_rate)
+    metrics.sources.append(log.families)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _config(options: Options) -> "ModelServerConfig":
+    if not options.config_file:
+        return model_config.one_model(options.knobs.model_name, str(options.base_path))
+    config = model_config.read(options.config_file)
+    # Found out again when the models start, but that is after TensorFlow has been imported.
+    with _refusals():
+        if config.WhichOneof("config") is not None:
+            model_config.check(config)
+    return config
+
+
+def _management(options: Options) -> Management:
+    loading = Loading(options.max_load_retries, options.load_retry_interval, options.load_threads)
+    return Management(loading, options.poll_interval, options.labels_for_unavailable)
+
+
+@contextlib.contextmanager
+def _serving(models: Models, config: "ModelServerConfig", options: Options) -> Iterator[None]:
+    try:
+        with _refusals():
+            models.start(
+                config, trust_labels=options.config_file is not None and model_config.is_ours(options.config_file)
+            )
+            yield
+    finally:
+        models.close()
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """A StatusError as one line, in which TensorFlow Serving's own text can be found."""
+    try:
+        yield
+    except StatusError as error:
+        hint = (
+            "; --allow_version_labels_for_unavailable_models allows it"
+            if error.code == Code.FAILED_PRECONDITION
+            else ""
+        )
+        is_models_fault = isinstance(error, NotAvailable) and all(cause.name in MODEL_CODES for cause in error.causes)
+        kind = ModelError if is_models_fault else BitsumError
+        raise kind(f"Failed to start server. Error: {' '.join(error.described().split())}{hint}") from error
+
+
+def _wait(models: Models, options: Options, stop: threading.Event) -> bool:
+    """Whether every model is available; false when `stop` was set first."""
+    available = models.wait(options.ready_timeout or None, stop.is_set)
+    if not available and not stop.is_set():
+        what = options.config_file or options.base_path
+        raise BitsumError(f"no version in {what} was available within --ready_timeout {options.ready_timeout:g} s")
+    return available
+
+
+@contextlib.contextmanager
+def _following(models: Models, options: Options) -> Iterator[None]:
+    """Read the model config file again and again, where that is asked for; it overrules what a reload has set."""
+    if not options.config_file or options.config_poll_interval <= 0:
+        yield
+        return
+    stopped = threading.Event()
+
+    def follow() -> None:
+        said = ""
+        while not stopped.wait(options.config_poll_interval):
+            refusal = _follow(models, options.config_file)
+            if refusal and refusal != said:
+                LOGGER.warning("%s", refusal)
+            said = refusal
+
+    threading.Thread(target=follow, name="model-config", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
+
+
+def _follow(models: Models, path: pathlib.Path) -> str:
+    """Reload the config in `path`; why that was refused, nothing where it was not."""
+    try:
+        models.reload(model_config.read(path))
+    except (StatusError, BitsumError) as error:
+        return f"the model config file {path} was refused: {error}"
+    return ""
+
+
+@contextlib.contextmanager
+def _event_lines() -> Iterator[None]:
+    """What happens to versions, as lines on standard output."""
+    handler = LineHandler(sys.stdout, "%(asctime)s %(message)s", "%H:%M:%S")
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
+    """TensorFlow's own lines go to `log_file`, or nowhere. Its C++ parts write to file descriptor 2, whatever Python
+    does."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log_file else "3")
+    if not log_file:
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        yield
+        return
+    try:
+        log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise BitsumError(f"cannot write --log_file {log_file}: {error.strerror}") from error
+    terminal = os.dup(2)
+    os.dup2(log, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(log)

@@ -1,0 +1,160 @@
+"""The gRPC side of the embedded server's methods: bytes in, bytes or a status out, each call counted and maybe logged.
+
+Messages are parsed here and not by gRPC, so that bytes which are no message get TensorFlow Serving's answer (INTERNAL
+without a text), and so that what is logged need not be written again.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
+
+from components.formats import strict_protos
+from serving.server.metrics import Metrics
+from serving.server.request_log import RequestLog
+from serving.server.services import ModelService, PredictionService
+from serving.status import Code, StatusError
+
+LOGGER = logging.getLogger("bitsum.serving")
+
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
+
+_PREDICT = "Predict"
+# What TensorFlow Serving lets through of a text (grpc_status_util.cc): it travels in a header, and headers are bounded.
+_TEXT_BYTES = 1024
+_CUT = "...TRUNCATED"
+_BUSY = "Server Threadpool Exhausted"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class _Method(NamedTuple):
+    """`answer(request, timeout)` gives the response, `model(request)` the name that the call is counted under."""
+
+    request: Any
+    answer: Callable[[Any, float | None], Any]
+    model: Callable[[Any], str]
+
+
+class Handlers(grpc.GenericRpcHandler):
+    """The methods of both services, and UNIMPLEMENTED for everything else: to be asked after all other handlers.
+
+    Args:
+        metrics: counts every call.
+        log: gets the predictions that were answered; None for no log.
+        at_once: calls that are worked on at the same time; one more is refused with RESOURCE_EXHAUSTED.
+    """
+
+    def __init__(
+        self,
+        predictions: PredictionService,
+        models: ModelService,
+        metrics: Metrics,
+        log: RequestLog | None,
+        at_once: int,
+    ):
+        self._metrics = metrics
+        self._log = log
+        # Not gRPC's own bound, which counts a call for a while after its answer is out, and so refuses a client that
+        # has it.
+        self._slots = threading.Semaphore(at_once)
+        self._handlers = {
+            f"/{service}/{name}": grpc.unary_unary_rpc_method_handler(self._unary(name, method))
+            for service, methods in (
+                (PREDICTION_SERVICE, _prediction_methods(predictions)),
+                (MODEL_SERVICE, _model_methods(models)),
+            )
+            for name, method in methods.items()
+        }
+        self._unknown = grpc.unary_unary_rpc_method_handler(
+            lambda _, context: context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        )
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """The handler of a method."""
+        return self._handlers.get(handler_call_details.method, self._unknown)
+
+    def _unary(self, name: str, method: _Method) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+        def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
+            if not self._slots.acquire(blocking=False):
+                self._metrics.observe("", name, Code.RESOURCE_EXHAUSTED, 0.0)
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _BUSY)
+            start = time.perf_counter()
+            model, failure, response = "", None, b""
+            try:
+                request = _parsed(method.request, data)
+                model = method.model(request)
+                response = method.answer(request, _timeout(context)).SerializeToString()
+            except StatusError as error:
+                # Its traceback holds this frame, which holds it: the request's tensors would stay until cycles are
+                # looked for.
+                failure = error.with_traceback(None)
+            except MemoryError:
+                failure = StatusError(Code.RESOURCE_EXHAUSTED, "there is not enough memory for this request")
+            except Exception as error:
+                LOGGER.exception("%s failed in an unforeseen way", name)
+                failure = StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}".partition("\n")[0])
+            finally:
+                self._slots.release()
+            self._metrics.observe(model, name, failure.code if failure else Code.OK, time.perf_counter() - start)
+            if failure:
+                context.abort(_CODES.get(failure.code, grpc.StatusCode.UNKNOWN), _cut(str(failure)))
+            if self._log and name == _PREDICT:
+                self._log.offer(data, response)
+            return response
+
+        return handle
+
+
+def _prediction_methods(service: PredictionService) -> dict[str, _Method]:
+    def model(request: Any) -> str:
+        return request.model_spec.name
+
+    return {
+        _PREDICT: _Method(predict_pb2.PredictRequest, service.predict, model),
+        "GetModelMetadata": _Method(
+            get_model_metadata_pb2.GetModelMetadataRequest, _untimed(service.get_model_metadata), model
+        ),
+    }
+
+
+def _model_methods(service: ModelService) -> dict[str, _Method]:
+    status, reload = get_model_status_pb2.GetModelStatusRequest, model_management_pb2.ReloadConfigRequest
+    return {
+        "GetModelStatus": _Method(status, _untimed(service.get_model_status), lambda request: request.model_spec.name),
+        "HandleReloadConfigRequest": _Method(
+            reload, _untimed(service.handle_reload_config_request), lambda request: ""
+        ),
+    }
+
+
+def _untimed(answer: Callable[[Any], Any]) -> Callable[[Any, float | None], Any]:
+    return lambda request, timeout: answer(request)
+
+
+def _parsed(message: Any, data: bytes) -> Any:
+    try:
+        return strict_protos.parse(message, data)
+    except DecodeError as error:
+        raise StatusError(Code.INTERNAL, "") from error
+
+
+def _timeout(context: grpc.ServicerContext) -> float | None:
+    """Seconds until the caller's deadline; None without one. Raises: StatusError, when it has passed."""
+    remaining = context.time_remaining()
+    # gRPC gives a very large number where the client set no deadline.
+    if remaining is None or remaining > 1e9:
+        return None
+    if remaining <= 0:
+        raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    return remaining
+
+
+def _cut(text: str) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= _TEXT_BYTES else encoded[:_TEXT_BYTES].decode(errors="ignore") + _CUT

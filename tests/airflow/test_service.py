@@ -1,0 +1,160 @@
+"""What `make airflow` leaves and what `make airflow-stop` takes for its own."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.fast
+
+_FILE = pathlib.Path(__file__).parents[2] / "airflow" / "service.py"
+
+
+@pytest.fixture(scope="module")
+def service():
+    spec = importlib.util.spec_from_file_location("airflow_service", _FILE)
+    module = importlib.util.module_from_spec(spec)
+    # As a program it has its own folder on the path.
+    sys.path.insert(0, str(_FILE.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(_FILE.parent))
+    return module
+
+
+def record(home: pathlib.Path, **processes: list) -> None:
+    (home / "processes.json").write_text(json.dumps(processes))
+
+
+def test_only_processes_that_were_started_are_stopped_not_those_that_got_their_ids(service, tmp_path):
+    with (
+        subprocess.Popen(["sleep", "60"], start_new_session=True) as ours,
+        subprocess.Popen(["sleep", "60"]) as strange,
+    ):
+        try:
+            record(tmp_path, scheduler=[ours.pid, service._start_time(ours.pid)], **{"api-server": [strange.pid, "1"]})
+            assert service.stop_all(tmp_path) == ["scheduler"]
+            assert ours.wait(10) == -15
+            assert strange.poll() is None
+            assert service.stop_all(tmp_path) == []
+        finally:
+            strange.kill()
+
+
+def test_what_was_never_started_cannot_be_stopped(service, tmp_path):
+    assert service.stop_all(tmp_path) == []
+    record(tmp_path, scheduler=[2**22 + 1, "5"])
+    assert service.stop_all(tmp_path) == []
+
+
+def test_tasks_are_stopped_with_what_started_them_though_they_have_groups_of_their_own(service, tmp_path):
+    # As the scheduler: it waits for a task that is in a process group of its own, and passes no signal on.
+    script = (
+        "import os, pathlib, signal, subprocess\n"
+        "task = subprocess.Popen(['sleep', '60'], preexec_fn=os.setpgrp)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "pathlib.Path('child').write_text(f'{task.pid}\\n')\n"
+        "task.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, start_new_session=True) as scheduler:
+        while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text().endswith("\n"):
+            time.sleep(0.01)
+        task = int((tmp_path / "child").read_text())
+        assert os.getpgid(task) != os.getpgid(scheduler.pid)
+        record(tmp_path, scheduler=[scheduler.pid, service._start_time(scheduler.pid)])
+        assert service.stop_all(tmp_path) == ["scheduler"]
+        assert service._start_time(task) == "" and service._start_time(scheduler.pid) == ""
+
+
+def test_a_task_that_outlives_its_scheduler_is_waited_for_and_killed(service, tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "_STOP_SECONDS", 0.5)
+    script = (
+        "import pathlib, subprocess, sys\n"
+        "deaf = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)'\n"
+        "task = subprocess.Popen([sys.executable, '-c', deaf], stdout=subprocess.PIPE)\n"
+        "task.stdout.readline()\n"
+        "print(task.pid, flush=True)\n"
+        "task.wait()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as scheduler:
+        task = int(scheduler.stdout.readline())
+        record(tmp_path, scheduler=[scheduler.pid, service._start_time(scheduler.pid)])
+        assert service.stop_all(tmp_path) == ["scheduler"]
+        assert service._start_time(scheduler.pid) == service._start_time(task) == ""
+
+
+def test_stopping_frees_the_turn_of_its_own_run_once_its_processes_are_gone(service, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "airflow"
+    home.mkdir()
+    monkeypatch.setattr(service, "_plan", lambda options: {"root": str(tmp_path)})
+    turn = tmp_path / "schedule" / "turn.json"
+    turn.parent.mkdir()
+    turn.write_text(json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs"}))
+    assert service.stop([]) == 0 and turn.exists(), "an Airflow that was never started here has no turn"
+    name = service._secrets(home)["name"]
+    assert service.stop([]) == 0 and turn.exists(), "it is another's"
+    turn.write_text(json.dumps({"airflow": name, "dag": "bitsum", "run": "ours"}))
+
+    def stop_all(folder) -> list:
+        assert folder == home and turn.exists(), "a task of the run may be at work until all are gone"
+        return ["scheduler"]
+
+    monkeypatch.setattr(service, "stop_all", stop_all)
+    assert service.stop([]) == 0 and not turn.exists()
+    assert "run ours has lost its turn" in capsys.readouterr().out
+    turn.write_text("{")
+    with pytest.raises(service.ServiceError, match="does not say which run has the turn"):
+        service.stop([])
+
+
+def test_a_port_that_somebody_has_is_refused_before_anything_is_started(service):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(
+            service.ServiceError, match=f"schedule.port = {taken.getsockname()[1]} cannot be had on 127.0.0.1: Address"
+        ):
+            service._check_free(taken.getsockname()[1])
+    service._check_free(service._free_port())
+
+
+def test_keys_and_password_are_made_once_for_nobody_else_to_read(service, tmp_path):
+    plan = {"schedule": {"parallelism": 2, "database_file": ""}}
+    first = service._environment(tmp_path, plan, 1)
+    assert service._environment(tmp_path, plan, 1) == first
+    assert first["AIRFLOW__API__HOST"] == "127.0.0.1"
+    for name in ("password.json", "secrets.json"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    service._write_program(tmp_path / "airflow", first)
+    assert (tmp_path / "airflow").stat().st_mode & 0o777 == 0o700
+    other = tmp_path / "other"
+    other.mkdir()
+    assert (
+        service._environment(other, plan, 1)["AIRFLOW__API_AUTH__JWT_SECRET"] != first["AIRFLOW__API_AUTH__JWT_SECRET"]
+    )
+
+
+def test_another_database_comes_from_a_file_since_its_address_holds_a_password(service, tmp_path):
+    file = tmp_path / "database"
+    file.write_text("postgresql+psycopg2://airflow:secret@127.0.0.1/airflow\n")
+    assert service._database(tmp_path, str(file)) == "postgresql+psycopg2://airflow:secret@127.0.0.1/airflow"
+    with pytest.raises(service.ServiceError, match="database_file"):
+        service._database(tmp_path, str(tmp_path / "none"))
+
+
+def test_a_missing_pipeline_is_told_in_one_line(service, tmp_path, monkeypatch):
+    program = tmp_path / "bitsum"
+    program.write_text("#!/bin/sh\necho noise >&2\necho 'bitsum: schedule.start = 5: wrong' >&2\nexit 2\n")
+    os.chmod(program, 0o755)
+    monkeypatch.setattr(service, "_BITSUM", program)
+    with pytest.raises(service.ServiceError, match="^bitsum: schedule.start = 5: wrong$"):
+        service._plan([])

@@ -1,0 +1,163 @@
+"""A user's own pairs: which split they go into, what is refused by its line, and that no held-out pair is trained
+on."""
+
+import gzip
+
+import pytest
+import tensorflow as tf
+
+from components.data import sampling, span_reader
+from components.data.tf_examples import parse, serialize
+from components.errors import BitsumError
+from components.settings import Data
+from components.task import record_checks
+from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, from_bits, sum_bits, to_bits
+from components.task.transducer import ADDITION
+
+pytestmark = pytest.mark.fast
+
+DATA = Data(max_length=4, long_lengths=(8, 16), long_examples=5, train_examples=20, eval_examples=20)
+
+
+def pairs_of(records):
+    features = [parse(record) for record in records]
+    return [(from_bits(one[FEATURE_A]), from_bits(one[FEATURE_B])) for one in features]
+
+
+def generated(split):
+    found = []
+    for batch in sampling.records(DATA, split, 0, sampling.split_size(DATA, split)):
+        found += [(from_bits(a.tolist()), from_bits(b.tolist())) for a, b in zip(batch.a, batch.b)]
+    return found
+
+
+def record(a, b, total, length):
+    return serialize(
+        {FEATURE_A: to_bits(a, length), FEATURE_B: to_bits(b, length), FEATURE_SUM: total, FEATURE_LENGTH: [length]}
+    )
+
+
+def read(folder, text, name="pairs.csv"):
+    (folder / name).write_text(text)
+    return span_reader.read(folder, DATA)
+
+
+def test_every_pair_goes_into_the_split_that_it_has_in_generated_data(tmp_path):
+    every = [(a, b) for a in range(16) for b in range(16)]
+    found = read(tmp_path, "a,b\n" + "".join(f"{a},{b}\n" for a, b in every))
+    train = pairs_of(found.records["train"])
+    assert sorted(train) == sorted(pair for pair in every if sampling.split_of(DATA, *pair) == "train")
+    held_out = pairs_of(found.records["eval"])
+    assert len(held_out) == len(set(held_out)) and set(generated("eval")) <= set(held_out)
+    assert set(train).isdisjoint(held_out) and set(train) | set(held_out) == set(every)
+    assert found.offenders == []
+    assert all(
+        record_checks.problem_of(parse(raw), ADDITION) is None for records in found.records.values() for raw in records
+    )
+
+
+def test_a_pair_is_written_with_its_own_bits_and_a_long_one_with_the_next_evaluated_length(tmp_path):
+    found = read(tmp_path, "a,b,sum\n5,2,7\n0x1ff,1,512\n")
+    assert pairs_of(found.records["long"])[:-1] == generated("long")
+    long = parse(found.records["long"][-1])
+    assert (from_bits(long[FEATURE_A]), long[FEATURE_LENGTH], from_bits(long[FEATURE_SUM])) == (511, [16], 512)
+    [short] = [
+        one for one in map(parse, found.records["train"] + found.records["eval"]) if from_bits(one[FEATURE_SUM]) == 7
+    ][:1]
+    assert short[FEATURE_LENGTH] in ([3], [4])
+
+
+def test_a_pair_that_comes_again_is_taken_once(tmp_path):
+    train = next((a, b) for a in range(16) for b in range(16) if sampling.split_of(DATA, a, b) == "train")
+    held_out = generated("eval")[0]
+    text = "".join(f"{a},{b}\n" for a, b in (train, held_out, train))
+    found = read(tmp_path, text)
+    assert pairs_of(found.records["train"]) == [train]
+    assert pairs_of(found.records["eval"]) == generated("eval")
+    assert found.repeated == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("13,29,43", "wrong sum: 13 + 29 = 43, 42 is right"),
+        ("13", "1 values, not a,b or a,b,result"),
+        ("13,x", "'x' is no whole number"),
+        ("-1,2", "-1 is negative"),
+        ("1.5,2", "'1.5' is no whole number"),
+        ("65536,1", "a number of 17 bits: the longest that is evaluated has 16"),
+        ("1,2,three", "wrong sum: 1 + 2 = three, 3 is right"),
+        ("1_000,2", "'1_000' is no whole number"),
+        ("\u0663,2", "'\u0663' is no whole number"),
+        (f"{'9' * 5000},1", "999999999999...999999 has 5000 decimal digits, too many: write it as 0x..."),
+        (
+            f"0x{'f' * 4000},1,5",
+            "wrong sum: 0xffffffffff...ffffff + 1 = 5, 0x100000000000000000...0000000000 (16001 bits) is right",
+        ),
+    ],
+)
+def test_a_line_that_cannot_be_taken_is_named(tmp_path, line, what):
+    found = read(tmp_path, f"a,b\n1,2\n\n{line}\n")
+    assert [str(offender) for offender in found.offenders] == [f"pairs.csv line 4: {what}"]
+
+
+def test_quotes_are_read_as_csv_or_not_at_all(tmp_path):
+    found = read(tmp_path, '\n"a","b"\n"5","2"\n')
+    assert found.offenders == [] and (5, 2) in pairs_of(found.records["train"] + found.records["eval"])
+    [offender] = read(tmp_path, '1,"2"3\n').offenders
+    assert offender.what.startswith("no CSV file in UTF-8")
+
+
+def test_a_record_is_no_wider_than_what_is_evaluated(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        writer.write(record(1, 2, [1, 1] + [0] * 16, 17))
+    [offender] = span_reader.read(tmp_path, DATA).offenders
+    assert str(offender) == "a.tfrecord line 1: a number of 17 bits: the longest that is evaluated has 16"
+
+
+def test_results_of_other_tasks(tmp_path):
+    sizes = {"max_length": 6, "long_lengths": (8,), "long_examples": 5, "train_examples": 9, "eval_examples": 9}
+    (tmp_path / "pairs.csv").write_text("13,29,-16\n29,13,16\n1,2,3\n")
+    found = span_reader.read(tmp_path, Data(task="subtraction", **sizes))
+    assert [offender.line for offender in found.offenders] == [3]
+    (tmp_path / "pairs.csv").write_text("13,29,false\n29,13,True\n1,2,1\n")
+    found = span_reader.read(tmp_path, Data(task="comparison", **sizes))
+    assert [offender.line for offender in found.offenders] == [3]
+
+
+def test_tfrecords_are_taken_as_they_are_right_or_wrong(tmp_path):
+    train = [(a, b) for a in range(16) for b in range(16) if sampling.split_of(DATA, a, b) == "train"][:2]
+    good = [record(a, b, sum_bits(to_bits(a, 4), to_bits(b, 4)), 4) for a, b in train]
+    wrong = record(*train[0], [0] * 5, 4)
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord.gz"), "GZIP") as writer:
+        for raw in (good[0], b"no example", good[1], good[0], wrong):
+            writer.write(raw)
+    found = span_reader.read(tmp_path, DATA)
+    assert found.records["train"] == [b"no example", *good, wrong]
+    assert (found.offenders, found.repeated) == ([], 1)
+
+
+def test_a_damaged_file_and_a_strange_one_are_named(tmp_path):
+    (tmp_path / "a.tfrecord.gz").write_bytes(gzip.compress(b"nothing")[:-5])
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe1,2\n")
+    said = [str(offender) for offender in span_reader.read(tmp_path, DATA).offenders]
+    assert len(said) == 3
+    assert said[0].startswith("a.tfrecord.gz: corrupt file: unreadable after 0 records")
+    assert said[1].startswith("b.csv: no CSV file in UTF-8")
+    assert said[2] == "notes.txt: neither CSV (*.csv) nor TFRecords (*tfrecord*)"
+
+
+def test_nothing_to_read_is_an_error(tmp_path):
+    with pytest.raises(BitsumError, match="the span is empty"):
+        span_reader.read(tmp_path, DATA)
+
+
+def test_a_record_file_that_the_disk_does_not_give_is_no_fault_of_the_span(tmp_path, monkeypatch):
+    def fails(path):
+        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+
+    monkeypatch.setattr(span_reader, "read_records", fails)
+    (tmp_path / "a.tfrecord").touch()
+    with pytest.raises(BitsumError, match=f"cannot read {tmp_path}/a.tfrecord: .*Permission denied"):
+        span_reader.read(tmp_path, DATA)

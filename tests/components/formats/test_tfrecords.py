@@ -1,0 +1,70 @@
+"""components.formats.tfrecords against files that TensorFlow wrote."""
+
+import gzip
+
+import pytest
+import tensorflow as tf
+
+from components.formats import tfrecords
+
+pytestmark = pytest.mark.fast
+
+_RECORDS = [b"", b"sum", bytes(range(256)) * 300]
+
+
+@pytest.fixture(params=["", "GZIP"])
+def file(request, tmp_path):
+    path = tmp_path / "data"
+    with tf.io.TFRecordWriter(str(path), request.param) as writer:
+        for record in _RECORDS:
+            writer.write(record)
+    return path
+
+
+def test_records_are_read_whether_compressed_or_not(file):
+    assert list(tfrecords.read(file)) == _RECORDS
+
+
+def test_an_empty_file_has_no_records(tmp_path):
+    (tmp_path / "none").touch()
+    assert list(tfrecords.read(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize(
+    ("position", "words"),
+    [
+        (0, "record 0: the checksum of the length"),
+        (9, "record 0: the checksum of the length"),
+        (30, "record 1: the checksum of the data"),
+    ],
+)
+def test_a_flipped_bit_is_found_and_its_record_named(file, position, words):
+    plain = bytearray(_plain(file))
+    plain[position] ^= 4
+    file.write_bytes(plain)
+    with pytest.raises(tfrecords.CorruptRecords, match=words) as failure:
+        list(tfrecords.read(file))
+    assert str(file) in str(failure.value)
+
+
+@pytest.mark.parametrize(("kept", "record"), [(5, 0), (16 + 5, 1), (16 + 12 + 2, 1), (-1, 2)])
+def test_a_file_that_was_cut_is_found(file, kept, record):
+    file.write_bytes(_plain(file)[:kept])
+    with pytest.raises(tfrecords.CorruptRecords, match=f"record {record}: the file ends within"):
+        list(tfrecords.read(file))
+
+
+def test_a_damaged_compression_is_found(file):
+    file.write_bytes(gzip.compress(_plain(file))[:-20])
+    with pytest.raises(tfrecords.CorruptRecords, match="damaged at record"):
+        list(tfrecords.read(file))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(tfrecords.CorruptRecords, match="cannot read .*absent: No such file"):
+        list(tfrecords.read(tmp_path / "absent"))
+
+
+def _plain(path):
+    content = path.read_bytes()
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content

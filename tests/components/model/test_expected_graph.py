@@ -1,0 +1,124 @@
+"""A model's graph is compared with the exports of its own format, and what differs is told of the nearer of the two."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+from tensorflow.core.protobuf import saved_model_pb2
+
+from components.model import expected_graph, export
+from components.model.carry_select import CarrySelect
+from components.model.gru import GRU
+from components.savedmodel import export_format, graph_identity
+from components.savedmodel.canonical_graph import Graph
+from components.settings import Proof
+from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION
+from pipeline import cli
+from tests.components.savedmodel.test_graph_identity import TAMPERINGS
+from tests.support import certified
+
+UNITS = certified.weights().units
+FORMS = ("in chunks", "bit by bit")
+# The loop of `on_bits`, which lies deeper where there are chunks.
+NOT_IN_CHUNKS = {"another body called"}
+# Of the exports of 8 units that were made before the format had a number, by TensorFlow 2.16.
+RECORDED = {
+    (ADDITION, "bit by bit"): "1feda62fb534516c6cd040d4bb44377f8551821589b101ed7eab33f613d7f696",
+    (ADDITION, "in chunks"): "f772c45c93e1ccfdea149891a5899895ea2d2da968c1267febba6c3b846ee40c",
+    (SUBTRACTION, "in chunks"): "4afdc2687590eb179395444113518d451e9cadb95d5a43ca9bd20a1424a83086",
+    (COMPARISON, "in chunks"): "bcc1a75ec316bc295396bdaf88288eb4beed2cedd230fa882bb4c2e1b0af0b47",
+}
+
+
+def exported(folder: pathlib.Path, task=ADDITION, way=FORMS[0], number=export_format.LATEST) -> pathlib.Path:
+    """A certified cell for addition in `folder`, exported as one for `task`; its certificate lies in it."""
+    cell, knobs = GRU(UNITS), Proof()
+    for name, value in certified.arrays(certified.weights()).items():
+        getattr(cell, name).assign(value)
+    parallel = CarrySelect(task, knobs.parallel_above, knobs.chunk) if way == FORMS[0] else None
+    export.save(cell, str(folder), parallel, task, number)
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra" / "certificate.json").write_text(json.dumps(certified.certificate()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Addition by the way that it adds long numbers."""
+    return {way: exported(tmp_path_factory.mktemp("exported") / "model", way=way) for way in FORMS}
+
+
+def tampered(model, change, folder):
+    shutil.copytree(model, folder)
+    found = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    change(found.meta_graphs[0])
+    (folder / "saved_model.pb").write_bytes(found.SerializeToString())
+    return folder
+
+
+def child(model, name):
+    """What an object of the root is called."""
+    return next(one for one in model.object_graph_def.nodes[0].children if one.local_name == name)
+
+
+@pytest.mark.parametrize(
+    ("way", "name"), [(way, name) for way in FORMS for name in list(TAMPERINGS)[::3] if name not in NOT_IN_CHUNKS]
+)
+def test_what_was_tampered_with_is_told_and_not_how_the_two_exports_differ(models, tmp_path, way, name):
+    change, words = TAMPERINGS[name]
+    folder = tampered(models[way], change, tmp_path / "model")
+    found = expected_graph.differences(str(folder), UNITS, ADDITION, Proof())
+    assert any(words in line for line in found), found
+    assert found == graph_identity.differences(folder, Graph(models[way]))
+
+
+def test_both_exports_are_the_cell_s(models):
+    assert [expected_graph.differences(str(model), UNITS, ADDITION, Proof()) for model in models.values()] == [[], []]
+
+
+@pytest.mark.parametrize(("task", "way"), RECORDED, ids=lambda value: getattr(value, "name", value))
+def test_a_model_of_the_first_format_is_the_cell_s(task, way, tmp_path):
+    model = exported(tmp_path / "model", task, way, export_format.FIRST)
+    assert graph_identity.graph_sha256(model) == RECORDED[task, way]
+    assert export_format.of(Graph(model)) == export_format.FIRST
+    assert expected_graph.differences(str(model), UNITS, task, Proof()) == []
+
+
+def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, capsys):
+    old = exported(tmp_path / "model", number=export_format.FIRST)
+    said = {}
+    for model in (old, models[FORMS[0]]):
+        for arguments in (["--graph"], []):
+            assert cli.main(["verify", str(model), *arguments]) == 0
+            said[model, bool(arguments)] = capsys.readouterr().out
+    note = "exported before its format had a number, with the signatures add_bits and add_packed"
+    assert [note in line and line.count("\n") == 1 for line in said.values()] == [True, True, False, False]
+    assert "the graph is the cell's" in said[old, True]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1, "main graph: "),
+        (3, "it has the export format 3, and 1 to 2 are compared here: use the bitsum that exported it"),
+        (0, "it has the export format 0"),
+    ],
+)
+def test_a_wrong_number_leads_to_a_refusal(number, words, tmp_path):
+    model = exported(tmp_path / "model", SUBTRACTION)
+    assert export_format.of(Graph(model)) == export_format.LATEST
+    assert expected_graph.differences(str(model), UNITS, SUBTRACTION, Proof()) == []
+
+    def renumber(graph):
+        child(graph, "format_2").local_name = f"format_{number}"
+
+    found = expected_graph.differences(str(tampered(model, renumber, tmp_path / "other")), UNITS, SUBTRACTION, Proof())
+    assert found and words in found[0], found
+
+
+def test_a_model_for_another_task_is_another_graph(models):
+    found = expected_graph.differences(str(models["bit by bit"]), UNITS, COMPARISON, Proof())
+    assert any("signature_def[add_bits]" in line for line in found) and any(
+        "signature_def[compare_bits]" in line for line in found
+    )

@@ -1,0 +1,99 @@
+"""Which model may follow which: by the spans and the ancestors that manifests tell, without a metadata store."""
+
+import json
+
+import pytest
+
+from components.errors import Refusal
+from components.savedmodel import push_order, version_folder
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A function: (span, ancestors) -> a new version for that span with these ancestors; its number."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+
+    def push(span: int, ancestors=()) -> int:
+        origin = {push_order.SPAN: span, push_order.ANCESTORS: list(ancestors)}
+        identity = f"identity {len(version_folder.versions(tmp_path / 'base')) + 1}"
+        return version_folder.push(tmp_path / "model", tmp_path / "base", identity, origin).version
+
+    return push
+
+
+@pytest.mark.parametrize(
+    ("span", "newest", "may"),
+    [
+        (0, None, True),
+        (5, None, True),
+        (0, 0, True),
+        (5, 0, True),
+        (5, 4, True),
+        (5, 5, True),
+        (4, 5, False),
+        (1, 5, False),
+        (0, 1, False),
+    ],
+)
+def test_no_model_follows_one_of_a_later_span_and_a_run_on_its_own_is_earlier_than_every_span(
+    served, tmp_path, span, newest, may
+):
+    version = None if newest is None else served(newest)
+    for check in (push_order.check_span, lambda *asked: push_order.check(*asked, "another identity", "weights")):
+        if may:
+            check(tmp_path / "base", span)
+            continue
+        with pytest.raises(Refusal) as refusal:
+            check(tmp_path / "base", span)
+        assert refusal.value.exit_code == 3 and refusal.value.gate == "push"
+        for told in (f"span {span}", f"span {newest}", f"version {version} ", "--allow-older", "nothing was pushed"):
+            assert told in str(refusal.value)
+
+
+def test_an_ancestor_does_not_follow_though_its_span_would_do_but_the_newest_model_itself_does(served, tmp_path):
+    served(3)
+    version = served(3, ["mother", "grandmother"])
+    told = f"span 7 is an ancestor: training went on from it to span 3 of version {version} in .*--allow-older"
+    for weights in ("mother", "grandmother"):
+        with pytest.raises(Refusal, match=told):
+            push_order.check(tmp_path / "base", 7, "another identity", weights)
+    push_order.check(tmp_path / "base", 3, "another identity", "a stranger")
+    # The same model, whatever run comes to it: it is not pushed again.
+    push_order.check(tmp_path / "base", 1, "identity 2", "mother")
+
+
+def test_the_newest_version_counts_and_one_that_bitsum_did_not_push_is_of_no_span(served, tmp_path):
+    served(5)
+    newest = served(0)
+    push_order.check_span(tmp_path / "base", 1)
+    (tmp_path / "base" / str(newest) / version_folder.MANIFEST).unlink()
+    push_order.check(tmp_path / "base", 0, "identity", "weights")
+
+
+def test_ancestors_lie_beside_the_model_and_older_models_have_none(tmp_path):
+    model = tmp_path / "artifact" / "Format-Serving"
+    model.mkdir(parents=True)
+    assert push_order.ancestors(str(model)) == []
+    push_order.write_ancestors(str(model), ["mother", "grandmother"])
+    assert push_order.ancestors(str(model)) == ["mother", "grandmother"]
+    assert [json.loads(file.read_text()) for file in model.parent.glob("*.json")] == [["mother", "grandmother"]]
+    assert list(model.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"origin": []}', '{"origin": {"span": "7"}}', '{"origin": {"span": -1}}', "[" * 100_000]
+)
+def test_a_newest_version_whose_manifest_is_damaged_lets_no_model_in(tmp_path, content):
+    (tmp_path / "3" / "assets.extra").mkdir(parents=True)
+    push_order.check_span(tmp_path, 0)
+    (tmp_path / "3" / "assets.extra" / "manifest.json").write_text(content)
+    assert version_folder.manifest(tmp_path / "3") == {}
+    for check in (
+        lambda: push_order.check_span(tmp_path, 9),
+        lambda: push_order.check(tmp_path, 9, "identity", "weights"),
+    ):
+        with pytest.raises(Refusal, match="manifest.json is damaged.*version 3.*--allow-older"):
+            check()

@@ -1,0 +1,180 @@
+"""`bitsum lineage`: what it says of a version is what the steps wrote, and what TensorFlow's own readers read."""
+
+import glob
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+from pipeline import cli
+from tests.support.metadata_stores import COMPLETE, FAILED, Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "var")
+
+
+def lineage(settings, capfd, *arguments):
+    capfd.readouterr()
+    code = cli.main(["lineage", *settings, *arguments])
+    said = capfd.readouterr()
+    assert code == 0, said.err
+    return json.loads(said.out) if "--json" in arguments else said.out
+
+
+def test_a_warm_start_is_told_with_the_versions_that_it_came_from(store, capfd):
+    first = store.run("monday", span=1, version=7, margin=4.0)
+    second = store.run("tuesday", span=2, version=8, margin=4.5, base=first["model"])
+    third = store.run("wednesday", span=3, version=9, margin=5.0, base=second["model"])
+    found = lineage(store.settings, capfd, "9", "--json")
+    assert [(base["run"], base["version"], base["artifact"]) for base in found["bases"]] == [
+        ("tuesday", 8, second["model"]),
+        ("monday", 7, first["model"]),
+    ]
+    # The data that the model itself was trained on, not those of the models before it.
+    assert [(span["span"], span["artifact"]) for span in found["spans"]] == [(3, third["examples"])]
+    assert (found["run"], found["margin"], found["code_sha256"], found["config"]["sha256"]) == (
+        "wednesday",
+        "5",
+        "c0de",
+        "c0ffee",
+    )
+    assert found["config"]["knobs"]["BitstringExampleGen.data"] == {"span": 3, "seed": 1}
+    assert found["config"]["knobs"]["Pusher"] == {"config_hash": "c0ffee", "task": "addition"}
+    assert [(gate["gate"], gate["verdict"]) for gate in found["gates"]] == [
+        ("evaluation", "blessed"),
+        ("proof", "proven"),
+        ("infra validation", "blessed"),
+    ]
+    assert [by["node"] for by in found["blessed_by"]] == ["Evaluator", "Prover", "InfraValidator", "Pusher"]
+    assert {by["run"] for by in found["blessed_by"]} == {"wednesday"}
+    assert "warm start from artifact" in lineage(store.settings, capfd, "9")
+    assert "cold start" in lineage(store.settings, capfd, "7")
+
+
+def test_without_a_version_the_newest_is_told(store, capfd):
+    store.run("monday", version=7)
+    store.run("tuesday", version=8)
+    store.run("wednesday", exact=0.5)
+    assert lineage(store.settings, capfd, "--json")["version"] == 8
+
+
+def test_a_later_run_that_found_the_model_pushed_already_is_not_its_origin(store, capfd):
+    first = store.run("monday", version=7)
+    again = {"pushed": 1, "is_new": 0, "pushed_version": "7", "pushed_destination": str(store.config.push_to / "7")}
+    store.execution("tuesday", "Pusher", {"model": first["model"]}, {"pushed_model": again}, task="addition")
+    assert lineage(store.settings, capfd, "7", "--json")["run"] == "monday"
+
+
+def test_a_window_of_spans_is_told_span_by_span_with_its_anomalies(store, capfd):
+    old = store.run("monday", span=1, exact=0.5)
+    (store.folder(old["wrong"]) / "anomalies.json").write_text(json.dumps({"anomalies": {"wrong sum": 3}}))
+    new = store.run("tuesday", span=2, exact=0.5)
+    window = {"examples": new["examples"], "earlier": old["examples"], "schema": new["schema"]}
+    train = store.execution("tuesday", "Trainer", window, {"model": {}, "model_run": {}})
+    push = {"pushed": 1, "is_new": 1, "pushed_version": "9", "pushed_destination": str(store.config.push_to / "9")}
+    store.execution("tuesday", "Pusher", {"model": train["model"]}, {"pushed_model": push}, task="addition")
+    spans = lineage(store.settings, capfd, "9", "--json")["spans"]
+    assert [(span["span"], span["anomalies"]) for span in spans] == [(1, ["3 x wrong sum"]), (2, [])]
+
+
+def test_the_drift_of_the_next_span_or_of_a_refused_run_is_not_held_against_this_one(store, capfd):
+    first = store.run("monday", span=1, version=7)
+    second = store.run("tuesday", span=2, version=8)
+    for name, state, previous in (("it drifted", COMPLETE, first), ("it is not like what is asked", FAILED, first)):
+        read = {"statistics": second["statistics"], "previous": previous["statistics"]}
+        drift = store.execution("tuesday", "DriftValidator", read, {"drift": {}})
+        anomalies = anomalies_pb2.Anomalies(anomaly_info={"a": anomalies_pb2.AnomalyInfo(description=name)})
+        (store.folder(drift["drift"]) / "Split-train").mkdir()
+        (store.folder(drift["drift"]) / "Split-train" / "SchemaDiff.pb").write_bytes(anomalies.SerializeToString())
+        blessing = {"blessing": {"span": 2}} if state == COMPLETE else {}
+        store.execution(
+            "tuesday", "DataGate", {"examples": second["examples"], "drift_anomalies": drift["drift"]}, blessing, state
+        )
+    assert lineage(store.settings, capfd, "7", "--json")["spans"][0]["anomalies"] == []
+    assert lineage(store.settings, capfd, "8", "--json")["spans"][0]["anomalies"] == ["Split-train, a: it drifted"]
+
+
+def test_what_is_not_known_is_told_in_one_line(store, tmp_path, capfd):
+    store.run("monday", version=7)
+    for settings, words in (
+        (store.settings, "knows nothing of version 5"),
+        (("--set", f"pipeline.root={tmp_path / 'no'}"), "bitsum run"),
+    ):
+        assert cli.main(["lineage", *settings, "5"]) == 1
+        said = capfd.readouterr().err
+        assert words in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("command", ["lineage", "history", "gc"])
+def test_neither_tensorflow_nor_tfx_is_imported(store, command):
+    store.run("monday", version=7)
+    program = (
+        f"import sys; from pipeline import cli; assert not cli.main({[command, *store.settings]!r})\n"
+        "print([name for name in ('tensorflow', 'tfx', 'apache_beam', 'numpy', 'tensorflow_model_analysis') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+
+
+@pytest.mark.long
+def test_of_a_real_run_it_says_what_tensorflow_reads(bitsum_run, tmp_path, capfd):
+    code, _, err = bitsum_run()
+    assert code == 0, err
+    settings = ("--set", f"pipeline.root={tmp_path / 'var'}")
+    found = lineage(settings, capfd, "--json")
+
+    import tensorflow as tf
+    import tensorflow_data_validation as tfdv
+
+    from components.steps import evaluator, infra_validator, prover, pusher
+    from pipeline.records import evaluation, recorded
+
+    artifacts = tmp_path / "var" / "artifacts"
+    [events] = glob.glob(str(artifacts / "Trainer/model_run/*/*tfevents*"))
+    curve = {}
+    for event in tf.compat.v1.train.summary_iterator(events):
+        for value in event.summary.value:
+            curve.setdefault(event.step, {"step": event.step})[value.tag] = float(tf.make_ndarray(value.tensor))
+    assert found["training"]["curve"] == [curve[step] for step in sorted(curve)] and len(curve) > 1
+
+    [span] = found["spans"]
+    for split, records in span["records"].items():
+        [statistics] = glob.glob(str(artifacts / f"StatisticsGen/statistics/*/Split-{split}/FeatureStats.pb"))
+        assert records == tfdv.load_stats_binary(statistics).datasets[0].num_examples
+    assert span["records"].keys() == {"train", "eval", "long"} and span["anomalies"] == []
+
+    [metrics] = glob.glob(str(artifacts / "Evaluator/evaluation/*"))
+    assert evaluation.exact_match_by_length(metrics) == evaluator.exact_match_by_length(metrics)
+    manifest = json.loads((tmp_path / f"var/serving/bitsum/{found['version']}/assets.extra/manifest.json").read_text())
+    assert (found["run"], found["code_sha256"]) == (manifest["origin"]["run"], manifest["origin"]["code_sha256"])
+    assert found["config"]["sha256"] == manifest["origin"]["config_sha256"] and found["state"] == "files as pushed"
+    assert {(by["host"], by["process"]) for by in found["blessed_by"]} == {(os.uname().nodename, os.getpid())}
+    [report] = glob.glob(str(artifacts / "Prover/certificate/*/report.json"))
+    with open(report) as file:
+        assert float(found["margin"]) == pytest.approx(json.load(file)["margin"], rel=1e-5)
+
+    names = (
+        recorded.BLESSED,
+        recorded.PROVEN,
+        recorded.REQUIRED,
+        recorded.REASON,
+        recorded.MARGIN,
+        recorded.BASELINE_MARGIN,
+    )
+    assert names == (
+        prover.BLESSED,
+        prover.PROVEN,
+        prover.REQUIRED,
+        prover.REASON,
+        prover.MARGIN,
+        prover.BASELINE_MARGIN,
+    )
+    assert (recorded.BLESSED, recorded.REASON) == (infra_validator.BLESSED, infra_validator.REASON)
+    assert (recorded.PUSHED, recorded.IS_NEW, recorded.VERSION) == (pusher.PUSHED, pusher.IS_NEW, pusher.VERSION)
+    assert recorded.DESTINATION == pusher.DESTINATION

@@ -1,0 +1,79 @@
+"""`bitsum node`: the nodes one by one, each in a process of its own, come to what `bitsum run` comes to."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from components.savedmodel import version_folder
+from pipeline import cli
+from tests.pipeline.conftest import SMALL
+
+BITSUM = str(pathlib.Path(sys.executable).with_name("bitsum"))
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A function: arguments -> what `bitsum node` with them did, in tmp_path / "var"."""
+    knobs = [word for knob in (f"pipeline.root={tmp_path / 'var'}", *SMALL) for word in ("--set", knob)]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([BITSUM, "node", *arguments, *knobs], capture_output=True, text=True)
+
+    return run
+
+
+def test_the_list_is_the_graph_with_its_edges_in_an_order_in_which_it_can_run(node, tmp_path):
+    done = node("--list", "--json", "--set", "data.span=3")
+    plan = json.loads(done.stdout)
+    assert plan["program"] == BITSUM and plan["root"] == str(tmp_path / "var")
+    assert plan["options"][-2:] == ["--set", SMALL[-1]]
+    seen = set()
+    for one in plan["nodes"]:
+        assert set(one["upstream"]) <= seen, one
+        seen.add(one["id"])
+    upstream = {one["id"]: set(one["upstream"]) for one in plan["nodes"]}
+    assert {"DataGate"} <= upstream["Trainer"] and {"Trainer", "Prover", "InfraValidator"} <= upstream["Pusher"]
+
+
+def test_a_refusal_ends_with_3_a_failure_with_1_wrong_usage_with_2_each_in_one_line(node, tmp_path):
+    done = node("Nobody", "--run-id", "one")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "no node 'Nobody'" in done.stderr and "Trainer" in done.stderr
+    done = node("verdict", "--run-id", "one")
+    assert done.returncode == 1 and "has pushed nothing" in done.stderr
+    done = node("Trainer", "--run-id", "a/b")
+    assert done.returncode == 2 and "'a/b'" in done.stderr
+
+    for name in ("BitstringExampleGen", "ArithmeticValidator"):
+        assert node(name, "--run-id", "one").returncode == 0
+    assert node("ArithmeticValidator", "--run-id", "two").returncode == 1, "its examples are not there in another run"
+    assert node("BitstringExampleGen", "--run-id", "two").returncode == 0
+    # After the generator: it would not have taken damaged files from the cache.
+    [folder] = (tmp_path / "var" / "artifacts" / "BitstringExampleGen" / "examples").iterdir()
+    for file in (folder / "Split-eval").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    # The first look was at whole files; without the cache it is another one.
+    assert node("ArithmeticValidator", "--run-id", "two", "--set", "pipeline.cache=false").returncode == 0
+    done = node("ReadableGate", "--run-id", "two")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert done.stderr.startswith("bitsum: data gate refused: ")
+
+
+def test_check_refuses_a_run_whose_model_would_be_older_than_the_newest_version(node, tmp_path):
+    served = tmp_path / "var" / "serving" / "bitsum"
+    assert node("check", "--run-id", "one").returncode == 0
+    (tmp_path / "model").mkdir()
+    version_folder.push(tmp_path / "model", served, "identity", {"span": 3})
+    for span, code in ((2, 3), (3, 0), (4, 0)):
+        done = node("check", "--run-id", "one", "--set", f"data.span={span}")
+        assert done.returncode == code and len(done.stderr.splitlines()) == (code != 0)
+        assert code == 0 or done.stderr.startswith("bitsum: push refused: span 2 is earlier than span 3 of version ")
+    assert node("check", "--run-id", "one", "--set", "data.span=2", "--allow-older").returncode == 0
+
+
+def test_node_needs_its_run(capsys):
+    assert cli.main(["node", "Trainer"]) == 2
+    assert "--run-id" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""The whole job as a user runs it: `bitsum run` in a process of its own, then again, then the server by hand."""
+
+import json
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from components.savedmodel import version_folder
+
+BITSUM = str(pathlib.Path(sys.executable).with_name("bitsum"))
+
+
+def _bitsum(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([BITSUM, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("run") / "var"
+
+
+@pytest.fixture(scope="module")
+def first(root):
+    """The first run, with every default but the folder."""
+    return _bitsum("run", "--set", f"pipeline.root={root}")
+
+
+def test_a_blessed_model_is_pushed_served_and_answers(first, root):
+    assert first.returncode == 0, first.stderr
+    assert "13 + 29 = 42" in first.stdout
+    assert "evaluation: blessed" in first.stdout and "infra validation: blessed" in first.stdout
+    [version] = version_folder.versions(root / "serving" / "bitsum")
+    assert f"version {version} pushed" in first.stdout
+    assert first.stderr == ""
+
+
+def test_noise_is_in_the_log_that_is_named(first):
+    log = pathlib.Path(re.search(r"log (\S+)", first.stdout).group(1))
+    assert len(log.read_text()) > 10_000
+
+
+def test_a_second_run_reuses_every_step_that_costs_something_and_pushes_nothing(first, root):
+    before = version_folder.versions(root / "serving" / "bitsum")
+    second = _bitsum("run", "--set", f"pipeline.root={root}")
+    assert second.returncode == 0, second.stderr
+    stages = dict(re.findall(r"^  (\S[\w -]*?) +[\d.]+ s   (\w+)$", second.stdout, re.MULTILINE))
+    assert {name: stages[name] for name in ("generate", "statistics", "validate sums", "train", "infra-validate")} == {
+        "generate": "cached",
+        "statistics": "cached",
+        "validate sums": "cached",
+        "train": "cached",
+        "infra-validate": "cached",
+    }
+    assert "is this very model, not pushed again" in second.stdout
+    assert version_folder.versions(root / "serving" / "bitsum") == before
+
+
+def test_the_line_that_is_printed_serves_and_add_answers(first, root, tmp_path):
+    line = shlex.split(re.search(r"^  (\S*bitsum serve .*)$", first.stdout, re.MULTILINE).group(1))
+    ready = tmp_path / "ready.json"
+    command = [
+        BITSUM,
+        *(word for word in line[1:] if not word.startswith("--port")),
+        "--port=0",
+        f"--ready_file={ready}",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            target = _wait_for(ready, server)
+            added = _bitsum("add", "13", "29", "--server", target)
+            assert (added.returncode, added.stdout) == (0, "42\n"), added.stderr
+            status = _bitsum("status", "--set", f"pipeline.root={root}", "--server", target)
+            assert status.returncode == 0
+            assert "files as pushed" in status.stdout and "AVAILABLE" in status.stdout
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 0
+
+
+def test_status_notices_a_changed_file(first, root):
+    folder = root / "serving" / "bitsum"
+    file = folder / str(version_folder.versions(folder)[-1]) / "saved_model.pb"
+    content = file.read_bytes()
+    file.write_bytes(content + b"x")
+    try:
+        status = _bitsum("status", "--set", f"pipeline.root={root}", "--server", "127.0.0.1:1")
+        assert status.returncode == 1
+        assert "saved_model.pb was changed" in status.stdout
+    finally:
+        file.write_bytes(content)
+
+
+def _wait_for(ready: pathlib.Path, server: subprocess.Popen) -> str:
+    for _ in range(600):
+        if ready.exists():
+            found = json.loads(ready.read_text())
+            return f"{found['host']}:{found['port']}"
+        assert server.poll() is None
+        time.sleep(0.1)
+    raise AssertionError("the server did not get ready")

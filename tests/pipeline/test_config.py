@@ -1,0 +1,94 @@
+"""The configuration: defaults, files, overrides, and refusals that name the offender."""
+
+import dataclasses
+
+import pytest
+
+from components import settings
+from components.errors import ConfigError
+from pipeline import config
+
+pytestmark = pytest.mark.fast
+
+
+def test_override_is_toml_and_everything_else_keeps_its_default():
+    changed = config.load(
+        None, ["train.steps=300", "data.long_lengths=[16, 100]", "serve.model_name=adder", "pipeline.cache=false"]
+    )
+    assert changed.train.steps == 300
+    assert changed.data.long_lengths == (16, 100)
+    assert changed.serve.model_name == "adder"
+    assert changed.pipeline.cache is False
+    assert dataclasses.replace(changed.train, steps=config.Config().train.steps) == config.Config().train
+
+
+def test_a_day_is_one_as_a_date_and_as_a_text():
+    plain, quoted = (
+        config.load(None, [f"schedule.start={day}", "data.span=2026-11-22"]) for day in ("2026-11-22", "'2026-11-22'")
+    )
+    assert plain == quoted and (plain.schedule.start, plain.data.span) == ("2026-11-22", 20779)
+
+
+def test_override_wins_over_file(tmp_path):
+    file = tmp_path / "knobs.toml"
+    file.write_text('[train]\nsteps = 10\nloss = "quadratic"\n')
+    changed = config.load(str(file), ["train.steps=20"])
+    assert (changed.train.steps, changed.train.loss) == (20, "quadratic")
+
+
+def test_printed_configuration_reads_back_as_itself(tmp_path):
+    changed = config.load(
+        None, ['pipeline.root=a "quoted" \\ path', "data.long_lengths=[9]", "train.learning_rate=3e-05"]
+    )
+    file = tmp_path / "knobs.toml"
+    file.write_text(config.to_toml(changed))
+    assert config.load(str(file)) == changed
+
+
+def test_every_knob_says_why_it_is_there():
+    for section in dataclasses.fields(config.Config):
+        for field in dataclasses.fields(section.default):
+            assert len(field.metadata["why"]) > 15, f"{section.name}.{field.name}"
+
+
+@pytest.mark.parametrize(
+    ("override", "offender"),
+    [
+        ("schedule.start=2026-11-22T10:00:00", "schedule.start = '2026-11-22 10:00:00': must be a day"),
+        ("trian.steps=1", "'trian'"),
+        ("train.step=1", "train.step:"),
+        ("train.steps=0", "train.steps = 0: must be at least 1"),
+        ("train.steps=many", "train.steps = 'many': must be of type int"),
+        ("train.steps=true", "train.steps = True: must be of type int"),
+        ("train.learning_rate=nan", "train.learning_rate = nan"),
+        ("infra.probe_timeout=inf", "infra.probe_timeout = inf"),
+        ("train.loss=hinge", "train.loss = 'hinge': must be one of 'cross_entropy', 'quadratic'"),
+        ("data.long_lengths=[4]", "data.long_lengths = (4,): must all be longer than data.max_length = 8"),
+        ("data.long_lengths=[32, 16]", "must increase strictly"),
+        ("data.long_lengths=[16, true]", "must hold values of type int, found True"),
+        ("serve.port=65536", "serve.port = 65536: must be at most 65535"),
+        ("train=1", "'train=1' is no override"),
+        ("train.steps", "'train.steps' is no override"),
+    ],
+)
+def test_refusal_names_the_offender(override, offender):
+    with pytest.raises(ConfigError) as refusal:
+        config.load(None, [override])
+    assert offender in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_unreadable_and_broken_files_are_refused_by_name(tmp_path):
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[train\n")
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "missing.toml", tmp_path, broken, binary):
+        with pytest.raises(ConfigError) as refusal:
+            config.load(str(path))
+        assert str(path) in str(refusal.value)
+
+
+def test_section_made_in_code_is_checked_too():
+    with pytest.raises(ConfigError):
+        settings.Train(units=0)

@@ -1,0 +1,275 @@
+"""The lock of a pipeline's folder: who waits for whom, what is said meanwhile, how long, and which locks are nobody's
+any more."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from components.errors import BitsumError
+from pipeline import config as configuration
+from pipeline import processes, root_lock, waiting, workspace
+
+pytestmark = pytest.mark.fast
+
+_HOLDER = """
+import sys
+from pipeline import config, root_lock
+with root_lock.held(config.load(None, [sys.argv[1]]), "bitsum run \\x1b[31mmonday", print, shared=sys.argv[2] == "shared"):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+_SLEEPER = (
+    "import dataclasses, json, time; from pipeline import processes\n"
+    "print(json.dumps(dataclasses.asdict(processes.this())), flush=True); time.sleep(600)"
+)
+TURN = {"airflow": "host:/var/airflow", "dag": "bitsum", "run": "scheduled__1"}
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr(waiting, "_ASK_AGAIN_SECONDS", 0.02)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A folder whose lock is waited for a short while."""
+    made = configuration.load(None, [f"pipeline.root={tmp_path / 'var'}", "pipeline.lock_timeout=0.1"])
+    workspace.prepare(made.root)
+    return made
+
+
+def patient(config):
+    return dataclasses.replace(config, pipeline=dataclasses.replace(config.pipeline, lock_timeout=60.0))
+
+
+def silent(line: str) -> None:
+    raise AssertionError(f"nothing to say: {line}")
+
+
+@pytest.fixture
+def holder(config):
+    """A function: a process that holds the folder, until its input ends."""
+    started = []
+
+    def hold(kind: str = "alone") -> subprocess.Popen:
+        command = [sys.executable, "-c", _HOLDER, f"pipeline.root={config.root}", kind]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "holds\n"
+        return process
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def turn(config):
+    """A function that writes turn.json; its path."""
+    path = config.root / root_lock.TURN
+    path.parent.mkdir()
+
+    def write(**more):
+        path.write_text(json.dumps({**TURN, **more}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def sleeper():
+    """A process and its own word on who it is."""
+    process = subprocess.Popen([sys.executable, "-c", _SLEEPER], stdout=subprocess.PIPE, text=True)
+    yield process, json.loads(process.stdout.readline())
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(("theirs", "shared"), [("alone", False), ("alone", True), ("shared", False)])
+def test_who_waits_says_for_whom_and_gives_up(config, holder, theirs, shared):
+    other, said = holder(theirs), []
+    with pytest.raises(BitsumError) as error, root_lock.held(config, "bitsum gc", said.append, shared):
+        pass
+    # What a file says must not reach the terminal as it is.
+    whom = (
+        rf"'bitsum run \x1b[31mmonday', process {other.pid} on {os.uname().nodename}, at work in {config.root} since 20"
+    )
+    assert len(said) == 1 and said[0].startswith(f"waiting for {whom}")
+    assert str(error.value).startswith(f"gave up after pipeline.lock_timeout = 0.1 s of waiting for {whom}")
+    assert error.value.exit_code == 1 and len(str(error.value).splitlines()) == 1
+    other.communicate("")
+    with root_lock.held(config, "bitsum gc", silent, shared):
+        assert len(list((config.root / "holders").iterdir())) == 1
+    assert list((config.root / "holders").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", [("run",), ("node", "Trainer", "--run-id", "one"), ("gc", "--delete")], ids=" ".join
+)
+def test_a_command_that_waits_in_vain_ends_with_1_and_one_line(config, holder, command):
+    other = holder()
+    program = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        *command,
+        "--set",
+        f"pipeline.root={config.root}",
+        "--set",
+        "pipeline.lock_timeout=0.1",
+    ]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"waiting for 'bitsum run \\x1b[31mmonday', process {other.pid} on" in done.stdout
+    assert (
+        done.stderr.startswith("bitsum: gave up after pipeline.lock_timeout = 0.1 s")
+        and len(done.stderr.splitlines()) == 1
+    )
+
+
+def test_nodes_of_one_run_share_the_folder(config, holder):
+    holder("shared")
+    with (
+        root_lock.held(config, "bitsum node", silent, shared=True),
+        root_lock.held(config, "bitsum node", silent, shared=True),
+    ):
+        said = []
+        with pytest.raises(BitsumError, match="and 2 more"), root_lock.held(config, "bitsum run", said.append):
+            pass
+
+
+def test_the_wait_ends_with_the_holder_and_it_is_told_again_meanwhile(config, holder, monkeypatch):
+    monkeypatch.setattr(waiting, "_SAY_AGAIN_SECONDS", 0.05)
+    other, said = holder(), []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 3:
+            other.kill()
+
+    with root_lock.held(patient(config), "bitsum run", say):
+        # Its record stayed, which says nothing any more.
+        assert len(list((config.root / "holders").iterdir())) == 1
+    assert ["so far" in line for line in said[:3]] == [False, True, True]
+
+
+def test_what_killed_holders_left_is_said_of_nobody(config, holder):
+    gone = holder("shared")
+    gone.kill()
+    gone.wait()
+    (config.root / "holders" / "letter.json").write_text("[]")
+    with open(config.root / workspace.MARKER) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BitsumError, match="waiting for another program that works in"):
+            with root_lock.held(config, "bitsum run", lambda line: None):
+                pass
+
+
+def test_a_wait_can_be_interrupted(config, holder):
+    holder()
+
+    def interrupt(*unused) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt), root_lock.held(patient(config), "bitsum run", lambda line: None):
+            pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_whole_run_waits_until_a_scheduled_one_is_over_and_its_nodes_do_not(config, turn):
+    path, said = turn(), []
+    with root_lock.held(config, "bitsum node", silent, shared=True):
+        pass
+
+    def say(line: str) -> None:
+        said.append(line)
+        path.unlink()
+
+    with root_lock.held(patient(config), "bitsum run", say):
+        pass
+    assert len(said) == 1
+    since = time.strftime("%Y-%m-%d")
+    assert f"the scheduled run 'scheduled__1' of 'bitsum', which has the turn since {since}" in said[0]
+    assert f"from the Airflow 'host:/var/airflow'; if that is no more, remove {path}" in said[0]
+
+
+def test_the_turn_of_an_airflow_that_is_gone_is_taken_over(config, turn, sleeper):
+    airflow, told = sleeper
+    path, said = turn(since=time.time(), **told), []
+    with (
+        pytest.raises(BitsumError, match=f"process {airflow.pid} on"),
+        root_lock.held(config, "bitsum run", said.append),
+    ):
+        pass
+    airflow.kill()
+    os.waitid(os.P_PID, airflow.pid, os.WEXITED | os.WNOWAIT)
+    said.clear()
+    with root_lock.held(config, "bitsum run", said.append):
+        assert said == ["the Airflow 'host:/var/airflow' is gone: the turn of its run 'scheduled__1' is taken over"]
+        assert not path.exists()
+
+
+def test_no_turn_is_taken_over_while_a_node_works_or_it_changes(config, turn, holder, sleeper):
+    airflow, told = sleeper
+    path = turn(**told)
+    airflow.kill()
+    airflow.wait()
+    node = holder("shared")
+    with pytest.raises(BitsumError, match="monday"), root_lock.held(config, "bitsum run", lambda line: None):
+        pass
+    node.communicate("")
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BitsumError, match="scheduled__1"), root_lock.held(config, "bitsum run", lambda line: None):
+            pass
+    assert path.exists()
+    with root_lock.held(config, "bitsum run", lambda line: None):
+        pass
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"host": "elsewhere pid:[1]"}, {"host": None}, {"pid": "7"}, {"pid": -1}, {"started": ""}, {"started": None}],
+)
+def test_what_cannot_be_seen_to_be_gone_is_waited_for(config, turn, changed):
+    turn(**{**dataclasses.asdict(processes.this()), "started": "0f7d 17", **changed})
+    with pytest.raises(BitsumError, match="gave up"), root_lock.held(config, "bitsum run", lambda line: None):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"airflow": "here"}', '{"airflow": "a", "dag": "b", "run": "c", "since": "d"}']
+)
+def test_a_turn_that_cannot_be_read_is_named_at_once(config, turn, text):
+    turn().write_text(text)
+    with pytest.raises(BitsumError, match="turn.json does not say which run has the turn: remove it"):
+        with root_lock.held(config, "bitsum run", silent):
+            pass
+
+
+def test_who_cannot_write_a_record_works_all_the_same(config):
+    (config.root / "holders").write_text("in its place")
+    with root_lock.held(config, "bitsum run", silent):
+        pass
+
+
+def test_a_marker_that_cannot_be_opened_is_told_in_one_line(config):
+    (config.root / workspace.MARKER).unlink()
+    (config.root / workspace.MARKER).mkdir()
+    with (
+        pytest.raises(BitsumError, match="cannot lock pipeline.root = .*: Is a directory"),
+        root_lock.held(config, "bitsum run", silent),
+    ):
+        pass

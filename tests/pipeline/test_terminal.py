@@ -1,0 +1,73 @@
+"""What is drawn while the pipeline works, and where the noise goes."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from components.progress import report
+from pipeline import terminal
+
+pytestmark = pytest.mark.fast
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_line_per_stage_when_done_and_reports_in_between_with_their_numbers():
+    stream = io.StringIO()
+    with terminal.Progress(stream, interval=0.0) as drawn:
+        drawn.begin("train")
+        report("train", step=300, of=1000, loss=0.012345, exact_match=1)
+        drawn.end("done")
+    first, last = stream.getvalue().splitlines()
+    assert "train: 300 of 1000, loss 0.01235, exact_match 1" in first
+    assert last.split() == ["train", "0.0", "s", "done"]
+
+
+def test_reports_are_spaced_where_there_is_no_terminal():
+    stream = io.StringIO()
+    with terminal.Progress(stream, interval=3600.0) as drawn:
+        drawn.begin("train")
+        for step in range(100):
+            report("train", step=step, of=100)
+    assert stream.getvalue() == ""
+
+
+def test_a_terminal_has_its_line_redrawn_and_left_clean():
+    stream = _Terminal()
+    with terminal.Progress(stream, interval=0.0) as drawn:
+        drawn.begin("train")
+        report("train", step=1, of=2)
+        drawn.end("done")
+    assert "1 of 2" in stream.getvalue()
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_reports_without_a_listener_go_nowhere(capfd):
+    report("train", step=1)
+    assert capfd.readouterr() == ("", "")
+
+
+_NOISY = """
+import logging, os, pathlib, sys, warnings
+from pipeline import log_capture as quiet
+with quiet.into(pathlib.Path(sys.argv[1])) as terminal:
+    print("printed")
+    os.write(2, b"from C++\\n")
+    logging.getLogger("library").info("logged")
+    warnings.warn("warned")
+    terminal.write("shown\\n")
+print("after")
+"""
+
+
+def test_noise_goes_to_the_file_and_the_terminal_keeps_what_it_is_shown(tmp_path):
+    log = tmp_path / "log"
+    done = subprocess.run([sys.executable, "-c", _NOISY, str(log)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("shown\nafter\n", "")
+    written = log.read_text()
+    assert all(word in written for word in ("printed", "from C++", "logged", "warned"))

@@ -1,0 +1,234 @@
+"""Both clients over real gRPC connections: a server that is away for a while, TLS, streams, a loop that runs already.
+
+The server is one of gRPC's own, in this process, that answers as tests.support.in_memory does.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import random
+import threading
+import time
+from concurrent import futures
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pipeline import cli
+from serving import protos
+from serving.client import AdderClient, AsyncAdderClient, InvalidRequest, ServerBusy, ServerUnavailable
+from serving.server.options import free_port
+from tests.support.in_memory import Channel, Failure
+
+
+@contextlib.contextmanager
+def answering(channel, port=0, credentials=None):
+    """The port of a server that answers as `channel`."""
+    apis = protos.load()
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+
+    def handler(method):
+        def answer(request, context):
+            try:
+                return channel.answer(method, request)
+            except Failure as failure:
+                context.abort(failure.code(), failure.details())
+
+        return answer
+
+    handlers = {
+        method: grpc.unary_unary_rpc_method_handler(
+            handler(method), kind.FromString, lambda message: message.SerializeToString()
+        )
+        for method, kind in (
+            ("Predict", apis.predict.PredictRequest),
+            ("GetModelMetadata", apis.metadata.GetModelMetadataRequest),
+        )
+    }
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", handlers),)
+    )
+    address = f"127.0.0.1:{port}"
+    bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    server.start()
+    try:
+        yield f"127.0.0.1:{bound}"
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.fixture(params=[AdderClient, AsyncAdderClient], ids=["blocking", "asyncio"])
+def ask(request):
+    """A function: target, conversation with a client, options -> what `talk` returns; a coroutine is waited for."""
+
+    def run(target, talk, **options):
+        if request.param is AdderClient:
+            with AdderClient(target, **options) as client:
+                return talk(client)
+
+        async def on_a_loop():
+            async with AsyncAdderClient(target, **options) as client:
+                return await talk(client)
+
+        return asyncio.run(on_a_loop())
+
+    return run
+
+
+def test_a_server_that_is_away_for_a_second_is_waited_for(ask):
+    port, started, stop = free_port("127.0.0.1"), threading.Event(), threading.Event()
+
+    def later():
+        time.sleep(1)
+        with answering(Channel(), port):
+            started.set()
+            stop.wait()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    try:
+        assert ask(f"127.0.0.1:{port}", lambda client: client.add(13, 29)) == 42 and started.is_set()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_call_is_made_again_as_often_as_was_asked_for_and_only_if_unavailable(ask):
+    def refuse(signature, outputs):
+        raise Failure(code, "not now")
+
+    for code, attempts, calls, error in (
+        (grpc.StatusCode.UNAVAILABLE, 3, 3, ServerUnavailable),
+        (grpc.StatusCode.UNAVAILABLE, 1, 1, ServerUnavailable),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 5, 1, ServerBusy),
+        (grpc.StatusCode.INVALID_ARGUMENT, 5, 1, InvalidRequest),
+    ):
+        channel = Channel(refuse)
+        with answering(channel) as target, pytest.raises(error, match="not now"):
+            ask(target, lambda client: client.add(13, 29), attempts=attempts)
+        assert len(channel.requests) == calls
+
+
+def test_a_call_that_succeeds_the_third_time(ask):
+    def refuse(signature, outputs):
+        if len(channel.requests) < 3:
+            raise Failure(grpc.StatusCode.UNAVAILABLE, "not now")
+
+    channel = Channel(refuse)
+    with answering(channel) as target:
+        assert ask(target, lambda client: client.add(13, 29)) == 42
+
+
+@pytest.mark.parametrize("attempts", [0, 6])
+def test_attempts_have_limits(attempts):
+    for kind in (AdderClient, AsyncAdderClient):
+        with pytest.raises(ValueError, match=f"attempts = {attempts} must be from 1 to 5"):
+            kind("127.0.0.1:1", attempts=attempts)
+
+
+def test_a_stream_of_both_clients():
+    draw = random.Random(1)
+    a, b = draw.randbytes(9_000), draw.randbytes(7_000)
+    expected = (int.from_bytes(a, "little") + int.from_bytes(b, "little")).to_bytes(9_001, "little")
+
+    async def on_a_loop(target):
+        async with AsyncAdderClient(target) as client:
+            return b"".join([piece async for piece in client.add_stream([a], iter([b[:10], b[10:]]))])
+
+    with answering(Channel()) as target:
+        assert asyncio.run(on_a_loop(target)) == expected
+        with AdderClient(target) as client:
+            assert b"".join(client.add_stream([a], iter([b[:10], b[10:]]))) == expected
+
+
+def test_a_stream_that_is_left_ends_its_call_and_the_client_goes_on():
+    async def on_a_loop(target):
+        async with AsyncAdderClient(target) as client:
+            async with contextlib.aclosing(client.add_stream([bytes(100_000)], [])) as stream:
+                await anext(stream)
+            return await client.add(13, 29)
+
+    with answering(Channel()) as target:
+        assert asyncio.run(on_a_loop(target)) == 42
+        with AdderClient(target) as client:
+            with contextlib.closing(client.add_stream([bytes(100_000)], [])) as stream:
+                next(stream)
+            assert client.add(13, 29) == 42
+
+
+def test_the_blocking_client_works_where_a_loop_runs_and_the_other_can_be_made_where_none_does():
+    # As in a notebook, whose cells run on a loop.
+    async def cell(target, client):
+        with AdderClient(target) as blocking:
+            assert blocking.add(13, 29) == 42
+        assert await asyncio.gather(*(client.add(n, n) for n in range(50))) == [2 * n for n in range(50)]
+        await client.close()
+
+    with answering(Channel()) as target:
+        asyncio.run(cell(target, AsyncAdderClient(target)))
+
+
+def test_cancelling_leaves_the_client_usable():
+    def slow(signature, outputs):
+        if len(channel.predictions) == 1:
+            released.wait(10)
+
+    async def on_a_loop(target):
+        async with AsyncAdderClient(target) as client:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.add(1, 2), 0.2)
+            released.set()
+            return await client.add(13, 29)
+
+    channel, released = Channel(slow), threading.Event()
+    with answering(channel) as target:
+        assert asyncio.run(on_a_loop(target)) == 42
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory):
+    """Paths of a key and of a certificate for 127.0.0.1 that signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = (
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")]),
+        datetime.datetime.now(datetime.timezone.utc),
+    )
+    day = datetime.timedelta(days=1)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    folder = tmp_path_factory.mktemp("identity")
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "cert").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
+    return folder / "key", folder / "cert"
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_tls(ask, identity, mutual, tmp_path, capsys):
+    from serving import tls
+
+    key, cert = identity
+    server = grpc.ssl_server_credentials(
+        [(key.read_bytes(), cert.read_bytes())], cert.read_bytes(), require_client_auth=mutual
+    )
+    own = (cert, key) if mutual else (None, None)
+    flags = [f"--tls_ca={cert}", *([f"--tls_cert={cert}", f"--tls_key={key}"] if mutual else [])]
+    with answering(Channel(), credentials=server) as target:
+        assert ask(target, lambda client: client.add(13, 29), credentials=tls.client_credentials(cert, *own)) == 42
+        assert cli.main(["add", "13", "29", "--server", target, *flags]) == 0
+        assert capsys.readouterr().out == "42\n"
+        assert cli.main(["status", "--set", f"pipeline.root={tmp_path}", "--server", target, *flags]) == 0
+        # It is reached: what stands in for a server here knows no status.
+        assert "UNIMPLEMENTED" in capsys.readouterr().out
+        with pytest.raises(ServerUnavailable):
+            ask(target, lambda client: client.add(13, 29), attempts=1)
+        if mutual:
+            with pytest.raises(ServerUnavailable):
+                ask(target, lambda client: client.add(13, 29), attempts=1, credentials=tls.client_credentials(cert))

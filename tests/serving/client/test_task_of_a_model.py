@@ -1,0 +1,192 @@
+"""A client that asks a model for another task is refused, and told what the model is for; over a channel in memory."""
+
+import functools
+import random
+
+import pytest
+
+from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
+from pipeline import cli
+from serving import client as clients_module
+from serving.client import InvalidRequest
+from serving.probing.prober import TimedClient, probe
+from serving.probing.questions import Question
+from tests.support.in_memory import Channel
+
+pytestmark = pytest.mark.fast
+
+LONG = 2**20_000
+# One pair in one call; many pairs, and long ones, for which the client asks what the model has.
+PAIRS = {
+    "a lone pair": [(13, 29)],
+    "many pairs": [(2**64 - n, n) for n in range(1, 100)],
+    "a long pair": [(LONG - 1, 1)],
+}
+
+
+def old(task, **options):
+    """A version of the first export format: with the names of addition, whatever its task is."""
+    return Channel(task=task, verb="add", **options)
+
+
+def refused(run, *words):
+    with pytest.raises(InvalidRequest) as refusal:
+        run()
+    text = str(refusal.value)
+    assert "\n" not in text and [word for word in ("bitsum at memory (version 1)", *words) if word not in text] == [], (
+        text
+    )
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "bits alone"])
+@pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_way_to_ask_names_the_task(task, pairs, packed, make):
+    for other in TASKS.values():
+        client = make(Channel(task=other, packed=packed))
+        if other is task:
+            assert client.apply(task, pairs) == [task.meaning(*pair) for pair in pairs]
+        else:
+            words = (
+                f"does not {task.verb}",
+                f"no signature {task.verb}_bits but {other.verb}_bits",
+                f"bitsum {other.verb}",
+            )
+            refused(lambda: client.apply(task, pairs), *words)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_streams_name_the_task(task, make):
+    a, b = 3 * 2**999, 2**1000 - 1
+    size = len(a.to_bytes(126, "little"))
+    operands = [[a.to_bytes(size, "little")], [b.to_bytes(size, "little")]]
+    for other in TASKS.values():
+        channel = Channel(task=other)
+        if other is task:
+            written = b"".join(make(channel).add_stream(*operands, task))
+            assert task.read(int.from_bytes(written, "little"), 8 * len(written)) == task.meaning(a, b)
+        else:
+            refused(lambda: list(make(channel).add_stream(*operands, task)), f"does not {task.verb}")
+            assert channel.predictions == []
+
+
+@pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
+def test_a_version_of_the_first_format_adds_as_ever_and_is_asked_for_other_tasks_by_its_name(pairs, make):
+    assert make(old(ADDITION)).apply(ADDITION, pairs) == [a + b for a, b in pairs]
+    for task in (SUBTRACTION, COMPARISON):
+        refused(lambda: make(old(task)).apply(task, pairs), f"does not {task.verb}", "--signature add_bits")
+        assert make(old(task), signature="add_bits").apply(task, pairs) == [task.meaning(*pair) for pair in pairs]
+    refused(
+        lambda: make(Channel(task=SUBTRACTION), signature="add_bits").apply(SUBTRACTION, pairs), "without --signature"
+    )
+
+
+def test_a_stream_of_the_first_format_goes_by_its_name(make):
+    written = b"".join(make(old(SUBTRACTION), signature="add_bits").add_stream([b"\x0d"], [b"\x1d"], SUBTRACTION))
+    assert int.from_bytes(written, "little", signed=True) == -16
+
+
+def test_the_names_cost_no_call(make):
+    channel = Channel(task=SUBTRACTION)
+    client = make(channel)
+    assert client.subtract(13, 29) == -16 and len(channel.requests) == 1
+    for _ in range(2):
+        client.apply(SUBTRACTION, PAIRS["many pairs"])
+    # The metadata that say whether the model packs bits, once; and a call each.
+    assert len(channel.requests) == 4
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "bits alone"])
+def test_a_long_number_is_not_continued_by_a_version_for_another_task(packed, make):
+    def swap(signature, outputs):
+        channel.version, channel.task = 2, SUBTRACTION
+
+    channel = Channel(swap, packed=packed)
+    with pytest.raises(InvalidRequest, match=r"bitsum at memory \(version 2\) does not add"):
+        make(channel).add(LONG**20, 1)
+
+
+def test_one_client_asks_each_task_of_a_model_that_changes(make):
+    channel = Channel()
+    client = make(channel)
+    pairs = PAIRS["many pairs"]
+    for version, task in enumerate([ADDITION, SUBTRACTION, ADDITION], start=2):
+        channel.version, channel.task = version, task
+        assert client.apply(task, pairs) == [task.meaning(*pair) for pair in pairs]
+
+
+def test_a_signature_of_no_task_is_refused_before_anything_is_asked(make):
+    for name in ("step", "add_packed", "nope_bits"):
+        with pytest.raises(
+            ValueError, match=f"signature = '{name}' must be one of add_bits, subtract_bits, compare_bits"
+        ):
+            make(Channel(), signature=name)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """A function: channel -> channel; the commands ask it."""
+
+    def use(channel):
+        monkeypatch.setattr(
+            clients_module, "AdderClient", functools.partial(clients_module.AdderClient, channel=channel)
+        )
+        return channel
+
+    return use
+
+
+def test_the_commands(serve, capsys):
+    serve(Channel())
+    assert cli.main(["subtract", "13", "29"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "Traceback" not in said.err
+    assert (
+        "it is for addition: ask it with bitsum add; or it is older than these names and does subtract: give --signature add_bits"
+        in said.err
+    )
+
+    serve(old(SUBTRACTION))
+    assert cli.main(["subtract", "13", "29"]) == 1
+    assert cli.main(["subtract", "13", "29", "--signature", "add_bits"]) == 0
+    assert capsys.readouterr().out == "-16\n"
+    serve(Channel(task=COMPARISON))
+    assert cli.main(["compare", "29", "13"]) == 0
+    assert capsys.readouterr().out == "True\n"
+
+
+def questions():
+    draw = random.Random(2)
+    lengths = [1, 5, 8, 100, 20_000]
+    return [Question(draw.getrandbits(n), draw.getrandbits(n), n, streamed=n > 4096) for n in lengths]
+
+
+def asked(channel, task, wanted=None):
+    return probe(TimedClient("memory", "bitsum", channel=channel), task, questions(), wanted)
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "bits alone"])
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_the_prober_asks_by_the_names_that_the_model_has(task, packed):
+    for verb in (task.verb, "add"):
+        report = asked(Channel(task=task, packed=packed, verb=verb), task)
+        names = {"serving_default", f"{verb}_bits", "step"} | ({f"{verb}_packed"} if packed else set())
+        assert report.all_right and set(report.by_signature) == names
+
+
+def test_the_prober_asks_through_the_signatures_that_it_is_told():
+    for name in ("add_bits", "add_packed"):
+        assert asked(old(SUBTRACTION), SUBTRACTION, [name]).all_right
+        report = asked(Channel(task=SUBTRACTION), SUBTRACTION, [name])
+        assert report.right == 0 and "does not add" in report.first_error
+
+
+@pytest.mark.parametrize("verbs", [("add", None), (None, "add")], ids=["to its own names", "to those of addition"])
+def test_the_prober_goes_on_when_the_next_version_names_its_signatures_otherwise(verbs):
+    def swap(signature, outputs):
+        if len(channel.predictions) == 2:
+            channel.version, channel._verb = 2, verbs[1]
+
+    channel = Channel(swap, SUBTRACTION, verb=verbs[0])
+    report = asked(channel, SUBTRACTION)
+    assert report.all_right and report.version == 2 and set(report.versions) == {"1", "2"}

@@ -1,0 +1,313 @@
+"""The flags that `bitsum serve` shares with tensorflow_model_server: what each does, and what is refused in one
+line."""
+
+import argparse
+import os
+import subprocess
+import sys
+
+import pytest
+
+from components.errors import ConfigError
+from serving import model_config, protos
+from serving.client import AdderClient
+from serving.commands import flags, serve
+from serving.errors import ServingError
+from tests.serving.conftest import bitsum, put, serving, wait_for
+
+MODEL = 'config {{ name: "{}" base_path: "{}" model_platform: "tensorflow" {} }}'
+
+
+@pytest.fixture
+def base_path(models, tmp_path):
+    base_path = tmp_path / "served"
+    base_path.mkdir()
+    for version in (1, 2):
+        put(models / "right", base_path, version)
+    return base_path
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def options(*arguments):
+    return serve._options(parsed("--model_base_path=/m", *arguments))
+
+
+def config_file(path, *models):
+    path.write_text(f"model_config_list {{ {' '.join(models)} }}")
+    return f"--model_config_file={path}"
+
+
+def reload(target, config):
+    """The message of the refusal, nothing when it was accepted."""
+    import grpc
+
+    request = protos.load().management.ReloadConfigRequest(config=config)
+    with grpc.insecure_channel(target) as channel:
+        try:
+            protos.load().model_service.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=20)
+        except grpc.RpcError as error:
+            return error.details()
+    return ""
+
+
+def answering_version(target, **options):
+    with AdderClient(target, **options) as client:
+        return client.metadata().version
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        (["--enable_batching"], True),
+        (["--enable_batching=true"], True),
+        (["--enable_batching=1"], True),
+        (["--enable_batching=false"], False),
+        (["--enable_batching=0"], False),
+        ([], False),
+    ],
+)
+def test_booleans_are_written_as_there(given, value):
+    assert options(*given).batching is value
+
+
+def test_values_and_defaults_are_those_of_the_real_server():
+    assert (options().max_load_retries, options().load_retry_interval, options().poll_interval) == (5, 60.0, 1.0)
+    assert options().warm_up and not options().labels_for_unavailable
+    # What it takes for the number of CPUs it asks the scheduler, too.
+    assert options().threads == 4 * len(os.sched_getaffinity(0))
+    asked = options(
+        "--max_num_load_retries=0",
+        "--load_retry_interval_micros=-1",
+        "--num_load_threads=2",
+        "--grpc_max_threads=3",
+        "--enable_model_warmup=false",
+        "--num_request_iterations_for_warmup=4",
+        "--model_config_file_poll_wait_seconds=7",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.x=y",
+        "--file_system_poll_wait_seconds=0",
+        "--allow_version_labels_for_unavailable_models",
+        "--metrics_port=0",
+        "--request_log_dir=/l",
+        "--request_log_rate=0.5",
+    )
+    assert (asked.max_load_retries, asked.load_retry_interval, asked.load_threads, asked.threads) == (0, -1e-6, 2, 3)
+    assert (asked.warm_up, asked.warmup_iterations, asked.config_poll_interval, asked.poll_interval) == (False, 4, 7, 0)
+    assert asked.channel_arguments == (("grpc.max_connection_age_ms", 2000), ("grpc.x", "y"))
+    assert (asked.labels_for_unavailable, asked.metrics_port, str(asked.request_log_dir), asked.request_log_rate) == (
+        True,
+        0,
+        "/l",
+        0.5,
+    )
+
+
+def test_flags_are_passed_on_as_they_were_given():
+    assert flags.given(parsed()) == ()
+    assert flags.given(parsed("--enable_batching", "--rest_api_port=8501", "--ssl_config_file=/ssl")) == (
+        "--enable_batching=true",
+        "--ssl_config_file=/ssl",
+        "--rest_api_port=8501",
+    )
+
+
+def test_what_changes_nothing_is_noted_and_what_would_be_missed_is_refused():
+    assert flags.check(parsed(), embedded=True) == []
+    harmless = parsed("--rest_api_port=0", "--saved_model_tags=serve", "--xla_cpu_compilation_enabled=false")
+    assert flags.check(harmless, embedded=True) == []
+    [note] = flags.check(parsed("--num_unload_threads=3"), embedded=True)
+    assert note.startswith("--num_unload_threads has no effect: ")
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--mixed_precision=bfloat16"],
+        ["--mixed_precision", "bfloat16"],
+        ["--mixed", "bfloat16"],
+        ["--prefer_tflite_model"],
+        ["--prefer_tflite_model=1"],
+        ["--prefer_tflite_model", "true"],
+        ["--prefer=true"],
+        ["--xla_cpu_compilation_enabled"],
+        ["--xla_gpu_compilation_enabled=true"],
+        ["--xla_g"],
+        ["--tensorflow_session_config_file=/f"],
+        ["--tensorflow_session_config_file", "/f"],
+        ["--platform_config_file=/f"],
+        ["--plat", "/f"],
+        ["--saved_model_tags=serve,gpu"],
+        ["--saved_model_tags="],
+        ["--saved_model_tags", "tpu"],
+    ],
+    ids=" ".join,
+)
+def test_no_server_is_given_what_would_have_it_compute_something_else(arguments, embedded):
+    name = next(flag.name for flag in flags.FLAGS if flag.name.startswith(arguments[0].lstrip("-").partition("=")[0]))
+    with pytest.raises(ConfigError, match=f"^--{name}=.*; leave the flag away$"):
+        flags.check(parsed(*arguments), embedded)
+
+
+def test_the_same_flags_with_their_defaults_are_passed_on():
+    given = parsed("--saved_model_tags=serve", "--prefer_tflite_model=false", "--xla_gpu_compilation_enabled", "false")
+    assert flags.check(given, embedded=False) == []
+    assert len(flags.given(given)) == 3
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--xla_hlo_profile"], ["--", "--mixed_precision=bfloat16"], ["--use_tflite_model"]]
+)
+def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
+    code, out, err = bitsum("serve", "--server=docker", f"--model_base_path={base_path}", *arguments)
+    assert (code, out) == (2, "") and f"unrecognized arguments: {' '.join(arguments)}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--rest_api_port=8501"], 2, "--rest_api_port: the embedded server speaks gRPC only"),
+        (["--grpc_socket_path=/s"], 2, "--grpc_socket_path: the embedded server listens on its port alone"),
+        (["--tensorflow_session_parallelism=4"], 2, "--server tensorflow_model_server takes it"),
+        (
+            ["--saved_model_tags=tpu,serve"],
+            2,
+            "--saved_model_tags=tpu,serve: the graph with the tag serve is the one that was proven",
+        ),
+        (["--batching_parameters_file=/p"], 2, "--batching_parameters_file is given without --enable_batching"),
+        (["--max_num_load_retries=-1"], 2, "must not be negative"),
+        (["--request_log_rate=2"], 2, "--request_log_rate = 2: must be between 0 and 1"),
+        (["--metrics_port=70000"], 2, "--metrics_port = 70000"),
+        (["--grpc_channel_arguments=x"], 2, "'x' is not of the form name=value"),
+    ],
+)
+def test_flags_that_are_refused(base_path, arguments, code, words):
+    done, out, err = bitsum("serve", "--port=0", "--server=embedded", f"--model_base_path={base_path}", *arguments)
+    assert (done, out, err.count("\n")) == (code, "", 1) and words in err
+
+
+def test_something_has_to_be_served():
+    code, out, err = bitsum("serve", "--port=0", "--server=embedded")
+    assert (code, out, err.count("\n")) == (
+        2,
+        "",
+        1,
+    ) and "neither --model_base_path nor --model_config_file is given" in err
+
+
+def test_version():
+    code, out, err = bitsum("serve", "--version")
+    assert (code, err) == (0, "") and "TensorFlow ModelServer: 2.16.1\n" in out
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        (None, "models.config: No such file or directory"),
+        (["foo: 1"], 'has no field named "foo"'),
+        (
+            [MODEL.format("m", "store/add", "")],
+            "INVALID_ARGUMENT: Expected model m to have an absolute path or URI; got base_path()=store",
+        ),
+        ([MODEL.format("m", "{}", "")] * 2, "INVALID_ARGUMENT: Illegal to list model m multiple times in config list"),
+        ([MODEL.format("m", "{}/absent", "")], "absent is no folder"),
+    ],
+)
+def test_config_files_that_are_refused(base_path, tmp_path, listed, words):
+    flag = f"--model_config_file={tmp_path}/models.config"
+    if listed:
+        config_file(tmp_path / "models.config", *(text.replace("{}", str(base_path)) for text in listed))
+    code, out, err = bitsum("serve", "--port=0", "--server=embedded", flag)
+    assert (code, out, err.count("\n")) == (1, "", 1) and words in err
+
+
+def test_labels_at_the_start_and_a_model_that_does_not_load_are_refused(base_path, tmp_path):
+    flag = config_file(
+        tmp_path / "models.config", MODEL.format("m", base_path, 'version_labels { key: "stable" value: 2 }')
+    )
+    code, _, err = bitsum("serve", "--port=0", "--server=embedded", flag)
+    refusal = "FAILED_PRECONDITION: Request to assign label to version 2 of model m, which is not currently available for inference"
+    assert (code, err.count("\n")) == (1, 1) and f"Failed to start server. Error: {refusal}" in err
+    (tmp_path / "bad" / "1").mkdir(parents=True)
+    (tmp_path / "bad" / "1" / "saved_model.pb").write_bytes(b"garbage" * 10)
+    flag = config_file(
+        tmp_path / "models.config", MODEL.format("m", base_path, ""), MODEL.format("c", tmp_path / "bad", "")
+    )
+    code, _, err = bitsum(
+        "serve", "--port=0", "--server=embedded", flag, "--max_num_load_retries=0", "--ready_timeout=0"
+    )
+    assert (code, err.count("\n")) == (3, 1)
+    assert (
+        "UNKNOWN: 1 servable(s) did not become available: {{{name: c version: 1} due to error: DATA_LOSS: Can't parse "
+        in err
+    )
+
+
+def test_a_config_file_that_is_missing_is_written_and_brings_its_labels_back(base_path, tmp_path):
+    path = tmp_path / "models.config"
+    wanted = ("--server=embedded", f"--model_config_file={path}")
+    with serving(base_path, *wanted) as server:
+        assert (server.ready.model_name, server.ready.version) == ("bitsum", 2)
+        written = model_config.read(path)
+        assert written == model_config.one_model("bitsum", str(base_path), [2], {"stable": 2})
+        assert answering_version(server.target, label="stable") == 2
+        both = model_config.one_model("bitsum", str(base_path), [1, 2], {"stable": 2})
+        labelled = model_config.one_model("bitsum", str(base_path), [1, 2], {"stable": 2, "canary": 1})
+        assert "version 1 of model bitsum, which is not currently available" in reload(server.target, labelled)
+        assert reload(server.target, both) == ""
+        wait_for(lambda: reload(server.target, labelled) == "")
+        assert answering_version(server.target, label="canary") == 1
+        model_config.write(path, labelled)
+    with serving(base_path, *wanted) as server:
+        assert [answering_version(server.target, label=label) for label in ("stable", "canary")] == [2, 1]
+
+
+def test_the_config_file_is_followed(base_path, tmp_path):
+    path = tmp_path / "models.config"
+    flag = config_file(path, MODEL.format("m", base_path, ""), MODEL.format("n", base_path, ""))
+    with serving(
+        base_path, "--server=embedded", flag, "--model_config_file_poll_wait_seconds=1", "--grpc_max_threads=4"
+    ) as server:
+        assert (server.ready.model_name, server.ready.version) == ("m", 2)
+        assert answering_version(server.target, model_name="n") == 2
+        config_file(path, "foo: 1")
+        config_file(path, MODEL.format("n", base_path, "model_version_policy { specific { versions: 1 } }"))
+        wait_for(lambda: answering_version(server.target, model_name="n") == 1)
+        with pytest.raises(ServingError, match=r"Servable not found for request: Latest\(m\)"):
+            answering_version(server.target, model_name="m")
+
+
+def test_the_real_server_gets_the_config_file_and_may_put_our_labels_on_what_is_not_loaded_yet(base_path, tmp_path):
+    record, program = tmp_path / "record", tmp_path / "bin" / "tensorflow_model_server"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" > {record}\nexit 7\n')
+    program.chmod(0o755)
+    path = tmp_path / "models.config"
+    command = [
+        "serve",
+        "--port=0",
+        "--server=tensorflow_model_server",
+        f"--model_base_path={base_path}",
+        f"--model_config_file={path}",
+    ]
+    environment = {**os.environ, "PATH": f"{program.parent}:/usr/bin:/bin"}
+    for extra in ([], ["--rest_api_port=8501", "--file_system_poll_wait_seconds=0", "--grpc_max_threads=3"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *command, *extra],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 1 and "tensorflow_model_server ended with exit code 7" in done.stderr
+        flags = record.read_text().split()[1:]
+        assert flags == [
+            f"--model_config_file={path}",
+            f"--file_system_poll_wait_seconds={0 if extra else 1}",
+            *(["--rest_api_port=8501", "--grpc_max_threads=3"] if extra else []),
+            "--allow_version_labels_for_unavailable_models=true",
+        ]

@@ -1,0 +1,87 @@
+"""A served copy of the certified model in which one bit of one weight is flipped: the prober finds it and tells
+true."""
+
+import json
+
+import numpy as np
+import pytest
+
+from components.model import export
+from components.model.gru import GRU
+from serving.client import AdderClient
+from tests.serving.conftest import bitsum, serving
+from tests.support import certified
+
+# (weight, bit that is flipped): the sign of a weight of the logit makes half of all random sums of 24 bits wrong, that
+# of the update gate's bias in a unit a tenth.
+FAULTS = [("W_o", (5, 0), 31), ("b_z", (7,), 31)]
+
+
+def save(folder, weights):
+    cell = GRU(weights["b_z"].size)
+    for name, value in weights.items():
+        getattr(cell, name).assign(value)
+    export.save(cell, str(folder))
+
+
+def flipped(weight, place, bit):
+    weights = {name: value.copy() for name, value in certified.arrays(certified.weights()).items()}
+    weights[weight].view(np.uint32)[place] ^= np.uint32(1 << bit)
+    return weights
+
+
+def ask_again(client, wrong):
+    """What the server answers to a wrong sum when it is asked alone, as the report says that it was asked."""
+    pair, length = (int(wrong["a"], 0), int(wrong["b"], 0)), wrong["outputs"] - 1
+    if wrong["signature"] == "step":
+        return client.outputs_streamed([pair], length, length // 2 + 1)[0]
+    if wrong["signature"] == "add_packed":
+        return client.outputs_packed([pair], length)[0]
+    return client.outputs_at_once([pair], length)[0]
+
+
+@pytest.fixture(scope="module", params=FAULTS, ids=lambda fault: fault[0])
+def faulty(request, tmp_path_factory):
+    base_path = tmp_path_factory.mktemp("faulty")
+    save(base_path / "4", flipped(*request.param))
+    with serving(base_path, "--server=embedded") as server:
+        yield server
+
+
+def test_the_model_as_it_was_proven_is_right(tmp_path):
+    save(tmp_path / "served" / "3", certified.arrays(certified.weights()))
+    with serving(tmp_path / "served", "--server=embedded") as server:
+        code, out, _ = bitsum("probe", server.target, "--count", 60, "--seed", 5, "--json")
+    report = json.loads(out)
+    assert (code, report["wrong"], report["errors"]) == (0, [], {})
+    assert report["versions"] == {"3": report["asked"]} and report["asked"] > 3 * 60
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "add_bits", "step", "add_packed"])
+def test_the_sums_that_are_told_are_wrong_and_are_so_again(faulty, signature):
+    code, out, err = bitsum("probe", faulty.target, "--count", 200, "--signature", signature, "--json")
+    report = json.loads(out)
+    assert code == 1 and not report["errors"] and 0 < report["wrong_count"] < report["asked"]
+    assert report["right"] + report["wrong_count"] == report["asked"]
+    assert len(report["wrong"]) == min(10, report["wrong_count"]) and err.count(": wrong: ") >= len(report["wrong"])
+    with AdderClient(faulty.target) as client:
+        for wrong in report["wrong"]:
+            a, b, got, expected = (int(wrong[name], 0) for name in ("a", "b", "got", "expected"))
+            assert a + b == expected != got and (wrong["signature"], wrong["version"], wrong["target"]) == (
+                signature,
+                4,
+                faulty.target,
+            )
+            places = [place for place in range(wrong["outputs"]) if (got ^ expected) >> place & 1]
+            assert (wrong["place"], wrong["places"], wrong["wrong_bits"]) == (places[0], places[:10], len(places))
+            assert ask_again(client, wrong) != a + b
+
+
+def test_the_lines_for_people_have_the_numbers(faulty):
+    code, out, _ = bitsum("probe", faulty.target, "--count", 200, "--signature", "add_bits")
+    lines = [line.partition(": wrong: ")[2] for line in out.splitlines() if ": wrong: " in line]
+    assert code == 1 and lines
+    for line in lines:
+        statement, _, rest = line.partition(" by add_bits, not ")
+        a, _, b, _, got = (int(word, 0) if word[0].isdigit() else word for word in statement.split())
+        assert a + b != got and a + b == int(rest.split(",")[0], 0) and "version 4 answered" in rest

@@ -1,0 +1,72 @@
+"""What the comparison of two versions comes to: a finding about the canary, or a machine that failed."""
+
+from collections import Counter
+
+import grpc
+import pytest
+
+from components.errors import BitsumError, Refusal
+from components.task.transducer import ADDITION
+from serving.probing.report import Report
+from serving.rollout import canary as shadow
+
+pytestmark = pytest.mark.fast
+
+_ABOUT_THE_VERSION = {
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "FAILED_PRECONDITION",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "DATA_LOSS",
+}
+
+
+def compared(**canary) -> shadow.Comparison:
+    return shadow.Comparison(Report(ADDITION, asked=9, right=9), Report(ADDITION, asked=9, **canary), None)
+
+
+@pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_questions_without_an_answer_are_the_versions_fault_only_where_the_server_says_so(code):
+    found = compared(right=8, errors=Counter({code: 1}), first_error=f"it said {code}")
+    if code in _ABOUT_THE_VERSION:
+        found.check_answered()
+        assert code in found.complaint(2.0)
+        return
+    with pytest.raises(BitsumError, match=f"answered 8 of 9 questions.*it said {code}") as caught:
+        found.check_answered()
+    assert not isinstance(caught.value, Refusal) and caught.value.exit_code == 1
+
+
+def test_a_wrong_answer_is_a_finding_whatever_else_failed():
+    found = compared(right=7, wrong=[{"a": "1"}], wrong_count=1, errors=Counter({"UNAVAILABLE": 1}))
+    found.check_answered()
+    assert "wrongly" in found.complaint(2.0)
+
+
+def test_two_right_versions_have_nothing_against_them():
+    found = compared(right=9)
+    found.check_answered()
+    assert found.complaint(2.0) == ""
+
+
+class _Failure(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode):
+        self.code, self.details = lambda: code, lambda: "details"
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda code: code.name
+)
+def test_a_recorded_request_is_compared_unless_the_machine_fails(code):
+    def ask(request, timeout):
+        raise _Failure(code)
+
+    if code.name in _ABOUT_THE_VERSION:
+        assert shadow._answer(ask, None) == f"{code.name}: details"
+        return
+    with pytest.raises(BitsumError, match=f"not answered: details .{code.name}.") as caught:
+        shadow._answer(ask, None)
+    assert caught.value.exit_code == 1

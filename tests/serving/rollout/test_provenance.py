@@ -1,0 +1,106 @@
+"""Where a version comes from: what was pushed, with its certificate and its graph, and no other file."""
+
+import json
+import os
+
+import pytest
+
+from components.errors import Refusal
+from components.savedmodel import graph_identity, version_folder
+from pipeline import cli
+from serving.commands import rollout
+from serving.rollout import provenance
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def version(certified_model, tmp_path):
+    """version(origin) -> the folder of a pushed version of the certified model."""
+
+    def push(**origin):
+        graph = graph_identity.graph_sha256(certified_model)
+        given = {"run": "run-1", "task": "addition", "graph_sha256": graph} | origin
+        return version_folder.push(certified_model, tmp_path / "base", json.dumps(given), given).path
+
+    return push
+
+
+def test_a_version_as_it_was_pushed_is_blessed(version):
+    found = provenance.of(version())
+    assert (found.run, found.task.name, found.damage, found.unblessed, found.ignored) == (
+        "run-1",
+        "addition",
+        (),
+        "",
+        (),
+    )
+    assert found.margin == pytest.approx(5.27803, rel=1e-5)
+    assert provenance.of(version(run="")).unblessed.endswith("names no run of a pipeline")
+
+
+@pytest.mark.parametrize("graph", ["0" * 64, "", None])
+def test_a_graph_that_is_not_the_one_of_the_push_is_not_blessed(version, graph):
+    found = provenance.of(version(graph_sha256=graph))
+    assert found.unblessed == "it is not proven: its graph is not the one that was compared with the cell"
+    assert (found.damage, found.margin) == ((), None)
+    with pytest.raises(
+        Refusal, match="its graph is not the one that was compared with the cell; --force rolls it out all the same"
+    ):
+        rollout._check(found, 7, force=False)
+
+
+def test_foreign_files_are_damage_that_no_force_rolls_out(version):
+    folder = version()
+    os.mkfifo(folder / "assets.extra" / "fifo")
+    (folder / "model.tflite").touch()
+    found = provenance.of(folder)
+    assert [line.removeprefix(f"{folder}: ") for line in found.damage] == [
+        "assets.extra/fifo is a FIFO that no certified model has",
+        "model.tflite is a file that no certified model has",
+    ]
+    with pytest.raises(Refusal, match=r"version 7 is damaged and cannot be served: .*fifo is a FIFO .* \(2 in all\)"):
+        rollout._check(found, 7, force=True)
+
+
+def test_a_manifest_that_is_a_fifo_is_never_opened(version):
+    folder = version()
+    (folder / version_folder.MANIFEST).unlink()
+    os.mkfifo(folder / version_folder.MANIFEST)
+    assert provenance.of(folder).damage == (f"{folder}: assets.extra/manifest.json is a FIFO, not a file",)
+
+
+def test_what_desktops_leave_behind_is_told_and_no_damage(version, capsys):
+    folder = version()
+    (folder / "variables" / ".DS_Store").touch()
+    found = provenance.of(folder)
+    assert (found.damage, found.unblessed, found.ignored) == ((), "", ("variables/.DS_Store",))
+    rollout._check(found, 7, force=False)
+    assert "version 7: variables/.DS_Store ignored\n" in capsys.readouterr().out
+
+
+def test_status_says_what_lies_there(version, tmp_path, capsys):
+    folder = version()
+    (tmp_path / "root" / "serving").mkdir(parents=True)
+    base = folder.parent.rename(tmp_path / "root" / "serving" / "bitsum")
+    folder = base / folder.name
+    arguments = ["status", "--set", f"pipeline.root={tmp_path / 'root'}", "--server", "127.0.0.1:1"]
+
+    def said():
+        code = cli.main(arguments)
+        return code, capsys.readouterr().out.splitlines()
+
+    (folder / "Thumbs.db").touch()
+    code, lines = said()
+    assert (code, len(lines)) == (0, 2)
+    proven = "addition proven for any length, worst margin 5.278"
+    assert lines[0] == f"version {folder.name}: files as pushed, ignored: Thumbs.db, {proven}, run run-1, {folder}"
+    (folder / "model.tflite").touch()
+    code, lines = said()
+    assert code == 1 and "DAMAGED, NOT PROVEN (it has foreign files), run unknown" in lines[0]
+    assert lines[1] == f"DAMAGED: {folder}: model.tflite is a file that no certified model has"
+    (folder / "model.tflite").unlink()
+    (folder / version_folder.MANIFEST).unlink()
+    code, lines = said()
+    assert code == 1 and "DAMAGED, ignored: Thumbs.db, NOT PROVEN (" in lines[0]
+    assert lines[1].endswith("manifest.json is missing or damaged")

@@ -1,0 +1,70 @@
+"""Loading a version that has a certificate: nothing but the files and the weights that were certified. Any other is
+served as ever."""
+
+import logging
+import os
+import random
+import shutil
+
+import pytest
+
+from benchmarks import forged_checkpoints
+from components.formats import table
+from components.proof import certificate
+from components.savedmodel import checkpoint as saved_weights
+from serving.server import grpc_server
+from serving.status import Code, StatusError
+from tests.support import certified_model
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certified") / "1"
+    certified_model.export(folder)
+    return folder
+
+
+@pytest.fixture
+def version(certified, tmp_path):
+    return shutil.copytree(certified, tmp_path / "1")
+
+
+def refusal(version):
+    with pytest.raises(StatusError) as refused:
+        grpc_server.load(version)
+    assert refused.value.code == Code.DATA_LOSS and "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_certified_version_loads_and_what_desktops_leave_behind_is_told(version, caplog):
+    (version / ".DS_Store").touch()
+    with caplog.at_level(logging.WARNING, "bitsum.serving"):
+        grpc_server.load(version).close()
+    said = [record.getMessage() for record in caplog.records if record.name == "bitsum.serving"]
+    assert said == [f"{version / '.DS_Store'} is ignored"]
+
+
+def test_a_certified_version_with_other_files_does_not_load_and_without_the_certificate_it_does(version):
+    (version / "model.tflite").touch()
+    assert "model.tflite is a file that no certified model has (1 such files in all)" in refusal(version)
+    (version / certificate.FILE).unlink()
+    grpc_server.load(version).close()
+
+
+def test_a_certificate_that_is_a_fifo_is_never_opened(version):
+    (version / certificate.FILE).unlink()
+    os.mkfifo(version / certificate.FILE)
+    assert "certificate.json is a FIFO, not a file" in refusal(version)
+
+
+def test_weights_that_tensorflow_reads_otherwise_than_the_checker_are_not_loaded(version, monkeypatch):
+    checkpoint = forged_checkpoints.Checkpoint.read(version)
+    forged_checkpoints.hide_in_value(checkpoint, random.Random(1))
+    checkpoint.write(version)
+    assert "a restart point is not where an entry with a whole key begins" in refusal(version)
+    monkeypatch.setattr(table, "read", lambda _: dict(checkpoint.entries))
+    monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
+    assert (
+        "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences in all)"
+        in refusal(version)
+    )

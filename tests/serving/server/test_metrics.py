@@ -1,0 +1,289 @@
+"""serving.server.metrics: pages read back by prometheus_client, names and buckets compared with TensorFlow's own."""
+
+import contextlib
+import http.client
+import json
+import pathlib
+import socket
+import threading
+
+import pytest
+from prometheus_client import parser
+
+from components.errors import BitsumError, ConfigError
+from serving.exposition import Distribution, Family, exponential_bounds, exposition
+from serving.server import metrics as monitoring
+from serving.server.metrics import Metrics, prometheus_path, serve_metrics
+from serving.server.request_log import RequestLog
+from serving.status import StatusError
+
+pytestmark = pytest.mark.fast
+
+
+def _samples(page: bytes) -> dict[tuple[str, tuple], float]:
+    """By name and sorted labels."""
+    families = parser.text_string_to_metric_families(page.decode())
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def _own_lines(metrics: Metrics, name: str) -> list[str]:
+    return [line for line in exposition(metrics.families()).decode().splitlines() if name in line]
+
+
+def test_requests_are_counted_line_by_line_as_a_real_server_showed_them():
+    metrics = Metrics()
+    metrics.observe("nope", "Predict", 5, 0.001)
+    metrics.observe("add", "Predict", 0, 0.001)
+    metrics.observe("add", "Predict", 9, 0.001)
+    metrics.observe("add", "GetModelMetadata", 0, 0.001)
+    assert _own_lines(metrics, "request_count") == [
+        "# TYPE :tensorflow:serving:request_count counter",
+        ':tensorflow:serving:request_count{model_name="add",status="FAILED_PRECONDITION"} 1',
+        ':tensorflow:serving:request_count{model_name="add",status="OK"} 1',
+        ':tensorflow:serving:request_count{model_name="nope",status="NOT_FOUND"} 1',
+    ]
+
+
+def test_every_method_is_counted_apart():
+    metrics = Metrics()
+    metrics.observe("add", "GetModelMetadata", 0, 0.001)
+    metrics.observe("add", "Predict", 0, 0.001)
+    metrics.observe("add", "Predict", 0, 0.001)
+    assert _own_lines(metrics, "call_count")[1:] == [
+        ':bitsum:serving:call_count{model_name="add",method="GetModelMetadata",status="OK"} 1',
+        ':bitsum:serving:call_count{model_name="add",method="Predict",status="OK"} 2',
+    ]
+
+
+def test_the_bounds_are_those_that_tensorflow_makes():
+    from tensorflow.python.eager import monitoring as tensorflows
+
+    sampler = tensorflows.Sampler(
+        "/bitsum/test_monitoring", tensorflows.ExponentialBuckets(10, 1.8, 33), "the bounds", "label"
+    )
+    cell = sampler.get_cell("x")
+    cell.add(1.0)
+    limits = list(cell.value().bucket_limit)
+    assert list(monitoring.LATENCY_BOUNDS) == limits[:-1] and limits[-1] > 1e308
+
+
+def test_latency_is_in_microseconds_cumulative_and_of_good_answers_only():
+    metrics = Metrics()
+    for micros in (3.0, 18.0, 20.0, 2e9):
+        metrics.observe("add", "Predict", 0, micros / 1e6)
+    metrics.observe("add", "Predict", 3, 0.5)
+    labels = {"model_name": "add", "API": "Predict", "entrypoint": "GRPC"}
+    samples = _samples(exposition(metrics.families()))
+
+    def sample(suffix: str, **more: str) -> float:
+        return samples[f":tensorflow:serving:request_latency_{suffix}", tuple(sorted({**labels, **more}.items()))]
+
+    assert [sample("bucket", le=bound) for bound in ("10", "18", "32.4", "1.47476e+09", "+Inf")] == [1, 2, 3, 3, 4]
+    assert sample("count") == 4
+    assert sample("sum") == 2_000_000_041
+
+
+def test_runs_of_the_graph_have_their_own_histogram():
+    metrics = Metrics()
+    metrics.observe_run("add", "Predict", 0.000_030)
+    prefix = ':tensorflow:serving:runtime_latency_bucket{model_name="add",API="Predict",runtime="TF1",'
+    assert _own_lines(metrics, "runtime")[2:4] == [f'{prefix}le="18"}} 0', f'{prefix}le="32.4"}} 1']
+
+
+def test_loads_failures_and_versions():
+    metrics = Metrics(model_path=lambda model, version: f"/models/{model}/{version}")
+    for kind, version, detail in [
+        ("load_started", 1, None),
+        ("load_succeeded", 1, 0.25),
+        ("load_started", 2, None),
+        ("load_failed", 2, StatusError(5, "no files")),
+        ("load_failed", 2, StatusError(5, "no files")),
+        ("load_started", 3, None),
+        ("load_succeeded", 3, 0.5),
+        ("unloaded", 1, None),
+    ]:
+        metrics.event(kind, "add", version, detail)
+    assert _own_lines(metrics, "load_")[1:4] == [
+        ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/add/1",status="success"} 1',
+        ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/add/2",status="fail"} 2',
+        ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/add/3",status="success"} 1',
+    ]
+    assert ':tensorflow:cc:saved_model:load_latency{model_path="/models/add/1"} 250000' in _own_lines(
+        metrics, "load_latency"
+    )
+    assert _own_lines(metrics, "version_available")[1:] == [
+        ':bitsum:serving:version_available{model_name="add",version="3"} 1'
+    ]
+
+
+def test_every_metric_with_tensorflows_name_was_seen_on_a_real_server(tmp_path):
+    log = RequestLog(tmp_path, 0.0)
+    log.close()
+    types = {
+        family.name: family.kind
+        for family in [*Metrics().families(), *log.families()]
+        if family.name.startswith(":tensorflow:")
+    }
+    assert types == {
+        ":tensorflow:cc:saved_model:load_attempt_count": "counter",
+        ":tensorflow:cc:saved_model:load_latency": "counter",
+        ":tensorflow:serving:request_count": "counter",
+        ":tensorflow:serving:request_latency": "histogram",
+        ":tensorflow:serving:request_log_count": "counter",
+        ":tensorflow:serving:runtime_latency": "histogram",
+    }
+    recorded = (pathlib.Path(__file__).parents[2] / "conformance" / "recorded_behaviour.json").read_text()
+    assert [name for name in types if json.dumps(name) not in recorded] == []
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "a\\nb", "", "ä{},="])
+def test_any_model_name_comes_back_from_the_page(name):
+    metrics = Metrics()
+    metrics.observe(name, "Predict", 5, 0.001)
+    samples = _samples(exposition(metrics.families()))
+    # The parser puts _total behind the name of a counter itself.
+    assert samples[":tensorflow:serving:request_count_total", (("model_name", name), ("status", "NOT_FOUND"))] == 1
+
+
+def test_names_that_anybody_makes_up_take_no_memory():
+    metrics = Metrics()
+    metrics.event("load_succeeded", "add", 1, 0.1)
+    for number in range(monitoring.MAX_UNKNOWN_MODELS + 50):
+        metrics.observe(f"made-up-{number}", "Predict", 5, 0.001)
+    metrics.observe("x" * 300, "Predict", 5, 0.001)
+    metrics.observe("add", "Predict", 0, 0.001)
+    lines = _own_lines(metrics, "request_count")[1:]
+    assert len(lines) == monitoring.MAX_UNKNOWN_MODELS + 2
+    assert ':tensorflow:serving:request_count{model_name="(other)",status="NOT_FOUND"} 51' in lines
+    assert ':tensorflow:serving:request_count{model_name="add",status="OK"} 1' in lines
+
+
+def test_threads_lose_no_count():
+    metrics = Metrics()
+    threads = [
+        threading.Thread(target=lambda: [metrics.observe("add", "Predict", 0, 0.001) for _ in range(5000)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _own_lines(metrics, "request_count")[-1].endswith(" 20000")
+
+
+def test_others_add_their_families_and_the_process_its_own():
+    metrics = Metrics()
+    waiting = Distribution(exponential_bounds(100, 1.2, 2))
+    waiting.add(110)
+    family = Family(":tensorflow:serving:batching_session:queuing_latency", "histogram", (({"pool": "p"}, waiting),))
+    metrics.sources.append(lambda: [family])
+    assert _own_lines(metrics, "queuing_latency")[1:] == [
+        ':tensorflow:serving:batching_session:queuing_latency_bucket{pool="p",le="100"} 0',
+        ':tensorflow:serving:batching_session:queuing_latency_bucket{pool="p",le="120"} 1',
+        ':tensorflow:serving:batching_session:queuing_latency_bucket{pool="p",le="+Inf"} 1',
+        ':tensorflow:serving:batching_session:queuing_latency_sum{pool="p"} 110',
+        ':tensorflow:serving:batching_session:queuing_latency_count{pool="p"} 1',
+    ]
+    assert _samples(metrics.page())["process_resident_memory_bytes", ()] > 1e6
+
+
+def _get(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers["Content-Type"], response.read()
+
+
+def test_the_page_is_served_under_its_path_and_nothing_else():
+    with serve_metrics(lambda: b"a 1\n") as port:
+        assert _get(port, "/monitoring/prometheus/metrics") == (
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            b"a 1\n",
+        )
+        assert _get(port, "/monitoring/prometheus/metrics?x=1")[0] == 200
+        assert _get(port, "/monitoring/prometheus/metrics", "HEAD")[::2] == (200, b"")
+        assert _get(port, "/")[::2] == (404, b"Unexpected path: /. Should be /monitoring/prometheus/metrics\n")
+        assert _get(port, "/monitoring/prometheus/metrics", "POST")[0] == 501
+    with serve_metrics(lambda: b"a 1\n", path="/m") as port:
+        assert _get(port, "/m")[0] == 200
+
+
+def test_it_listens_on_loopback_only_and_no_more_after_the_block():
+    with serve_metrics(lambda: b"") as port, socket.socket() as other:
+        other.bind(("127.0.0.2", port))
+    with pytest.raises(ConnectionRefusedError):
+        _get(port, "/")
+
+
+def test_an_error_while_collecting_is_told_and_survived():
+    pages = [b"a 1\n"]
+    with serve_metrics(lambda: pages.pop()) as port:
+        assert _get(port, monitoring.DEFAULT_PATH)[0] == 200
+        assert _get(port, monitoring.DEFAULT_PATH)[::2] == (
+            500,
+            b"the metrics could not be collected: IndexError: pop from empty list\n",
+        )
+
+
+def test_clients_that_stay_silent_do_not_pile_up():
+    with serve_metrics(lambda: b"a 1\n") as port, contextlib.ExitStack() as silent:
+        for _ in range(8):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            _get(port, monitoring.DEFAULT_PATH)
+
+
+def test_rubbish_from_a_client_is_survived(capfd):
+    with serve_metrics(lambda: b"a 1\n") as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"\x16\x03\x01\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            assert b"400" in client.recv(4096)
+        assert _get(port, monitoring.DEFAULT_PATH)[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_port_that_is_taken_is_named():
+    with (
+        serve_metrics(lambda: b"") as port,
+        pytest.raises(BitsumError, match=f":{port}: Address already in use; give another port"),
+    ):
+        with serve_metrics(lambda: b"", port=port):
+            pass
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_an_impossible_port_is_refused(port):
+    with pytest.raises(BitsumError, match=f"127.0.0.1:{port}"), serve_metrics(lambda: b"", port=port):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text, path",
+    [
+        ("prometheus_config { enable: true }", monitoring.DEFAULT_PATH),
+        ('prometheus_config { enable: true path: "/metrics" }', "/metrics"),
+        ('prometheus_config { path: "/metrics" }', None),
+        ("", None),
+    ],
+)
+def test_the_monitoring_config_says_where(text, path, tmp_path):
+    file = tmp_path / "monitoring.pbtxt"
+    file.write_text(text)
+    assert prometheus_path(file) == path
+
+
+def test_without_a_monitoring_config_the_path_is_the_real_servers():
+    assert prometheus_path(None) == "/monitoring/prometheus/metrics"
+
+
+def test_a_path_without_a_slash_would_never_match(tmp_path):
+    file = tmp_path / "monitoring.pbtxt"
+    file.write_text('prometheus_config { enable: true path: "metrics" }')
+    with pytest.raises(ConfigError, match="'metrics' has to begin with a slash"):
+        prometheus_path(file)

@@ -1,0 +1,273 @@
+"""serving.server.request_log: what is kept, in which files, and what happens when the disk is full."""
+
+import logging
+import os
+import threading
+import time
+
+import pytest
+
+from components.errors import BitsumError, ConfigError
+from components.formats import protos, tfrecords
+from serving.server import request_log_files
+from serving.server.request_log import Limits, RequestLog, read
+
+pytestmark = pytest.mark.fast
+
+_APIS = protos.load(predict="tensorflow_serving.apis.predict_pb2", log="tensorflow_serving.apis.prediction_log_pb2")
+
+
+def _request(number: int, model: str = "bitsum", size: int = 0):
+    """`number` stands in the signature's name, where a test finds it again."""
+    request = _APIS.predict.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.version_label = "stable"
+    request.model_spec.signature_name = f"signature {number}"
+    if size:
+        request.inputs["a"].string_val.append(b"x" * size)
+    return request
+
+
+def _response(model: str = "bitsum", version: int = 7):
+    response = _APIS.predict.PredictResponse()
+    response.model_spec.name = model
+    response.model_spec.version.value = version
+    return response
+
+
+def _numbers(path) -> list[int]:
+    return [int(request.model_spec.signature_name.split()[1]) for request in read(path)]
+
+
+def _names(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _until(condition) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def _log(folder, count: int, limits: Limits = Limits(), **options) -> RequestLog:
+    log = RequestLog(folder, options.pop("rate", 1.0), limits=limits, **options)
+    for number in range(count):
+        log.offer(_request(number), _response())
+    return log
+
+
+def test_a_record_holds_request_answer_and_what_answered(tmp_path):
+    log = RequestLog(tmp_path / "log", 0.5, seed=1)
+    while not log.counts()["logged"]:
+        log.offer(_request(3), _response())
+        log.flush()
+    log.close()
+    [path] = (tmp_path / "log" / "bitsum").iterdir()
+    record = _APIS.log.PredictionLog.FromString(next(iter(tfrecords.read(path))))
+    assert record.predict_log.request == _request(3) and record.predict_log.response == _response()
+    assert record.log_metadata.model_spec == _response().model_spec
+    assert record.log_metadata.sampling_config.sampling_rate == 0.5
+    assert abs(record.log_metadata.timestamp_secs - path.stat().st_mtime) < 600
+
+
+def test_bytes_are_as_good_as_messages(tmp_path):
+    log = RequestLog(tmp_path, 1.0)
+    log.offer(_request(3).SerializeToString(), _response().SerializeToString())
+    log.offer(_request(4))
+    log.close()
+    assert list(read(tmp_path)) == [_request(3), _request(4)]
+
+
+def test_bytes_that_are_no_request_are_counted_and_passed_over(tmp_path):
+    log = RequestLog(tmp_path, 1.0)
+    log.offer(b"\xff")
+    log.offer(_request(1), b"\xff")
+    log.offer(_request(2))
+    log.close()
+    assert log.counts() == {"logged": 1, "dropped": 0, "too_large": 0, "unreadable": 2}
+    assert _numbers(tmp_path) == [2]
+
+
+def test_a_file_appears_whole_when_it_is_full(tmp_path):
+    log = _log(tmp_path, 5, Limits(file_records=2))
+    log.flush()
+    assert _names(tmp_path) == [f"bitsum/requests-0000000{number}.tfrecords" for number in (1, 2, 3)]
+    assert [len(list(tfrecords.read(path))) for path in sorted((tmp_path / "bitsum").iterdir())] == [2, 2, 1]
+    log.close()
+    assert _numbers(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_a_file_is_named_partial_until_then_and_not_read(tmp_path):
+    log = _log(tmp_path, 3, Limits(file_records=2))
+    _until(lambda: len(_names(tmp_path)) == 2)
+    assert log.counts()["logged"] == 2, "the third may still be lost"
+    assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords", "bitsum/requests-00000002.tfrecords.partial"]
+    assert _numbers(tmp_path) == [0, 1]
+    log.close()
+
+
+def test_a_file_is_full_by_bytes_too(tmp_path):
+    log = RequestLog(tmp_path, 1.0, limits=Limits(file_bytes=1500))
+    for number in range(4):
+        log.offer(_request(number, size=1000))
+    log.close()
+    assert len(_names(tmp_path)) == 2 and _numbers(tmp_path) == [0, 1, 2, 3]
+
+
+def test_a_file_that_has_its_age_appears_without_a_further_request(tmp_path):
+    log = _log(tmp_path, 1, Limits(file_seconds=0.05))
+    _until(lambda: _names(tmp_path) == ["bitsum/requests-00000001.tfrecords"])
+    log.close()
+
+
+def test_the_oldest_files_go(tmp_path):
+    _log(tmp_path, 9, Limits(file_records=2, files=2)).close()
+    assert _names(tmp_path) == ["bitsum/requests-00000004.tfrecords", "bitsum/requests-00000005.tfrecords"]
+    assert _numbers(tmp_path) == [6, 7, 8]
+
+
+def test_numbers_go_on_after_a_restart(tmp_path):
+    for _ in range(2):
+        _log(tmp_path, 1).close()
+    assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords", "bitsum/requests-00000002.tfrecords"]
+
+
+def test_two_servers_may_share_a_folder(tmp_path):
+    logs = [_log(tmp_path, 50, Limits(file_records=3, files=100)) for _ in range(2)]
+    for log in logs:
+        log.close()
+    assert sorted(_numbers(tmp_path)) == sorted([*range(50)] * 2)
+
+
+def test_what_a_killed_server_left_is_taken_away_and_a_living_ones_not(tmp_path):
+    living = _log(tmp_path, 1)
+    _until(lambda: _names(tmp_path))
+    left = tmp_path / "bitsum" / "requests-00000007.tfrecords.partial"
+    left.touch()
+    RequestLog(tmp_path, 0.0).close()
+    assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords.partial"]
+    living.close()
+    assert _numbers(tmp_path) == [0]
+
+
+@pytest.mark.parametrize(
+    "model, folder", [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("a b", "a b"), ("ä", "%C3%A4"), ("v1.2", "v1.2")]
+)
+def test_models_have_folders_of_their_own_inside_the_folder(model, folder, tmp_path):
+    log = RequestLog(tmp_path / "log", 1.0)
+    log.offer(_request(1, model))
+    log.offer(_request(2, "other"))
+    log.close()
+    assert _names(tmp_path) == sorted(f"log/{name}/requests-00000001.tfrecords" for name in (folder, "other"))
+
+
+def test_files_are_for_their_owner_only(tmp_path):
+    _log(tmp_path / "log", 1).close()
+    assert [path.stat().st_mode & 0o077 for path in (tmp_path / "log").rglob("*")] == [0, 0]
+
+
+def test_a_seed_gives_the_same_sample_and_the_rate_its_share(tmp_path):
+    samples = []
+    for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
+        _log(tmp_path / name, 2000, Limits(waiting_records=2000), rate=0.1, seed=seed).close()
+        samples.append(_numbers(tmp_path / name))
+    assert samples[0] == samples[1] != samples[2]
+    # Four standard deviations of a binomial distribution: sqrt(2000 * 0.1 * 0.9) = 13.4.
+    assert all(abs(len(sample) - 200) < 54 for sample in samples)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_an_impossible_rate_is_refused(rate, tmp_path):
+    with pytest.raises(ConfigError, match=f"--request_log_rate {rate} is no share"):
+        RequestLog(tmp_path, rate)
+
+
+def test_a_rate_of_zero_logs_nothing(tmp_path):
+    _log(tmp_path, 100, rate=0.0).close()
+    assert _names(tmp_path) == []
+
+
+def test_what_is_too_large_or_waits_too_long_is_dropped_and_counted(tmp_path, monkeypatch):
+    going_on = threading.Event()
+    monkeypatch.setattr(
+        request_log_files,
+        "_new_partial",
+        lambda folder, make=request_log_files._new_partial: going_on.wait(10) and make(folder),
+    )
+    log = RequestLog(tmp_path, 1.0, limits=Limits(record_bytes=2000, waiting_records=3, waiting_bytes=2500))
+    log.offer(_request(0))
+    # The first one is taken off the queue before its file is made.
+    _until(lambda: not log._waiting_records)
+    log.offer(_request(1, size=3000))
+    log.offer(_request(2, size=1500))
+    log.offer(_request(3, size=1500))
+    for number in (4, 5, 6):
+        log.offer(_request(number))
+    going_on.set()
+    log.close()
+    assert log.counts() == {"logged": 4, "dropped": 2, "too_large": 1, "unreadable": 0}
+    assert _numbers(tmp_path) == [0, 2, 4, 5]
+
+
+def test_a_full_disk_ends_the_log_with_one_line_and_leaves_no_halves(tmp_path, monkeypatch, caplog):
+    log = _log(tmp_path, 2, Limits(file_records=2))
+    log.flush()
+
+    def full(folder):
+        path = folder / "requests-00000002.tfrecords.partial"
+        path.touch()
+        return path, open("/dev/full", "wb")
+
+    monkeypatch.setattr(request_log_files, "_new_partial", full)
+    with caplog.at_level(logging.WARNING):
+        for number in range(2, 9):
+            log.offer(_request(number))
+        log.flush()
+        log.offer(_request(9))
+        log.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"request log {tmp_path}: No space left on device; no more requests are logged, serving goes on"
+    ]
+    assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords"] and _numbers(tmp_path) == [0, 1]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BitsumError, match=f"cannot keep a request log in {tmp_path / 'file'}: File exists"):
+        RequestLog(tmp_path / "file", 0.1)
+    with pytest.raises(BitsumError, match="Not a directory"):
+        RequestLog(tmp_path / "file" / "log", 0.1)
+
+
+def test_the_counts_are_shown_as_the_real_server_names_them(tmp_path):
+    log = _log(tmp_path, 2, Limits(record_bytes=200))
+    log.offer(_request(1, size=500))
+    log.close()
+    logged, lost = log.families()
+    assert (logged.name, logged.samples) == (
+        ":tensorflow:serving:request_log_count",
+        (({"model_name": "bitsum", "status_code": "OK"}, 2),),
+    )
+    assert lost.samples == (({"reason": "too_large"}, 1),)
+
+
+def test_damaged_files_are_told_and_the_others_read(tmp_path):
+    _log(tmp_path, 6, Limits(file_records=2)).close()
+    first, second, _ = sorted((tmp_path / "bitsum").iterdir())
+    os.truncate(first, first.stat().st_size - 3)
+    second.write_bytes(tfrecords.framed(b"\xff\xff"))
+    problems = []
+    numbers = [int(request.model_spec.signature_name.split()[1]) for request in read(tmp_path, problems.append)]
+    assert numbers == [0, 4, 5]
+    assert [problem.split(":")[0] for problem in problems] == [
+        f"{first} is damaged at record 1",
+        f"{second}, record 0, is no PredictionLog",
+    ]
+
+
+def test_one_file_is_read_too_and_a_missing_one_named(tmp_path):
+    _log(tmp_path, 2, Limits(file_records=1)).close()
+    assert _numbers(tmp_path / "bitsum" / "requests-00000002.tfrecords") == [1]
+    with pytest.raises(BitsumError, match=f"no request log at {tmp_path / 'absent'}"):
+        list(read(tmp_path / "absent"))

@@ -1,0 +1,124 @@
+"""serving.model_config: the file is read, checked and written without TensorFlow, whole or not at all."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from components.errors import BitsumError
+from serving import model_config, protos
+
+pytestmark = pytest.mark.fast
+
+TEXT = """model_config_list {
+  config {
+    name: "m"
+    base_path: "/models/m"
+    model_platform: "tensorflow"
+    model_version_policy {
+      specific {
+        versions: 3
+        versions: 7
+      }
+    }
+    version_labels {
+      key: "stable"
+      value: 3
+    }
+  }
+}
+"""
+
+
+def test_a_config_is_written_and_read(tmp_path):
+    config = model_config.one_model("m", "/models/m", [7, 3], {"stable": 3})
+    assert model_config.text(config) == TEXT
+    path = tmp_path / "models.config"
+    path.write_text("old")
+    (tmp_path / "link").symlink_to(path)
+    model_config.write(tmp_path / "link", config)
+    assert path.read_text() == f"{model_config.HEADING}\n{TEXT}" and (tmp_path / "link").is_symlink()
+    assert model_config.read(path) == config and model_config.is_ours(path)
+    assert sorted(os.listdir(tmp_path)) == ["link", "models.config"]
+
+
+def test_without_versions_the_latest_is_served():
+    config = model_config.one_model("m", "/models/m")
+    assert "policy" not in model_config.text(config)
+    assert model_config.policy(config.model_config_list.config[0])([1, 10, 9]) == {10}
+
+
+def test_a_file_that_another_hand_wrote_is_not_ours(tmp_path):
+    path = tmp_path / "models.config"
+    path.write_text(TEXT)
+    assert not model_config.is_ours(path) and not model_config.is_ours(tmp_path / "absent")
+    assert model_config.read(path).model_config_list.config[0].version_labels["stable"] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"model_config_list { foo: 1 }",
+            "models.config' is no ModelServerConfig in text form: 1:21 : Message type \"tensorflow.serving.",
+        ),
+        (b"model_config_list {", "Invalid protobuf file"),
+        (b"\xff\xfe", "Invalid protobuf file"),
+    ],
+)
+def test_a_file_that_does_not_parse_is_told_with_the_place(tmp_path, content, words):
+    path = tmp_path / "models.config"
+    path.write_bytes(content)
+    with pytest.raises(BitsumError) as failure:
+        model_config.read(path)
+    assert words in str(failure.value) and "\n" not in str(failure.value)
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path):
+    with pytest.raises(BitsumError, match="cannot read the model config file .*absent: No such file or directory"):
+        model_config.read(tmp_path / "absent")
+    with pytest.raises(BitsumError, match="cannot write the model config file .*: No such file or directory"):
+        model_config.write(tmp_path / "absent" / "file", model_config.one_model("m", "/m"))
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "models.config"
+    path.write_text("old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BitsumError, match="No space left on device"):
+        model_config.write(path, model_config.one_model("m", "/m"))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["models.config"]
+
+
+@pytest.mark.parametrize(
+    ("base_path", "absolute"),
+    [
+        ("/m", True),
+        ("file:///m", True),
+        ("gs://bucket/m", True),
+        ("m", False),
+        ("", False),
+        ("./m", False),
+        ("a://m", False),
+    ],
+)
+def test_base_paths_are_absolute_or_uris(base_path, absolute):
+    config = model_config.one_model("m", base_path)
+    if absolute:
+        model_config.check(config)
+    else:
+        with pytest.raises(model_config.StatusError):
+            model_config.check(config)
+    assert str(model_config.base_path(model_config.one_model("m", "file:///m").model_config_list.config[0])) == "/m"
+
+
+def test_it_needs_no_tensorflow():
+    program = "import sys; from serving import model_config; model_config.one_model('m', '/m')"
+    nothing_heavy = "assert not {'tensorflow', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", f"{program}; {nothing_heavy}"], check=True, timeout=60)
+    assert protos.load().config.ModelServerConfig is type(model_config.one_model("m", "/m"))

@@ -1,0 +1,190 @@
+"""serving.tls with real servers and clients of gRPC, and certificates made here."""
+
+import contextlib
+import pathlib
+from concurrent import futures
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives import serialization
+from google.protobuf import text_format
+
+from components.errors import ConfigError
+from serving import config_protos, tls
+from tests.support.identities import Identity
+
+pytestmark = pytest.mark.fast
+
+_METHOD = "/test.Echo/Echo"
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return Identity("authority")
+
+
+@pytest.fixture(scope="module")
+def stranger():
+    return Identity("stranger")
+
+
+@pytest.fixture(scope="module")
+def server(authority):
+    return Identity("server", authority, address="127.0.0.1")
+
+
+def _config(folder: pathlib.Path, **fields) -> pathlib.Path:
+    path = folder / "ssl.pbtxt"
+    path.write_text(text_format.MessageToString(config_protos.messages().SSLConfig(**fields)))
+    return path
+
+
+def _files(folder: pathlib.Path, **texts: str) -> dict[str, pathlib.Path]:
+    for name, text in texts.items():
+        (folder / f"{name}.pem").write_text(text)
+    return {name: folder / f"{name}.pem" for name in texts}
+
+
+@contextlib.contextmanager
+def _serving(credentials):
+    """An echo on a port of its own."""
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: request)
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Echo", {"Echo": handler})])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
+
+
+def _echo(port: int, credentials, name: str | None = None) -> bytes:
+    options = [("grpc.ssl_target_name_override", name)] if name else []
+    with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+        return channel.unary_unary(_METHOD)(b"sum", timeout=10)
+
+
+def _refused(port: int, credentials, name: str | None = None) -> str:
+    with pytest.raises(grpc.RpcError) as refusal:
+        _echo(port, credentials, name)
+    assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
+    return refusal.value.details()
+
+
+@pytest.fixture
+def tls_port(server, tmp_path):
+    with _serving(
+        tls.server_credentials(_config(tmp_path, server_key=server.private_key, server_cert=server.certificate))
+    ) as port:
+        yield port
+
+
+@pytest.fixture
+def mutual_port(authority, server, tmp_path):
+    path = _config(
+        tmp_path,
+        server_key=server.private_key,
+        server_cert=server.certificate,
+        custom_ca=authority.certificate,
+        client_verify=True,
+    )
+    with _serving(tls.server_credentials(path)) as port:
+        yield port
+
+
+def test_a_client_that_knows_the_authority_is_answered(authority, tls_port, tmp_path):
+    assert _echo(tls_port, tls.client_credentials(**_files(tmp_path, ca=authority.certificate))) == b"sum"
+
+
+def test_a_client_that_knows_another_authority_hangs_up(stranger, tls_port, tmp_path):
+    credentials = tls.client_credentials(**_files(tmp_path, ca=stranger.certificate))
+    assert "CERTIFICATE_VERIFY_FAILED" in _refused(tls_port, credentials)
+
+
+def test_a_client_without_an_authority_trusts_no_private_one(tls_port):
+    assert "CERTIFICATE_VERIFY_FAILED" in _refused(tls_port, tls.client_credentials())
+
+
+def test_a_client_that_asked_for_another_host_hangs_up(authority, tls_port, tmp_path):
+    credentials = tls.client_credentials(**_files(tmp_path, ca=authority.certificate))
+    assert "Hostname Verification Check failed" in _refused(tls_port, credentials, name="bank.example")
+
+
+def test_a_client_without_tls_is_not_answered(tls_port):
+    with grpc.insecure_channel(f"127.0.0.1:{tls_port}") as channel, pytest.raises(grpc.RpcError) as refusal:
+        channel.unary_unary(_METHOD)(b"sum", timeout=10)
+    assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_client_with_a_certificate_of_the_authority_is_answered(authority, mutual_port, tmp_path):
+    client = Identity("client", authority)
+    files = _files(tmp_path, ca=authority.certificate, cert=client.certificate, key=client.private_key)
+    assert _echo(mutual_port, tls.client_credentials(**files)) == b"sum"
+
+
+def test_a_client_without_a_certificate_is_refused(authority, mutual_port, tmp_path):
+    _refused(mutual_port, tls.client_credentials(**_files(tmp_path, ca=authority.certificate)))
+
+
+def test_a_client_with_a_strangers_certificate_is_refused(authority, stranger, mutual_port, tmp_path):
+    client = Identity("client", stranger)
+    files = _files(tmp_path, ca=authority.certificate, cert=client.certificate, key=client.private_key)
+    _refused(mutual_port, tls.client_credentials(**files))
+
+
+def test_a_server_that_does_not_verify_takes_any_client(authority, stranger, tls_port, tmp_path):
+    client = Identity("client", stranger)
+    files = _files(tmp_path, ca=authority.certificate, cert=client.certificate, key=client.private_key)
+    assert _echo(tls_port, tls.client_credentials(**files)) == b"sum"
+
+
+def test_a_chain_is_sent_whole(authority, tmp_path):
+    middle = Identity("middle")
+    server = Identity("server", middle, address="127.0.0.1")
+    path = _config(tmp_path, server_key=server.private_key, server_cert=server.certificate + middle.certificate)
+    with _serving(tls.server_credentials(path)) as port:
+        assert _echo(port, tls.client_credentials(**_files(tmp_path, ca=middle.certificate))) == b"sum"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"server_key": ""}, "server_key is missing; it holds the PEM text itself, not the name of a file"),
+        ({"server_cert": ""}, "server_cert is missing"),
+        ({"server_key": "server.key"}, "server_key holds no private key that can be read"),
+        ({"server_cert": "server.crt"}, "server_cert holds no certificate that can be read"),
+        ({"server_cert": "é"}, "server_cert holds no certificate that can be read"),
+        ({"custom_ca": "ca.crt"}, "custom_ca holds no certificate that can be read"),
+        ({"client_verify": True}, "client_verify needs custom_ca"),
+    ],
+)
+def test_a_bad_server_configuration_is_refused_in_a_line(change, words, server, tmp_path):
+    path = _config(tmp_path, **{"server_key": server.private_key, "server_cert": server.certificate, **change})
+    with pytest.raises(ConfigError) as refusal:
+        tls.server_credentials(path)
+    assert str(refusal.value).startswith(f"--ssl_config_file {path}: {words}") and "\n" not in str(refusal.value)
+
+
+def test_a_key_of_another_certificate_is_refused(server, stranger, tmp_path):
+    path = _config(tmp_path, server_key=stranger.private_key, server_cert=server.certificate)
+    with pytest.raises(ConfigError, match="server_key is not the private key of server_cert"):
+        tls.server_credentials(path)
+
+
+def test_an_encrypted_key_is_refused_without_asking_for_a_password(server, tmp_path):
+    key = server.pem(serialization.BestAvailableEncryption(b"secret"))
+    with pytest.raises(ConfigError, match="server_key is encrypted"):
+        tls.server_credentials(_config(tmp_path, server_key=key, server_cert=server.certificate))
+
+
+def test_a_client_names_the_file_that_is_bad(server, stranger, tmp_path):
+    files = _files(tmp_path, cert=server.certificate, key=stranger.private_key, ca="nothing")
+    with pytest.raises(ConfigError, match="key.pem is not the private key of .*cert.pem"):
+        tls.client_credentials(cert=files["cert"], key=files["key"])
+    with pytest.raises(ConfigError, match="key.pem alone"):
+        tls.client_credentials(key=files["key"])
+    with pytest.raises(ConfigError, match="ca.pem holds no certificate"):
+        tls.client_credentials(ca=files["ca"])
+    with pytest.raises(ConfigError, match="cannot read .*absent.pem: No such file"):
+        tls.client_credentials(ca=tmp_path / "absent.pem")

@@ -1,0 +1,415 @@
+"""serving.versions.model_manager: configs, reloads and labels. Texts, codes and what a reload leaves are those of a TensorFlow Serving
+2.16.1."""
+
+import shutil
+import threading
+
+import pytest
+from google.protobuf import text_format
+
+from serving import protos
+from serving.status import StatusError
+from serving.versions.model_manager import Management, Models
+from serving.versions.version_manager import Loading
+from tests.support.shelves import Shelf, eventually
+
+pytestmark = pytest.mark.fast
+
+ONCE = Loading(max_retries=0)
+# The disk is looked at when a test says so.
+BY_HAND = Management(ONCE, poll_interval=1000.0)
+LABEL_UNAVAILABLE = "Request to assign label to version {} of model add, which is not currently available for inference"
+NEITHER = "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, model name is noplat"
+BOTH = "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform, model name is add"
+CHANGED = (
+    "Illegal to change a model's platform. For model add platform was tensorflow and new platform requested is foo"
+)
+OTHER_TYPE = "ModelServerConfig::model_type choice 2 not supported."
+TRANSITION = (
+    "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
+)
+TENSORFLOW = 'model_platform: "tensorflow"'
+SPECIFIC = "model_version_policy { specific { versions: 1 versions: 2 } }"
+UNKNOWN, INVALID, NOT_FOUND, PRECONDITION = 2, 3, 5, 9
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    shelf = Shelf(tmp_path / "add")
+    shelf.put(1, 2, 3)
+    return shelf
+
+
+@pytest.fixture
+def make(shelf):
+    made = []
+
+    def models(management=BY_HAND):
+        made.append(Models(shelf.load, management))
+        return made[-1]
+
+    yield models
+    for models in made:
+        models.close()
+
+
+@pytest.fixture
+def add(shelf):
+    """Text of the config of the shelf's model, with what the arguments say."""
+    return lambda *parts, name="add": f'config {{ name: "{name}" base_path: "{shelf.path}" {" ".join(parts)} }}'
+
+
+@pytest.fixture
+def models(make, add):
+    """With versions 1 and 2 of the model add."""
+    models = make()
+    models.start(config(add(TENSORFLOW, SPECIFIC)))
+    assert models.wait(10)
+    eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "AVAILABLE"})
+    return models
+
+
+def config(*listed):
+    return text_format.Parse(f"model_config_list {{ {' '.join(listed)} }}", protos.load().config.ModelServerConfig())
+
+
+def spec(name="add", **choice):
+    made = text_format.Parse(f'name: "{name}"', protos.load().predict.PredictRequest().model_spec)
+    if "version" in choice:
+        made.version.value = choice["version"]
+    if "label" in choice:
+        made.version_label = choice["label"]
+    return made
+
+
+def used(models, **choice):
+    with models.use(spec(**choice)) as (version, model):
+        assert model.version == version
+        return version
+
+
+def refused(call, *arguments):
+    with pytest.raises(StatusError) as failure, call(*arguments):
+        pass
+    return failure.value.code, str(failure.value)
+
+
+def reload_refused(models, *listed):
+    with pytest.raises(StatusError) as failure:
+        models.reload(config(*listed))
+    return failure.value.code, str(failure.value)
+
+
+def states(models):
+    return {name: {version: state for version, state, _ in found} for name, found in models.states().items()}
+
+
+def test_what_a_spec_asks_for(models):
+    assert used(models) == 2 and used(models, version=1) == 1
+    assert refused(models.use, spec(name="")) == (INVALID, "ModelSpec has no name specified.")
+    assert refused(models.use, spec(name="", label="x")) == (INVALID, "ModelSpec has no name specified.")
+    assert refused(models.use, spec(version=99)) == (NOT_FOUND, "Servable not found for request: Specific(add, 99)")
+    assert refused(models.use, spec(version=0)) == (NOT_FOUND, "Servable not found for request: Specific(add, 0)")
+    assert refused(models.use, spec("nope")) == (NOT_FOUND, "Servable not found for request: Latest(nope)")
+    assert refused(models.use, spec("nope", version=7)) == (
+        NOT_FOUND,
+        "Servable not found for request: Specific(nope, 7)",
+    )
+    for name in ("add", "nope"):
+        for label in ("stable", ""):
+            assert refused(models.use, spec(name, label=label)) == (
+                INVALID,
+                f"Unrecognized servable version label: {label}",
+            )
+
+
+def test_status_ignores_labels_and_tells_the_newest_first(models):
+    assert [version for version, _, _ in models.status(spec())] == [2, 1]
+    assert [version for version, _, _ in models.status(spec(label="nope"))] == [2, 1]
+    assert models.status(spec(version=1)) == [(1, "AVAILABLE", None)]
+    for asked, text in (
+        (spec(version=3), "Could not find version 3 of model add"),
+        (spec("nope", version=1), "Could not find version 1 of model nope"),
+        (spec("nope"), "Could not find any versions of model nope"),
+        (spec(""), "Could not find any versions of model "),
+    ):
+        assert refused(models.status, asked) == (NOT_FOUND, text)
+
+
+def test_labels_need_versions_that_are_available_now(models, add):
+    models.reload(config(add(TENSORFLOW, "model_version_policy { specific { versions: 1 } }")))
+    models.poll()
+    eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "END"})
+    labels = 'version_labels { key: "canary" value: 2 } version_labels { key: "stable" value: 1 }'
+    assert reload_refused(models, add(TENSORFLOW, SPECIFIC, labels)) == (PRECONDITION, LABEL_UNAVAILABLE.format(2))
+    models.poll()
+    assert states(models)["add"] == {1: "AVAILABLE", 2: "END"}
+    models.reload(config(add(TENSORFLOW, SPECIFIC)))
+    models.poll()
+    eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "AVAILABLE"})
+    models.reload(config(add(TENSORFLOW, SPECIFIC, labels)))
+    assert (used(models, label="stable"), used(models, label="canary")) == (1, 2)
+
+
+def test_a_label_moves_at_once_stays_where_a_reload_is_refused_and_goes_when_left_out(models, add):
+    models.reload(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }')))
+    models.reload(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 2 }')))
+    assert used(models, label="stable") == 2
+    for version in (3, -1):
+        label = f'version_labels {{ key: "stable" value: {version} }}'
+        assert reload_refused(models, add(TENSORFLOW, SPECIFIC, label)) == (
+            PRECONDITION,
+            LABEL_UNAVAILABLE.format(version),
+        )
+    assert used(models, label="stable") == 2
+    models.reload(config(add(TENSORFLOW, SPECIFIC)))
+    assert refused(models.use, spec(label="stable")) == (INVALID, "Unrecognized servable version label: stable")
+
+
+def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add):
+    models = make(Management(ONCE, 1000.0, labels_for_unavailable=True))
+    models.start(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }')))
+    eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "AVAILABLE"})
+    labels = 'version_labels {{ key: "next" value: 9 }} version_labels {{ key: "stable" value: {} }}'
+    models.reload(config(add(TENSORFLOW, SPECIFIC, labels.format(1))))
+    assert refused(models.use, spec(label="next")) == (NOT_FOUND, "Servable not found for request: Specific(add, 9)")
+    assert reload_refused(models, add(TENSORFLOW, SPECIFIC, labels.format(9))) == (
+        PRECONDITION,
+        LABEL_UNAVAILABLE.format(9),
+    )
+    assert used(models, label="stable") == 1
+    models.reload(config(add(TENSORFLOW, SPECIFIC, labels.format(2))))
+    assert used(models, label="stable") == 2
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ('ADD config { name: "noplat" base_path: "PATH" }', (INVALID, NEITHER)),
+        (
+            'ADD config { name: "b" base_path: "PATH" model_platform: "foo" }',
+            (INVALID, "Model b requests unsupported platform foo"),
+        ),
+        ('ADD config { name: "b" base_path: "PATH" model_type: OTHER }', (INVALID, OTHER_TYPE)),
+        (
+            'config { name: "add" base_path: "PATH" model_type: TENSORFLOW model_platform: "tensorflow" }',
+            (INVALID, BOTH),
+        ),
+        ('config { name: "add" base_path: "PATH" model_platform: "foo" }', (INVALID, CHANGED)),
+        ("ADD ADD", (INVALID, "Illegal to list model add multiple times in config list")),
+        (
+            'ADD config { name: "rel" base_path: "store/add" model_platform: "tensorflow" }',
+            (INVALID, "Expected model rel to have an absolute path or URI; got base_path()=store/add"),
+        ),
+        (
+            'ADD config { name: "nobase" model_platform: "tensorflow" }',
+            (INVALID, "Expected model nobase to have an absolute path or URI; got base_path()="),
+        ),
+        (
+            'ADD config { name: "b" base_path: "/nowhere" model_platform: "tensorflow" }',
+            (INVALID, "Could not find base path /nowhere for servable b with error NOT_FOUND: /nowhere not found"),
+        ),
+        (
+            'ADD config { name: "b" base_path: "PATH/1" model_platform: "tensorflow" }',
+            (NOT_FOUND, "Unable to find a numerical version path for servable b at: PATH/1"),
+        ),
+        (
+            'ADD config { name: "b" base_path: "PATH" model_platform: "tensorflow" '
+            "model_version_policy { specific { versions: 7 } } }",
+            (NOT_FOUND, "Unable to find a numerical version path for servable b at: PATH"),
+        ),
+        # Names before paths, paths before platforms, labels before the platforms of new models, and those before the
+        # disk.
+        (
+            'ADD ADD config { name: "rel" base_path: "x" }',
+            (INVALID, "Illegal to list model add multiple times in config list"),
+        ),
+        (
+            'config { name: "add" base_path: "x" model_platform: "foo" }',
+            (INVALID, "Expected model add to have an absolute path or URI; got base_path()=x"),
+        ),
+        (
+            'config { name: "noplat" base_path: "PATH" } '
+            'config { name: "add" base_path: "PATH" model_platform: "tensorflow" version_labels { key: "x" value: 7 } }',
+            (PRECONDITION, LABEL_UNAVAILABLE.format(7)),
+        ),
+        (
+            'config { name: "b" base_path: "/nowhere" model_platform: "tensorflow" } config { name: "noplat" base_path: "PATH" }',
+            (INVALID, NEITHER),
+        ),
+    ],
+)
+def test_reloads_that_are_refused_change_nothing(models, add, shelf, listed, expected):
+    models.reload(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }')))
+    code, text = expected
+    listed = listed.replace("ADD", add(TENSORFLOW)).replace("PATH", str(shelf.path))
+    assert reload_refused(models, listed) == (code, text.replace("PATH", str(shelf.path)))
+    models.poll()
+    assert states(models) == {"add": {1: "AVAILABLE", 2: "AVAILABLE"}} and used(models, label="stable") == 1
+    models.reload(config(add(TENSORFLOW, SPECIFIC)))
+
+
+def test_only_lists_of_models_are_taken(models, make):
+    for other in ({}, {"custom_model_config": {}}):
+        with pytest.raises(StatusError) as failure:
+            models.reload(protos.load().config.ModelServerConfig(**other))
+        assert (failure.value.code, str(failure.value)) == (PRECONDITION, TRANSITION)
+    nothing = make()
+    nothing.start(protos.load().config.ModelServerConfig())
+    assert nothing.wait(1) and refused(nothing.use, spec()) == (
+        NOT_FOUND,
+        "Servable not found for request: Latest(add)",
+    )
+
+
+def test_a_reload_of_the_same_models_returns_at_once_and_the_next_look_does_the_rest(models, shelf, add):
+    gate = shelf.hold(3)
+    models.reload(config(add("model_type: TENSORFLOW", "model_version_policy { latest {} }")))
+    assert states(models) == {"add": {1: "AVAILABLE", 2: "AVAILABLE"}}
+    models.poll()
+    eventually(lambda: states(models)["add"], {1: "END", 2: "AVAILABLE", 3: "LOADING"})
+    gate.set()
+    eventually(lambda: states(models)["add"], {1: "END", 2: "END", 3: "AVAILABLE"})
+
+
+@pytest.mark.parametrize("policy", ["specific { versions: 7 }", "specific {}"])
+def test_versions_that_are_not_there_are_accepted_and_leave_nothing(models, add, policy):
+    models.reload(config(add(TENSORFLOW, f"model_version_policy {{ {policy} }}")))
+    models.poll()
+    eventually(lambda: states(models)["add"], {1: "END", 2: "END"})
+    assert refused(models.use, spec()) == (NOT_FOUND, "Servable not found for request: Latest(add)")
+
+
+def test_a_new_model_is_waited_for_and_its_label_has_to_wait_too(models, shelf, add):
+    gate = shelf.hold(3)
+    both = (add(TENSORFLOW, SPECIFIC), add(TENSORFLOW, name="addb"))
+    labelled = add(TENSORFLOW, 'version_labels { key: "x" value: 3 }', name="addb")
+    code, text = reload_refused(models, both[0], labelled)
+    assert code == PRECONDITION and "version 3 of model addb" in text
+    reload = threading.Thread(target=models.reload, args=(config(*both),))
+    reload.start()
+    eventually(lambda: states(models).get("addb"), {3: "LOADING"})
+    assert reload.is_alive() and used(models) == 2
+    assert refused(models.use, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
+    gate.set()
+    reload.join(10)
+    assert not reload.is_alive() and used(models, name="addb") == 3
+
+
+def test_models_that_are_left_out_go_and_may_come_back(models, add):
+    models.reload(config(add(TENSORFLOW, SPECIFIC), add(TENSORFLOW, name="addb")))
+    models.reload(config(add(TENSORFLOW, SPECIFIC)))
+    eventually(lambda: states(models), {"add": {1: "AVAILABLE", 2: "AVAILABLE"}, "addb": {3: "END"}})
+    assert refused(models.use, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
+    models.reload(config())
+    eventually(lambda: states(models)["add"], {1: "END", 2: "END"})
+    models.reload(config(add(TENSORFLOW, SPECIFIC)))
+    assert used(models) in (1, 2)
+    eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "AVAILABLE"})
+
+
+def test_a_model_without_a_name_can_be_served_but_not_asked(models, add):
+    models.reload(config(add(TENSORFLOW, name="")))
+    assert states(models)[""] == {3: "AVAILABLE"}
+    eventually(lambda: states(models)["add"], {1: "END", 2: "END"})
+
+
+def test_a_changed_base_path_that_is_missing_changes_nothing(models, add, shelf):
+    models.reload(config(add(TENSORFLOW).replace(str(shelf.path), "/nowhere")))
+    models.poll()
+    assert states(models) == {"add": {1: "AVAILABLE", 2: "AVAILABLE"}}
+
+
+def test_a_new_model_that_does_not_load_is_refused_with_all_that_came_with_it(models, shelf, add, tmp_path):
+    bad = Shelf(tmp_path / "bad")
+    bad.put(4)
+    bad.put(5, bad=True)
+    listed = f'config {{ name: "bad" base_path: "{bad.path}" model_platform: "tensorflow" }}'
+    expected = (
+        UNKNOWN,
+        "1 model(s) did not become available: {{{name: bad version: 5} due to error: DATA_LOSS: 5 is bad}, }",
+    )
+    assert reload_refused(models, add(TENSORFLOW), listed) == expected
+    models.poll()
+    assert states(models)["add"] == {1: "AVAILABLE", 2: "AVAILABLE"}
+    # The refusal does not wait for the state.
+    bad_version = spec("bad", version=5)
+    eventually(
+        lambda: [(number, state, str(error)) for number, state, error in models.status(bad_version)],
+        [(5, "END", "5 is bad")],
+    )
+    (bad.path / "5" / "bad").unlink()
+    models.poll()
+    eventually(lambda: set(states(models)["bad"].values()), {"END"})
+    models.reload(config(add(TENSORFLOW)))
+
+
+def test_a_model_whose_folder_is_gone_does_not_keep_others_from_being_looked_after(models, shelf, add, tmp_path):
+    other = Shelf(tmp_path / "other")
+    other.put(1)
+    listed = f'config {{ name: "a" base_path: "{other.path}" model_platform: "tensorflow" }}'
+    models.reload(config(listed, add(TENSORFLOW)))
+    shutil.rmtree(other.path)
+    models.poll()
+    eventually(lambda: states(models), {"a": {1: "AVAILABLE"}, "add": {1: "END", 2: "END", 3: "AVAILABLE"}})
+
+
+def test_labels_at_the_start_are_refused_unless_they_were_accepted_once(make, add, shelf):
+    labelled = config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }'))
+    with pytest.raises(StatusError) as failure:
+        make().start(labelled)
+    assert (failure.value.code, str(failure.value)) == (PRECONDITION, LABEL_UNAVAILABLE.format(1))
+    assert shelf.loads == []
+    gate = shelf.hold(1)
+    models = make()
+    models.start(labelled, trust_labels=True)
+    eventually(lambda: states(models)["add"], {1: "LOADING", 2: "AVAILABLE"})
+    assert not models.wait(0.3)
+    gate.set()
+    assert models.wait(10) and used(models, label="stable") == 1
+
+
+def test_a_trusted_label_on_a_version_that_does_not_load_keeps_nothing_else_from_being_served(make, add, shelf):
+    shelf.put(2, bad=True)
+    models = make()
+    models.start(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "canary" value: 2 }')), trust_labels=True)
+    assert models.wait(10) and used(models) == 1
+    assert refused(models.use, spec(label="canary")) == (NOT_FOUND, "Servable not found for request: Specific(add, 2)")
+
+
+def test_waiting_ends_with_every_model_or_with_why_there_is_none(make, add, shelf, tmp_path):
+    absent = Shelf(tmp_path / "absent")
+    listed = f'config {{ name: "c" base_path: "{absent.path}" model_platform: "tensorflow" }}'
+    models = make(Management(Loading(max_retries=5, retry_interval=60), poll_interval=1000.0))
+    models.start(config(add(TENSORFLOW), listed))
+    assert not models.wait(0.2) and not models.wait(None, stopped=lambda: True)
+    absent.put(1, bad=True)
+    models.poll()
+    with pytest.raises(StatusError) as failure:
+        models.wait(10)
+    assert (failure.value.code, str(failure.value)) == (
+        UNKNOWN,
+        "1 servable(s) did not become available: {{{name: c version: 1} due to error: DATA_LOSS: 1 is bad}, }",
+    )
+    absent.put(2)
+    models.poll()
+    assert models.wait(10)
+
+
+def test_without_polling_the_disk_is_looked_at_once_and_at_each_reload(make, add, shelf):
+    models = make(Management(ONCE, poll_interval=0.0))
+    models.start(config(add(TENSORFLOW)))
+    assert models.wait(10)
+    shelf.put(4)
+    threading.Event().wait(0.2)
+    assert states(models) == {"add": {3: "AVAILABLE"}}
+    models.reload(config(add(TENSORFLOW)))
+    eventually(lambda: states(models)["add"], {3: "END", 4: "AVAILABLE"})
+
+
+def test_with_polling_new_versions_are_found(make, add, shelf):
+    models = make(Management(ONCE, poll_interval=0.01))
+    models.start(config(add(TENSORFLOW)))
+    assert models.wait(10)
+    shelf.put(4)
+    eventually(lambda: states(models)["add"], {3: "END", 4: "AVAILABLE"})

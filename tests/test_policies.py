@@ -1,0 +1,71 @@
+"""What SECURITY.md, docs/compatibility.md and docs/release-check.md say is what the code does."""
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from components.errors import ConfigError
+from components.proof import certificate
+from components.savedmodel import export_format, version_folder
+from pipeline import config
+from tests.faults.__main__ import SWEEPS
+from tests.support import certified
+
+pytestmark = pytest.mark.fast
+
+ROOT = pathlib.Path(__file__).parents[1]
+COMPATIBILITY = (ROOT / "docs/compatibility.md").read_text()
+
+
+def row(path: str, name: str) -> list[str]:
+    """The cells of a table's row, by its first cell's beginning."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (ROOT / path).read_text().splitlines()]
+    return next(cells for cells in rows if cells and cells[0].startswith(name))
+
+
+def test_formats_have_the_numbers_that_are_documented():
+    read = f"{export_format.LATEST}; {export_format.FIRST} to {export_format.LATEST} are read"
+    assert row("docs/compatibility.md", "export format")[1] == read
+    refusal = (
+        f"export format {export_format.LATEST + 1}, and {export_format.FIRST} to {export_format.LATEST} are compared"
+    )
+    assert refusal in row("docs/compatibility.md", "export format")[3]
+    assert export_format.child(export_format.LATEST) in row("docs/compatibility.md", "export format")[2]
+    assert row("docs/compatibility.md", "certificate")[1] == str(certificate.VERSION)
+    assert row("docs/compatibility.md", "manifest")[1] == str(version_folder.MANIFEST_FORMAT)
+
+
+def test_a_later_certificate_is_refused_in_the_documented_words():
+    later = certified.certificate() | {"version": certificate.VERSION + 1}
+    with pytest.raises(certificate.Malformed) as refusal:
+        certificate.parse(json.dumps(later))
+    assert f"`{refusal.value}`" in COMPATIBILITY
+
+
+def test_an_unknown_knob_is_refused_in_the_documented_words():
+    with pytest.raises(ConfigError) as refusal:
+        config.load(None, ["train.stepz=3"])
+    assert f"`{str(refusal.value).partition(': ')[0]}: train has ...`" in COMPATIBILITY
+
+
+def test_a_manifest_from_before_spans_is_for_a_run_on_its_own_and_unknown_members_are_passed_over(tmp_path):
+    file = tmp_path / version_folder.MANIFEST
+    file.parent.mkdir()
+    old = {"format": version_folder.MANIFEST_FORMAT + 1, "origin": {"task": "addition"}, "new": []}
+    file.write_text(json.dumps(old))
+    assert version_folder.manifest(tmp_path) == old
+
+
+def test_limits_of_the_checker_are_those_that_security_names():
+    assert f"{certificate.MOST_BOXES} boxes" in (ROOT / "SECURITY.md").read_text()
+
+
+def test_the_release_check_lists_every_operation_and_adds_up():
+    table = re.findall(
+        r"^\| ([a-z ]+) \| (\d+) \| (\d+) \| (\d+) \|$", (ROOT / "docs/release-check.md").read_text(), re.M
+    )
+    assert [name for name, *_ in table[:-1]] == [name.replace("-", " ") for name in SWEEPS]
+    sums = [sum(int(count) for count in column) for column in list(zip(*table[:-1], strict=True))[1:]]
+    assert [int(count) for count in table[-1][1:]] == sums

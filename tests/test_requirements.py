@@ -1,0 +1,134 @@
+"""The lock, the project file and the programs that set up: what a fresh checkout relies on."""
+
+import datetime
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipeline.config import tomllib
+
+pytestmark = pytest.mark.fast
+
+ROOT = pathlib.Path(__file__).parents[1]
+REQUIREMENTS = ROOT / "requirements"
+LOCKS = ("lock.txt", "airflow.txt", "postgresql.txt", "uv.txt", "compiler.txt")
+
+
+def pinned(name: str) -> dict[str, list[str]]:
+    """{"package==version": its hashes} of a file in requirements/; a line of any other form is an error."""
+    found: dict[str, list[str]] = {}
+    last = ""
+    for line in (REQUIREMENTS / name).read_text().splitlines():
+        line = line.strip().removesuffix("\\").strip()
+        if not line or line.startswith("#"):
+            continue
+        if match := re.fullmatch(r"--hash=sha256:([0-9a-f]{64})", line):
+            found[last].append(match[1])
+        else:
+            last = re.fullmatch(r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==[0-9][^ ;]*(?= *;|$)", line.partition(" ;")[0])[0]
+            found[last] = []
+    return found
+
+
+@pytest.fixture(scope="module")
+def locked() -> dict[str, str]:
+    """{package: version} of the lock."""
+    return dict(re.sub(r"\[.*\]", "", requirement).split("==") for requirement in pinned("lock.txt"))
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_newest_version_in_the_changelog_is_the_project_s(project):
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    released = [re.fullmatch(r"(\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)", heading).groups() for heading in headings[1:]]
+    assert headings[0] == "Unreleased"
+    assert released[0][0] == project["version"]
+    dates = [datetime.date.fromisoformat(date) for _, date in released]
+    assert dates == sorted(dates, reverse=True)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_package_is_pinned_with_hashes(name):
+    packages = pinned(name)
+    assert packages
+    assert not [package for package, hashes in packages.items() if not hashes]
+
+
+@pytest.mark.parametrize("path", sorted(REQUIREMENTS.iterdir()), ids=lambda path: path.name)
+def test_no_index_is_named(path):
+    assert not re.findall(r"https?://\S+|--(?:extra-)?index-url\b.*|--find-links\b.*", path.read_text())
+
+
+def test_one_tensorflow(project, locked):
+    """pip users get `tensorflow` by its name; the lock has the smaller build of it in its place, and never both."""
+    named = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    assert {name for name in named | set(locked) if name in ("tensorflow", "tensorflow-cpu")} == {
+        "tensorflow",
+        "tensorflow-cpu",
+    }
+    assert "tensorflow" in named and "tensorflow-cpu" in locked
+    assert "tensorflow" not in locked and "tensorflow-cpu" not in named
+
+
+def test_the_lock_satisfies_the_project(project, locked):
+    python = (ROOT / ".python-version").read_text().strip()
+    environment = {"python_version": python, "python_full_version": python + ".0"}
+    wrong = []
+    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+        wanted = Requirement(line)
+        name = canonicalize_name(wanted.name)
+        version = locked.get("tensorflow-cpu" if name == "tensorflow" else name)
+        if (wanted.marker is None or wanted.marker.evaluate(environment)) and not (
+            version and wanted.specifier.contains(version)
+        ):
+            wrong.append(f"{line}: the lock has {version}; make lock")
+    assert not wrong
+
+
+def test_what_installs_the_project_is_locked(locked):
+    """The project is built without isolation, so its build backend comes from the lock."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert not [
+        line
+        for line in build
+        if not Requirement(line).specifier.contains(locked[canonicalize_name(Requirement(line).name)])
+    ]
+
+
+@pytest.mark.parametrize("path", ["requirements/install.sh", "requirements/install-airflow.sh", ".ci/run"])
+def test_scripts_can_be_started(path):
+    assert os.access(ROOT / path, os.X_OK)
+    subprocess.run(["bash", "-n", ROOT / path], check=True)
+
+
+def documented_targets() -> list[tuple[str, str]]:
+    """(file, target) of each `make TARGET` in the texts for readers, the hooks and the workflow."""
+    texts = [*ROOT.glob("*.md"), *REQUIREMENTS.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    texts += [ROOT / ".pre-commit-config.yaml", *(ROOT / ".github/workflows").iterdir()]
+    command = re.compile(r"(?:^|[`$] ?|run: |entry: )make(?: --[a-z-]+)* ([a-z][a-z-]*)", re.MULTILINE)
+    return sorted(
+        {(str(path.relative_to(ROOT)), target) for path in texts for target in command.findall(path.read_text())}
+    )
+
+
+@pytest.mark.parametrize("file, target", documented_targets())
+def test_documented_targets_exist(file, target):
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"{file} names `make {target}`: {done.stderr}"
+
+
+def test_help_names_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    shown = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert [line.split()[1] for line in shown.splitlines()] == targets
