@@ -26,7 +26,7 @@ import grpc
 from benchmarks import hostile_configs
 from benchmarks.fuzz_server import Server, plant, serving
 from benchmarks.malformed import TIMEOUT, Case, Malformed
-from benchmarks.well_formed import MODEL, PREDICT, RELOAD, WATCH
+from benchmarks.well_formed import MODEL, PREDICT, RELOAD
 from components import signatures
 from serving import protos, tensors
 
@@ -215,21 +215,13 @@ class Fuzz:
     def _begin(self, index: int, case: Case) -> tuple[Any, list[float]]:
         channel = self._channels[index % CHANNELS]
         start, ended = time.perf_counter(), []
-        if case.method == WATCH:
-            call = channel.unary_stream(WATCH)(case.data, timeout=case.timeout)
-        else:
-            call = channel.unary_unary(case.method).future(case.data, timeout=case.timeout)
-            call.add_done_callback(lambda _: ended.append(time.perf_counter() - start))
+        call = channel.unary_unary(case.method).future(case.data, timeout=case.timeout)
+        call.add_done_callback(lambda _: ended.append(time.perf_counter() - start))
         return call, ended
 
     def _finish(self) -> grpc.StatusCode:
         index, case, call, ended = self._flying.popleft()
-        if case.method == WATCH:
-            start = time.perf_counter()
-            code, text = _first_of(call)
-            ended.append(time.perf_counter() - start)
-        else:
-            code, text = call.code(), call.details() or ""
+        code, text = call.code(), call.details() or ""
         while not ended:
             time.sleep(0.0001)
         self.slowest = sorted([*self.slowest, (ended[0], index, case.kind)], reverse=True)[:_SLOWEST]
@@ -272,22 +264,12 @@ def judged(code: grpc.StatusCode, text: str, busy: bool) -> str:
     return ""
 
 
-def _first_of(call: Any) -> tuple[grpc.StatusCode, str]:
-    """OK when there is a first response, else the status; the call is cancelled then."""
-    try:
-        next(call, None)
-    except grpc.RpcError as error:
-        return error.code(), error.details() or ""
-    call.cancel()
-    return grpc.StatusCode.OK, ""
-
-
 def only(server: Server, case: Case) -> None:
     """Send one case and print what came of it."""
     fuzz = Fuzz(server, "", 0)
     with contextlib.closing(fuzz):
         call, _ = fuzz._begin(0, case)
-        code, text = _first_of(call) if case.method == WATCH else (call.code(), call.details())
+        code, text = call.code(), call.details()
     print(f"{case.kind} {case.method} {case.data[:4096].hex()}\n{code.name}: {text}\n{server.output.read_text()}")
 
 

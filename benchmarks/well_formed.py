@@ -14,9 +14,7 @@ PREDICTION = "/tensorflow.serving.PredictionService/"
 MODELS = "/tensorflow.serving.ModelService/"
 PREDICT, RELOAD = PREDICTION + "Predict", MODELS + "HandleReloadConfigRequest"
 HEALTH = "/grpc.health.v1.Health/"
-# What is not unary.
-WATCH = HEALTH + "Watch"
-METHODS = (PREDICT, PREDICTION + "GetModelMetadata", MODELS + "GetModelStatus", RELOAD, HEALTH + "Check", WATCH)
+METHODS = (PREDICT, PREDICTION + "GetModelMetadata", MODELS + "GetModelStatus", RELOAD, HEALTH + "Check")
 
 
 class WellFormed:

@@ -1,19 +1,140 @@
-"""How a step tells whoever watches what it is doing: one logger, real numbers, no printing.
+"""How a step tells whoever watches what it is doing, by one logger and real numbers, and how a command shows that.
 
-A step calls `report("train", step=300, of=1000, loss=0.01)`. The command line draws these records on the terminal;
-without a listener they cost a function call and go nowhere.
+A step calls `report("train", step=300, of=1000, loss=0.01)`. `Progress` draws these records: on a terminal one line is
+redrawn in place; elsewhere a line is written now and then, so that a log of it stays short. Without a listener they
+cost a function call and go nowhere.
 """
 
+import contextlib
 import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+from components.printable import printable, say
 
 LOGGER = "bitsum.progress"
+_REDRAW_SECONDS = 0.2
 
 
 def report(stage: str, **numbers) -> None:
-    """Tell the listener of `LOGGER` where `stage` stands. `step` and `of`, where given, say how far it is."""
+    """Tell the listener of `LOGGER` where `stage` stands. `step` and `of`, where given, say how far it is,
+    in `unit`."""
     logging.getLogger(LOGGER).info("%s", stage, extra={"numbers": numbers})
 
 
 def warn(text: str) -> None:
     """Tell the listener of `LOGGER`, in a line that stays, what a person has to know although the step goes on."""
     logging.getLogger(LOGGER).warning("%s", text)
+
+
+class Progress(logging.Handler):
+    """Listens to the steps' reports and draws them on `stream`.
+
+    Use as a context manager, so that the line that is redrawn is always finished and the listener taken off again.
+    """
+
+    def __init__(self, stream: TextIO, interval: float = math.inf):
+        """`interval`: least seconds between two lines about one stage where `stream` is not a terminal."""
+        super().__init__(logging.INFO)
+        self._stream = stream
+        self._interval = interval
+        self._terminal = stream.isatty()
+        self._stage = ""
+        self._detail = ""
+        self._began = self._written = time.monotonic()
+        self._ended = threading.Event()
+        self._mutex = threading.RLock()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        logger = logging.getLogger(LOGGER)
+        logger.addHandler(self)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        if self._terminal:
+            self._ticker.start()
+        return self
+
+    def __exit__(self, *unused) -> None:
+        self._ended.set()
+        logger = logging.getLogger(LOGGER)
+        logger.removeHandler(self)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+        if self._terminal:
+            self._ticker.join()
+            self._erase()
+
+    def begin(self, stage: str) -> None:
+        """A stage starts."""
+        with self._mutex:
+            self._stage, self._detail = stage, ""
+            self._began = time.monotonic()
+            self._written = self._began
+            self._draw()
+
+    def end(self, note: str) -> None:
+        """The stage is done; `note` says with what result."""
+        with self._mutex:
+            self.line(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {note}")
+            self._stage = ""
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        with self.hidden():
+            say(text, stream=self._stream)
+
+    @contextlib.contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Keeps the terminal free of the line that is redrawn, while something else is written there."""
+        with self._mutex:
+            self._erase()
+            yield
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a step's report, or its warning. The step is the stage where none was begun."""
+        with self._mutex:
+            if record.levelno >= logging.WARNING:
+                self.line(f"    {self._stage}: {record.getMessage()}")
+                return
+            self._stage = self._stage or record.getMessage()
+            self._detail = described(record.numbers)
+            if self._terminal:
+                self._draw()
+            elif time.monotonic() - self._written >= self._interval:
+                self._written = time.monotonic()
+                self.line(f"    {self._stage}: {self._detail}, {time.monotonic() - self._began:.0f} s")
+
+    def _tick(self) -> None:
+        while not self._ended.wait(_REDRAW_SECONDS):
+            with self._mutex:
+                self._draw()
+
+    def _draw(self) -> None:
+        if self._terminal and self._stage:
+            self._erase()
+            self._stream.write(
+                printable(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {self._detail}")[:119]
+            )
+            self._stream.flush()
+
+    def _erase(self) -> None:
+        if self._terminal:
+            self._stream.write("\r\x1b[K")
+
+
+def described(numbers: dict) -> str:
+    """The numbers of a report in words: {"step": 3, "of": 1000, "unit": "bits", "loss": 0.5} is "3 of 1,000 bits, loss
+    0.5"."""
+    words = [
+        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in numbers.items()
+        if name not in ("step", "of", "unit")
+    ]
+    if "step" in numbers:
+        end = f" of {numbers['of']:,}" if "of" in numbers else ""
+        words.insert(0, f"{numbers['step']:,}{end} {numbers.get('unit', '')}".rstrip())
+    return ", ".join(words)

@@ -39,7 +39,12 @@ class StatusError(Exception):
     @property
     def name(self) -> str:
         """The name of the code."""
-        return Code(self.code).name if self.code in Code._value2member_map_ else str(self.code)
+        return code_name(self.code)
+
+
+def code_name(code: int) -> str:
+    """The name of a status code; its number where it has none."""
+    return Code(code).name if code in Code._value2member_map_ else str(code)
 
 
 def unforeseen(error: Exception, code: Code) -> StatusError:

@@ -33,8 +33,8 @@ FORBIDDEN_CALLS = re.compile(
 HARMLESS_CALLS = re.compile(r"os\.path\.(join|dirname|basename|abspath|splitext)|os\.fspath")
 FORBIDDEN_NAMES = {"os.environ", "os.environb"}
 
-# They write lines: the first escapes them, the second hands them to it, and the others redraw one in place.
-WRITERS = {"components.printable", "components.log_lines", "pipeline.terminal", "serving.commands.progress_bar"}
+# They write lines: the first escapes them, the second hands them to it, and the third redraws one in place.
+WRITERS = {"components.printable", "components.log_lines", "components.progress"}
 WRITING = re.compile(
     r"print|(sys\.)?(stdout|stderr)\.(buffer\..*|write|writelines)|os\.write|traceback\.print_.*|"
     r"logging\.(StreamHandler|Formatter)|warnings\.warn"

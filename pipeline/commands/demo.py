@@ -12,12 +12,12 @@ import tempfile
 from typing import Any, NamedTuple
 
 from components.errors import BitsumError
+from components.progress import Progress
 from components.task.addition import abbreviated
 from pipeline import config as configuration
 from pipeline import log_capture, workspace
 from pipeline.config import Config
 from pipeline.records import relocation
-from pipeline.terminal import Progress
 
 # Few records, but long numbers: the bomb has to pass what a model of ours has to pass.
 _KNOBS = (

@@ -22,12 +22,12 @@ from typing import Any
 
 from components.errors import ConfigError
 from components.printable import say
+from components.progress import Progress
 from components.savedmodel import push_order
 from pipeline import config as configuration
 from pipeline import log_capture, root_lock, workspace
 from pipeline.config import Config
 from pipeline.records import relocation
-from pipeline.terminal import Progress
 
 CHECK = "check"
 VERDICT = "verdict"

@@ -10,12 +10,12 @@ import traceback
 
 from components.errors import BitsumError
 from components.printable import say
+from components.progress import Progress
 from components.savedmodel import push_order
 from pipeline import config as configuration
 from pipeline import log_capture, root_lock, workspace
 from pipeline.config import Config
 from pipeline.records import relocation
-from pipeline.terminal import Progress
 
 # Pairs that the served model is asked about at the end. Long chains of carries are what a model gets wrong first.
 _SHOWN = ((13, 29), (0, 0), (2**64 - 1, 1), (2**1000 - 1, 2**1000 - 1))

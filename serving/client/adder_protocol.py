@@ -196,7 +196,7 @@ class Adding(Asking):
             for row, piece in zip(written, outputs):
                 row += piece
             start += length
-            report("stream", step=8 * start, of=8 * size)
+            report("stream", step=8 * start, of=8 * size, unit="bits")
         return [bytes(row) for row in written]
 
     def _steps(
@@ -217,7 +217,7 @@ class Adding(Asking):
             for row, piece in zip(written, self._digits(answer.outputs[signatures.SUM], shape)):
                 row += piece
             state = self._state(answer.outputs[signatures.STATE], (len(pairs), model.units))
-            report("stream", step=start + shape[1], of=length)
+            report("stream", step=start + shape[1], of=length, unit="bits")
         return [int(row[::-1], 2) for row in written]
 
     def _restarted(self, conversation: Callable[[], Conversation[list]]) -> Conversation[list]:

@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from serving import errors, protos, tensors
-from serving.status import StatusError
+from serving.status import code_name
 
 LOGGER = logging.getLogger("bitsum.client")
 # For so many seconds a client asks without its preferred label, where the server does not know it, before it tries it
@@ -170,10 +170,7 @@ class Asking:
         states = apis.status.ModelVersionStatus.State
         return [
             VersionStatus(
-                item.version,
-                states.Name(item.state),
-                item.status.error_message,
-                StatusError(item.status.error_code, "").name,
+                item.version, states.Name(item.state), item.status.error_message, code_name(item.status.error_code)
             )
             for item in response.model_version_status
         ]

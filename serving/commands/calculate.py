@@ -28,7 +28,7 @@ from components import atomic, signatures
 from components.errors import BitsumError, ConfigError
 from components.log_lines import LineHandler
 from components.printable import say
-from components.progress import report
+from components.progress import Progress, report
 from components.task.transducer import TASKS, Transducer
 from serving.commands import connection_flags
 
@@ -81,13 +81,13 @@ def run(args: argparse.Namespace) -> int:
     task = COMMANDS[args.command]
     pairs = _pairs(args, task)
     from serving.client import AdderClient
-    from serving.commands.progress_bar import progress_bar
 
-    with _notes(), AdderClient(signature=args.signature, **connection_flags.options(args)) as client, progress_bar():
+    options = connection_flags.options(args)
+    with _notes(), AdderClient(signature=args.signature, **options) as client, Progress(sys.stderr) as progress:
         if args.packed:
             _packed(client, task, args.packed, args.output)
         else:
-            _print_answers(client, task, pairs, args.base)
+            _print_answers(client, task, pairs, args.base, progress)
     return 0
 
 
@@ -110,16 +110,15 @@ def _pairs(args: argparse.Namespace, task: Transducer) -> Iterable[list[tuple[in
 
 
 def _print_answers(
-    client: "AdderClient", task: Transducer, windows: Iterable[list[tuple[int, int]]], base: int
+    client: "AdderClient", task: Transducer, windows: Iterable[list[tuple[int, int]]], base: int, progress: Progress
 ) -> None:
-    from serving.commands import numerals, progress_bar
+    from serving.commands import numerals
 
     for window in windows:
         answers = client.apply(task, window)
         if answers:
-            if sys.stdout.isatty():
-                progress_bar.clear()
-            say(*(numerals.written(value, base) for value in answers))
+            with progress.hidden():
+                say(*(numerals.written(value, base) for value in answers))
 
 
 def _packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: pathlib.Path | None) -> None:
@@ -145,7 +144,7 @@ def _told(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
     done = 0
     for piece in pieces:
         done += 8 * len(piece)
-        report("stream", step=done, of=max(done, bits))
+        report("stream", step=done, of=max(done, bits), unit="bits")
         yield piece
 
 

@@ -22,9 +22,11 @@ import argparse
 import json
 import os
 import pathlib
+import sys
 
 from components.errors import ConfigError, Refusal
 from components.printable import say
+from components.progress import Progress
 from serving.commands import connection_flags
 from serving.probing.qualification import MODEL_NAME
 
@@ -77,10 +79,9 @@ def _export(folder: pathlib.Path, units: list[int] | None) -> int:
 
 
 def _qualify(args: argparse.Namespace) -> int:
-    from serving.commands.progress_bar import progress_bar
     from serving.probing import qualifier
 
-    with progress_bar():
+    with Progress(sys.stderr):
         found = qualifier.qualify(
             args.target,
             all_floats=args.all_floats,

@@ -39,7 +39,7 @@ _LOG_RATE = 0.01
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `bitsum serve`."""
     from components.settings import Serve
-    from serving.commands import flags
+    from serving.server import flags
 
     defaults = Serve()
     parser.add_argument(
@@ -47,9 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--model_name", default=defaults.model_name, help="name of the model (default %(default)s)")
-    parser.add_argument("--model_base_path", metavar="FOLDER", help="folder of versions, as in FOLDER/1/saved_model.pb")
+    parser.add_argument(
+        "--model_base_path", type=_absolute, metavar="FOLDER", help="folder of versions, as in FOLDER/1/saved_model.pb"
+    )
     parser.add_argument(
         "--model_config_file",
+        type=_absolute,
         metavar="FILE",
         help="text file with a ModelServerConfig that says what is served, instead of --model_name and --model_base_path; "
         "where there is none it is written: the newest version in --model_base_path, with the label stable",
@@ -81,7 +84,10 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
     )
     parser.add_argument("--image", default=defaults.image, help="image for --server docker (default %(default)s)")
     parser.add_argument(
-        "--ready_file", metavar="PATH", help="write JSON (host, port, pid, version, ...) once a version is served"
+        "--ready_file",
+        type=_absolute,
+        metavar="PATH",
+        help="JSON (host, port, pid, ...), there once a version is served",
     )
     parser.add_argument(
         "--ready_timeout",
@@ -105,13 +111,13 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
         help="larger requests are refused (default %(default)s)",
     )
     parser.add_argument(
-        "--log_file", metavar="PATH", help="file for the log lines of TensorFlow or the external program"
+        "--log_file", type=_absolute, metavar="PATH", help="for the log lines of TensorFlow or the external program"
     )
     parser.add_argument(
         "--metrics_port", type=int, metavar="N", help="loopback port for Prometheus (embedded server); 0 is a free one"
     )
     parser.add_argument(
-        "--request_log_dir", metavar="FOLDER", help="keep a sample of the requests that the embedded server answered"
+        "--request_log_dir", type=_absolute, metavar="FOLDER", help="keep a sample of the requests that were answered"
     )
     parser.add_argument(
         "--request_log_rate",
@@ -130,8 +136,7 @@ def run(args: argparse.Namespace) -> int:
         ModelError: the models do not load.
         BitsumError: nothing could be served; the text says why.
     """
-    from serving.commands import flags
-    from serving.server import options
+    from serving.server import flags, options
 
     if args.version:
         say(*flags.version_lines().split("\n"))
@@ -141,9 +146,9 @@ def run(args: argparse.Namespace) -> int:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     asked = _options(args)
     _check_folders(asked)
-    server = _server(asked.knobs.server)
+    server = _server(asked.server)
     notes = flags.check(args, embedded=server == EMBEDDED)
-    options.check_port(asked.knobs.host, asked.knobs.port)
+    options.check_port(asked.host, asked.port)
     _write_config_file(asked)
     for note in notes:
         say(f"note: {note}", stream=sys.stderr)
@@ -159,67 +164,36 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> "Options":
     from components.settings import Serve
-    from serving.commands import flags
+    from serving.server import flags
     from serving.server.options import Options
 
-    _check_numbers(args)
     if not args.model_base_path and not args.model_config_file:
         raise ConfigError(
             "neither --model_base_path nor --model_config_file is given: one of them has to say what is served"
         )
     if args.batching_parameters_file and not args.enable_batching:
         raise ConfigError("--batching_parameters_file is given without --enable_batching")
-    knobs = Serve(
-        model_name=args.model_name,
-        server=args.server,
-        image=args.image,
-        host=args.host,
-        port=args.port,
-        max_workers=args.grpc_max_threads,
-    )
-    return Options(
-        knobs=knobs,
-        base_path=_absolute(args.model_base_path),
-        log_file=pathlib.Path(args.log_file) if args.log_file else None,
-        ready_file=_absolute(args.ready_file),
-        ready_timeout=args.ready_timeout,
-        drain_timeout=args.drain_timeout,
-        max_request_bytes=args.max_request_bytes,
-        poll_interval=args.file_system_poll_wait_seconds,
-        config_file=_absolute(args.model_config_file),
-        config_poll_interval=args.model_config_file_poll_wait_seconds or 0,
-        max_load_retries=5 if args.max_num_load_retries is None else args.max_num_load_retries,
-        load_retry_interval=60.0 if args.load_retry_interval_micros is None else args.load_retry_interval_micros / 1e6,
-        load_threads=args.num_load_threads or 0,
-        labels_for_unavailable=bool(args.allow_version_labels_for_unavailable_models),
-        warm_up=args.enable_model_warmup is not False,
-        warmup_iterations=max(1, args.num_request_iterations_for_warmup or 1),
-        batching=bool(args.enable_batching),
-        batching_parameters_file=args.batching_parameters_file,
-        ssl_config_file=args.ssl_config_file,
-        monitoring_config_file=args.monitoring_config_file,
-        metrics_port=args.metrics_port,
-        request_log_dir=_absolute(args.request_log_dir),
-        request_log_rate=args.request_log_rate,
-        channel_arguments=flags.channel_arguments(args.grpc_channel_arguments or ""),
-        passed=flags.given(args),
-    )
+    asked = Options.of(args, passed=flags.given(args))
+    _check_numbers(asked)
+    # For its checks: the limits are those of the configuration.
+    Serve(asked.model_name, asked.server, asked.image, asked.host, asked.port, max_workers=asked.grpc_max_threads)
+    return asked
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
-    if args.ready_timeout < 0 or args.drain_timeout < 0 or args.max_request_bytes < 1:
+def _check_numbers(asked: "Options") -> None:
+    if asked.ready_timeout < 0 or asked.drain_timeout < 0 or asked.max_request_bytes < 1:
         raise ConfigError(
             "--ready_timeout and --drain_timeout must not be negative, and --max_request_bytes at least 1"
         )
-    if (args.max_num_load_retries or 0) < 0 or (args.num_load_threads or 0) < 0:
+    if asked.max_num_load_retries < 0 or asked.num_load_threads < 0:
         raise ConfigError("--max_num_load_retries and --num_load_threads must not be negative")
-    if not 0 <= args.request_log_rate <= 1:
-        raise ConfigError(f"--request_log_rate = {args.request_log_rate:g}: must be between 0 and 1")
-    if args.metrics_port is not None and not 0 <= args.metrics_port <= 65535:
-        raise ConfigError(f"--metrics_port = {args.metrics_port}: must be between 0 and 65535")
+    if not 0 <= asked.request_log_rate <= 1:
+        raise ConfigError(f"--request_log_rate = {asked.request_log_rate:g}: must be between 0 and 1")
+    if asked.metrics_port is not None and not 0 <= asked.metrics_port <= 65535:
+        raise ConfigError(f"--metrics_port = {asked.metrics_port}: must be between 0 and 65535")
 
 
-def _absolute(path: str | None) -> pathlib.Path | None:
+def _absolute(path: str) -> pathlib.Path | None:
     return pathlib.Path(path).expanduser().absolute() if path else None
 
 
@@ -230,15 +204,15 @@ def _check_folders(asked: "Options") -> None:
 
     if not asked.ready_timeout:
         return
-    if asked.config_file and asked.config_file.exists():
-        for model in model_config.read(asked.config_file).model_config_list.config:
+    if asked.model_config_file and asked.model_config_file.exists():
+        for model in model_config.read(asked.model_config_file).model_config_list.config:
             # What is no path at all is refused in the server's own words.
             if model.base_path.startswith("/"):
                 options.check_base_path(
-                    pathlib.Path(model.base_path), f"{asked.config_file}: the base_path of {model.name},"
+                    pathlib.Path(model.base_path), f"{asked.model_config_file}: the base_path of {model.name},"
                 )
-    elif asked.base_path:
-        options.check_base_path(asked.base_path, "--model_base_path")
+    elif asked.model_base_path:
+        options.check_base_path(asked.model_base_path, "--model_base_path")
 
 
 def _write_config_file(asked: "Options") -> None:
@@ -247,14 +221,14 @@ def _write_config_file(asked: "Options") -> None:
     from serving import model_config
     from serving.server import options
 
-    if not asked.config_file or asked.config_file.exists() or not asked.base_path:
+    if not asked.model_config_file or asked.model_config_file.exists() or not asked.model_base_path:
         return
-    newest = options.newest_complete(asked.base_path)
-    name = asked.knobs.model_name
+    newest = options.newest_complete(asked.model_base_path)
+    name = asked.model_name
     model_config.write(
-        asked.config_file, model_config.one_model(name, str(asked.base_path), [newest], {STABLE: newest})
+        asked.model_config_file, model_config.one_model(name, str(asked.model_base_path), [newest], {STABLE: newest})
     )
-    say(f"{asked.config_file} written: version {newest} of {name} with the label {STABLE}")
+    say(f"{asked.model_config_file} written: version {newest} of {name} with the label {STABLE}")
 
 
 def _server(wanted: str) -> str:

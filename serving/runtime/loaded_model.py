@@ -13,7 +13,6 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
-from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from components.formats import strict_protos
 from serving.status import Code, StatusError, unforeseen
@@ -120,27 +119,15 @@ def _closed() -> StatusError:
 def _check_file(path: pathlib.Path) -> None:
     """What the loader would say in other words than the real server."""
     file = path / _FILE
-    if not file.is_file():
-        raise StatusError(
-            Code.NOT_FOUND,
-            "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
-            f"Specified file path: {path}",
-        )
     try:
+        if not file.is_file():
+            raise StatusError(
+                Code.NOT_FOUND,
+                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                f"`{_FILE}`)\nSpecified file path: {path}",
+            )
         strict_protos.parse(saved_model_pb2.SavedModel, file.read_bytes())
     except OSError as error:
         raise StatusError(Code.UNAVAILABLE, f"cannot read {file}: {error.strerror}") from error
     except DecodeError as error:
-        raise _unparsable(file) from error
-
-
-def _unparsable(file: pathlib.Path) -> StatusError:
-    """What TensorFlow's own reader says of a file that does not parse: one that is cut short is another case than
-    garbage."""
-    try:
-        fingerprinting.CreateFingerprintDef(str(file.parent))
-    except fingerprinting.FingerprintException as error:
-        name, _, text = str(error).splitlines()[-1].partition(": ")
-        if name in Code.__members__:
-            return StatusError(Code[name], text)
-    return StatusError(Code.DATA_LOSS, f"Can't parse {file} as binary proto")
+        raise StatusError(Code.DATA_LOSS, f"Can't parse {file} as binary proto") from error

@@ -55,7 +55,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndarray]:
-    if len(inputs) > len(signature.inputs) or (len(inputs) < len(signature.inputs) and not signature.defaults):
+    if len(inputs) != len(signature.inputs):
         expected, sent = sorted(signature.inputs), sorted(inputs)
         extra, missing = sorted({*sent} - {*expected}), sorted({*expected} - {*sent})
         raise StatusError(
@@ -66,15 +66,13 @@ def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict
     feeds = {}
     for alias in sorted(signature.inputs):
         feed = signature.inputs[alias].name
-        proto = inputs[alias] if alias in inputs else signature.defaults[alias] if alias in signature.defaults else None
-        if proto is None:
+        if alias not in inputs:
             raise StatusError(
                 Code.INVALID_ARGUMENT,
                 f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value provided. Inputs "
-                f"expected to be in the request {{{','.join(sorted(inputs))}}}, or default input alias set: "
-                f"{','.join(sorted(signature.defaults))}",
+                f"expected to be in the request {{{','.join(sorted(inputs))}}}, or default input alias set: ",
             )
-        feeds[feed] = decode(proto, alias)
+        feeds[feed] = decode(inputs[alias], alias)
     return feeds
 
 

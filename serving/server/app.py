@@ -15,6 +15,7 @@ from components.log_lines import LineHandler
 from components.printable import say
 from serving import model_config, tls
 from serving.runtime import batching_parameters
+from serving.server import flags
 from serving.server.metrics import Metrics, prometheus_path, serve_metrics
 from serving.server.options import Options, Ready
 from serving.server.request_log import RequestLog
@@ -38,8 +39,9 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
     config = _config(options)
     # Files that cannot be used are told of at once, before TensorFlow is imported.
     credentials = tls.server_credentials(options.ssl_config_file) if options.ssl_config_file else None
-    batching = batching_parameters.read(options.batching_parameters_file) if options.batching else None
+    batching = batching_parameters.read(options.batching_parameters_file) if options.enable_batching else None
     page = prometheus_path(options.monitoring_config_file)
+    channel_arguments = flags.channel_arguments(options.grpc_channel_arguments)
     with _quiet_tensorflow(options.log_file), _event_lines():
         from serving.server import grpc_server as server
         from serving.server import memory
@@ -47,9 +49,11 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
         from serving.server.services import ModelService, PredictionService
 
         memory.settle()
-        knobs = options.knobs
         load = functools.partial(
-            server.load, warm_up=options.warm_up, iterations=options.warmup_iterations, batching=batching
+            server.load,
+            warm_up=options.enable_model_warmup,
+            iterations=max(1, options.num_request_iterations_for_warmup),
+            batching=batching,
         )
         models = Models(load, _management(options))
         metrics = Metrics(models.folder)
@@ -70,17 +74,18 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
             )
             grpc_server = server.Server(
                 handlers,
-                knobs.host,
-                knobs.port,
+                options.host,
+                options.port,
                 options.threads,
                 options.max_request_bytes,
                 credentials,
-                options.channel_arguments,
+                channel_arguments,
             )
             grpc_server.start()
             try:
-                names = [model.name for model in config.model_config_list.config] or [knobs.model_name]
-                announce(Ready(knobs.host, grpc_server.port, os.getpid(), NAME, names[0], models.newest(names[0]) or 0))
+                names = [model.name for model in config.model_config_list.config] or [options.model_name]
+                version = models.newest(names[0]) or 0
+                announce(Ready(options.host, grpc_server.port, os.getpid(), NAME, names[0], version))
                 with _following(models, options), memory.trimmed():
                     stop.wait()
                 LOGGER.info("stopping: calls under way finish, new ones are refused")
@@ -117,9 +122,9 @@ def _request_log(metrics: Metrics, options: Options) -> Iterator[RequestLog | No
 
 
 def _config(options: Options) -> "ModelServerConfig":
-    if not options.config_file:
-        return model_config.one_model(options.knobs.model_name, str(options.base_path))
-    config = model_config.read(options.config_file)
+    if not options.model_config_file:
+        return model_config.one_model(options.model_name, str(options.model_base_path))
+    config = model_config.read(options.model_config_file)
     # Found out again when the models start, but that is after TensorFlow has been imported.
     with _refusals():
         if config.WhichOneof("config") is not None:
@@ -128,17 +133,17 @@ def _config(options: Options) -> "ModelServerConfig":
 
 
 def _management(options: Options) -> Management:
-    loading = Loading(options.max_load_retries, options.load_retry_interval, options.load_threads)
-    return Management(loading, options.poll_interval, options.labels_for_unavailable)
+    loading = Loading(options.max_num_load_retries, options.load_retry_interval_micros / 1e6, options.num_load_threads)
+    labels_for_unavailable = options.allow_version_labels_for_unavailable_models
+    return Management(loading, options.file_system_poll_wait_seconds, labels_for_unavailable)
 
 
 @contextlib.contextmanager
 def _serving(models: Models, config: "ModelServerConfig", options: Options) -> Iterator[None]:
     try:
         with _refusals():
-            models.start(
-                config, trust_labels=options.config_file is not None and model_config.is_ours(options.config_file)
-            )
+            path = options.model_config_file
+            models.start(config, trust_labels=path is not None and model_config.is_ours(path))
             yield
     finally:
         models.close()
@@ -164,7 +169,7 @@ def _wait(models: Models, options: Options, stop: threading.Event) -> bool:
     """Whether every model is available; false when `stop` was set first."""
     available = models.wait(options.ready_timeout or None, stop.is_set)
     if not available and not stop.is_set():
-        what = options.config_file or options.base_path
+        what = options.model_config_file or options.model_base_path
         raise BitsumError(f"no version in {what} was available within --ready_timeout {options.ready_timeout:g} s")
     return available
 
@@ -172,15 +177,15 @@ def _wait(models: Models, options: Options, stop: threading.Event) -> bool:
 @contextlib.contextmanager
 def _following(models: Models, options: Options) -> Iterator[None]:
     """Read the model config file again and again, where that is asked for; it overrules what a reload has set."""
-    if not options.config_file or options.config_poll_interval <= 0:
+    if not options.model_config_file or options.model_config_file_poll_wait_seconds <= 0:
         yield
         return
     stopped = threading.Event()
 
     def follow() -> None:
         said = ""
-        while not stopped.wait(options.config_poll_interval):
-            refusal = _follow(models, options.config_file)
+        while not stopped.wait(options.model_config_file_poll_wait_seconds):
+            refusal = _follow(models, options.model_config_file)
             if refusal and refusal != said:
                 LOGGER.warning("%s", refusal)
             said = refusal

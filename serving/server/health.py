@@ -1,13 +1,12 @@
-"""grpc.health.v1 for the embedded server, as a generic handler.
+"""The method Check of grpc.health.v1 for the embedded server, as a generic handler.
 
-Check, and Watch for a few clients at a time. Not the servicer of grpcio-health-checking: its Watch holds the lock that
-the end of a call needs while it waits for the thread that would end it, so that a client which hangs up early stops the
-whole server for good; and it remembers every name asked for. Messages are parsed here and not by gRPC, which forgets to
-end a stream whose request is no message: such a call would stay for ever, and hold up the end of the server.
+Not the servicer of grpcio-health-checking: its Watch holds the lock that the end of a call needs while it waits for the
+thread that would end it, so that a client which hangs up early stops the whole server for good. Watch is UNIMPLEMENTED,
+which gRPC's own clients take for healthy.
+https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -15,9 +14,6 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME
 
 from components.formats import strict_protos
-
-# Each takes a thread for as long as it watches.
-WATCHES = 8
 
 _Response = health_pb2.HealthCheckResponse
 
@@ -27,65 +23,22 @@ class Health:
 
     def __init__(self, names: Iterable[str]):
         self._names = frozenset(names)
-        self._slots = threading.Semaphore(WATCHES)
-        self._changed = threading.Condition()
-        self._stopped = False
+        self._status = _Response.SERVING
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The methods Check and Watch."""
-        methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(self._check),
-            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
-        }
-        return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
+        """The method Check."""
+        check = grpc.unary_unary_rpc_method_handler(self._check)
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Check": check})
 
     def stop(self) -> None:
-        """Nothing is serving any more; those who watch are told, and let go."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        """Nothing is serving any more."""
+        self._status = _Response.NOT_SERVING
 
     def _check(self, data: bytes, context: grpc.ServicerContext) -> bytes:
-        name = _service(data, context)
+        try:
+            name = strict_protos.parse(health_pb2.HealthCheckRequest, data).service
+        except DecodeError:
+            context.abort(grpc.StatusCode.INTERNAL, "")
         if name not in self._names:
             context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
-        return self._response(name)
-
-    def _watch(self, data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        name = _service(data, context)
-        if not self._slots.acquire(blocking=False):
-            context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHES} clients watch already, which is the limit here"
-            )
-        try:
-            # False where the call has ended already.
-            watching = context.add_callback(self._wake)
-            yield self._response(name)
-            with self._changed:
-                while watching and not self._stopped and context.is_active():
-                    self._changed.wait()
-            if context.is_active():
-                yield self._response(name)
-        finally:
-            self._slots.release()
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def _response(self, name: str) -> bytes:
-        status = (
-            _Response.SERVICE_UNKNOWN
-            if name not in self._names
-            else _Response.NOT_SERVING
-            if self._stopped
-            else _Response.SERVING
-        )
-        return _Response(status=status).SerializeToString()
-
-
-def _service(data: bytes, context: grpc.ServicerContext) -> str:
-    try:
-        return strict_protos.parse(health_pb2.HealthCheckRequest, data).service
-    except DecodeError:
-        context.abort(grpc.StatusCode.INTERNAL, "")
+        return _Response(status=self._status).SerializeToString()

@@ -20,6 +20,7 @@ from typing import Any
 
 from components.errors import BitsumError, ConfigError
 from serving.exposition import CONTENT_TYPE, Distribution, Family, exponential_bounds, exposition
+from serving.status import code_name
 from serving.versions.version_manager import LOAD_FAILED, LOAD_SUCCEEDED, UNLOADED
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
@@ -29,25 +30,6 @@ OTHER_MODELS = "(other)"
 MAX_UNKNOWN_MODELS = 100
 MAX_NAME_LENGTH = 256
 
-_CODES = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
 # In microseconds: from 10 us to about 25 minutes.
 LATENCY_BOUNDS = exponential_bounds(10.0, 1.8, 33)
 _PAGES_AT_ONCE = 8
@@ -136,10 +118,11 @@ class Metrics:
         requests: dict[tuple[str, str], int] = {}
         latency, calls = [], []
         for (model, method, code), counted in sorted(self._calls.items()):
-            calls.append(({"model_name": model, "method": method, "status": _code(code)}, counted.count))
+            status = code_name(code)
+            calls.append(({"model_name": model, "method": method, "status": status}, counted.count))
             if method != "Predict":
                 continue
-            requests[model, _code(code)] = requests.get((model, _code(code)), 0) + counted.count
+            requests[model, status] = requests.get((model, status), 0) + counted.count
             if not code:
                 latency.append(({"model_name": model, "API": method, "entrypoint": "GRPC"}, counted.latency.copy()))
         runs = [
@@ -279,10 +262,6 @@ class _PageHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-
-def _code(code: int) -> str:
-    return _CODES[code] if 0 <= code < len(_CODES) else str(code)
 
 
 def _process_page() -> bytes:

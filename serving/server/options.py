@@ -1,5 +1,6 @@
 """What `bitsum serve` is asked to do, and the checks that need no server."""
 
+import argparse
 import dataclasses
 import json
 import os
@@ -9,54 +10,64 @@ from typing import Any
 
 from components import atomic
 from components.errors import BitsumError
-from components.settings import Serve
 from serving.versions.version_directory import on_disk_versions
 
 _MODEL = "saved_model.pb"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """`knobs` are those of the configuration; the rest belongs to one process.
+    """The flags of `bitsum serve` by their names, with the defaults of tensorflow_model_server where it has them.
 
-    base_path is None where config_file says what is served. Times are in seconds: ready_timeout bounds the wait for a
-    first version, 0 waits for ever as TensorFlow Serving does; drain_timeout bounds how long calls under way may take
-    after SIGTERM; poll_interval lies between two looks at the disk, 0 is a single look and a negative one none;
-    config_poll_interval lies between two looks at config_file, 0 is a single one. log_file takes what TensorFlow or the
-    external program says; ready_file tells others that a version is served. passed are the flags that
-    tensorflow_model_server alone is given.
+    model_base_path is None where model_config_file says what is served. Times are in seconds unless the name says
+    otherwise: ready_timeout bounds the wait for a first version, 0 waits for ever as TensorFlow Serving does;
+    drain_timeout bounds how long calls under way may take after SIGTERM; file_system_poll_wait_seconds lies between two
+    looks at the disk, 0 is a single look and a negative one none; model_config_file_poll_wait_seconds lies between two
+    looks at model_config_file, 0 is a single one. log_file takes what TensorFlow or the external program says;
+    ready_file tells others that a version is served. passed are the flags that tensorflow_model_server alone is given.
     """
 
-    knobs: Serve
-    base_path: pathlib.Path | None
-    log_file: pathlib.Path | None
-    ready_file: pathlib.Path | None
+    model_name: str
+    server: str
+    image: str
+    host: str
+    port: int
+    grpc_max_threads: int
     ready_timeout: float
     drain_timeout: float
     max_request_bytes: int
-    poll_interval: float = 1.0
-    config_file: pathlib.Path | None = None
-    config_poll_interval: float = 0.0
-    max_load_retries: int = 5
-    load_retry_interval: float = 60.0
-    load_threads: int = 0
-    labels_for_unavailable: bool = False
-    warm_up: bool = True
-    warmup_iterations: int = 1
-    batching: bool = False
+    file_system_poll_wait_seconds: float
+    request_log_rate: float
+    model_base_path: pathlib.Path | None = None
+    log_file: pathlib.Path | None = None
+    ready_file: pathlib.Path | None = None
+    model_config_file: pathlib.Path | None = None
+    model_config_file_poll_wait_seconds: int = 0
+    max_num_load_retries: int = 5
+    load_retry_interval_micros: int = 60_000_000
+    num_load_threads: int = 0
+    allow_version_labels_for_unavailable_models: bool = False
+    enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 1
+    enable_batching: bool = False
     batching_parameters_file: pathlib.Path | None = None
     ssl_config_file: pathlib.Path | None = None
     monitoring_config_file: pathlib.Path | None = None
     metrics_port: int | None = None
     request_log_dir: pathlib.Path | None = None
-    request_log_rate: float = 0.0
-    channel_arguments: tuple[tuple[str, int | str], ...] = ()
+    grpc_channel_arguments: str = ""
     passed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, passed: tuple[str, ...]) -> "Options":
+        """Those of the parsed `args`, in which None is the value of a flag that was not given."""
+        values = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if value is not None} | {"passed": passed})
 
     @property
     def threads(self) -> int:
         """Calls that are worked on at the same time."""
-        return self.knobs.max_workers or 4 * len(os.sched_getaffinity(0))
+        return self.grpc_max_threads or 4 * len(os.sched_getaffinity(0))
 
 
 @dataclasses.dataclass(frozen=True)

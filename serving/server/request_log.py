@@ -1,8 +1,9 @@
 """Keeps a sample of the requests served, as files of TFRecords of PredictionLog.
 
 The open-source TensorFlow Serving has the hook for such a log and no collector behind it: the LoggingConfig of a model
-does nothing there. Here the files lie in FOLDER/MODEL/requests-00000001.tfrecords and so on. A file holds requests of
-one model that were answered, at most as many as a warmup may have, so each is a warmup file as it is: copy it to
+does nothing there. Here the files lie in FOLDER/MODEL/requests-TIME-PROCESS.tfrecords, with the time in nanoseconds, so
+that names sort by age and several servers may write into one folder. A file holds requests of one model that were
+answered, at most as many as a warmup may have, so each is a warmup file as it is: copy it to
 assets.extra/tf_serving_warmup_requests of a version.
 
     log = RequestLog(folder, rate=0.01)
@@ -15,40 +16,47 @@ import collections
 import dataclasses
 import functools
 import logging
+import math
+import os
 import pathlib
 import queue
 import random
+import tempfile
 import threading
 import time
 import types
+import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from components.errors import BitsumError, ConfigError
+from components import atomic
+from components.errors import BitsumError, ConfigError, reason
 from components.formats import protos, strict_protos, tfrecords
 from serving.server.metrics import Family
-from serving.server.request_log_files import PATTERN, LogFile, folder_name, prepare
 
 if TYPE_CHECKING:
-    from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 LOGGER = logging.getLogger("bitsum.serving")
+
+PATTERN = "requests-*.tfrecords"
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """When a file is full, how many stay, and what may wait for the disk.
 
-    file_records: TensorFlow Serving refuses a warmup file of more than 1000.
-    file_bytes: a file is closed with the record that reaches them. file_seconds: age at which a file is closed.
-    files: how many a model keeps; the oldest go. record_bytes: a larger request and response are not logged.
-    waiting_records, waiting_bytes: what waits for the disk; more is dropped.
+    Records are gathered in memory until their files are written. file_records: TensorFlow Serving refuses a warmup file
+    of more than 1000. file_bytes: the files of all models are written with the record that brings them to so many bytes
+    together. file_seconds: age of the oldest record at which they are. files: how many a model keeps; the oldest go.
+    record_bytes: a larger request and response are not logged. waiting_records, waiting_bytes: what waits for the
+    writer; more is dropped.
     """
 
     file_records: int = 1000
-    file_bytes: int = 64 * 2**20
+    file_bytes: int = 16 * 2**20
     file_seconds: float = 300.0
     files: int = 16
     record_bytes: int = 2**20
@@ -72,25 +80,25 @@ class RequestLog:
         self._folder, self._rate, self._limits = folder, rate, limits
         self._asked_rate = rate
         self._drawn = random.Random(seed).random
-        self._queue: queue.SimpleQueue[_Item | threading.Event] = queue.SimpleQueue()
-        self._closed = threading.Event()
+        self._queue: queue.SimpleQueue[tuple[bytes, bytes, int] | None] = queue.SimpleQueue()
         self._broken = False
         self._lock = threading.Lock()
         self._waiting_records = self._waiting_bytes = 0
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        self._files: dict[str, LogFile] = {}
-        prepare(folder)
+        self._gathered: dict[str, list[bytes]] = {}
+        self._gathered_bytes, self._due = 0, math.inf
+        _prepare(folder)
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
         self._thread.start()
 
-    def offer(self, request: "PredictRequest | bytes", response: "PredictResponse | bytes | None" = None) -> None:
-        """Log an answered request, or not. Returns at once: what the disk is too slow for is dropped.
+    def offer(self, request: bytes, response: bytes) -> None:
+        """Log an answered request, or not: a PredictRequest and its PredictResponse, serialized.
 
-        Both are messages that nobody changes any more, or their bytes.
+        Returns at once: what the disk is too slow for is dropped.
         """
         if self._drawn() >= self._rate:
             return
-        size = _size(request) + _size(response)
+        size = len(request) + len(response)
         with self._lock:
             if size > self._limits.record_bytes:
                 self._counts["", "too_large"] += 1
@@ -103,31 +111,17 @@ class RequestLog:
                 return
             self._waiting_records += 1
             self._waiting_bytes += size
-        self._queue.put(_Item(request, response, size, int(time.time())))
-
-    def flush(self, timeout: float = 60.0) -> bool:
-        """Make whole files of what was offered up to now; whether that was done within `timeout` seconds."""
-        done = threading.Event()
-        self._queue.put(done)
-        return done.wait(timeout)
+        self._queue.put((request, response, int(time.time())))
 
     def close(self, timeout: float = 60.0) -> None:
         """Make whole files of what was offered, and log no more."""
         self._rate = 0.0
-        self._queue.put(self._closed)
+        self._queue.put(None)
         self._thread.join(timeout)
 
-    def counts(self) -> dict[str, int]:
-        """How many requests were logged (their file is whole), dropped (the disk was full or too slow), too_large,
-        unreadable."""
-        counts = dict.fromkeys(("logged", "dropped", "too_large", "unreadable"), 0)
-        with self._lock:
-            for (_, what), count in self._counts.items():
-                counts[what] += count
-        return counts
-
     def families(self) -> list[Family]:
-        """For Metrics.sources: TensorFlow Serving's request_log_count, and what was not logged and why."""
+        """For Metrics.sources: TensorFlow Serving's request_log_count, requests whose file is whole; and how many were
+        dropped (the disk was full or too slow), too_large, unreadable."""
         with self._lock:
             logged = sorted((model, count) for (model, what), count in self._counts.items() if what == "logged")
             lost = sorted((what, count) for (_, what), count in self._counts.items() if what != "logged")
@@ -146,106 +140,79 @@ class RequestLog:
 
     def _run(self) -> None:
         while True:
-            item = self._next()
-            if isinstance(item, _Item):
-                self._guarded(functools.partial(self._write, item))
-            elif item is not None:
-                self._guarded(self._finish_all)
-                item.set()
-                if item is self._closed:
-                    return
-            self._guarded(self._finish_due)
+            try:
+                offered = self._queue.get(timeout=max(0.0, min(self._due - time.monotonic(), threading.TIMEOUT_MAX)))
+            except queue.Empty:
+                self._write_all()
+                continue
+            if offered is None:
+                self._write_all()
+                return
+            self._gather(*offered)
 
-    def _next(self) -> "_Item | threading.Event | None":
-        """What was offered, or the wish for whole files; None when a file has its age first."""
-        opened = [file.opened for file in self._files.values()]
-        try:
-            return self._queue.get(
-                timeout=max(0.0, min(opened) + self._limits.file_seconds - time.monotonic()) if opened else None
-            )
-        except queue.Empty:
-            return None
-
-    def _guarded(self, step: Callable[[], None]) -> None:
-        """An error of the disk ends the log and nothing else."""
-        try:
-            step()
-        except OSError as error:
-            self._rate, self._broken = 0.0, True
-            for file in self._files.values():
-                file.discard()
-                self._count("", "dropped", file.records)
-            self._files.clear()
-            LOGGER.warning(
-                "request log %s: %s; no more requests are logged, serving goes on",
-                self._folder,
-                error.strerror or error,
-            )
-
-    def _write(self, item: "_Item") -> None:
+    def _gather(self, request: bytes, response: bytes, seconds: int) -> None:
         with self._lock:
             self._waiting_records -= 1
-            self._waiting_bytes -= item.size
+            self._waiting_bytes -= len(request) + len(response)
         if self._broken:
             self._count("", "dropped")
             return
         try:
-            log = self._prediction_log(item)
+            log = self._prediction_log(request, response, seconds)
         except DecodeError:
             self._count("", "unreadable")
             return
-        model = log.log_metadata.model_spec.name
-        record, file = log.SerializeToString(), self._files.get(model)
-        try:
-            if file is None:
-                file = self._files[model] = LogFile(self._folder / folder_name(model))
-            file.add(record)
-        except OSError:
-            self._count("", "dropped")
-            raise
-        if file.records >= self._limits.file_records or file.size >= self._limits.file_bytes:
-            self._finish(model)
+        records = self._gathered.setdefault(log.log_metadata.model_spec.name, [])
+        records.append(tfrecords.framed(log.SerializeToString()))
+        self._gathered_bytes += len(records[-1])
+        self._due = min(self._due, time.monotonic() + self._limits.file_seconds)
+        if (
+            len(records) >= self._limits.file_records
+            or self._gathered_bytes >= self._limits.file_bytes
+            or time.monotonic() >= self._due
+        ):
+            self._write_all()
 
-    def _prediction_log(self, item: "_Item") -> Any:
+    def _prediction_log(self, request: bytes, response: bytes, seconds: int) -> Any:
         log = _protos().log.PredictionLog()
-        _merge(log.predict_log.request, item.request)
-        if item.response is not None:
-            _merge(log.predict_log.response, item.response)
+        for message, data in ((log.predict_log.request, request), (log.predict_log.response, response)):
+            message.CopyFrom(strict_protos.parse(type(message), data))
         answered = log.predict_log.response.model_spec
         log.log_metadata.model_spec.CopyFrom(answered if answered.name else log.predict_log.request.model_spec)
         log.log_metadata.sampling_config.sampling_rate = self._asked_rate
-        log.log_metadata.timestamp_secs = item.seconds
+        log.log_metadata.timestamp_secs = seconds
         return log
 
     def _count(self, model: str, what: str, count: int = 1) -> None:
         with self._lock:
             self._counts[model, what] += count
 
-    def _finish_due(self) -> None:
-        due = time.monotonic() - self._limits.file_seconds
-        for model in [model for model, file in self._files.items() if file.opened <= due]:
-            self._finish(model)
+    def _write_all(self) -> None:
+        """Make files of what was gathered. An error of the disk ends the log and nothing else."""
+        try:
+            for model in list(self._gathered):
+                self._write(model)
+        except OSError as error:
+            self._rate, self._broken = 0.0, True
+            for records in self._gathered.values():
+                self._count("", "dropped", len(records))
+            LOGGER.warning(
+                "request log %s: %s; no more requests are logged, serving goes on",
+                self._folder,
+                error.strerror or error,
+            )
+        self._gathered.clear()
+        self._gathered_bytes, self._due = 0, math.inf
 
-    def _finish_all(self) -> None:
-        for model in list(self._files):
-            self._finish(model)
-
-    def _finish(self, model: str) -> None:
-        file = self._files[model]
-        file.finish()
-        del self._files[model]
-        self._count(model, "logged", file.records)
-        whole = sorted(file.folder.glob(PATTERN))
-        for path in whole[: max(0, len(whole) - self._limits.files)]:
-            path.unlink(missing_ok=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Item:
-    request: Any
-    response: Any
-    size: int
-    seconds: int
+    def _write(self, model: str) -> None:
+        folder = self._folder / _folder_name(model)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / PATTERN.replace("*", f"{time.time_ns()}-{os.getpid()}")
+        atomic.write(path, b"".join(self._gathered[model]), mode=0o600)
+        self._count(model, "logged", len(self._gathered.pop(model)))
+        whole = sorted(folder.glob(PATTERN))
+        for old in whole[: max(0, len(whole) - self._limits.files)]:
+            old.unlink(missing_ok=True)
 
 
 def read(folder: pathlib.Path, problem: Callable[[str], None] = LOGGER.warning) -> "Iterator[PredictRequest]":
@@ -273,11 +240,16 @@ def _protos() -> types.SimpleNamespace:
     return protos.load(log="tensorflow_serving.apis.prediction_log_pb2")
 
 
-def _merge(message: Any, given: Any) -> None:
-    message.CopyFrom(strict_protos.parse(type(message), given) if isinstance(given, bytes) else given)
+def _folder_name(model: str) -> str:
+    """A model may be called anything; a folder may not."""
+    quoted = urllib.parse.quote(model, safe=" ")
+    return quoted.replace(".", "%2E") if not quoted.strip(".") else quoted
 
 
-def _size(given: Any) -> int:
-    if given is None:
-        return 0
-    return len(given) if isinstance(given, bytes) else given.ByteSize()
+def _prepare(folder: pathlib.Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One without a name: nothing stays of it.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise BitsumError(f"cannot keep a request log in {folder}: {reason(error)}") from error

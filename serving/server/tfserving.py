@@ -56,11 +56,10 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
         ProgramKilled: a signal ended it.
         BitsumError: it could not be started, or served no version in time.
     """
-    knobs = options.knobs
-    port = knobs.port or free_port(knobs.host)
+    port = options.port or free_port(options.host)
     name = _model_name(options)
     command = {PROGRAM: _program, DOCKER: _container}[server](options, port)
-    target = address(_WILDCARDS.get(knobs.host, knobs.host), port)
+    target = address(_WILDCARDS.get(options.host, options.host), port)
     with _log(options.log_file) as log:
         begun = log.tell()
         with _child(command, log, options.drain_timeout) as child:
@@ -69,11 +68,11 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
                 raise _ended(server, _exit_code(child), _lines(log, begun))
             if version is None and not stop.is_set():
                 raise BitsumError(
-                    f"{server} had no version of {options.config_file or options.base_path} available within --ready_timeout "
-                    f"{options.ready_timeout:g} s: {_lines(log, begun)[-1]}"
+                    f"{server} had no version of {options.model_config_file or options.model_base_path} available "
+                    f"within --ready_timeout {options.ready_timeout:g} s: {_lines(log, begun)[-1]}"
                 )
             if version is not None:
-                announce(Ready(knobs.host, port, os.getpid(), server, name, version))
+                announce(Ready(options.host, port, os.getpid(), server, name, version))
             while child.poll() is None and not stop.wait(_POLL_SECONDS):
                 pass
             return 0 if stop.is_set() else _exit_code(child)
@@ -81,28 +80,24 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
 
 def _model_name(options: Options) -> str:
     """The model whose versions tell that the server is ready: the first one."""
-    models = model_config.read(options.config_file).model_config_list.config if options.config_file else []
-    return models[0].name if models else options.knobs.model_name
+    models = model_config.read(options.model_config_file).model_config_list.config if options.model_config_file else []
+    return models[0].name if models else options.model_name
 
 
 def _program(options: Options, port: int) -> list[str]:
-    if options.knobs.host not in _WILDCARDS:
-        say(
-            f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.knobs.host}",
-            stream=sys.stderr,
-        )
-    return [shutil.which(PROGRAM) or PROGRAM, *_flags(options, port, str(options.base_path))]
+    if options.host not in _WILDCARDS:
+        say(f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.host}", stream=sys.stderr)
+    return [shutil.which(PROGRAM) or PROGRAM, *_flags(options, port, str(options.model_base_path))]
 
 
 def _container(options: Options, port: int) -> list[str]:
-    knobs = options.knobs
-    inspected = subprocess.run([DOCKER, "image", "inspect", knobs.image], capture_output=True, text=True)
+    inspected = subprocess.run([DOCKER, "image", "inspect", options.image], capture_output=True, text=True)
     if inspected.returncode:
         said = (inspected.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BitsumError(
-            f"the image {knobs.image} is not here ({said}); it is not pulled silently: docker pull {knobs.image}"
+            f"the image {options.image} is not here ({said}); it is not pulled silently: docker pull {options.image}"
         )
-    inside = f"/models/{knobs.model_name}"
+    inside = f"/models/{options.model_name}"
     # A variable without a value is taken out of what the image sets; of this process's variables the container gets
     # none.
     cleared = [f"--env={name}" for name in arithmetic_switches.among(_variables(inspected.stdout))]
@@ -112,11 +107,11 @@ def _container(options: Options, port: int) -> list[str]:
         "--rm",
         "--init",
         "--pull=never",
-        f"--publish={address(knobs.host, port)}:{_CONTAINER_PORT}",
+        f"--publish={address(options.host, port)}:{_CONTAINER_PORT}",
         *(f"--volume={outside}:{within}:ro" for outside, within in _volumes(options, inside)),
         *cleared,
         f"--entrypoint={PROGRAM}",
-        knobs.image,
+        options.image,
         *_flags(options, _CONTAINER_PORT, inside),
     ]
 
@@ -136,29 +131,30 @@ def _variables(inspected: str) -> list[str]:
 def _volumes(options: Options, inside: str) -> list[tuple[str, str]]:
     """(path outside, path in the container) of all that the server reads; what a file names has the same path in
     both."""
-    if not options.config_file:
-        folders = [(str(options.base_path), inside)]
+    if not options.model_config_file:
+        folders = [(str(options.model_base_path), inside)]
     else:
-        models = model_config.read(options.config_file).model_config_list.config
+        models = model_config.read(options.model_config_file).model_config_list.config
         # The folder, since the file is replaced when it changes.
-        folders = [
-            (path, path) for path in sorted({str(options.config_file.parent), *(model.base_path for model in models)})
-        ]
+        paths = {str(options.model_config_file.parent), *(model.base_path for model in models)}
+        folders = [(path, path) for path in sorted(paths)]
     files = [options.batching_parameters_file, options.ssl_config_file, options.monitoring_config_file]
     return folders + [(str(file.absolute()), str(file.absolute())) for file in files if file]
 
 
 def _flags(options: Options, port: int, base_path: str) -> list[str]:
     # TensorFlow Serving takes whole seconds, and 0 for a single look.
-    poll = max(1, round(options.poll_interval)) if options.poll_interval > 0 else int(options.poll_interval)
-    if options.config_file:
-        served = [f"--model_config_file={options.config_file}"]
+    seconds, config_file = options.file_system_poll_wait_seconds, options.model_config_file
+    poll = max(1, round(seconds)) if seconds > 0 else int(seconds)
+    if config_file:
+        served = [f"--model_config_file={config_file}"]
     else:
-        served = [f"--model_name={options.knobs.model_name}", f"--model_base_path={base_path}"]
+        served = [f"--model_name={options.model_name}", f"--model_base_path={base_path}"]
     flags = [f"--port={port}", *served, f"--file_system_poll_wait_seconds={poll}", *options.passed]
-    if options.knobs.max_workers:
-        flags.append(f"--grpc_max_threads={options.knobs.max_workers}")
-    if options.config_file and not options.labels_for_unavailable and model_config.is_ours(options.config_file):
+    if options.grpc_max_threads:
+        flags.append(f"--grpc_max_threads={options.grpc_max_threads}")
+    allowed = options.allow_version_labels_for_unavailable_models
+    if config_file and not allowed and model_config.is_ours(config_file):
         # It knows no labels of versions that it has not loaded yet, that is, of none when it starts.
         flags.append("--allow_version_labels_for_unavailable_models=true")
     return flags

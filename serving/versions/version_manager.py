@@ -22,7 +22,7 @@ from typing import Any
 
 from serving.status import Code, StatusError, unforeseen
 from serving.versions.servable import AVAILABLE, END, LOADING, START, UNLOADING, Entry, Model, Use, not_found
-from serving.versions.version_directory import check_folder, files, on_disk_versions
+from serving.versions.version_directory import files, on_disk_versions
 
 LOGGER = logging.getLogger("bitsum.serving")
 
@@ -258,7 +258,6 @@ class Versions:
         """(model, why there is none, seconds)."""
         start = time.monotonic()
         try:
-            check_folder(entry.path, self.name, entry.version)
             with self._changed:
                 entry.state = LOADING
             self._tell(LOAD_STARTED, entry.version, None)

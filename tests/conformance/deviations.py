@@ -21,6 +21,7 @@ _BROKEN_TEXT = (
     "the real server puts bytes that are no UTF-8 into the text of the error, and no client can read its status then"
 )
 _ONE_LINE = "what fails is told in one line of bitsum's, exit code 1, 2 for a wrong flag, 3 where models do not load"
+_NO_MODEL = "a version of which saved_model.pb is damaged or cannot be there is told so, however the damage came about"
 _RELATIVE = "a relative path is taken, from the current folder"
 _UNKNOWN_FLAG = "a flag that nobody knows is refused, not passed over: it might be a misspelled one"
 # What the line says of each start that fails.
@@ -71,6 +72,8 @@ DEVIATIONS: dict[tuple[str, str], Deviation] = {
     ("2_reload", "reload_empty_dir_next_reload"): Deviation(_HANGS, "got OK ''$"),
     ("4_filesystem", "half_written_completed_retries0"): Deviation(_DEAD, rf"got {_ON_TO_2}$"),
     ("4_filesystem", "half_written_removed_readded"): Deviation(_DEAD, rf"got {_BACK_TO_1}; then .* got {_ON_TO_2}$"),
+    ("4_filesystem", "truncated_pb_retries0"): Deviation(_NO_MODEL, r"got .*\[4, 'END', 15, .Can't parse /"),
+    ("4_filesystem", "odd_names"): Deviation(_NO_MODEL, r"got .*\[9, 'END', 5, .Specified file path does not appear"),
     ("5_blocking", "half_written_blocks_other_model"): Deviation(
         _BLOCKED, r"got .*\[2, 'AVAILABLE', 0, ''\]\], 'OK v2'\]$"
     ),

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-from google.protobuf import text_format
 
 from tests.conformance import models, recording, replay, servers, wire
 
@@ -113,8 +112,6 @@ _NO_NAME = "ModelSpec has no name specified."
         (predict(signature="slow"), _INVALID, _size("a,b", extra="a,b", missing="n", wanted="n")),
         (predict(outputs=["sum", "nope", "sum"]), _INVALID, _output("nope")),
         (predict(outputs=["ver", "sum", "ver"]), _INVALID, "duplicate output tensor alias: ver"),
-        (predict(outputs=["Sum"]), _INVALID, _output("Sum")),
-        (predict(signature="Serving_default"), _PRECONDITION, _no_signature("Serving_default")),
         (predict(signature="名"), _PRECONDITION, _no_signature("名")),
         (predict(signature="nope", outputs=["nope"], inputs={}), _PRECONDITION, _no_signature("nope")),
         # core/aspired_versions_manager.cc, core/basic_manager.cc
@@ -124,13 +121,11 @@ _NO_NAME = "ModelSpec has no name specified."
         (predict("add", version=_FIRST), _MISSING, _nobody(f"Specific(add, {_FIRST})")),
         (predict("add", version=_LAST), _MISSING, _nobody(f"Specific(add, {_LAST})")),
         (predict("add", version=3), _MISSING, _nobody("Specific(add, 3)")),
-        (predict("Add"), _MISSING, _nobody("Latest(Add)")),
         # model_servers/server_core.cc
         (predict("kinds", label="stable"), _INVALID, _label("stable")),
         (predict("", label="stable"), _INVALID, _NO_NAME),
         (predict("", version=1), _INVALID, _NO_NAME),
         (predict("add", label="1"), _INVALID, _label("1")),
-        (predict("add", label="Stable"), _INVALID, _label("Stable")),
         (predict("add", label="ü\n"), _INVALID, _label("ü\n")),
         # cc/saved_model/util.cc, core/framework/tensor.cc, core/framework/tensor_shape.cc
         (
@@ -358,23 +353,6 @@ def test_policies(server, policy, loaded):
     assert ask(server, wire.PREDICT, predict("add")).code == "OK"
 
 
-def test_names_of_folders_are_read_as_numbers(server):
-    """absl::SimpleAtoi in sources/storage_path/file_system_storage_path_source.cc: a sign and blanks around are fine,
-    more is not."""
-    made, base = server.folder / "add", server.folder / "names"
-    for name in ("+5", " 6", "0", "7 ", "007", "1.5", "0x8", "9a", "1_0", "99999999999999999999", "٣"):
-        models.put(made, 1, base, name)
-    names = servers.entry("names", base, "model_version_policy { all { } }")
-    if server.program.embedded:
-        # Two folders of one number are taken twice by the policy `all` there; the others name them once.
-        names = servers.entry("names", base, "model_version_policy { latest { num_versions: 100 } }")
-    answer = replay.reload(_wire(server), *_entries(server.folder, names))
-    assert answer.code == "OK", answer
-    loaded = lambda: [state[:2] for state in wire.states(server.stub, "names")]  # noqa: E731
-    expected = [[number, wire.AVAILABLE] for number in (0, 5, 6, 7)]
-    assert servers.until(lambda: loaded() == expected, 30), loaded()
-
-
 def test_two_models_with_labels_of_one_name(server):
     """model_servers/server_core.cc: labels belong to a model."""
     to = _wire(server)
@@ -391,14 +369,3 @@ def test_two_models_with_labels_of_one_name(server):
         _INVALID,
         "Unrecognized servable version label: canary",
     )
-
-
-def test_metrics_asked_twice_come_once(server):
-    """model_servers/model_service_impl.cc"""
-    request = wire.request_type(wire.RELOAD)()
-    entries = " ".join(f"config {{ {entry} }}" for entry in _entries(server.folder))
-    text_format.Parse(f"config {{ model_config_list {{ {entries} }} }} metric_names: '/x' metric_names: '/x'", request)
-    answer = ask(server, wire.RELOAD, request)
-    response = wire.decoded(wire.RELOAD, answer.response)
-    assert [(metric.name, metric.int64_value_increase) for metric in response.metric] == [("/x", 0)]
-    assert response.status.error_code == 0 and response.HasField("status")

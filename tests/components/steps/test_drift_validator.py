@@ -132,16 +132,16 @@ def request(signature, **inputs):
     made.model_spec.name, made.model_spec.signature_name = "bitsum", signature
     for name, value in inputs.items():
         made.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return made
+    return made.SerializeToString()
 
 
 def test_the_embedded_server_s_log_is_read_whatever_the_signature(tmp_path):
     log = RequestLog(tmp_path / "log", rate=1.0)
     example = serialize({"a": [1, 0], "b": [0, 1]})
-    log.offer(request("serving_default", examples=[example]))
-    log.offer(request("add_bits", a=np.array([[1, 1], [0, 1]]), b=np.array([[0, 0], [1, 1]])))
-    log.offer(request("add_packed", a=[b"\x03"], b=[b"\x80"], state=np.zeros([1, 4], np.float32)))
-    log.offer(request("other", x=[1.0]))
+    log.offer(request("serving_default", examples=[example]), b"")
+    log.offer(request("add_bits", a=np.array([[1, 1], [0, 1]]), b=np.array([[0, 0], [1, 1]])), b"")
+    log.offer(request("add_packed", a=[b"\x03"], b=[b"\x80"], state=np.zeros([1, 4], np.float32)), b"")
+    log.offer(request("other", x=[1.0]), b"")
     log.close()
     found = list(logged_requests.pairs(tmp_path / "log" / "bitsum", 100, 1024))
     assert found == [
@@ -156,7 +156,7 @@ def test_the_embedded_server_s_log_is_read_whatever_the_signature(tmp_path):
 def test_a_damaged_log_is_read_up_to_the_damage_and_no_log_says_nothing(tmp_path):
     log = RequestLog(tmp_path / "log", rate=1.0)
     for _ in range(3):
-        log.offer(request("add_bits", a=np.array([[1]]), b=np.array([[0]])))
+        log.offer(request("add_bits", a=np.array([[1]]), b=np.array([[0]])), b"")
     log.close()
     [path] = (tmp_path / "log").rglob(logged_requests.PATTERN)
     path.write_bytes(path.read_bytes()[:-3])

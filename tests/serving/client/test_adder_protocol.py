@@ -130,18 +130,6 @@ def test_a_request_over_the_bound_is_refused(server):
     assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_health(server):
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    with grpc.insecure_channel(server.target) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        for name in ("", "PredictionService", "ModelService"):
-            assert health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status == 1
-        with pytest.raises(grpc.RpcError) as failure:
-            health.Check(health_pb2.HealthCheckRequest(service="nope"), timeout=10)
-    assert failure.value.code() is grpc.StatusCode.NOT_FOUND
-
-
 def test_the_command_prints_the_sum_and_nothing_else(server):
     ask = "add", "--server", server.target, "--label="
     assert bitsum(*ask, "13", "29") == (0, "42\n", "")

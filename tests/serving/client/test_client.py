@@ -318,9 +318,9 @@ def test_every_step_of_a_long_number_is_reported(make, caplog):
     caplog.set_level(logging.INFO, "bitsum.progress")
     make(Channel()).add(2**100_000, 1)
     told = [record.numbers for record in caplog.records]
-    assert told[-1] == {"step": 100_008, "of": 100_008} and sorted(numbers["step"] for numbers in told) == [
-        n["step"] for n in told
-    ]
+    assert told[-1] == {"step": 100_008, "of": 100_008, "unit": "bits"} and sorted(
+        numbers["step"] for numbers in told
+    ) == [n["step"] for n in told]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def recorded(tmp_path):
                 )
             if signature == "add_packed":
                 request.inputs["state"].CopyFrom(tensors.filled_tensor(0.0, (1, 3)))
-            log.offer(request)
+            log.offer(request.SerializeToString(), b"")
     log.close()
     return tmp_path / "requests"
 

@@ -3,6 +3,7 @@ line."""
 
 import argparse
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ import pytest
 from components.errors import ConfigError
 from serving import model_config, protos
 from serving.client import AdderClient
-from serving.commands import flags, serve
+from serving.commands import serve
 from serving.errors import ServingError
+from serving.server import flags
 from tests.serving.conftest import bitsum, put, serving, wait_for
 
 MODEL = 'config {{ name: "{}" base_path: "{}" model_platform: "tensorflow" {} }}'
@@ -72,38 +74,31 @@ def answering_version(target, **options):
     ],
 )
 def test_booleans_are_written_as_there(given, value):
-    assert options(*given).batching is value
+    assert options(*given).enable_batching is value
 
 
 def test_values_and_defaults_are_those_of_the_real_server():
-    assert (options().max_load_retries, options().load_retry_interval, options().poll_interval) == (5, 60.0, 1.0)
-    assert options().warm_up and not options().labels_for_unavailable
+    assert (options().max_num_load_retries, options().load_retry_interval_micros) == (5, 60_000_000)
+    assert options().file_system_poll_wait_seconds == 1.0 and options().enable_model_warmup
     # What it takes for the number of CPUs it asks the scheduler, too.
     assert options().threads == 4 * len(os.sched_getaffinity(0))
-    asked = options(
-        "--max_num_load_retries=0",
-        "--load_retry_interval_micros=-1",
-        "--num_load_threads=2",
-        "--grpc_max_threads=3",
-        "--enable_model_warmup=false",
-        "--num_request_iterations_for_warmup=4",
-        "--model_config_file_poll_wait_seconds=7",
-        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.x=y",
-        "--file_system_poll_wait_seconds=0",
-        "--allow_version_labels_for_unavailable_models",
-        "--metrics_port=0",
-        "--request_log_dir=/l",
-        "--request_log_rate=0.5",
-    )
-    assert (asked.max_load_retries, asked.load_retry_interval, asked.load_threads, asked.threads) == (0, -1e-6, 2, 3)
-    assert (asked.warm_up, asked.warmup_iterations, asked.config_poll_interval, asked.poll_interval) == (False, 4, 7, 0)
-    assert asked.channel_arguments == (("grpc.max_connection_age_ms", 2000), ("grpc.x", "y"))
-    assert (asked.labels_for_unavailable, asked.metrics_port, str(asked.request_log_dir), asked.request_log_rate) == (
-        True,
-        0,
-        "/l",
-        0.5,
-    )
+    given = {
+        "max_num_load_retries": 0,
+        "load_retry_interval_micros": -1,
+        "num_load_threads": 2,
+        "grpc_max_threads": 3,
+        "enable_model_warmup": False,
+        "model_config_file_poll_wait_seconds": 7,
+        "file_system_poll_wait_seconds": 0,
+        "allow_version_labels_for_unavailable_models": True,
+        "metrics_port": 0,
+        "request_log_rate": 0.5,
+    }
+    asked = options(*(f"--{name}={value}" for name, value in given.items()))
+    assert {name: getattr(asked, name) for name in given} == given and asked.threads == 3
+    assert options("--request_log_dir=l", "--log_file=").request_log_dir == pathlib.Path.cwd() / "l"
+    arguments = flags.channel_arguments("grpc.max_connection_age_ms=2000,grpc.x=y")
+    assert arguments == (("grpc.max_connection_age_ms", 2000), ("grpc.x", "y"))
 
 
 def test_flags_are_passed_on_as_they_were_given():

@@ -19,7 +19,6 @@ from benchmarks.well_formed import HEALTH, METHODS, MODEL, MODELS, PREDICT, RELO
 from serving import model_config
 from serving.runtime.loaded_model import LoadedModel
 from serving.runtime.tensor_decoding import TENSOR_BYTES, decode
-from serving.server.health import WATCHES
 from serving.status import StatusError
 from serving.versions.version_directory import on_disk_versions
 from tests.support import certified_model
@@ -147,21 +146,6 @@ def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, te
         assert ask(served[0], method, terminator) == ("INTERNAL", "")
 
 
-def test_streams_of_bytes_that_are_no_message_do_not_hold_up_the_end(tmp_path):
-    base_path = tmp_path / "model"
-    certified_model.push(base_path)
-    with (
-        fuzz_server.serving(base_path, "--drain_timeout=60") as server,
-        grpc.insecure_channel(server.target) as channel,
-    ):
-        with pytest.raises(grpc.RpcError) as failure:
-            next(channel.unary_stream(HEALTH + "Watch")(b"\xff\xff"))
-        assert (failure.value.code(), failure.value.details()) == (grpc.StatusCode.INTERNAL, "")
-        assert next(channel.unary_stream(HEALTH + "Watch")(b"")) == b"\x08\x01"
-    # Killed where a call that nobody waits for any more keeps it from stopping.
-    assert server.process.returncode == 0
-
-
 SHAPES = [[], [0], [1], [3], [2, 2], [-1], [2**40, 2**40], [2**40, 2**40, 0], [1] * 32, [1] * 255, [2, -1, 0]]
 FIELDS = {
     tf.float32: {"float_val": [1.5, 2.5]},
@@ -235,29 +219,6 @@ def test_only_numbers_and_strings_are_taken():
             decode(tensor_pb2.TensorProto(dtype=dtype), "x")
 
 
-def test_watches_that_are_hung_up_on_do_not_stop_the_server(served):
-    server, _ = served
-    watch = HEALTH + "Watch"
-    with grpc.insecure_channel(server.target) as channel:
-        for _ in range(40):
-            calls = [channel.unary_stream(watch)(b"", timeout=20) for _ in range(10)]
-            for call in calls:
-                call.cancel()
-        assert channel.unary_unary(HEALTH + "Check")(b"", timeout=20) == b"\x08\x01"
-
-
-def test_no_more_watches_than_there_are_threads_for(served):
-    server, _ = served
-    with grpc.insecure_channel(server.target) as channel:
-        watches = [channel.unary_stream(HEALTH + "Watch")(b"", timeout=20) for _ in range(WATCHES)]
-        assert [next(watch) for watch in watches] == [b"\x08\x01"] * WATCHES
-        with pytest.raises(grpc.RpcError) as failure:
-            next(channel.unary_stream(HEALTH + "Watch")(b"", timeout=20))
-        assert failure.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        for watch in watches:
-            watch.cancel()
-
-
 def frame(kind, payload, flags=0, stream=0):
     """An HTTP/2 frame (RFC 9113, 4.1)."""
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
@@ -300,3 +261,9 @@ def test_a_closed_model_leaves_nothing_behind(served):
     with pytest.raises(StatusError, match="Session has been closed"):
         model.run({}, ["x:0"])
     model.close()
+
+
+def test_a_model_that_the_disk_does_not_give_is_unavailable(tmp_path):
+    with pytest.raises(StatusError, match="cannot read .*saved_model.pb: File name too long") as failure:
+        LoadedModel(tmp_path / ("1" * 300))
+    assert failure.value.code == 14

@@ -1,16 +1,17 @@
 """serving.server.request_log: what is kept, in which files, and what happens when the disk is full."""
 
+import errno
 import logging
 import os
 import threading
-import time
 
 import pytest
 
+from components import atomic
 from components.errors import BitsumError, ConfigError
 from components.formats import protos, tfrecords
-from serving.server import request_log_files
 from serving.server.request_log import Limits, RequestLog, read
+from tests.support.shelves import eventually
 
 pytestmark = pytest.mark.fast
 
@@ -35,6 +36,14 @@ def _response(model: str = "bitsum", version: int = 7):
     return response
 
 
+def _offer(log: RequestLog, number: int, model: str = "bitsum", size: int = 0) -> None:
+    log.offer(_request(number, model, size).SerializeToString(), _response(model).SerializeToString())
+
+
+def _counts(log: RequestLog) -> dict[str, int]:
+    return {labels.get("reason", "logged"): count for family in log.families() for labels, count in family.samples}
+
+
 def _numbers(path) -> list[int]:
     return [int(request.model_spec.signature_name.split()[1]) for request in read(path)]
 
@@ -43,94 +52,63 @@ def _names(folder) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def _until(condition) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 def _log(folder, count: int, limits: Limits = Limits(), **options) -> RequestLog:
     log = RequestLog(folder, options.pop("rate", 1.0), limits=limits, **options)
     for number in range(count):
-        log.offer(_request(number), _response())
+        _offer(log, number)
     return log
 
 
 def test_a_record_holds_request_answer_and_what_answered(tmp_path):
-    log = RequestLog(tmp_path / "log", 0.5, seed=1)
-    while not log.counts()["logged"]:
-        log.offer(_request(3), _response())
-        log.flush()
-    log.close()
+    _log(tmp_path / "log", 30, rate=0.5, seed=1).close()
     [path] = (tmp_path / "log" / "bitsum").iterdir()
     record = _APIS.log.PredictionLog.FromString(next(iter(tfrecords.read(path))))
-    assert record.predict_log.request == _request(3) and record.predict_log.response == _response()
+    assert record.predict_log.request in [_request(number) for number in range(30)]
+    assert record.predict_log.response == _response()
     assert record.log_metadata.model_spec == _response().model_spec
     assert record.log_metadata.sampling_config.sampling_rate == 0.5
     assert abs(record.log_metadata.timestamp_secs - path.stat().st_mtime) < 600
 
 
-def test_bytes_are_as_good_as_messages(tmp_path):
-    log = RequestLog(tmp_path, 1.0)
-    log.offer(_request(3).SerializeToString(), _response().SerializeToString())
-    log.offer(_request(4))
-    log.close()
-    assert list(read(tmp_path)) == [_request(3), _request(4)]
-
-
 def test_bytes_that_are_no_request_are_counted_and_passed_over(tmp_path):
     log = RequestLog(tmp_path, 1.0)
-    log.offer(b"\xff")
-    log.offer(_request(1), b"\xff")
-    log.offer(_request(2))
+    log.offer(b"\xff", b"")
+    log.offer(_request(1).SerializeToString(), b"\xff")
+    _offer(log, 2)
     log.close()
-    assert log.counts() == {"logged": 1, "dropped": 0, "too_large": 0, "unreadable": 2}
+    assert _counts(log) == {"logged": 1, "unreadable": 2}
     assert _numbers(tmp_path) == [2]
 
 
 def test_a_file_appears_whole_when_it_is_full(tmp_path):
-    log = _log(tmp_path, 5, Limits(file_records=2))
-    log.flush()
-    assert _names(tmp_path) == [f"bitsum/requests-0000000{number}.tfrecords" for number in (1, 2, 3)]
-    assert [len(list(tfrecords.read(path))) for path in sorted((tmp_path / "bitsum").iterdir())] == [2, 2, 1]
-    log.close()
-    assert _numbers(tmp_path) == [0, 1, 2, 3, 4]
-
-
-def test_a_file_is_named_partial_until_then_and_not_read(tmp_path):
     log = _log(tmp_path, 3, Limits(file_records=2))
-    _until(lambda: len(_names(tmp_path)) == 2)
-    assert log.counts()["logged"] == 2, "the third may still be lost"
-    assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords", "bitsum/requests-00000002.tfrecords.partial"]
-    assert _numbers(tmp_path) == [0, 1]
+    eventually(lambda: _counts(log), {"logged": 2})
+    [first] = (tmp_path / "bitsum").iterdir()
+    assert _numbers(first) == [0, 1]
     log.close()
+    assert _counts(log) == {"logged": 3} and _numbers(tmp_path) == [0, 1, 2]
+    assert len(_names(tmp_path)) == 2
 
 
 def test_a_file_is_full_by_bytes_too(tmp_path):
-    log = RequestLog(tmp_path, 1.0, limits=Limits(file_bytes=1500))
+    log = RequestLog(tmp_path, 1.0, limits=Limits(file_bytes=2000))
     for number in range(4):
-        log.offer(_request(number, size=1000))
+        _offer(log, number, size=1000)
     log.close()
     assert len(_names(tmp_path)) == 2 and _numbers(tmp_path) == [0, 1, 2, 3]
 
 
 def test_a_file_that_has_its_age_appears_without_a_further_request(tmp_path):
     log = _log(tmp_path, 1, Limits(file_seconds=0.05))
-    _until(lambda: _names(tmp_path) == ["bitsum/requests-00000001.tfrecords"])
+    eventually(lambda: _counts(log), {"logged": 1})
+    assert _numbers(tmp_path) == [0]
     log.close()
 
 
-def test_the_oldest_files_go(tmp_path):
-    _log(tmp_path, 9, Limits(file_records=2, files=2)).close()
-    assert _names(tmp_path) == ["bitsum/requests-00000004.tfrecords", "bitsum/requests-00000005.tfrecords"]
-    assert _numbers(tmp_path) == [6, 7, 8]
-
-
-def test_numbers_go_on_after_a_restart(tmp_path):
+def test_the_oldest_files_go_those_of_earlier_processes_too(tmp_path):
     for _ in range(2):
-        _log(tmp_path, 1).close()
-    assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords", "bitsum/requests-00000002.tfrecords"]
+        _log(tmp_path, 9, Limits(file_records=2, files=6)).close()
+    assert len(_names(tmp_path)) == 6 and _numbers(tmp_path) == [8, *range(9)]
 
 
 def test_two_servers_may_share_a_folder(tmp_path):
@@ -140,26 +118,16 @@ def test_two_servers_may_share_a_folder(tmp_path):
     assert sorted(_numbers(tmp_path)) == sorted([*range(50)] * 2)
 
 
-def test_what_a_killed_server_left_is_taken_away_and_a_living_ones_not(tmp_path):
-    living = _log(tmp_path, 1)
-    _until(lambda: _names(tmp_path))
-    left = tmp_path / "bitsum" / "requests-00000007.tfrecords.partial"
-    left.touch()
-    RequestLog(tmp_path, 0.0).close()
-    assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords.partial"]
-    living.close()
-    assert _numbers(tmp_path) == [0]
-
-
 @pytest.mark.parametrize(
     "model, folder", [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("a b", "a b"), ("ä", "%C3%A4"), ("v1.2", "v1.2")]
 )
 def test_models_have_folders_of_their_own_inside_the_folder(model, folder, tmp_path):
     log = RequestLog(tmp_path / "log", 1.0)
-    log.offer(_request(1, model))
-    log.offer(_request(2, "other"))
+    _offer(log, 1, model)
+    _offer(log, 2, "other")
     log.close()
-    assert _names(tmp_path) == sorted(f"log/{name}/requests-00000001.tfrecords" for name in (folder, "other"))
+    assert sorted(path.name for path in (tmp_path / "log").iterdir()) == sorted([folder, "other"])
+    assert _numbers(tmp_path / "log" / folder) == [1]
 
 
 def test_files_are_for_their_owner_only(tmp_path):
@@ -190,46 +158,44 @@ def test_a_rate_of_zero_logs_nothing(tmp_path):
 
 def test_what_is_too_large_or_waits_too_long_is_dropped_and_counted(tmp_path, monkeypatch):
     going_on = threading.Event()
-    monkeypatch.setattr(
-        request_log_files,
-        "_new_partial",
-        lambda folder, make=request_log_files._new_partial: going_on.wait(10) and make(folder),
-    )
-    log = RequestLog(tmp_path, 1.0, limits=Limits(record_bytes=2000, waiting_records=3, waiting_bytes=2500))
-    log.offer(_request(0))
-    # The first one is taken off the queue before its file is made.
-    _until(lambda: not log._waiting_records)
-    log.offer(_request(1, size=3000))
-    log.offer(_request(2, size=1500))
-    log.offer(_request(3, size=1500))
-    for number in (4, 5, 6):
-        log.offer(_request(number))
+    writing, write = threading.Event(), atomic.write
+
+    def slow(*args, **options):
+        writing.set()
+        going_on.wait(10)
+        write(*args, **options)
+
+    monkeypatch.setattr(atomic, "write", slow)
+    limits = Limits(file_records=1, record_bytes=2000, waiting_records=3, waiting_bytes=2500)
+    log = _log(tmp_path, 1, limits)
+    assert writing.wait(10)
+    for number, size in [(1, 3000), (2, 1500), (3, 1500), (4, 0), (5, 0), (6, 0)]:
+        _offer(log, number, size=size)
     going_on.set()
     log.close()
-    assert log.counts() == {"logged": 4, "dropped": 2, "too_large": 1, "unreadable": 0}
+    assert _counts(log) == {"logged": 4, "dropped": 2, "too_large": 1}
     assert _numbers(tmp_path) == [0, 2, 4, 5]
 
 
 def test_a_full_disk_ends_the_log_with_one_line_and_leaves_no_halves(tmp_path, monkeypatch, caplog):
     log = _log(tmp_path, 2, Limits(file_records=2))
-    log.flush()
+    eventually(lambda: _counts(log), {"logged": 2})
 
-    def full(folder):
-        path = folder / "requests-00000002.tfrecords.partial"
-        path.touch()
-        return path, open("/dev/full", "wb")
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(request_log_files, "_new_partial", full)
+    monkeypatch.setattr(atomic, "sync", full)
     with caplog.at_level(logging.WARNING):
-        for number in range(2, 9):
-            log.offer(_request(number))
-        log.flush()
-        log.offer(_request(9))
+        _offer(log, 2, "other")
+        for number in range(3, 9):
+            _offer(log, number)
         log.close()
     assert [record.getMessage() for record in caplog.records] == [
         f"request log {tmp_path}: No space left on device; no more requests are logged, serving goes on"
     ]
-    assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords"] and _numbers(tmp_path) == [0, 1]
+    assert len(_names(tmp_path)) == 1 and _numbers(tmp_path) == [0, 1]
+    counts = _counts(log)
+    assert counts["logged"] == 2 and 3 <= counts["dropped"] <= 7
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(tmp_path):
@@ -242,7 +208,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(tmp_path):
 
 def test_the_counts_are_shown_as_the_real_server_names_them(tmp_path):
     log = _log(tmp_path, 2, Limits(record_bytes=200))
-    log.offer(_request(1, size=500))
+    _offer(log, 1, size=500)
     log.close()
     logged, lost = log.families()
     assert (logged.name, logged.samples) == (
@@ -268,6 +234,6 @@ def test_damaged_files_are_told_and_the_others_read(tmp_path):
 
 def test_one_file_is_read_too_and_a_missing_one_named(tmp_path):
     _log(tmp_path, 2, Limits(file_records=1)).close()
-    assert _numbers(tmp_path / "bitsum" / "requests-00000002.tfrecords") == [1]
+    assert _numbers(max((tmp_path / "bitsum").iterdir())) == [1]
     with pytest.raises(BitsumError, match=f"no request log at {tmp_path / 'absent'}"):
         list(read(tmp_path / "absent"))

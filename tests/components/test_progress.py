@@ -1,13 +1,14 @@
 """What is drawn while the pipeline works, and where the noise goes."""
 
 import io
+import re
 import subprocess
 import sys
 
 import pytest
 
+from components import progress
 from components.progress import report
-from pipeline import terminal
 
 pytestmark = pytest.mark.fast
 
@@ -19,18 +20,18 @@ class _Terminal(io.StringIO):
 
 def test_a_line_per_stage_when_done_and_reports_in_between_with_their_numbers():
     stream = io.StringIO()
-    with terminal.Progress(stream, interval=0.0) as drawn:
+    with progress.Progress(stream, interval=0.0) as drawn:
         drawn.begin("train")
         report("train", step=300, of=1000, loss=0.012345, exact_match=1)
         drawn.end("done")
     first, last = stream.getvalue().splitlines()
-    assert "train: 300 of 1000, loss 0.01235, exact_match 1" in first
+    assert "train: 300 of 1,000, loss 0.01235, exact_match 1" in first
     assert last.split() == ["train", "0.0", "s", "done"]
 
 
 def test_reports_are_spaced_where_there_is_no_terminal():
     stream = io.StringIO()
-    with terminal.Progress(stream, interval=3600.0) as drawn:
+    with progress.Progress(stream, interval=3600.0) as drawn:
         drawn.begin("train")
         for step in range(100):
             report("train", step=step, of=100)
@@ -39,12 +40,22 @@ def test_reports_are_spaced_where_there_is_no_terminal():
 
 def test_a_terminal_has_its_line_redrawn_and_left_clean():
     stream = _Terminal()
-    with terminal.Progress(stream, interval=0.0) as drawn:
+    with progress.Progress(stream, interval=0.0) as drawn:
         drawn.begin("train")
         report("train", step=1, of=2)
         drawn.end("done")
     assert "1 of 2" in stream.getvalue()
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_without_a_stage_the_step_is_named_and_others_may_write_in_between():
+    stream = _Terminal()
+    with progress.Progress(stream) as drawn:
+        report("stream", step=8000, of=16000, unit="bits")
+        with drawn.hidden():
+            stream.write("42\n")
+    assert re.match(r"\r\x1b\[K  stream +0\.0 s   8,000 of 16,000 bits", stream.getvalue())
+    assert "\x1b[K42\n" in stream.getvalue()
 
 
 def test_reports_without_a_listener_go_nowhere(capfd):
