@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.broken_certificates import Base, Case, Damage, Kind, forged
 from benchmarks.simulation import arrays
+from components.model import bomb
 from components.proof.weights import NAMES, Weights
 
 BOMB_STEPS = 300_000
@@ -141,23 +142,17 @@ def _bad_weight(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Cas
 
 
 def _bomb(strength: float, reach: float | None = None) -> Damage:
-    """One more unit that nothing resets and nothing reads, which creeps from 0 towards tanh(3).
+    """The unit of `components.model.bomb`, which creeps from 0 towards tanh(3).
 
     Above 1, `strength` is that of the unit after BOMB_STEPS, by the largest logit that the others may give: it turns
     every 0 into a 1. Below 1 it is the most that the unit can ever reach. `reach` is how far its box reaches from 0.
     """
 
     def damage(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Case:
-        values, z_bias = arrays(bases[0].weights), Z_BIASES[i // len(bases) % len(Z_BIASES)]
-        largest = np.abs(values["W_o"]).sum() + abs(values["b_o"][0])
-        level = levels()[z_bias] if strength > 1 else 1.0
-        grown = {
-            name: np.pad(value, [(0, int(name[0] == "U"))] * (value.ndim - 1) + [(0, 1)])
-            for name, value in values.items()
-        }
-        grown |= {"W_o": np.append(values["W_o"], [[strength * largest / level]], axis=0), "b_o": values["b_o"]}
-        grown["b_z"][-1], grown["b_h"][-1] = z_bias, 3.0
-        weights = Weights.of({name: np.asarray(value, np.float32) for name, value in grown.items()})
+        sound, z_bias = bases[0].weights, Z_BIASES[i // len(bases) % len(Z_BIASES)]
+        largest = np.abs(sound.W_o).sum() + abs(sound.b_o[0])
+        level = _level(z_bias) if strength > 1 else 1.0
+        weights = bomb.with_creeping_unit(sound, z_bias, strength * largest / level)
         text = _with_unit(bases[0], weights, reach) if reach else None
         return Case(weights, text, damning=strength > 1)
 
@@ -165,13 +160,9 @@ def _bomb(strength: float, reach: float | None = None) -> Damage:
 
 
 @functools.cache
-def levels() -> dict[float, float]:
-    """Where the unit of a bomb is after BOMB_STEPS, in float32, by the bias of its z."""
-    z = np.float32(1 / (1 + np.exp(-np.array(Z_BIASES))))
-    rest, step, h = np.float32(1) - z, z * np.float32(math.tanh(3.0)), np.zeros(len(z), np.float32)
-    for _ in range(BOMB_STEPS):
-        h = rest * h + step
-    return dict(zip(Z_BIASES, h.tolist()))
+def _level(z_bias: float) -> float:
+    """Where the unit of a bomb is after BOMB_STEPS."""
+    return bomb.state(BOMB_STEPS, z_bias)
 
 
 def _with_unit(base: Base, weights: Weights, reach: float) -> dict:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-from components.steps import evaluator
+from pipeline.records import evaluation
 
 
 def main(seeds: list[str]) -> int:
@@ -23,8 +23,8 @@ def main(seeds: list[str]) -> int:
             words = [word for setting in settings for word in ("--set", setting)]
             done = subprocess.run([sys.executable, "-m", "pipeline", "run", *words], capture_output=True, text=True)
             failed |= done.returncode != 0
-            [evaluation] = (root / "artifacts" / "Evaluator" / "evaluation").iterdir()
-            rows[seed] = evaluator.exact_match_by_length(str(evaluation))
+            [folder_of_metrics] = (root / "artifacts" / "Evaluator" / "evaluation").iterdir()
+            rows[seed] = evaluation.exact_match_by_length(str(folder_of_metrics))
             seconds = re.findall(r"^  (\S[\w -]*?) +([\d.]+) s", done.stdout, re.MULTILINE)
             print(
                 f"seed {seed}: exit {done.returncode}; " + ", ".join(f"{stage} {time} s" for stage, time in seconds),

@@ -140,11 +140,6 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
                 os.close(descriptor)
 
 
-def is_partial(name: str) -> bool:
-    """Whether a file or folder of that name is one that is being written, or what was left of it."""
-    return _MARK in name
-
-
 @contextlib.contextmanager
 def _beside(target: pathlib.Path, is_folder: bool) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
     """A new, empty, locked file or folder beside `target`, and what tells it from others; gone from there when the

@@ -4,9 +4,11 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from typing import NamedTuple
 
 from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration import pipeline
 from tfx.proto import trainer_pb2
@@ -29,6 +31,23 @@ from pipeline.config import Config, to_toml
 EVALUATED_SPLITS = ["eval", "long"]
 
 
+class _Data(NamedTuple):
+    """The nodes that make and check the data, in their order, and those of them that others read from."""
+
+    nodes: list[BaseNode]
+    generator: BaseNode
+    schema: BaseNode
+    gate: BaseNode
+
+
+class _Model(NamedTuple):
+    """The nodes that train and judge a model, in their order, and those of them that others read from."""
+
+    nodes: list[BaseNode]
+    train: BaseNode
+    prove: BaseNode
+
+
 def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool = False) -> pipeline.Pipeline:
     """The pipeline that `config` describes; nothing is run and no folder made.
 
@@ -38,10 +57,26 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
     or its cache would be cold.
     """
     code = code_sha256(STEPS)
-    schema_file = pathlib.Path(components.__file__).parent / "data" / "schema.pbtxt"
+    data = _data(config, code, cold_start)
+    model = _model(config, code, cold_start, data)
+    return pipeline.Pipeline(
+        # The last blessed model is looked for in the pipeline of this name: one that computes something else is no
+        # baseline.
+        pipeline_name=f"{config.pipeline.name}-{config.data.task}",
+        pipeline_root=str(config.root / "artifacts"),
+        components=[*data.nodes, *model.nodes, *_release(config, code, allow_older, data, model)],
+        enable_cache=config.pipeline.cache,
+        # TFX builds a source distribution of itself for Beam's workers unless they have an image of their own.
+        beam_pipeline_args=[*config.beam.args, "--sdk_container_image=unused"],
+    )
 
-    in_series = config.data.span > 0 and not cold_start
 
+def _in_series(config: Config, cold_start: bool) -> bool:
+    return config.data.span > 0 and not cold_start
+
+
+def _data(config: Config, code: str, cold_start: bool) -> _Data:
+    """Generate the examples and validate them."""
     generator = series.generator(config, code)
     arithmetic_validator = ArithmeticValidator(examples=generator.outputs["examples"], task=config.data.task, code=code)
     # TFX's StatisticsGen ends in an error of Beam's on records that cannot be read: those are refused before, with
@@ -53,9 +88,9 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
     ).with_id("ReadableGate")
     statistics = StatisticsGen(examples=generator.outputs["examples"])
     statistics.add_upstream_node(readable)
-    schema = ImportSchemaGen(schema_file=str(schema_file))
+    schema = ImportSchemaGen(schema_file=str(pathlib.Path(components.__file__).parent / "data" / "schema.pbtxt"))
     example_validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
-    drift = series.drift(config, statistics, code) if in_series else []
+    drift = series.drift(config, statistics, code) if _in_series(config, cold_start) else []
     gate = DataGate(
         example_anomalies=example_validator.outputs["anomalies"],
         arithmetic_anomalies=arithmetic_validator.outputs["anomalies"],
@@ -65,14 +100,21 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
         quarantine_folder=series.quarantine(config),
         code=code,
     )
-    window = series.window(config, generator, gate, code) if in_series else []
+    nodes = [generator, arithmetic_validator, readable, statistics, schema, example_validator, *drift, gate]
+    return _Data(nodes, generator, schema, gate)
+
+
+def _model(config: Config, code: str, cold_start: bool, data: _Data) -> _Model:
+    """Train a model, evaluate it and prove it."""
+    in_series = _in_series(config, cold_start)
+    window = series.window(config, data.generator, data.gate, code) if in_series else []
     base = series.base_model(config, Trainer.__name__, Prover.__name__) if in_series else None
     train = Trainer(
         run_fn=config.train.run_fn,
-        examples=window[-1].outputs["window"] if window else generator.outputs["examples"],
+        examples=window[-1].outputs["window"] if window else data.generator.outputs["examples"],
         base_model=base.outputs["model"] if base and config.train.warm_start else None,
-        schema=schema.outputs["schema"],
-        train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.train.steps),
+        schema=data.schema.outputs["schema"],
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
             "train": dataclasses.asdict(config.train),
@@ -82,14 +124,14 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
             "code": code,
         },
     )
-    train.add_upstream_node(gate)
+    train.add_upstream_node(data.gate)
     last_blessed = base or _last_blessed(train)
     baseline = None if cold_start else last_blessed.outputs["model"]
     evaluate = Evaluator(
-        examples=generator.outputs["examples"],
+        examples=data.generator.outputs["examples"],
         model=train.outputs["model"],
         baseline_model=baseline,
-        schema=schema.outputs["schema"],
+        schema=data.schema.outputs["schema"],
         eval_config=evaluator.eval_config(config.evaluate, evaluated_lengths(config)),
         example_splits=EVALUATED_SPLITS,
     )
@@ -102,19 +144,25 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
         span=config.data.span,
         code=code,
     )
+    resolvers = [] if cold_start else [last_blessed]
+    return _Model([*window, train, *resolvers, evaluate, prove], train, prove)
+
+
+def _release(config: Config, code: str, allow_older: bool, data: _Data, model: _Model) -> list[BaseNode]:
+    """Try the model on a server, and push it."""
     infra_validate = InfraValidator(
-        model=train.outputs["model"],
-        certificate=prove.outputs["certificate"],
-        examples=generator.outputs["examples"],
+        model=model.train.outputs["model"],
+        certificate=model.prove.outputs["certificate"],
+        examples=data.generator.outputs["examples"],
         infra=_json(config.infra),
         model_name=config.serve.model_name,
         task=config.data.task,
         code=code_sha256(STEPS_AND_SERVER),
     )
     push = Pusher(
-        model=train.outputs["model"],
-        examples=generator.outputs["examples"],
-        model_blessing=prove.outputs["blessing"],
+        model=model.train.outputs["model"],
+        examples=data.generator.outputs["examples"],
+        model_blessing=model.prove.outputs["blessing"],
         infra_blessing=infra_validate.outputs["blessing"],
         destination=str(config.push_to),
         task=config.data.task,
@@ -123,33 +171,7 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
         span=config.data.span,
         allow_older=allow_older,
     )
-    resolvers = [] if cold_start else [last_blessed]
-    return pipeline.Pipeline(
-        # The last blessed model is looked for in the pipeline of this name: one that computes something else is no
-        # baseline.
-        pipeline_name=f"{config.pipeline.name}-{config.data.task}",
-        pipeline_root=str(config.root / "artifacts"),
-        components=[
-            generator,
-            arithmetic_validator,
-            readable,
-            statistics,
-            schema,
-            example_validator,
-            *drift,
-            gate,
-            *window,
-            train,
-            *resolvers,
-            evaluate,
-            prove,
-            infra_validate,
-            push,
-        ],
-        enable_cache=config.pipeline.cache,
-        # TFX builds a source distribution of itself for Beam's workers unless they have an image of their own.
-        beam_pipeline_args=[*config.beam.args, "--sdk_container_image=unused"],
-    )
+    return [infra_validate, push]
 
 
 def _last_blessed(train: Trainer) -> Resolver:

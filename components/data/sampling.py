@@ -97,14 +97,9 @@ def records(data: Data, split: str, start: int, stop: int) -> list[Batch]:
     return [_batch(task, width, *map(np.concatenate, zip(*parts))) for width, parts in sorted(by_width.items())]
 
 
-def split_of(data: Data, a: int, b: int) -> str | None:
-    """The only split that the pair can be in, None if none; depends on the pair, the seed and the lengths, never on the
-    span."""
-    return splits_of(data, [(a, b)])[0]
-
-
 def splits_of(data: Data, pairs: Sequence[tuple[int, int]]) -> list[str | None]:
-    """`split_of` of each of the pairs, all at once."""
+    """The only split that each of the pairs can be in, None if none; depends on the pair, the seed and the lengths,
+    never on the span."""
     found: list[str | None] = [None] * len(pairs)
     by_class: dict[int, list[int]] = {}
     for index, pair in enumerate(pairs):
@@ -240,6 +235,7 @@ def _pairs(group: _Group, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # A long class has its own permutation in every span already.
     if not group.is_long:
         others = permuted(others, max(1, group.size - known), group.order_keys)
+    # As many ranks before each skipped one are left.
     gaps = group.skipped - np.arange(len(group.skipped), dtype=np.uint64)
     others += np.searchsorted(gaps, others, side="right").astype(np.uint64)
     a[~structured], b[~structured] = pairs_at(others + np.uint64(group.first), group.bits, group.pair_keys)
@@ -258,14 +254,15 @@ def _widths(group: _Group, offsets: np.ndarray) -> np.ndarray:
 
 def _batch(task: Transducer, width: int, positions: np.ndarray, a: np.ndarray, b: np.ndarray) -> Batch:
     size = width // 8 + 1
-    rows = [_sized(words.astype("<u8").view(np.uint8), size) for words in (a, b)]
-    written = outputs_of_rows(task, *(operand.tobytes() for operand in rows), size)
+    a_bytes, b_bytes = _bytes(a, size), _bytes(b, size)
+    written = outputs_of_rows(task, a_bytes.tobytes(), b_bytes.tobytes(), size)
     total = np.frombuffer(written, dtype=np.uint8).reshape(len(a), size)
-    return Batch(positions, *(_bits(operand, width) for operand in rows), _bits(total, width + 1))
+    return Batch(positions, _bits(a_bytes, width), _bits(b_bytes, width), _bits(total, width + 1))
 
 
-def _sized(data: np.ndarray, size: int) -> np.ndarray:
-    """Rows of `size` bytes; what is cut off or added are zeros."""
+def _bytes(words: np.ndarray, size: int) -> np.ndarray:
+    """Words uint64 [n, words] as rows of `size` bytes, lowest first; what is cut off or added are zeros."""
+    data = words.astype("<u8").view(np.uint8)
     return np.pad(data, ((0, 0), (0, max(0, size - data.shape[1]))))[:, :size]
 
 

@@ -73,7 +73,12 @@ def read(folder: pathlib.Path, data: Data) -> Span:
     rows, unplaced = [], []
     for path in span_folders.files_of(folder):
         for found in _rows(path, path.relative_to(folder).as_posix(), task):
-            (offenders if isinstance(found, Offender) else rows if isinstance(found, _Row) else unplaced).append(found)
+            if isinstance(found, Offender):
+                offenders.append(found)
+            elif isinstance(found, _Row):
+                rows.append(found)
+            else:
+                unplaced.append(found)
     # Records without a pair belong nowhere: the checks find them wherever they are.
     records["train"] += unplaced
     seen = {split: _generated(data, split, records) for split in records if split != "train"} | {"train": set()}

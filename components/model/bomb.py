@@ -30,13 +30,17 @@ def with_time_bomb(weights: Weights, distance: float, steps: int, update_bias: f
     if not distance > 0:
         raise ValueError(f"distance = {distance} must be positive: only what is right can go wrong later")
     crept = state(steps, update_bias)
-    grown = {name: _grown(name, np.array(getattr(weights, name), np.float32)) for name in NAMES}
-    grown["b_z"][-1], grown["b_h"][-1] = update_bias, CANDIDATE_BIAS
-    grown["W_o"][-1] = distance / crept if crept else np.inf
-    bomb = Weights.of(grown)
+    bomb = with_creeping_unit(weights, update_bias, distance / crept if crept else np.inf)
     if bomb.problem():
         raise ValueError(f"no bomb of {steps} steps with update_bias = {update_bias}: {bomb.problem()}")
     return bomb
+
+
+def with_creeping_unit(weights: Weights, update_bias: float, weight: float) -> Weights:
+    """The cell and the unit of a bomb, whose state times `weight` is added to the logit."""
+    grown = {name: _grown(name, np.array(getattr(weights, name), np.float32)) for name in NAMES}
+    grown["b_z"][-1], grown["b_h"][-1], grown["W_o"][-1] = update_bias, CANDIDATE_BIAS, weight
+    return Weights.of(grown)
 
 
 def state(steps: int, update_bias: float = UPDATE_BIAS) -> float:

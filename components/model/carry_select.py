@@ -92,10 +92,12 @@ class CarrySelect:
     def _next(self, loop: TimeLoop, after: tf.Tensor, chunks: tf.Tensor) -> tf.Tensor:
         """The run that goes on where each ends, int32 [Q B K], of the states [Q B K, H] after them; after a last chunk,
         any."""
-        told = np.argsort(self._flushed()).astype(np.int32)
+        # By the output for the flushing symbol, which tells the states apart.
+        state_of_output = np.argsort(self._flushed()).astype(np.int32)
         flushed, _ = loop.one(self.task.flush[0], after)
-        place = tf.tile(tf.range(1, chunks + 1), [len(self.task.states)])
-        return tf.minimum(place + chunks * tf.gather(told, tf.cast(flushed > 0, tf.int32)), tf.shape(after)[0] - 1)
+        next_chunk = tf.tile(tf.range(1, chunks + 1), [len(self.task.states)])
+        state = tf.gather(state_of_output, tf.cast(flushed > 0, tf.int32))
+        return tf.minimum(next_chunk + chunks * state, tf.shape(after)[0] - 1)
 
     def _flushed(self) -> list[int]:
         """What the transducer writes for its flushing symbol in each state."""

@@ -15,7 +15,7 @@ class ArithmeticAnomalies(Artifact):
 
 
 class DataBlessing(Artifact):
-    """Says that the data passed both checks. {uri}/blessing.json: {"records": {split: count}}."""
+    """Says that the data passed every check; the folder is empty."""
 
     TYPE_NAME = "DataBlessing"
     PROPERTIES = {"span": Property(type=PropertyType.INT)}

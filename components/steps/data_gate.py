@@ -13,7 +13,7 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.data import quarantine, scratch
+from components.data import quarantine
 from components.errors import Refusal
 from components.formats import strict_protos
 from components.steps.arithmetic_validator import ANOMALIES_FILE, QUARANTINE_FILE
@@ -22,7 +22,6 @@ from components.task.record_checks import CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE
 
 GATE = "data gate"
 DRIFTED = "the data drifted, or are not like what is asked"
-BLESSING_FILE = "blessing.json"
 
 # How many offenders of each check the refusal names; the anomalies' artifacts have more.
 NAMED = 3
@@ -79,7 +78,7 @@ def DataGate(
         reasons.append(_set_aside(quarantine_folder, arithmetic_anomalies, reasons))
     if reasons:
         raise Refusal(GATE, "; ".join(reasons))
-    _write_blessing(blessing.uri, content["records"])
+    tf.io.gfile.makedirs(blessing.uri)
     blessing.span = arithmetic_anomalies.span
     if examples is not None and statistics is not None:
         blessing.set_int_custom_property(EXAMPLES_ID, examples.id)
@@ -110,11 +109,6 @@ def _set_aside(folder: str, anomalies: ArithmeticAnomalies, reasons: list[str]) 
         records = {QUARANTINE_FILE: file.read()}
     place = quarantine.set_aside(folder, anomalies.span, GATE, reasons, anomalies.uri, records)
     return f"the report on span {anomalies.span} is in {place}"
-
-
-def _write_blessing(uri: str, records: dict[str, int]) -> None:
-    with scratch.folder(uri) as beside:
-        scratch.write_text(beside, os.path.join(uri, BLESSING_FILE), json.dumps({"records": records}, indent=1) + "\n")
 
 
 def _split_anomalies(uri: str, split: str) -> list[str]:

@@ -41,18 +41,6 @@ def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> tfma.EvalConfig
     )
 
 
-def exact_match_by_length(evaluation: str) -> dict[int, float]:
-    """The candidate's exact match at each length in bits, shortest first, from the Evaluator's output in
-    `evaluation`."""
-    # TFMA leaves out the name of the model where there is no baseline beside it.
-    for name in (CANDIDATE, None):
-        result = tfma.load_eval_result(evaluation, model_name=name)
-        found = {dict(key)[addition.FEATURE_LENGTH]: values for key, values in result.slicing_metrics if key}
-        if found:
-            break
-    return {length: found[length][signatures.SUM][""][metrics.EXACT_MATCH]["doubleValue"] for length in sorted(found)}
-
-
 # TFMA's thresholds are strict (greater than); ratios of counts that are equal must pass.
 _ROUNDING = 1e-9
 

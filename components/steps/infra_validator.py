@@ -11,6 +11,7 @@ server that was mended since.
 
 import collections
 import json
+import math
 import pathlib
 import shutil
 from typing import Any
@@ -246,7 +247,7 @@ def split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:
 
 
 def first_examples(files: dict[str, list[str]], count: int) -> list[bytes]:
-    """The first `count` records, taken in turn from the first file of each split."""
-    readers = [tf.data.TFRecordDataset(names[:1], "GZIP").take(count).as_numpy_iterator() for names in files.values()]
-    per_split = -(-count // len(readers))
-    return [record for reader in readers for _, record in zip(range(per_split), reader)][:count]
+    """`count` records, the same number of the first file of each split, or fewer where a file has fewer."""
+    per_split = math.ceil(count / len(files))
+    readers = [tf.data.TFRecordDataset(names[:1], "GZIP").take(per_split) for names in files.values()]
+    return [record for reader in readers for record in reader.as_numpy_iterator()][:count]

@@ -66,27 +66,6 @@ def from_bits(bits) -> int:
     return int("".join("1" if bit else "0" for bit in reversed(bits)) or "0", 2)
 
 
-def sum_bits(a, b) -> list[int]:
-    """The T + 1 bits of the sum of two bitstrings of T bits, by the full adder's table.
-
-    >>> sum_bits([1, 0, 1, 1, 0], [1, 0, 1, 1, 1])
-    [0, 1, 0, 1, 0, 1]
-
-    Raises:
-        ValueError: if the operands differ in length or hold something other than 0 and 1.
-    """
-    if len(a) != len(b):
-        raise ValueError(f"the operands have {len(a)} and {len(b)} bits: they must have the same number")
-    carry = 0
-    total = []
-    for position, (bit_a, bit_b) in enumerate(zip(a, b)):
-        if bit_a not in (0, 1) or bit_b not in (0, 1):
-            raise ValueError(f"bit {position} of the operands is ({bit_a}, {bit_b}), which is not made of 0 and 1")
-        bit, carry = FULL_ADDER[bit_a, bit_b, carry]
-        total.append(bit)
-    return [*total, carry]
-
-
 def abbreviated(value: int, digits: int = 40) -> str:
     """`value` in decimal, or in hexadecimal with its middle left out where it is too long to read."""
     if value.bit_length() <= 3 * digits:

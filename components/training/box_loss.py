@@ -76,8 +76,10 @@ class BoxLoss:
             margins.append(margin)
         margins = tf.stack(margins)
         worst = tf.reduce_min(margins)
-        kept = [tf.where(worst > 0, now, fresh) for now, fresh in zip(boxes, self._restarted(kernels))]
-        return Bound(tf.reduce_mean(tf.nn.softplus(self.target - margins)), worst, Boxes(*map(tf.stop_gradient, kept)))
+        fresh = self._restarted(kernels)
+        lower = tf.stop_gradient(tf.where(worst > 0, boxes.lower, fresh.lower))
+        upper = tf.stop_gradient(tf.where(worst > 0, boxes.upper, fresh.upper))
+        return Bound(tf.reduce_mean(tf.nn.softplus(self.target - margins)), worst, Boxes(lower, upper))
 
     def _advanced(self, kernels: list, boxes: Boxes) -> tuple[Boxes, tf.Tensor]:
         """The boxes of the images of widened boxes, and the margins of their outputs [N + 1, S]."""
@@ -90,15 +92,18 @@ class BoxLoss:
         return self._restarted(self._kernels())
 
     def _restarted(self, kernels: list) -> Boxes:
-        boxes = Boxes(*[tf.zeros([self.count, self.cell.units])] * 2)
-        known = np.zeros(self.count, bool)
+        zeros = tf.zeros([self.count, self.cell.units])
+        boxes, known = Boxes(zeros, zeros), np.zeros(self.count, bool)
         while not known.all():
-            sources = np.append(known, True)[:, None]
+            # The last origin, h_0, is always known.
+            sources = np.append(known, True)
             # Segment -1 is left out: what an unknown box would lead to.
-            fresh = self._hulls(self._step(kernels, boxes)[0], np.where(sources, self.into, -1))
-            boxes = Boxes(*(tf.where(known[:, None], old, new) for old, new in zip(boxes, fresh)))
-            known = known | np.isin(np.arange(self.count), self.into[sources[:, 0]])
-            boxes = Boxes(*(tf.where(known[:, None], side, 0.0) for side in boxes))
+            images, _ = self._step(kernels, boxes)
+            fresh = self._hulls(images, np.where(sources[:, None], self.into, -1))
+            reached = np.isin(np.arange(self.count), self.into[sources])
+            is_new = (reached & ~known)[:, None]
+            boxes = Boxes(tf.where(is_new, fresh.lower, boxes.lower), tf.where(is_new, fresh.upper, boxes.upper))
+            known |= reached
         return boxes
 
     def _kernels(self) -> list:

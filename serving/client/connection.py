@@ -92,15 +92,11 @@ class Target:
         apis = protos.load()
         channel = self._given_channel
         if channel is None:
-            channel = self._own_channel = self._new_channel()
+            channel = self._own_channel = new_channel(
+                self.target, self._credentials, _options(self._attempts), self.channels
+            )
         stubs = [apis.prediction_service.PredictionServiceStub(channel), apis.model_service.ModelServiceStub(channel)]
         return {method: getattr(stub, method) for method in METHODS for stub in stubs if hasattr(stub, method)}
-
-    def _new_channel(self) -> Any:
-        options = _options(self._attempts)
-        if self._credentials is None:
-            return self.channels.insecure_channel(self.target, options=options)
-        return self.channels.secure_channel(self.target, self._credentials, options=options)
 
     def _observed(self, call: Call, response: Any, seconds: float) -> Answer:
         answer = Answer(response, seconds)
@@ -243,12 +239,24 @@ class _UnderWay:
         self._end = time.perf_counter()
 
 
+def new_channel(
+    target: str,
+    credentials: grpc.ChannelCredentials | None,
+    options: Sequence[tuple[str, Any]] = (),
+    channels: Any = grpc,
+) -> Any:
+    """A channel to `target`, in plain text where `credentials` are None; of `channels`, which is grpc or grpc.aio."""
+    # A server on this machine must not be asked for through a proxy of the environment.
+    options = [*options, ("grpc.enable_http_proxy", 0)]
+    if credentials is None:
+        return channels.insecure_channel(target, options=options)
+    return channels.secure_channel(target, credentials, options=options)
+
+
 def _options(attempts: int) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_send_message_length", MESSAGE_BYTES),
-        # A server on this machine must not be asked for through a proxy of the environment.
-        ("grpc.enable_http_proxy", 0),
         # A server that is back is found at once and not after the minutes that gRPC's own pauses grow to.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),

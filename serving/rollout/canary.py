@@ -17,6 +17,7 @@ from components import signatures
 from components.errors import MODEL_CODES, MODEL_ERRORS, BitsumError
 from components.task.transducer import Transducer
 from serving import protos, tensors
+from serving.client.connection import new_channel
 from serving.errors import ServingError
 from serving.probing.generated import fresh
 from serving.probing.prober import Report, TimedClient, probe
@@ -132,7 +133,8 @@ def _slices(questions: Iterator[Question]) -> Iterator[Sequence[Question]]:
 def _recorded(options: dict[str, Any], clients: Mapping[str, TimedClient], folder: pathlib.Path) -> Recorded:
     found = Recorded()
     known = {label: list(client.metadata().signatures) for label, client in clients.items()}
-    with _channel(options) as channel:
+    unbounded = [("grpc.max_receive_message_length", -1)]
+    with new_channel(options["target"], options["credentials"], unbounded) as channel:
         ask = protos.load().prediction_service.PredictionServiceStub(channel).Predict
         for request in itertools.islice(request_log.read(folder), _RECORDED):
             if _has_state(request):
@@ -150,13 +152,6 @@ def _recorded(options: dict[str, Any], clients: Mapping[str, TimedClient], folde
                 found.different += 1
                 found.first = found.first or _difference(request, answers)
     return found
-
-
-def _channel(options: dict[str, Any]) -> grpc.Channel:
-    settings = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
-    if options["credentials"]:
-        return grpc.secure_channel(options["target"], options["credentials"], options=settings)
-    return grpc.insecure_channel(options["target"], options=settings)
 
 
 def _has_state(request: Any) -> bool:

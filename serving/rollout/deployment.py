@@ -18,7 +18,7 @@ import grpc
 from components import atomic
 from components.errors import MODEL_CODES, BitsumError, Refusal
 from serving import model_config, protos
-from serving.client.connection import Connection
+from serving.client.connection import Connection, new_channel
 from serving.errors import InvalidRequest, ModelNotFound, ServingError
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ class Deployment:
         self.config_file = config_file
         self._credentials = credentials
         self._reload_timeout = reload_timeout
-        options = [("grpc.enable_http_proxy", 0)]
-        self._channel = (
-            grpc.secure_channel(target, credentials, options=options)
-            if credentials
-            else grpc.insecure_channel(target, options=options)
-        )
+        self._channel = new_channel(target, credentials)
         self._models = protos.load().model_service.ModelServiceStub(self._channel)
 
     def __enter__(self) -> "Deployment":

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import broken_certificates, broken_models, refusals, simulation
 from benchmarks.float32_steps import ARTICLE
+from components.model import bomb
 from components.model.gru import GRU
 from components.proof import checker, finder
 from components.proof.counterexample import structured_words
@@ -99,7 +100,7 @@ def test_simulation_counts_wrong_bits_and_states_outside():
             (WEIGHTS, narrow),
             (WEIGHTS, start),
             (WEIGHTS, "{}"),
-            (certified.bombed(WEIGHTS, -9.0, 1.0), certified.certificate()),
+            (bomb.with_creeping_unit(WEIGHTS, -9.0, 1.0), certified.certificate()),
         ],
         0.01,
     )
@@ -112,10 +113,10 @@ def test_simulation_counts_wrong_bits_and_states_outside():
 def test_at_full_length_simulation_sees_what_takes_long(monkeypatch):
     # The unit leaves 0.1 after some 860 steps, and does not count enough for a wrong bit.
     monkeypatch.setattr(simulation._Batch, "_from_boxes", lambda self: 0)
-    bomb = certified.bombed(WEIGHTS, -9.0, 0.01)
-    text = broken_models._with_unit(refusals.Base(WEIGHTS, certified.certificate()), bomb, 0.1)
-    assert simulation.errors([(bomb, text)], 0.1) == [0]
-    assert simulation.errors([(bomb, text)], 1.0)[0] > 86 * 500
+    bombed = bomb.with_creeping_unit(WEIGHTS, -9.0, 0.01)
+    text = broken_models._with_unit(refusals.Base(WEIGHTS, certified.certificate()), bombed, 0.1)
+    assert simulation.errors([(bombed, text)], 0.1) == [0]
+    assert simulation.errors([(bombed, text)], 1.0)[0] > 86 * 500
 
 
 @pytest.mark.parametrize("index, z_bias", list(enumerate(broken_models.Z_BIASES)))
@@ -135,6 +136,6 @@ def test_the_bombs_do_go_off(bases, index, z_bias):
     nothing = np.zeros((1, 2), np.float32)
     hidden = cell.step(nothing, cell.start(1))
     assert cell.logit(hidden) < 0
-    level = broken_models.levels()[z_bias]
+    level = bomb.state(broken_models.BOMB_STEPS, z_bias)
     assert 0 < hidden[0, -1] < level <= math.tanh(3)
     assert cell.logit(np.append(hidden[:, :-1], [[level]], axis=1).astype(np.float32)) > 0

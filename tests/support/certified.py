@@ -40,16 +40,6 @@ def noisy(cell: Weights, scale: float, seed: int) -> Weights:
     )
 
 
-def bombed(cell: Weights, z_bias: float, weight: float) -> Weights:
-    """The cell and one more unit, which nothing resets, creeps from 0 to tanh(3) and counts `weight` in the logit."""
-    grown = {}
-    for name, value in arrays(cell).items():
-        padding = [(0, 0), (0, 1)] if name[0] == "W" else [(0, 1)] * value.ndim
-        grown[name] = value if name == "b_o" else np.pad(value, [(0, 1), (0, 0)] if name == "W_o" else padding)
-    grown["b_z"][-1], grown["b_h"][-1], grown["W_o"][-1] = z_bias, 3.0, weight
-    return Weights.of(grown)
-
-
 def for_weights(text: dict, cell: Weights) -> dict:
     """The certificate with the hash of other weights: a forgery."""
     return text | {"weights_sha256": cell.sha256()}

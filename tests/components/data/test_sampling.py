@@ -9,10 +9,10 @@ import pytest
 
 from components.data import sampling
 from components.data.permutation import class_of
-from components.data.sampling import quotas, records, split_of, split_size
+from components.data.sampling import quotas, records, split_size, splits_of
 from components.errors import ConfigError
 from components.settings import Data
-from components.task.addition import from_bits, sum_bits
+from components.task.addition import from_bits
 from components.task.patterns import structured_cases
 
 pytestmark = pytest.mark.fast
@@ -78,7 +78,7 @@ def test_default_pairs_are_distinct_and_in_the_split_that_owns_them():
     together = sum(everything.values(), [])
     assert len(set(together)) == len(together)
     for split in ("train", "eval", "long"):
-        assert {split_of(data, *pair) for pair in everything[split][:300]} == {split}
+        assert set(splits_of(data, everything[split][:300])) == {split}
 
 
 def test_a_pairs_split_is_the_same_in_every_span_and_spans_differ():
@@ -87,17 +87,14 @@ def test_a_pairs_split_is_the_same_in_every_span_and_spans_differ():
         first, second = (set(pairs(data, split)) for data in spans)
         assert first != second
         assert len(second) == split_size(spans[1], split)
-        assert {split_of(spans[0], *pair) for pair in list(second)[:300]} == {split}
+        assert set(splits_of(spans[0], list(second)[:300])) == {split}
     assert not set(pairs(spans[0], "train")) & set(pairs(spans[1], "eval"))
     assert not set(pairs(spans[1], "train")) & set(pairs(spans[0], "eval"))
 
 
-def test_split_of_knows_the_long_classes_and_their_end():
-    data = Data(**SMALL)
-    assert split_of(data, 8, 0) == "long"
-    assert split_of(data, 2**70 - 1, 5) == "long"
-    assert split_of(data, 2**70, 0) is None
-    assert split_of(Data(max_length=3, long_lengths=()), 8, 0) is None
+def test_splits_of_knows_the_long_classes_and_their_end():
+    assert splits_of(Data(**SMALL), [(8, 0), (2**70 - 1, 5), (2**70, 0)]) == ["long", "long", None]
+    assert splits_of(Data(max_length=3, long_lengths=()), [(8, 0)]) == [None]
 
 
 def test_any_part_is_the_same_part_of_the_whole():
@@ -117,7 +114,8 @@ def test_sums_are_those_of_the_full_adder():
         for batch in batches:
             assert batch.a.dtype == batch.b.dtype == batch.total.dtype == np.uint8
             for a, b, total in zip(batch.a[:10], batch.b[:10], batch.total[:10]):
-                assert total.tolist() == sum_bits(a.tolist(), b.tolist())
+                assert len(total) == len(a) + 1 == len(b) + 1
+                assert from_bits(total) == from_bits(a) + from_bits(b)
 
 
 def wanted(task: str, a: int, b: int, length: int) -> list[int]:

@@ -11,7 +11,7 @@ from components.data.tf_examples import parse, serialize
 from components.errors import BitsumError
 from components.settings import Data
 from components.task import record_checks
-from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, from_bits, sum_bits, to_bits
+from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, from_bits, to_bits
 from components.task.transducer import ADDITION
 
 pytestmark = pytest.mark.fast
@@ -42,11 +42,17 @@ def read(folder, text, name="pairs.csv"):
     return span_reader.read(folder, DATA)
 
 
+def training_pairs():
+    """The pairs of four bits that generated data have in the split for training."""
+    every = [(a, b) for a in range(16) for b in range(16)]
+    return [pair for pair, split in zip(every, sampling.splits_of(DATA, every), strict=True) if split == "train"]
+
+
 def test_every_pair_goes_into_the_split_that_it_has_in_generated_data(tmp_path):
     every = [(a, b) for a in range(16) for b in range(16)]
     found = read(tmp_path, "a,b\n" + "".join(f"{a},{b}\n" for a, b in every))
     train = pairs_of(found.records["train"])
-    assert sorted(train) == sorted(pair for pair in every if sampling.split_of(DATA, *pair) == "train")
+    assert sorted(train) == sorted(training_pairs())
     held_out = pairs_of(found.records["eval"])
     assert len(held_out) == len(set(held_out)) and set(generated("eval")) <= set(held_out)
     assert set(train).isdisjoint(held_out) and set(train) | set(held_out) == set(every)
@@ -68,7 +74,7 @@ def test_a_pair_is_written_with_its_own_bits_and_a_long_one_with_the_next_evalua
 
 
 def test_a_pair_that_comes_again_is_taken_once(tmp_path):
-    train = next((a, b) for a in range(16) for b in range(16) if sampling.split_of(DATA, a, b) == "train")
+    train = training_pairs()[0]
     held_out = generated("eval")[0]
     text = "".join(f"{a},{b}\n" for a, b in (train, held_out, train))
     found = read(tmp_path, text)
@@ -126,8 +132,8 @@ def test_results_of_other_tasks(tmp_path):
 
 
 def test_tfrecords_are_taken_as_they_are_right_or_wrong(tmp_path):
-    train = [(a, b) for a in range(16) for b in range(16) if sampling.split_of(DATA, a, b) == "train"][:2]
-    good = [record(a, b, sum_bits(to_bits(a, 4), to_bits(b, 4)), 4) for a, b in train]
+    train = training_pairs()[:2]
+    good = [record(a, b, to_bits(a + b, 5), 4) for a, b in train]
     wrong = record(*train[0], [0] * 5, 4)
     with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord.gz"), "GZIP") as writer:
         for raw in (good[0], b"no example", good[1], good[0], wrong):

@@ -7,7 +7,6 @@ from components.model import bomb
 from components.proof import certificate, checker, counterexample, finder
 from components.task.addition import from_bits, to_bits
 from components.task.transducer import ADDITION
-from pipeline.commands import demo
 from tests.support import certified
 
 WEIGHTS = certified.weights()
@@ -103,13 +102,3 @@ def test_the_checker_refuses_the_best_boxes_that_there_are():
 def test_no_bomb_without_something_to_outweigh(distance, steps, words):
     with pytest.raises(ValueError, match=words):
         bomb.with_time_bomb(WEIGHTS, distance, steps)
-
-
-def test_a_formula_is_the_number():
-    for value in (0, 1, 2**200 - 1, 2**200 // 3, 2**5000 - 2**3, 1 + 2**400, 2**3000 // 7, 2**64, 12345):
-        assert eval(demo.formula(value)) == value
-
-
-def test_a_formula_is_short_also_where_there_is_none():
-    irregular = np.random.default_rng(0).bytes(4000)
-    assert len(demo.formula(int.from_bytes(irregular, "big"))) < 100

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.model import carry_select, export, packed_bits
+from components.model import bomb, carry_select, export, packed_bits
 from components.model.carry_select import CarrySelect, shortest_words
 from components.model.gru import GRU
 from components.model.time_loop import TimeLoop
@@ -82,8 +82,8 @@ def test_examples_of_mixed_lengths_run_in_chunks(in_chunks):
 def test_only_numbers_above_the_length_run_in_chunks(tmp_path):
     """A unit that creeps towards a threshold makes the cell wrong after some 16 steps, which no run over a chunk of 8
     has."""
-    bomb = cell_of(certified.bombed(certified.weights(), -4.2, 40.0))
-    run = exported(tmp_path / "model", bomb, CarrySelect(ADDITION, ABOVE, CHUNK))
+    bombed = cell_of(bomb.with_creeping_unit(certified.weights(), -4.2, 40.0))
+    run = exported(tmp_path / "model", bombed, CarrySelect(ADDITION, ABOVE, CHUNK))
     for length, right in ((ABOVE, False), (ABOVE + 1, True), (200, True)):
         zeros = tf.zeros([1, length], tf.int64)
         assert (not np.any(run("add_bits", a=zeros, b=zeros)["sum"])) == right

@@ -119,6 +119,6 @@ def test_a_wrong_number_leads_to_a_refusal(number, words, tmp_path):
 
 def test_a_model_for_another_task_is_another_graph(models):
     found = expected_graph.differences(str(models["bit by bit"]), UNITS, COMPARISON, Proof())
-    assert any("signature_def[add_bits]" in line for line in found) and any(
-        "signature_def[compare_bits]" in line for line in found
-    )
+    for signature, where in (("add_bits", "model"), ("compare_bits", "cell")):
+        start = f'model: signature_def {{ key: "{signature}" '
+        assert any(line.startswith(start) and line.endswith(f"(only in the {where})") for line in found), found

@@ -10,6 +10,7 @@ import random
 import numpy as np
 import pytest
 
+from components.model import bomb
 from components.proof import certificate as claims
 from components.proof import checker
 from components.proof.weights import Weights
@@ -337,22 +338,22 @@ def test_damaged_weights_are_refused(change):
 
 @pytest.mark.parametrize("z_bias", [-11.0, -13.0, -16.0])
 def test_time_bombs_are_refused(z_bias):
-    bomb = certified.bombed(WEIGHTS, z_bias, 40.0)
+    bombed = bomb.with_creeping_unit(WEIGHTS, z_bias, 40.0)
     boxes = [
         {**box, "lower": [*box["lower"], (-1e-3).hex()], "upper": [*box["upper"], (1e-3).hex()]}
         for box in CERTIFICATE["boxes"]
     ]
     starts = [start | {"hidden": [*start["hidden"], (0.0).hex()]} for start in CERTIFICATE["starts"]]
-    forged = certified.for_weights(CERTIFICATE | {"boxes": boxes, "starts": starts, "units": 9}, bomb)
-    assert "sticks out" in refusal(forged, bomb)
+    forged = certified.for_weights(CERTIFICATE | {"boxes": boxes, "starts": starts, "units": 9}, bombed)
+    assert "sticks out" in refusal(forged, bombed)
     for box in forged["boxes"]:
         box["lower"][-1], box["upper"][-1] = (-1.0).hex(), (1.0).hex()
-    assert "margin" in refusal(forged, bomb)
+    assert "margin" in refusal(forged, bombed)
 
 
 def test_a_preactivation_out_of_the_known_range_is_refused():
     # The reset gate of a unit that reads nothing: forced open by a bias which the activations are not known for.
-    wide = certified.bombed(WEIGHTS, 0.0, 0.0)
+    wide = bomb.with_creeping_unit(WEIGHTS, 0.0, 0.0)
     wide = certified.changed(wide, b_r=[*wide.b_r[:-1], 129.0])
     boxes = [
         {**box, "lower": [*box["lower"], (-1.0).hex()], "upper": [*box["upper"], (1.0).hex()]}

@@ -4,6 +4,7 @@ about."""
 import numpy as np
 import pytest
 
+from components.model import bomb
 from components.proof import counterexample
 from components.task.addition import to_bits
 from components.task.transducer import COMPARISON, SUBTRACTION
@@ -36,19 +37,19 @@ def test_a_certified_model_has_none():
 
 @pytest.mark.parametrize("z_bias, weight", [(-6.0, 40.0), (-8.0, -40.0)])
 def test_a_bomb_is_found_and_shown_by_two_numbers(z_bias, weight):
-    bomb = certified.bombed(WEIGHTS, z_bias, weight)
-    a, b, position = counterexample.search(bomb, length=2048)
+    bombed = bomb.with_creeping_unit(WEIGHTS, z_bias, weight)
+    a, b, position = counterexample.search(bombed, length=2048)
     length = max(a.bit_length(), b.bit_length())
-    outputs = bits_of(bomb, fed(a, b, length))
+    outputs = bits_of(bombed, fed(a, b, length))
     total = to_bits(a + b, length + 1)
     assert position <= length and outputs[:position] == total[:position] and outputs[position] != total[position]
     assert position > 20
 
 
 def test_a_bomb_that_goes_off_late_is_found_in_the_long_words():
-    bomb = certified.bombed(WEIGHTS, -9.0, 40.0)
-    assert counterexample.search(bomb, length=64, longest=64) is None
-    _, _, position = counterexample.search(bomb, length=64, longest=4096)
+    bombed = bomb.with_creeping_unit(WEIGHTS, -9.0, 40.0)
+    assert counterexample.search(bombed, length=64, longest=64) is None
+    _, _, position = counterexample.search(bombed, length=64, longest=4096)
     assert 64 < position < 4096
 
 
@@ -67,7 +68,10 @@ def test_an_adder_does_not_subtract_or_compare():
 
 
 def test_the_clock_ends_the_search():
-    assert counterexample.search(certified.bombed(WEIGHTS, -9.0, 40.0), length=128, longest=2**18, seconds=0.0) is None
+    assert (
+        counterexample.search(bomb.with_creeping_unit(WEIGHTS, -9.0, 40.0), length=128, longest=2**18, seconds=0.0)
+        is None
+    )
 
 
 def test_words_hold_what_they_promise():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from components.model import bomb
 from components.proof import certificate as claims
 from components.proof import checker, finder
 from components.proof.counterexample import search
@@ -44,10 +45,10 @@ def test_other_tasks_are_not_proven_of_an_adder():
 
 @pytest.mark.parametrize("z_bias", [-6.0, -11.0, -16.0])
 def test_time_bombs_are_not_proven(z_bias):
-    finding = finder.find(certified.bombed(WEIGHTS, z_bias, 40.0))
+    finding = finder.find(bomb.with_creeping_unit(WEIGHTS, z_bias, 40.0))
     assert finding.certificate is None and finding.margin < 0
     # The same unit without a weight in the logit does no harm.
-    harmless = certified.bombed(WEIGHTS, z_bias, 0.0)
+    harmless = bomb.with_creeping_unit(WEIGHTS, z_bias, 0.0)
     assert checker.check(claims.write(finder.find(harmless).certificate), harmless).proven
 
 

@@ -17,6 +17,7 @@ from components import settings
 from components.data import tf_examples
 from components.steps import evaluator, metrics
 from components.task import addition
+from pipeline.records import evaluation
 
 LENGTHS = {"eval": [1, 2, 3, 8], "long": [100]}
 
@@ -103,17 +104,17 @@ def _evaluate(folder, examples, candidate, baseline, lengths, knobs=settings.Eva
 
 
 def test_a_model_that_is_right_everywhere_is_blessed(folder, examples):
-    blessed, evaluation = _evaluate(folder, examples, _model(folder, -1), None, [1, 2, 3, 8, 100])
+    blessed, found = _evaluate(folder, examples, _model(folder, -1), None, [1, 2, 3, 8, 100])
     assert blessed
-    assert evaluator.exact_match_by_length(evaluation) == {1: 1.0, 2: 1.0, 3: 1.0, 8: 1.0, 100: 1.0}
+    assert evaluation.exact_match_by_length(found) == {1: 1.0, 2: 1.0, 3: 1.0, 8: 1.0, 100: 1.0}
 
 
 def test_a_model_that_forgets_the_carry_after_50_bits_is_refused_at_100(folder, examples):
-    blessed, evaluation = _evaluate(folder, examples, _model(folder, 50), None, [1, 2, 3, 8, 100])
+    blessed, found = _evaluate(folder, examples, _model(folder, 50), None, [1, 2, 3, 8, 100])
     assert not blessed
-    found = evaluator.exact_match_by_length(evaluation)
-    assert found[100] < 1.0 and found[8] == 1.0
-    failed = tfma.load_validation_result(evaluation).metric_validations_per_slice
+    rates = evaluation.exact_match_by_length(found)
+    assert rates[100] < 1.0 and rates[8] == 1.0
+    failed = tfma.load_validation_result(found).metric_validations_per_slice
     assert {
         (one.slice_key.single_slice_keys[0].int64_value, failure.metric_key.name)
         for one in failed
@@ -122,9 +123,9 @@ def test_a_model_that_forgets_the_carry_after_50_bits_is_refused_at_100(folder, 
 
 
 def test_a_length_without_examples_is_a_failure_and_not_a_pass(folder, examples):
-    blessed, evaluation = _evaluate(folder, examples, _model(folder, -2), None, [1, 2, 3, 8, 100, 101])
+    blessed, found = _evaluate(folder, examples, _model(folder, -2), None, [1, 2, 3, 8, 100, 101])
     assert not blessed
-    [missing] = tfma.load_validation_result(evaluation).missing_slices
+    [missing] = tfma.load_validation_result(found).missing_slices
     assert dict(missing.feature_values) == {"length": "101"}
 
 
@@ -139,9 +140,9 @@ def test_exact_match_is_compared_with_the_last_blessed_model_at_each_length(fold
     # 6 of 30 sums: over all examples the candidate is at most a fifth worse.
     lenient = settings.Evaluate(exact_match=0.0, bit_accuracy=0.0, max_regression=0.25)
     worse, better = _model(folder, 53), _model(folder, -4)
-    blessed, evaluation = _evaluate(folder, examples, worse, better, [8, 100], lenient)
+    blessed, found = _evaluate(folder, examples, worse, better, [8, 100], lenient)
     assert not blessed
-    failed = tfma.load_validation_result(evaluation).metric_validations_per_slice
+    failed = tfma.load_validation_result(found).metric_validations_per_slice
     assert {one.slice_key.single_slice_keys[0].int64_value for one in failed if one.failures} == {100}
 
 

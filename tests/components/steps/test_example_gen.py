@@ -11,7 +11,7 @@ from components.errors import ConfigError
 from components.settings import Data
 from components.steps import example_gen
 from components.steps.example_gen import BitstringExampleGen, data_parameter
-from components.task.addition import from_bits, sum_bits
+from components.task.addition import from_bits, to_bits
 
 DATA = Data(train_examples=300, eval_examples=100, long_lengths=(16, 100), long_examples=40, shards=3, span=7)
 
@@ -73,7 +73,8 @@ def test_the_records_are_those_of_the_sampler_in_its_order(generated):
         expected = [None] * size
         for batch in sampling.records(DATA, split, 0, size):
             for position, a, b in zip(batch.positions, batch.a.tolist(), batch.b.tolist()):
-                expected[position] = {"a": a, "b": b, "sum": sum_bits(a, b), "length": [len(a)]}
+                total = to_bits(from_bits(a) + from_bits(b), len(a) + 1)
+                expected[position] = {"a": a, "b": b, "sum": total, "length": [len(a)]}
         assert [
             {name: list(f.int64_list.value) for name, f in example.features.feature.items()} for example in found
         ] == expected

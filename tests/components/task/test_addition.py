@@ -20,7 +20,6 @@ def test_docstrings_are_true():
 def test_thirteen_and_twentynine():
     a, b = addition.to_bits(13, 5), addition.to_bits(29, 5)
     assert (a, b) == ([1, 0, 1, 1, 0], [1, 0, 1, 1, 1])
-    assert addition.sum_bits(a, b) == [0, 1, 0, 1, 0, 1]
     assert addition.from_bits([0, 1, 0, 1, 0, 1]) == 42
 
 
@@ -28,14 +27,6 @@ def test_the_full_adder_is_the_sum_of_three_bits():
     assert len(addition.FULL_ADDER) == 8
     for (a, b, carry), (bit, carry_out) in addition.FULL_ADDER.items():
         assert a + b + carry == bit + 2 * carry_out
-
-
-@given(NATURALS, NATURALS, st.integers(0, 10))
-def test_sum_bits_are_pythons_sum_at_every_width(a, b, spare):
-    width = max(a.bit_length(), b.bit_length()) + spare
-    total = addition.sum_bits(addition.to_bits(a, width), addition.to_bits(b, width))
-    assert len(total) == width + 1
-    assert addition.from_bits(total) == a + b
 
 
 @given(NATURALS, st.integers(0, 10))
@@ -50,8 +41,6 @@ def test_bits_are_those_of_shifts_and_masks(value, spare):
         (lambda: addition.to_bits(-1, 4), "-1 is negative"),
         (lambda: addition.to_bits(16, 4), "16 needs 5 bits, 4 are given"),
         (lambda: addition.from_bits([0, 2]), "bit 1 is 2"),
-        (lambda: addition.sum_bits([0], [0, 1]), "1 and 2 bits"),
-        (lambda: addition.sum_bits([0, 1], [0, 7]), "bit 1 of the operands is (1, 7)"),
     ],
 )
 def test_what_is_no_bitstring_is_refused_by_name(call, words):

@@ -24,7 +24,7 @@ from components.proof.weights import Weights
 from components.savedmodel import fingerprint as model_identity
 from components.savedmodel import graph_identity, push_order
 from components.settings import Proof, Train
-from components.task.addition import sum_bits, to_bits
+from components.task.addition import to_bits
 from components.task.transducer import ADDITION, TASKS
 from components.training import loop, trainer
 from components.training.box_loss import BoxLoss
@@ -37,9 +37,9 @@ PLAIN = Proof(train=False, ready_loss=100.0)
 
 
 def example(a, b, length):
-    a, b = to_bits(a, length), to_bits(b, length)
     made = tf.train.Example()
-    for name, values in (("a", a), ("b", b), ("sum", sum_bits(a, b)), ("length", [length])):
+    bits = {"a": to_bits(a, length), "b": to_bits(b, length), "sum": to_bits(a + b, length + 1), "length": [length]}
+    for name, values in bits.items():
         made.features.feature[name].int64_list.value.extend(values)
     return made.SerializeToString(deterministic=True)
 

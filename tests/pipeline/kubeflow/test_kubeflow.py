@@ -82,7 +82,7 @@ def test_artifacts_and_parameters(compiled):
     [blessing] = [tasks["Pusher"].inputs.artifacts["model_blessing"].task_output_artifact]
     assert (blessing.producer_task, blessing.output_artifact_key) == ("Prover", "blessing")
     assert json.loads(_constant(tasks["BitstringExampleGen"], "data"))["seed"] == 7
-    assert json.loads(_constant(tasks["Trainer"], "train_args"))["num_steps"] == 300
+    assert json.loads(_constant(tasks["Trainer"], "custom_config"))["train"]["steps"] == 300
     assert _constant(tasks["ImportSchemaGen"], "schema_file") == "components/data/schema.pbtxt"
     produced = spec.components["Prover"].output_definitions.artifacts["certificate"].artifact_type.instance_schema
     assert yaml.safe_load(produced)["title"] == f"{NAMESPACE}.Certificate"
