@@ -10,7 +10,7 @@ import time
 from typing import TextIO
 
 from components.printable import printable, say
-from components.progress import LOGGER
+from components.progress import LOGGER, shown
 
 _REDRAW_SECONDS = 0.2
 
@@ -18,6 +18,7 @@ _REDRAW_SECONDS = 0.2
 class Progress(logging.Handler):
     """Listens to the steps' reports and draws them on `stream`.
 
+    Where progress is hidden (components.progress) stages are not drawn; warnings and the lines that stay are.
     Use as a context manager, so that the line that is redrawn is always finished and the listener taken off again.
     """
 
@@ -26,7 +27,8 @@ class Progress(logging.Handler):
         super().__init__(logging.INFO)
         self._stream = stream
         self._interval = interval
-        self._terminal = stream.isatty()
+        self._shown = shown()
+        self._terminal = self._shown and stream.isatty()
         self._stage = ""
         self._detail = ""
         self._began = self._written = time.monotonic()
@@ -37,7 +39,9 @@ class Progress(logging.Handler):
     def __enter__(self) -> "Progress":
         logger = logging.getLogger(LOGGER)
         logger.addHandler(self)
-        logger.setLevel(logging.INFO)
+        self._level = logger.level
+        if self._shown:
+            logger.setLevel(logging.INFO)
         logger.propagate = False
         if self._terminal:
             self._ticker.start()
@@ -47,7 +51,7 @@ class Progress(logging.Handler):
         self._ended.set()
         logger = logging.getLogger(LOGGER)
         logger.removeHandler(self)
-        logger.setLevel(logging.NOTSET)
+        logger.setLevel(self._level)
         logger.propagate = True
         if self._terminal:
             self._ticker.join()
@@ -64,7 +68,8 @@ class Progress(logging.Handler):
     def end(self, note: str) -> None:
         """The stage is done; `note` says with what result."""
         with self._mutex:
-            self.line(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {note}")
+            if self._shown:
+                self.line(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {note}")
             self._stage = ""
 
     def line(self, text: str) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from components.progress import LOGGER
+from components.progress import LOGGER, shown
 
 _BAR = 40
 _REDRAW_SECONDS = 0.1
@@ -14,8 +14,9 @@ _REDRAW_SECONDS = 0.1
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[None]:
-    """Draws the reports of components.progress on a terminal's standard error while the context lasts."""
-    if not sys.stderr.isatty():
+    """Draws the reports of components.progress on a terminal's standard error while the context lasts, unless
+    progress is hidden."""
+    if not (shown() and sys.stderr.isatty()):
         yield
         return
     logger, bar = logging.getLogger(LOGGER), _Bar(logging.INFO)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from components.progress import report
+from components.progress import hidden, note, report, warn
 from pipeline import terminal
 
 pytestmark = pytest.mark.fast
@@ -26,6 +26,20 @@ def test_a_line_per_stage_when_done_and_reports_in_between_with_their_numbers():
     first, last = stream.getvalue().splitlines()
     assert "train: 300 of 1000, loss 0.01235, exact_match 1" in first
     assert last.split() == ["train", "0.0", "s", "done"]
+
+
+def test_where_it_is_hidden_only_warnings_and_lines_that_stay_are_written(capsys):
+    stream = _Terminal()
+    with hidden(), terminal.Progress(stream, interval=0.0) as drawn:
+        note("a note")
+        drawn.begin("train")
+        report("train", step=1, of=2)
+        warn("a warning")
+        drawn.end("done")
+        drawn.line("the verdict")
+    assert stream.getvalue() == "    train: a warning\nthe verdict\n" and capsys.readouterr() == ("", "")
+    note("a note")
+    assert capsys.readouterr() == ("", "a note\n")
 
 
 def test_reports_are_spaced_where_there_is_no_terminal():
