@@ -50,8 +50,8 @@ class ServiceError(Exception):
 
 def main() -> int:
     """Exit code 0, or 1 with a line on stderr."""
-    parser = argparse.ArgumentParser(description="Start or stop Airflow on this machine.")
-    parser.add_argument("action", choices=("start", "stop"))
+    parser = argparse.ArgumentParser(description="Start or stop Airflow on this machine.", allow_abbrev=False)
+    parser.add_argument("action", choices=("start", "stop"), help="start or stop it")
     parser.add_argument("--config", metavar="FILE", help="TOML file with knobs, as for bitsum run")
     parser.add_argument(
         "--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated"

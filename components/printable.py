@@ -26,10 +26,14 @@ def say(*lines: str, stream: TextIO | None = None) -> None:
     What the stream's encoding cannot express is escaped as well.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; it names the stream, as others name their file.
     """
     stream = sys.stdout if stream is None else stream
     text = "".join(f"{printable(line)}\n" for line in lines)
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError as error:
+        error.filename = error.filename or ("standard error" if stream is sys.stderr else "standard output")
+        raise

@@ -8,6 +8,7 @@ cost a function call and go nowhere.
 import contextlib
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,9 +31,33 @@ def warn(text: str) -> None:
     logging.getLogger(LOGGER).warning("%s", text)
 
 
+def note(text: str) -> None:
+    """Write a line for a person to standard error, unless progress is hidden."""
+    if shown():
+        say(text, stream=sys.stderr)
+
+
+def shown() -> bool:
+    """Whether progress is shown: yes, outside of `hidden`."""
+    return logging.getLogger(LOGGER).level <= logging.INFO
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """Progress is not shown while the context lasts; warnings are."""
+    logger = logging.getLogger(LOGGER)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class Progress(logging.Handler):
     """Listens to the steps' reports and draws them on `stream`.
 
+    Where progress is hidden, stages are not drawn; warnings and the lines that stay are.
     Use as a context manager, so that the line that is redrawn is always finished and the listener taken off again.
     """
 
@@ -41,7 +66,8 @@ class Progress(logging.Handler):
         super().__init__(logging.INFO)
         self._stream = stream
         self._interval = interval
-        self._terminal = stream.isatty()
+        self._shown = shown()
+        self._terminal = self._shown and stream.isatty()
         self._stage = ""
         self._detail = ""
         self._began = self._written = time.monotonic()
@@ -52,7 +78,9 @@ class Progress(logging.Handler):
     def __enter__(self) -> "Progress":
         logger = logging.getLogger(LOGGER)
         logger.addHandler(self)
-        logger.setLevel(logging.INFO)
+        self._level = logger.level
+        if self._shown:
+            logger.setLevel(logging.INFO)
         logger.propagate = False
         if self._terminal:
             self._ticker.start()
@@ -62,7 +90,7 @@ class Progress(logging.Handler):
         self._ended.set()
         logger = logging.getLogger(LOGGER)
         logger.removeHandler(self)
-        logger.setLevel(logging.NOTSET)
+        logger.setLevel(self._level)
         logger.propagate = True
         if self._terminal:
             self._ticker.join()
@@ -79,7 +107,8 @@ class Progress(logging.Handler):
     def end(self, note: str) -> None:
         """The stage is done; `note` says with what result."""
         with self._mutex:
-            self.line(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {note}")
+            if self._shown:
+                self.line(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {note}")
             self._stage = ""
 
     def line(self, text: str) -> None:

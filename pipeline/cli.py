@@ -3,15 +3,19 @@
 import argparse
 import contextlib
 import importlib
+import json
+import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from components import arithmetic_switches
-from components.errors import BitsumError, Terminated, reason
-from components.printable import printable, say
+from components import arithmetic_switches, progress
+from components.errors import BitsumError, ConfigError, Terminated, reason
+from components.printable import say
+from components.suggestions import did_you_mean
 
 # What Python says when the system allows no more threads.
 _NO_THREAD = "can't start new thread"
@@ -84,49 +88,108 @@ _COMMANDS = {
 }
 # Those that import TensorFlow, or start what does.
 _COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
+# Those that show no progress; serve has a log file.
+_WITHOUT_PROGRESS = {"config", "compile", "serve"}
+_JSON = "--json"
+_LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (components.errors has the table)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is None:
+        # The next file that is opened would take its descriptor, and get what is meant for the user.
+        say("bitsum: standard output is closed: give it a file, or /dev/null", stream=sys.stderr)
+        return 1
     try:
         with _terminated():
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            code = _run(arguments)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        text = ("terminated" if terminated else "interrupted") + (f": {interrupt}" if str(interrupt) else "")
+        code = _fail(text, 128 + (signal.SIGTERM if terminated else signal.SIGINT), arguments)
     except BitsumError as error:
-        say(f"bitsum: {error}", stream=sys.stderr)
-        return error.exit_code
+        code = _fail(str(error), error.exit_code, arguments)
     except (UnicodeEncodeError, UnicodeDecodeError) as error:
         # A path or a name with bytes that are no text, on its way into a database, a request or a file.
-        say(
-            f"bitsum: what is called {error.object!r:.300} is no text ({error.reason}): give it another name",
-            stream=sys.stderr,
-        )
-        return 1
-    except BrokenPipeError:
-        # Whoever read our output has enough; Python would complain about it once more at exit.
-        sys.stdout = None
-        return 1
+        text = f"what is called {error.object!r:.300} is no text ({error.reason}): give it another name"
+        code = _fail(text, 1, arguments)
     except (OSError, RuntimeError) as error:
         # What nobody expected: the machine's, not ours. Other RuntimeErrors are defects, which a traceback shows.
         if isinstance(error, RuntimeError) and _NO_THREAD not in str(error):
             raise
-        say(f"bitsum: cannot go on: {reason(error) if isinstance(error, OSError) else error}", stream=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interrupt:
-        terminated = isinstance(interrupt, Terminated)
-        said = f": {interrupt}" if str(interrupt) else ""
-        say(f"bitsum: {'terminated' if terminated else 'interrupted'}{said}", stream=sys.stderr)
-        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+        code = _fail(f"cannot go on: {reason(error) if isinstance(error, OSError) else error}", 1, arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # An error of the output was told. Python would write what is left once more at exit, and complain.
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+    return code
+
+
+def _fail(text: str, code: int, arguments: Sequence[str]) -> int:
+    """Say why the command ends, also on standard output where that is JSON; gives the exit code."""
+    say(f"bitsum: {text}", stream=sys.stderr)
+    if _JSON in arguments:
+        with contextlib.suppress(OSError):
+            say(json.dumps({"error": text, "exit_code": code}))
+    return code
 
 
 def _run(arguments: list[str]) -> int:
     parser = _parser(arguments)
     args = parser.parse_args(arguments)
+    if args.show_version:
+        say(_version())
+        return 0
     if not args.command:
         parser.print_help()
         return 2
-    if args.command in _COMPUTING and (note := arithmetic_switches.clear()):
-        say(f"note: {note}", stream=sys.stderr)
-    return importlib.import_module(_COMMANDS[args.command][0]).run(args)
+    with _verbosity(args):
+        if args.command in _COMPUTING and (note := arithmetic_switches.clear()):
+            progress.note(f"note: {note}")
+        return importlib.import_module(_COMMANDS[args.command][0]).run(args)
+
+
+def _version() -> str:
+    """The version of bitsum, and of TFX and TensorFlow as they are installed."""
+    import importlib.metadata
+
+    versions = {"bitsum": "", "tfx": "TFX", "tensorflow-cpu": "TensorFlow", "tensorflow": "TensorFlow"}
+    found = {}
+    for package, name in versions.items():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name or package] = importlib.metadata.version(package)
+    return ", ".join(" ".join(item) for item in found.items())
+
+
+@contextlib.contextmanager
+def _verbosity(args: argparse.Namespace) -> Iterator[None]:
+    """With -q progress is not shown; with -v the log lines of Python's libraries are, on the standard error of now."""
+    if getattr(args, "quiet", False):
+        with progress.hidden():
+            yield
+    elif getattr(args, "verbose", False):
+        from components.log_lines import LineHandler
+
+        # A descriptor of its own, since a command may send its standard error into a log file.
+        with open(os.dup(2), "w", encoding="utf-8", errors="replace") as stream:
+            root, handler = logging.getLogger(), LineHandler(stream, _LOG_FORMAT)
+            level = root.level
+            root.addHandler(handler)
+            root.setLevel(logging.INFO)
+            try:
+                yield
+            finally:
+                root.removeHandler(handler)
+                root.setLevel(level)
+    else:
+        yield
 
 
 @contextlib.contextmanager
@@ -147,21 +210,57 @@ def _terminated() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, suggests options, and raises ConfigError for a mistake."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = list(args)
+        if self._subparsers is not None:
+            # The rest is the command's.
+            words = words[: next((place for place, word in enumerate(words) if not word.startswith("-")), None)]
+        for word in words[: words.index("--") if "--" in words else None]:
+            name = word.partition("=")[0]
+            # As argparse has it: with a space in it, a word is a value.
+            if name.startswith("--") and " " not in word and name not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {word}{did_you_mean(name, self._option_string_actions)}")
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+    def print_help(self, file=None) -> None:
+        say(*self.format_help().splitlines(), stream=file)
+
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        raise ConfigError(f"{self.prog.removeprefix('bitsum').strip() or 'command line'}: {message}")
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser; only the module of the command that is asked for is imported."""
+    """The parser; only the module of the command that is asked for is imported.
+
+    Raises:
+        ConfigError: an unknown command.
+    """
     parser = _Parser(prog="bitsum", description="A GRU that adds numbers of any length: train it, prove it, serve it.")
+    parser.add_argument("--version", action="store_true", dest="show_version", help="print the versions and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if asked is not None and asked not in _COMMANDS:
+        raise ConfigError(f"unknown command {asked}{did_you_mean(asked, _COMMANDS) or '; bitsum --help lists them'}")
     for name, (module, text, configurable) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if configurable:
             command.add_argument("--config", metavar="FILE", help="TOML file with knobs")
             command.add_argument(
                 "--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated"
+            )
+        if name not in _WITHOUT_PROGRESS:
+            verbosity = command.add_mutually_exclusive_group()
+            verbosity.add_argument("-q", "--quiet", action="store_true", help="show errors and the result only")
+            verbosity.add_argument(
+                "-v", "--verbose", action="store_true", help="show the libraries' log lines, on standard error"
             )
         if name == asked:
             importlib.import_module(module).add_arguments(command)

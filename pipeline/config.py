@@ -15,6 +15,7 @@ from typing import Any
 from components import settings
 from components.errors import ConfigError
 from components.settings import Section, knob
+from components.suggestions import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -194,13 +195,15 @@ def from_dict(tree: dict[str, Any]) -> Config:
     values = {}
     for section, knobs in tree.items():
         if section not in sections:
-            raise ConfigError(f"unknown section {section!r}: there are {', '.join(sections)}")
+            hint = did_you_mean(section, sections) or f": there are {', '.join(sections)}"
+            raise ConfigError(f"unknown section {section!r}{hint}")
         if not isinstance(knobs, dict):
             raise ConfigError(f"{section} = {knobs!r}: must be a section of knobs, as in {section}.NAME=VALUE")
         known = [field.name for field in dataclasses.fields(sections[section])]
         for name in knobs:
             if name not in known:
-                raise ConfigError(f"unknown knob {section}.{name}: {section} has {', '.join(known)}")
+                hint = did_you_mean(name, known, f"{section}.") or f": {section} has {', '.join(known)}"
+                raise ConfigError(f"unknown knob {section}.{name}{hint}")
         values[section] = sections[section](**knobs)
     return Config(**values)
 

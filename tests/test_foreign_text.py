@@ -35,10 +35,7 @@ def told(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", files[0])
             patch.setattr(sys, "stderr", files[1])
-            try:
-                code = cli.main([str(argument) for argument in arguments])
-            except SystemExit as ended:
-                code = ended.code
+            code = cli.main([str(argument) for argument in arguments])
         for file in files:
             file.flush()
         text = "".join(file.buffer.getvalue().decode() for file in files)

@@ -171,7 +171,7 @@ def _served_and_asked(
 def check_answered(found: dict[str, Any], split: str) -> None:
     """Raise BitsumError if questions of the prober's report `found` were not answered, and nothing in it is about the
     model."""
-    errors, boxes = _errors(found), found.get("boxes", {"wrong": []})
+    errors, boxes = _errors(found), found.get("boxes") or {"wrong": []}
     if found["wrong"] or boxes["wrong"] or errors.keys() & MODEL_ERRORS:
         return
     if errors or not 0 < found["asked"] == found["right"]:
@@ -183,7 +183,9 @@ def check_answered(found: dict[str, Any], split: str) -> None:
 
 def _errors(found: dict[str, Any]) -> dict[str, int]:
     """How many questions of a report were not answered, by gRPC code, those from the boxes included."""
-    return dict(collections.Counter(found["errors"]) + collections.Counter(found.get("boxes", {}).get("errors", {})))
+    return dict(
+        collections.Counter(found["errors"]) + collections.Counter((found.get("boxes") or {}).get("errors", {}))
+    )
 
 
 def qualify(model: pathlib.Path, knobs: settings.Infra, folder: pathlib.Path) -> dict[str, Any]:

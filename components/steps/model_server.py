@@ -174,11 +174,12 @@ def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout
     except subprocess.TimeoutExpired as error:
         raise BitsumError(f"the prober did not finish within {timeout:g} s: infra.probe_timeout bounds it") from error
     try:
-        return json.loads(done.stdout)
-    except ValueError as error:
-        raise BitsumError(
-            f"the prober {command[0]} ended with exit code {done.returncode}: {_last_line(done.stderr)}"
-        ) from error
+        report = json.loads(done.stdout)
+    except ValueError:
+        report = {"error": "no JSON"}
+    if "error" in report:
+        raise BitsumError(f"the prober {command[0]} ended with exit code {done.returncode}: {_last_line(done.stderr)}")
+    return report
 
 
 def _tied_to_parent() -> Callable[[], None] | None:

@@ -7,13 +7,17 @@ lies in the push folder, and what the model config file names by version or labe
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
+from components import results
 from components.errors import BitsumError, ConfigError
-from components.printable import say
 from pipeline import config as configuration
 from pipeline import log_capture, root_lock, workspace
 from pipeline.config import Config
 from pipeline.records import relocation
+
+if TYPE_CHECKING:
+    from pipeline.records.garbage import Collected
 
 _MEGABYTE = 1e6
 
@@ -36,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST",
         help="this host is no more: close what it left running, which cannot be seen from here; may be repeated",
     )
+    parser.add_argument("--json", action="store_true", help="print what can go, or went, as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     if not (config.root / workspace.MARKER).exists():
         raise BitsumError(f"pipeline.root = {config.root} is no folder of bitsum's: nothing was removed")
     # First, since the lock of a copy still names the run that works in the original.
-    relocation.settle_alone(config, say)
-    with root_lock.held(config, "bitsum gc --delete", say):
-        relocation.settle(config, say)
+    relocation.settle_alone(config, relocation.tell_aside)
+    with root_lock.held(config, "bitsum gc --delete", relocation.tell_aside):
+        relocation.settle(config, relocation.tell_aside)
         _collect(config, args)
     return 0
 
@@ -69,26 +74,27 @@ def _collect(config: Config, args: argparse.Namespace) -> None:
     folder = config.root / "artifacts"
     served = _served(config, args.config_file)
     with metadata_store.existing(config) as store:
-        if args.delete:
-            for closed in ownership.close_abandoned(store, args.gone):
-                say(f"closed as failed: {closed.kind}, execution {closed.execution}: {closed.reason}")
-        for host, count in ownership.elsewhere(store).items():
-            say(
-                f"{count} executions run on {host}, which cannot be looked into from here; if it is no more: --gone {host}"
-            )
+        closed = ownership.close_abandoned(store, args.gone) if args.delete else []
+        elsewhere = ownership.elsewhere(store)
         known = Ancestry(store)
         found = [*garbage.orphans(known, folder), *garbage.old(known, folder, args.keep, served, config.spans.window)]
         if args.delete:
-            garbage.remove(store, found, _print)
-        else:
-            for one in found:
-                _print(one)
-    size = sum(one.size for one in found) / _MEGABYTE
-    say(f"{len(found)} folders, {size:.1f} MB {'removed' if args.delete else 'can go: --delete removes them'}")
+            garbage.remove(store, found)
+    size = sum(one.size for one in found)
+    results.show(garbage.Collected(args.delete, closed, elsewhere, found, size), _lines, args.json)
 
 
-def _print(one) -> None:
-    say(f"{one.size / _MEGABYTE:8.2f} MB  {one.path}  {one.reason}")
+def _lines(collected: "Collected") -> list[str]:
+    done = "removed" if collected.deleted else "can go: --delete removes them"
+    return [
+        *[f"closed as failed: {one.kind}, execution {one.execution}: {one.reason}" for one in collected.closed],
+        *[
+            f"{count} executions run on {host}, which cannot be looked into from here; if it is no more: --gone {host}"
+            for host, count in collected.elsewhere.items()
+        ],
+        *[f"{one.size / _MEGABYTE:8.2f} MB  {one.path}  {one.reason}" for one in collected.folders],
+        f"{len(collected.folders)} folders, {collected.size / _MEGABYTE:.1f} MB {done}",
+    ]
 
 
 def _served(config: Config, config_file: str | None) -> set[int]:

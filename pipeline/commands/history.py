@@ -1,19 +1,16 @@
 """`bitsum history`: the runs, a line each, with the verdict of every gate and the trend of the margin."""
 
 import argparse
-import dataclasses
-import json
-import time
 from typing import TYPE_CHECKING
 
+from components import results
 from components.errors import ConfigError
-from components.printable import say
 from pipeline import config as configuration
 from pipeline import log_capture
 from pipeline.records import relocation
 
 if TYPE_CHECKING:
-    from pipeline.records.runs import Run
+    from pipeline.records.runs import History, Run
 
 _GATES = ("data", "evaluation", "proof", "infra validation")
 _HEADINGS = ("run", "span", "started", "seconds", "cached", *_GATES, "pushed", "margin", "change", "state")
@@ -24,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--last", type=int, default=20, metavar="N", help="the last N runs; 0 for all (default %(default)s)"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print an object for each run, a line each, with the reasons of refusals"
-    )
+    parser.add_argument("--json", action="store_true", help="print the runs as JSON, with the reasons of refusals")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,12 +40,12 @@ def run(args: argparse.Namespace) -> int:
 
     with metadata_store.existing(config) as store:
         found = runs.all_runs(Ancestry(store), args.last)
-    if args.json:
-        lines = [json.dumps(dataclasses.asdict(one)) for one in found]
-    else:
-        lines = [*_table([_HEADINGS, *map(_row, found)]), _trend(found)]
-    say(*lines)
+    results.show(found, _lines, args.json)
     return 0
+
+
+def _lines(history: "History") -> list[str]:
+    return [*_table([_HEADINGS, *map(_row, history.runs)]), _trend(history.runs)]
 
 
 def _row(run: "Run") -> tuple[str, ...]:
@@ -58,8 +53,8 @@ def _row(run: "Run") -> tuple[str, ...]:
     return (
         run.run,
         str(run.span),
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started / 1000)),
-        f"{(run.finished - run.started) / 1000:.1f}",
+        results.local_time(run.started),
+        f"{(run.finished - run.started).total_seconds():.1f}",
         f"{run.cached} of {run.steps}",
         *(run.gates.get(gate, "-") for gate in _GATES),
         pushed,

@@ -3,13 +3,15 @@ names."""
 
 import argparse
 import json
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.printable import say
+from components import results
 from pipeline import config as configuration
 from pipeline import log_capture
 from pipeline.records import relocation
+
+if TYPE_CHECKING:
+    from pipeline.records.lineage import Approval, Lineage, Schema, Span
 
 # Knobs of a step, in characters.
 _LONGEST = 240
@@ -39,42 +41,50 @@ def run(args: argparse.Namespace) -> int:
 
     with metadata_store.existing(config) as store:
         found = lineage.of_version(Ancestry(store), config.push_to, args.version)
-    say(*(json.dumps(found, indent=1).split("\n") if args.json else _text(found)))
+    results.show(found, _lines, args.json)
     return 0
 
 
-def _text(found: dict[str, Any]) -> list[str]:
+def _lines(found: "Lineage") -> list[str]:
+    started, finished = results.local_time(found.started), results.local_time(found.finished)
     return [
-        f"version {found['version']}: {found['state']}, {found['path']}",
-        f"  run         {found['run']}, {_when(found['started'])} to {_when(found['finished'])}; {found['task']}",
-        *_model(found),
-        *[_span(span) for span in found["spans"]],
-        f"  schema      {found['schema']['features']}, sha256 {found['schema']['sha256'][:12]}, {found['schema']['uri']}",
-        f"  config      sha256 {found['config']['sha256']}",
-        *[f"    {name}: {_knobs(knobs)}" for name, knobs in found["config"]["knobs"].items()],
-        f"  code        sha256 {found['code_sha256']}",
-        *_curve(found["training"]["curve"]),
-        *[f"  {gate['gate']}: {gate['verdict']}, {gate['reason']}" for gate in found["gates"]],
+        f"version {found.version}: {found.state}, {found.path}",
+        f"  run         {found.run}, {started} to {finished}; {found.task}",
+        _model(found),
+        *map(_span, found.spans),
+        f"  schema      {_schema(found.schema)}",
+        f"  config      sha256 {found.config.sha256}",
+        *[f"    {name}: {_knobs(knobs)}" for name, knobs in found.config.knobs.items()],
+        f"  code        sha256 {found.code_sha256}",
+        *_curve(found.training.curve),
+        *[f"  {gate.gate}: {gate.word}, {gate.reason}" for gate in found.gates],
         "  blessed by",
-        *[f"    {by['node']:<14}  {_when(by['at'])}, {_where(by)}" for by in found["blessed_by"]],
+        *[f"    {by.node:<14}  {results.local_time(by.at)}, {_where(by)}" for by in found.blessed_by],
     ]
 
 
-def _model(found: dict[str, Any]) -> list[str]:
-    model = found["model"]
-    bases = [f"artifact {base['artifact']} of run {base['run']}{_version(base)}" for base in found["bases"]]
+def _model(found: "Lineage") -> str:
+    bases = [
+        f"artifact {base.artifact} of run {base.run}{f' (version {base.version})' if base.version else ''}"
+        for base in found.bases
+    ]
     start = f"warm start from {', which started from '.join(bases)}" if bases else "cold start"
-    return [f"  model       artifact {model['artifact']}, execution {model['execution']}, {start}; {model['uri']}"]
+    return (
+        f"  model       artifact {found.model.artifact}, execution {found.model.execution}, {start}; {found.model.uri}"
+    )
 
 
-def _version(base: dict[str, Any]) -> str:
-    return f" (version {base['version']})" if base["version"] else ""
+def _schema(schema: "Schema") -> str:
+    if not schema.sha256:
+        return f"no longer there, {schema.uri}" if schema.uri else "none"
+    return f"{schema.features} features, sha256 {schema.sha256[:12]}, {schema.uri}"
 
 
-def _span(span: dict[str, Any]) -> str:
-    records = ", ".join(f"{split} {count}" for split, count in span["records"].items()) or "no statistics"
-    anomalies = "; ".join(span["anomalies"]) or "no anomalies"
-    return f"  span {span['span']:<6} {records} records; {anomalies}; {span['uri']}, statistics {', '.join(span['statistics']) or 'none'}"
+def _span(span: "Span") -> str:
+    records = ", ".join(f"{split} {count}" for split, count in span.records.items()) or "no statistics"
+    anomalies = "; ".join(span.anomalies) or "no anomalies"
+    statistics = ", ".join(span.statistics) or "none"
+    return f"  span {span.span:<6} {records} records; {anomalies}; {span.uri}, statistics {statistics}"
 
 
 def _knobs(knobs: dict[str, Any]) -> str:
@@ -93,10 +103,6 @@ def _curve(curve: list[dict[str, float]]) -> list[str]:
     return ["  training", *[f"    step {int(curve[index]['step'])}: {row}" for index, row in zip(shown, rows)]]
 
 
-def _where(by: dict[str, Any]) -> str:
-    owner = f", process {by['process']} on {by['host']}" if by["host"] else ""
-    return f"run {by['run']}, execution {by['execution']}{owner}"
-
-
-def _when(milliseconds: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(milliseconds / 1000))
+def _where(by: "Approval") -> str:
+    owner = f", process {by.process} on {by.host}" if by.host else ""
+    return f"run {by.run}, execution {by.execution}{owner}"

@@ -1,10 +1,11 @@
 """`bitsum status`: what is pushed, whether its files are those of the push, and what the model server serves."""
 
 import argparse
+import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
-from components.printable import say
+from components import results
 from components.savedmodel import version_folder
 from pipeline import config as configuration
 from pipeline.config import Config
@@ -15,11 +16,53 @@ if TYPE_CHECKING:
     import grpc
 
 
+@dataclasses.dataclass(frozen=True)
+class PushedVersion:
+    """A version in the push folder: `damage` is what is wrong with its files, `not_proven` why no certificate counts."""
+
+    version: int
+    path: pathlib.Path
+    damage: list[str]
+    ignored_files: list[str]
+    task: str
+    margin: float | None
+    not_proven: str
+    run: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedVersion:
+    """A version as the model server tells of it."""
+
+    version: int
+    state: str
+    labels: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """The model server that was asked; `error` is why it told nothing."""
+
+    target: str
+    versions: list[ServedVersion]
+    error: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What is pushed and what is served."""
+
+    push_to: pathlib.Path
+    pushed: list[PushedVersion]
+    server: Server
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum status`."""
     parser.add_argument(
         "--server", metavar="HOST:PORT", help="the model server to ask (default: serve.host and serve.port)"
     )
+    parser.add_argument("--json", action="store_true", help="print the status as JSON")
     connection_flags.add_tls_arguments(parser)
 
 
@@ -32,32 +75,25 @@ def run(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, args.set)
     credentials = connection_flags.credentials(args)
     relocation.settle_alone(config, relocation.tell_aside)
-    versions = version_folder.versions(config.push_to)
-    damaged = [problem for version in versions for problem in _pushed(config.push_to / str(version))]
-    if not versions:
-        say(f"nothing is pushed in {config.push_to}: bitsum run pushes")
-    for problem in damaged:
-        say(f"DAMAGED: {problem}")
-    say(_served(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials))
-    return 1 if damaged else 0
+    pushed = [_pushed(config.push_to, version) for version in version_folder.versions(config.push_to)]
+    server = _server(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials)
+    results.show(Status(config.push_to, pushed, server), _lines, args.json)
+    return 1 if any(version.damage for version in pushed) else 0
 
 
-def _pushed(folder: pathlib.Path) -> list[str]:
+def _pushed(push_to: pathlib.Path, version: int) -> PushedVersion:
     from serving.rollout import provenance
 
+    folder = push_to / str(version)
     found = provenance.of(folder)
     damage = list(found.damage) or ([] if version_folder.manifest(folder) else version_folder.problems(folder))
-    state = "DAMAGED" if damage else "files as pushed"
-    ignored = f", ignored: {', '.join(found.ignored)}" if found.ignored else ""
-    if found.margin is None:
-        proven = f"NOT PROVEN ({found.unblessed.removeprefix(provenance.UNPROVEN)})"
-    else:
-        proven = f"{found.task.name} proven for any length, worst margin {found.margin:.4g}"
-    say(f"version {folder.name}: {state}{ignored}, {proven}, run {found.run or 'unknown'}, {folder}")
-    return damage
+    not_proven = found.unblessed.removeprefix(provenance.UNPROVEN) if found.margin is None else ""
+    return PushedVersion(
+        version, folder, damage, list(found.ignored), found.task.name, found.margin, not_proven, found.run
+    )
 
 
-def _served(config: Config, server: str, credentials: "grpc.ChannelCredentials | None") -> str:
+def _server(config: Config, server: str, credentials: "grpc.ChannelCredentials | None") -> Server:
     from serving.client import AdderClient, ServingError
     from serving.rollout.deployment import LABELS, served
 
@@ -67,9 +103,33 @@ def _served(config: Config, server: str, credentials: "grpc.ChannelCredentials |
             states = client.status()
             labels = {label: served(server, name, label, **options) for label in LABELS}
     except ServingError as error:
-        return f"server {server}: {error}"
-    carried = {
-        state.version: [label for label, version in labels.items() if version == state.version] for state in states
-    }
-    told = [f"version {state.version} {' '.join([state.state, *carried[state.version]])}" for state in states]
-    return f"server {server}: {', '.join(told)}"
+        return Server(server, [], str(error))
+    return Server(
+        server,
+        [
+            ServedVersion(
+                state.version, state.state, [label for label, version in labels.items() if version == state.version]
+            )
+            for state in states
+        ],
+    )
+
+
+def _lines(status: Status) -> list[str]:
+    told = [f"version {served.version} {' '.join([served.state, *served.labels])}" for served in status.server.versions]
+    return [
+        *([] if status.pushed else [f"nothing is pushed in {status.push_to}: bitsum run pushes"]),
+        *map(_line, status.pushed),
+        *[f"DAMAGED: {problem}" for version in status.pushed for problem in version.damage],
+        f"server {status.server.target}: {status.server.error or ', '.join(told)}",
+    ]
+
+
+def _line(pushed: PushedVersion) -> str:
+    state = "DAMAGED" if pushed.damage else "files as pushed"
+    ignored = f", ignored: {', '.join(pushed.ignored_files)}" if pushed.ignored_files else ""
+    if pushed.margin is None:
+        proven = f"NOT PROVEN ({pushed.not_proven})"
+    else:
+        proven = f"{pushed.task} proven for any length, worst margin {pushed.margin:.4g}"
+    return f"version {pushed.version}: {state}{ignored}, {proven}, run {pushed.run or 'unknown'}, {pushed.path}"

@@ -6,31 +6,19 @@ imports TensorFlow to export the cell anew and to see that it loads the same wei
 of a graph that was compared before. A model with a file that no certified model has (`components.savedmodel.model_files`) is
 refused before anything is read.
 
-With --json, one object on one line:
-
-    {"proven": true, "reason": "proven: addition of any length", "where": "", "margin": 3.9, "slack": 1e-06,
-    "evaluations": 20,
-     "task": "addition", "units": 16, "weights_sha256": "...", "export_format": 2, "graph_sha256": "...",
-     "graph_compared_with": "cell", "graph_differences": [], "weight_differences": [], "foreign_files": [],
-     "ignored_files": [], "not_checked": ["the kernels of the server that runs it"], "model": "...", "certificate":
-     "..."}
-
-margin: worst distance of a logit from 0; slack: least distance of an image from the side of its box; null where there
-is none. units, export_format: null where nothing was read; export_format is that of components.savedmodel.export_format, in which
-the graph is compared with the cell. graph_compared_with: "cell", "hash" or null. ignored_files: what desktops leave
-behind. Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no model, or a damaged one.
+With --json, one object (docs/json.md). Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no
+model, or a damaged one.
 """
 
 import argparse
 import dataclasses
-import json
 import math
 import pathlib
 import tempfile
 from typing import Any
 
+from components import results
 from components.errors import BitsumError, Refusal
-from components.printable import say
 from components.proof import certificate, checker
 from components.savedmodel import export_format
 from components.task.transducer import ADDITION, TASKS
@@ -42,6 +30,31 @@ _SAME_GRAPH = {_CELL: "the graph is the cell's", _HASH: "the graph has the hash 
 _UNNUMBERED = "exported before its format had a number, with the signatures add_bits and add_packed"
 _GRAPH = "the graph (--graph compares it with the cell)"
 _KERNELS = "the kernels of the server that runs it"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What `bitsum verify` found; docs/json.md says what each field is."""
+
+    proven: bool
+    reason: str
+    where: str
+    margin: float | None
+    slack: float | None
+    evaluations: int
+    task: str
+    model: pathlib.Path
+    certificate: pathlib.Path
+    foreign_files: list[str]
+    ignored_files: list[str]
+    units: int | None = None
+    weights_sha256: str = ""
+    export_format: int | None = None
+    graph_sha256: str = ""
+    graph_compared_with: str | None = None
+    graph_differences: list[str] = dataclasses.field(default_factory=list)
+    weight_differences: list[str] = dataclasses.field(default_factory=list)
+    not_checked: list[str] = dataclasses.field(default_factory=lambda: [_GRAPH, _KERNELS])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,24 +87,22 @@ def run(args: argparse.Namespace) -> int:
         raise BitsumError(f"{model_dir} is no folder: give the one that holds saved_model.pb")
     path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
     foreign = model_files.foreign(model_dir)
-    report = {"task": args.task, "foreign_files": foreign, "ignored_files": model_files.litter(model_dir)}
-    report |= _unread(foreign) if foreign else _checked(args, model_dir, path)
-    report |= {"not_checked": [_KERNELS] if report["graph_compared_with"] else [_GRAPH, _KERNELS]}
-    report |= {"model": str(model_dir), "certificate": str(path)}
-    say(json.dumps(report) if args.json else _line(report))
-    return _PROVEN if report["proven"] else _REFUSED
-
-
-def _unread(foreign: list[str]) -> dict[str, Any]:
-    return dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step")) | {
-        "units": None,
-        "weights_sha256": "",
-        "export_format": None,
-        "graph_sha256": "",
-        "graph_compared_with": None,
-        "graph_differences": [],
-        "weight_differences": [],
+    about = {
+        "task": args.task,
+        "model": model_dir,
+        "certificate": path,
+        "foreign_files": foreign,
+        "ignored_files": model_files.litter(model_dir),
     }
+    if foreign:
+        # Nothing of it is opened: it could be a FIFO.
+        found = Verification(
+            **dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step")), **about
+        )
+    else:
+        found = Verification(**_checked(args, model_dir, path), **about)
+    results.show(found, lambda found: [_line(found)], args.json)
+    return _PROVEN if found.proven else _REFUSED
 
 
 def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
@@ -103,6 +114,7 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
     sha256 = graph.sha256()
     found, others = _differences(args, sha256, weights.units)
     verdict = _verdict(path, bool(args.certificate), weights, args.task)
+    compared_with = _CELL if args.graph else _HASH if args.graph_sha256 else None
     return dataclasses.asdict(verdict) | {
         "proven": verdict.proven and not found and not others,
         "margin": _finite(verdict.margin),
@@ -111,9 +123,10 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
         "weights_sha256": "" if weights.problem() else weights.sha256(),
         "export_format": export_format.of(graph),
         "graph_sha256": sha256,
-        "graph_compared_with": _CELL if args.graph else _HASH if args.graph_sha256 else None,
+        "graph_compared_with": compared_with,
         "graph_differences": found,
         "weight_differences": others,
+        "not_checked": [_KERNELS] if compared_with else [_GRAPH, _KERNELS],
     }
 
 
@@ -151,31 +164,30 @@ def _compared_with_the_cell(args: argparse.Namespace, units: int) -> tuple[list[
         )
 
 
-def _line(report: dict[str, Any]) -> str:
-    read = [f"{report['units']} units", f"weights {report['weights_sha256'][:12] or 'of no cell'}"]
-    facts = [] if report["units"] is None else read
-    known = (("worst margin", report["margin"]), ("tightest containment", report["slack"]))
-    facts[:0] = [f"{name} {value:.6g}" for name, value in known if value is not None]
-    if report["graph_compared_with"] and not report["graph_differences"]:
-        facts.append(_SAME_GRAPH[report["graph_compared_with"]])
-    if report["ignored_files"]:
-        facts.append("ignored: " + ", ".join(report["ignored_files"]))
-    if report["export_format"] == export_format.FIRST:
+def _line(found: Verification) -> str:
+    known = (("worst margin", found.margin), ("tightest containment", found.slack))
+    facts = [f"{name} {value:.6g}" for name, value in known if value is not None]
+    if found.units is not None:
+        facts += [f"{found.units} units", f"weights {found.weights_sha256[:12] or 'of no cell'}"]
+    if found.graph_compared_with and not found.graph_differences:
+        facts.append(_SAME_GRAPH[found.graph_compared_with])
+    if found.ignored_files:
+        facts.append("ignored: " + ", ".join(found.ignored_files))
+    if found.export_format == export_format.FIRST:
         facts.append(_UNNUMBERED)
-    facts.append("not checked: " + ", ".join(report["not_checked"]))
-    return f"{_heading(report)}; " + "; ".join(facts)
+    facts.append("not checked: " + ", ".join(found.not_checked))
+    return f"{_heading(found)}; " + "; ".join(facts)
 
 
-def _heading(report: dict[str, Any]) -> str:
-    if report["proven"]:
-        return report["reason"]
-    found = report["graph_differences"]
-    problems = [] if report["reason"].startswith("proven") else [f"{report['reason']}, {report['where']}"]
-    if found:
-        problems.append(f"the graph is another: {_first(found)}")
-    if report["weight_differences"]:
-        problems.append(_first(report["weight_differences"]))
-    return f"refused: {report['task']} is not proven: " + "; ".join(problems)
+def _heading(found: Verification) -> str:
+    if found.proven:
+        return found.reason
+    problems = [] if found.reason.startswith("proven") else [f"{found.reason}, {found.where}"]
+    if found.graph_differences:
+        problems.append(f"the graph is another: {_first(found.graph_differences)}")
+    if found.weight_differences:
+        problems.append(_first(found.weight_differences))
+    return f"refused: {found.task} is not proven: " + "; ".join(problems)
 
 
 def _first(lines: list[str]) -> str:
@@ -183,5 +195,5 @@ def _first(lines: list[str]) -> str:
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no infinities; a slack is infinite where no side can be crossed, or where there is no box."""
+    """A slack is infinite where no side can be crossed, or where there is no box."""
     return value if value is not None and math.isfinite(value) else None

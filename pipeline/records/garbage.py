@@ -8,13 +8,13 @@ served. What is outside of the artifacts' folder, the served versions above all,
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.errors import BitsumError
-from pipeline.records import recorded
+from pipeline.records import ownership, recorded
 from pipeline.records.ancestry import Ancestry
 
 _ENDED_BADLY = (mlmd.Execution.FAILED, mlmd.Execution.CANCELED)
@@ -36,6 +36,18 @@ class Garbage:
     size: int
     reason: str
     artifacts: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What `bitsum gc` found, and removed if `deleted`: executions that it closed, running ones by the name of a host
+    that cannot be looked into, the folders, and their size in bytes."""
+
+    deleted: bool
+    closed: list[ownership.Closed]
+    elsewhere: dict[str, int]
+    folders: list[Garbage]
+    size: int
 
 
 def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int], window: int = 0) -> list[Garbage]:
@@ -89,7 +101,7 @@ def orphans(known: Ancestry, folder: pathlib.Path) -> list[Garbage]:
     return found
 
 
-def remove(store: metadata_store.MetadataStore, found: list[Garbage], told: Callable[[Garbage], None]) -> None:
+def remove(store: metadata_store.MetadataStore, found: list[Garbage]) -> None:
     """Remove what was found; the store learns of it before and after, so that no run takes half an artifact from the
     cache.
 
@@ -107,7 +119,6 @@ def remove(store: metadata_store.MetadataStore, found: list[Garbage], told: Call
                 f"cannot remove {error.filename or one.path}: {error.strerror}; everything before it is removed"
             ) from error
         _set_state(store, one, mlmd.Artifact.DELETED)
-        told(one)
 
 
 def _needed(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int]) -> set[int]:

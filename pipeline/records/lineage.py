@@ -1,6 +1,7 @@
-"""Where a pushed version comes from, as plain data: run, spans, statistics, anomalies, schema, knobs, code, training,
-verdicts."""
+"""Where a pushed version comes from: run, spans, statistics, anomalies, schema, knobs, code, training, verdicts."""
 
+import dataclasses
+import datetime
 import hashlib
 import json
 import pathlib
@@ -10,6 +11,7 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import results
 from components.errors import BitsumError
 from components.formats import strict_protos, tfrecords
 from components.savedmodel import version_folder
@@ -26,8 +28,102 @@ _PLAIN = ("int_value", "double_value", "string_value", "bool_value")
 _NO_KNOBS = (_CODE, ownership.HOST, ownership.PID, ownership.STARTED, ownership.CLOSED, recorded.REFUSED_BECAUSE)
 
 
-def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> dict[str, Any]:
-    """The lineage of a pushed version, of the newest one where `version` is None; times are milliseconds since 1970.
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The model's artifact in the metadata store, the execution that made it, and its folder."""
+
+    artifact: int
+    execution: int
+    uri: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A model that training started from; version 0 if it was never pushed."""
+
+    artifact: int
+    run: str
+    version: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Data that the model was trained on: records by split, and what was found out about them."""
+
+    span: int
+    artifact: int
+    node: str
+    uri: str
+    records: dict[str, int]
+    statistics: list[str]
+    anomalies: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The schema file; all empty and 0 if the model has none, `sha256` is empty if its file is gone."""
+
+    uri: str = ""
+    sha256: str = ""
+    features: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Knobs:
+    """The hash of the configuration, and the knobs by "NODE" or "NODE.PARAMETER"."""
+
+    sha256: str
+    knobs: dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The scalars that the training wrote for TensorBoard, one row a step."""
+
+    curve: list[dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Approval:
+    """An execution that let the model pass; `host` is empty and `process` 0 if they were not recorded."""
+
+    node: str
+    execution: int
+    run: str
+    at: datetime.datetime
+    host: str
+    process: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Lineage:
+    """Where a pushed version comes from; `bases` has the models that it started from, the next one first.
+
+    `state`: how its files are. `margin`: the certified worst margin, None without one.
+    """
+
+    version: int
+    path: pathlib.Path
+    state: str
+    run: str
+    started: datetime.datetime
+    finished: datetime.datetime
+    task: str
+    model: Model
+    bases: list[Base]
+    spans: list[Span]
+    schema: Schema
+    config: Knobs
+    code_sha256: str
+    data_sha256: str
+    training: Training
+    gates: list[verdicts.Verdict]
+    margin: float | None
+    blessed_by: list[Approval]
+
+
+def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> Lineage:
+    """The lineage of a pushed version, of the newest one where `version` is None.
 
     Raises:
         BitsumError: nothing in the store was pushed as this version.
@@ -41,32 +137,27 @@ def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> d
     manifest = version_folder.manifest(path).get("origin", {})
     of_run = [_output(known, link) for execution in known.executions_of(run) for link in known.outputs(execution)]
     executions = [known.executions[execution] for execution in known.executions_of(run)]
-    return {
-        "version": int(_text(pushed, recorded.VERSION)),
-        "path": str(path),
-        "state": _state(path),
-        "run": run,
-        "started": min(execution.create_time_since_epoch for execution in executions),
-        "finished": max(execution.last_update_time_since_epoch for execution in executions),
-        "task": known.executions[push].custom_properties["task"].string_value,
-        "model": {"artifact": model, "execution": trainer, "uri": known.artifacts[model].uri},
-        "bases": _bases(known, model),
-        "spans": _spans(known, model),
-        "schema": _schema(known, model),
-        "config": {
-            "sha256": known.executions[push].custom_properties["config_hash"].string_value,
-            "knobs": _knobs(known, run),
-        },
-        "code_sha256": known.executions[push].custom_properties[_CODE].string_value,
-        "data_sha256": manifest.get("data_sha256", ""),
-        "training": {"curve": _curve(known, trainer)},
-        "gates": [
-            {"gate": verdict.gate, "verdict": verdict.word, "reason": verdict.reason}
-            for verdict in verdicts.of_run(of_run)
-        ],
-        "margin": next((output.text(recorded.MARGIN) for output in of_run if output.text(recorded.MARGIN)), ""),
-        "blessed_by": list(_blessed_by(known, push)),
-    }
+    properties = known.executions[push].custom_properties
+    return Lineage(
+        version=int(_text(pushed, recorded.VERSION)),
+        path=path,
+        state=_state(path),
+        run=run,
+        started=results.from_milliseconds(min(execution.create_time_since_epoch for execution in executions)),
+        finished=results.from_milliseconds(max(execution.last_update_time_since_epoch for execution in executions)),
+        task=properties["task"].string_value,
+        model=Model(model, trainer, known.artifacts[model].uri),
+        bases=_bases(known, model),
+        spans=_spans(known, model),
+        schema=_schema(known, model),
+        config=Knobs(properties["config_hash"].string_value, _knobs(known, run)),
+        code_sha256=properties[_CODE].string_value,
+        data_sha256=manifest.get("data_sha256", ""),
+        training=Training(_curve(known, trainer)),
+        gates=verdicts.of_run(of_run),
+        margin=next((float(output.text(recorded.MARGIN)) for output in of_run if output.text(recorded.MARGIN)), None),
+        blessed_by=list(_blessed_by(known, push)),
+    )
 
 
 def _pushed(known: Ancestry, push_to: pathlib.Path, version: int | None) -> mlmd.Artifact:
@@ -84,15 +175,13 @@ def _pushed(known: Ancestry, push_to: pathlib.Path, version: int | None) -> mlmd
     )
 
 
-def _bases(known: Ancestry, model: int) -> list[dict[str, Any]]:
+def _bases(known: Ancestry, model: int) -> list[Base]:
     """The models that this one started from, the next one first."""
     bases = []
     while (trainer := known.producer(model)) is not None and known.inputs(trainer, BASE_MODEL):
         model = known.inputs(trainer, BASE_MODEL)[0].artifact
         made_by = known.producer(model)
-        bases.append(
-            {"artifact": model, "run": known.run_of.get(made_by, "unknown"), "version": _version_of(known, model)}
-        )
+        bases.append(Base(model, known.run_of.get(made_by, "unknown"), _version_of(known, model)))
     return bases
 
 
@@ -104,14 +193,14 @@ def _version_of(known: Ancestry, model: int) -> int:
     return 0
 
 
-def _spans(known: Ancestry, model: int) -> list[dict[str, Any]]:
+def _spans(known: Ancestry, model: int) -> list[Span]:
     """The data that the model itself was trained on, with what was found out about each of them."""
     data = [id for id in sorted(known.ancestors([model], without=[BASE_MODEL])) if known.kind(id) == "Examples"]
     # A window of spans is made from those that it holds.
     return [_span(known, examples) for examples in data if not known.ancestors([examples]) & {*data} - {examples}]
 
 
-def _span(known: Ancestry, examples: int) -> dict[str, Any]:
+def _span(known: Ancestry, examples: int) -> Span:
     statistics = _made_from(known, examples, "ExampleStatistics", "examples")
     # A run that the gate refused may have looked at the same data, beside other requests or by other knobs.
     gates = {known.producer(blessing) for blessing in _made_from(known, examples, "DataBlessing", "examples")}
@@ -122,15 +211,15 @@ def _span(known: Ancestry, examples: int) -> dict[str, Any]:
         content = _json(_uri(known, id) / recorded.ANOMALIES_FILE)
         anomalies += [f"{count} x {kind}" for kind, count in content.get("anomalies", {}).items()]
     artifact = known.artifacts[examples]
-    return {
-        "span": artifact.properties["span"].int_value,
-        "artifact": examples,
-        "node": known.node_of.get(known.producer(examples), ""),
-        "uri": artifact.uri,
-        "records": next(({split: count for split, count in _records(_uri(known, id))} for id in statistics), {}),
-        "statistics": [known.artifacts[id].uri for id in statistics],
-        "anomalies": anomalies,
-    }
+    return Span(
+        span=artifact.properties["span"].int_value,
+        artifact=examples,
+        node=known.node_of.get(known.producer(examples), ""),
+        uri=artifact.uri,
+        records=next((dict(_records(_uri(known, id))) for id in statistics), {}),
+        statistics=[known.artifacts[id].uri for id in statistics],
+        anomalies=anomalies,
+    )
 
 
 def _made_from(known: Ancestry, artifact: int, kind: str, key: str) -> list[int]:
@@ -160,14 +249,15 @@ def _schema_anomalies(folder: pathlib.Path) -> list[str]:
     return found
 
 
-def _schema(known: Ancestry, model: int) -> dict[str, Any]:
+def _schema(known: Ancestry, model: int) -> Schema:
     found = [id for id in known.ancestors([model], without=[BASE_MODEL]) if known.kind(id) == "Schema"]
     if not found:
-        return {"uri": "", "sha256": "", "features": "no schema"}
+        return Schema()
     uri = _uri(known, max(found))
-    content = (uri / recorded.SCHEMA_FILE).read_bytes() if (uri / recorded.SCHEMA_FILE).is_file() else b""
-    features = f"{content.count(b'feature {')} features" if content else "no longer there"
-    return {"uri": str(uri), "sha256": hashlib.sha256(content).hexdigest() if content else "", "features": features}
+    if not (uri / recorded.SCHEMA_FILE).is_file():
+        return Schema(str(uri))
+    content = (uri / recorded.SCHEMA_FILE).read_bytes()
+    return Schema(str(uri), hashlib.sha256(content).hexdigest(), content.count(b"feature {"))
 
 
 def _knobs(known: Ancestry, run: str) -> dict[str, dict[str, Any]]:
@@ -211,7 +301,7 @@ def _scalars(path: pathlib.Path) -> Iterator[tuple[int, str, float]]:
                 yield event.step, value.tag, value.tensor.float_val[0]
 
 
-def _blessed_by(known: Ancestry, push: int) -> Iterator[dict[str, Any]]:
+def _blessed_by(known: Ancestry, push: int) -> Iterator[Approval]:
     """Who let the model pass: the executions that made the blessings which the push read, directly or not, and the
     push."""
     read = [link.artifact for link in known.inputs(push) if known.kind(link.artifact) in _BLESSINGS]
@@ -220,14 +310,14 @@ def _blessed_by(known: Ancestry, push: int) -> Iterator[dict[str, Any]]:
     for id in sorted(maker for maker in {*makers, push} if known.node_of.get(maker) in _BLESSING_NODES):
         execution = known.executions[id]
         owner = execution.custom_properties
-        yield {
-            "node": known.node_of[id],
-            "execution": id,
-            "run": known.run_of[id],
-            "at": execution.last_update_time_since_epoch,
-            "host": owner[ownership.HOST].string_value.partition(" ")[0] if ownership.HOST in owner else "",
-            "process": owner[ownership.PID].int_value if ownership.PID in owner else 0,
-        }
+        yield Approval(
+            node=known.node_of[id],
+            execution=id,
+            run=known.run_of[id],
+            at=results.from_milliseconds(execution.last_update_time_since_epoch),
+            host=owner[ownership.HOST].string_value.partition(" ")[0] if ownership.HOST in owner else "",
+            process=owner[ownership.PID].int_value if ownership.PID in owner else 0,
+        )
 
 
 def _output(known: Ancestry, link) -> Output:

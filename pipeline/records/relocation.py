@@ -15,15 +15,13 @@ import os
 import pathlib
 import re
 import sqlite3
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from components import atomic, regular_files
+from components import atomic, progress, regular_files
 from components.errors import BitsumError
-from components.printable import say
 from pipeline import root_lock
 from pipeline.workspace import MARKER
 
@@ -117,8 +115,8 @@ def settle_alone(config: "Config", tell: Callable[[str], None]) -> None:
 
 
 def tell_aside(line: str) -> None:
-    """Print a line to stderr, for commands whose output may be read by a program."""
-    say(line, stream=sys.stderr)
+    """Write a line to standard error, for commands whose output may be read by a program."""
+    progress.note(line)
 
 
 def find_change(config: "Config") -> Change | None:

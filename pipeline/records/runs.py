@@ -2,10 +2,12 @@
 margin."""
 
 import dataclasses
+import datetime
 import json
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import results
 from pipeline.records import ownership, recorded, verdicts
 from pipeline.records.ancestry import Ancestry, Link
 from pipeline.records.metadata_store import Output
@@ -24,7 +26,7 @@ _NOT_REACHED = "-"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run; times are milliseconds since 1970.
+    """A run; times are in UTC.
 
     `state`: "done", "refused", "failed at NODE", "killed at NODE" or "running NODE", or "unfinished" between two nodes.
     `gates`: what each gate said, in a word, in the order of the graph; `reasons`: why, where it refused. `version`:
@@ -34,8 +36,8 @@ class Run:
 
     run: str
     span: int
-    started: int
-    finished: int
+    started: datetime.datetime
+    finished: datetime.datetime
     state: str
     cached: int
     steps: int
@@ -47,7 +49,14 @@ class Run:
     change: float | None
 
 
-def all_runs(known: Ancestry, last: int = 0) -> list[Run]:
+@dataclasses.dataclass(frozen=True)
+class History:
+    """The runs, oldest first."""
+
+    runs: list[Run]
+
+
+def all_runs(known: Ancestry, last: int = 0) -> History:
     """The runs, oldest first; only the `last` ones if that is not 0."""
     ids = sorted(
         {run: execution for execution, run in sorted(known.run_of.items(), reverse=True)}.items(),
@@ -63,7 +72,7 @@ def all_runs(known: Ancestry, last: int = 0) -> list[Run]:
         if not last or position >= len(ids) - last:
             rows.append(_run(known, run_id, outputs, margin, before))
         before = before if margin is None else margin
-    return rows
+    return History(rows)
 
 
 def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | None, before: float | None) -> Run:
@@ -78,8 +87,8 @@ def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | No
     return Run(
         run=run_id,
         span=_span(executions, outputs),
-        started=min(execution.create_time_since_epoch for execution in attempts),
-        finished=max(execution.last_update_time_since_epoch for execution in attempts),
+        started=results.from_milliseconds(min(execution.create_time_since_epoch for execution in attempts)),
+        finished=results.from_milliseconds(max(execution.last_update_time_since_epoch for execution in attempts)),
         state=_state(known, executions, any(not verdict.passed for verdict in found)),
         cached=sum(execution.last_known_state == mlmd.Execution.CACHED for execution in executions),
         steps=len(executions),

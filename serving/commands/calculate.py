@@ -60,13 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=pathlib.Path, metavar="FILE", help="where the answer to --packed goes, as little-endian bytes"
     )
     parser.add_argument(
-        "--base", type=int, choices=(10, 16, 2), default=10, help="of the answers (default %(default)s)"
+        "--base", type=int, choices=(10, 16, 2), default=10, help="base of the answers (default %(default)s)"
     )
     parser.add_argument(
         "--signature",
         choices=[signatures.bits(verb) for verb in COMMANDS],
-        help="the model's signature to ask, and its twin for packed bits (default: those of the command). Of versions exported before "
-        "signatures were named after tasks it is add_bits, whatever they compute",
+        help="signature to ask, with its twin for packed bits (default: the command's; add_bits of models of the first format)",
     )
     connection_flags.add_arguments(parser)
 

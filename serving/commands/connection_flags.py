@@ -18,7 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", default=SERVER, metavar="HOST:PORT", help="model server (default %(default)s)")
     parser.add_argument("--model_name", default=MODEL_NAME, help="name of the model (default %(default)s)")
     parser.add_argument(
-        "--deadline", type=float, default=DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)"
+        "--deadline",
+        type=float,
+        default=DEADLINE,
+        metavar="SECONDS",
+        help="time limit of each call (default %(default)s)",
     )
     parser.add_argument(
         "--attempts",

@@ -16,24 +16,13 @@ pauses of at most five seconds while it does not answer. Each call is made once,
 
 Lines come at once for each wrong answer (the first hundred between two summaries), change of version, failure and recovery; every
 --report_every seconds a summary of what was found since the last one; and the report at the end. With --json they go to
-standard error, and the report is (one pair asked through one signature counts once):
+standard error, and the report is one JSON object (docs/json.md); one pair asked through one signature counts once.
 
-    {"task": "addition", "asked": 1500, "right": 1499, "wrong": [{"a", "b", "got", "expected", "signature", "bits",
-    "outputs",
-     "place", "places", "wrong_bits", "version", "target"}, ... the first 10], "wrong_count": 1,
-     "errors": {"DEADLINE_EXCEEDED": 0, ...}, "first_error": "", "gave_up": false,
-     "latency_ms": {"p50": 2.1, "p90": 3.0, "p99": 7.9}, "version": 3, "versions": {"3": 1500}, "version_changes": 0,
-     "unexpected_version": 0}
-
-An answer is right if every output is, also where (as in a comparison) only the last one is read: `got` and `expected`
-are what all `outputs` say, more than bits + 1 where a longer pair went along; `place` is the first wrong one, from 0,
-`places` are the first ten. The numbers are told whole, to be asked again. Latency is that of a call, which carries many
-pairs; it is at most 5 % below what is told. `version` answered last. A model whose signatures the server does not tell
-counts as one question that was not answered. Of several targets the report is that on all of them together, and has one
-more field, "targets": {HOST:PORT: report on it}.
-
-With --certificate, "boxes" has what `serving.probing.box_prober` found: {"asked", "right", "wrong": [line, ... the first 5],
-"errors": {code: count}}, of several targets in their reports; a server that was given up is not asked.
+An answer is right if every output is, also where (as in a comparison) only the last one is read. Latency is that of a
+call, which carries many pairs; it is at most 5 % below what is told. A model whose signatures the server does not tell
+counts as one question that was not answered. Of several targets the report is that on all of them together, and has
+those on each. With --certificate it has what `serving.probing.box_prober` found; a server that was given up is not asked. With
+-q the report alone is shown.
 
 --metrics_port shows serving.probing.metrics under /metrics, on loopback alone. Which servers are asked is told by the arguments, not
 by whoever reads the page: there is no /probe?target=....
@@ -44,23 +33,22 @@ errors came in between or nothing was asked; 2 for wrong usage.
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from components import signatures
+from components import progress, results, signatures
 from components.errors import BitsumError, ConfigError
-from components.printable import say
 from components.task.transducer import ADDITION, TASKS
 from serving.commands import connection_flags
 
 if TYPE_CHECKING:
     from serving.probing.prober import TimedClient
     from serving.probing.questions import Question
-    from serving.probing.report import Report
+    from serving.probing.report import BoxReport, Report, Summary
 
 ALL = "all"
 _NAMED = [named(task.verb) for task in TASKS.values() for named in (signatures.bits, signatures.packed)]
@@ -87,8 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate",
         type=float,
         metavar="N",
-        help="questions per second to each target, one through one signature counting once "
-        f"(default {_RATE:g} with --duration, no bound with --count)",
+        help=f"questions per second to each target (default {_RATE:g} with --duration, no bound with --count)",
     )
     parser.add_argument(
         "--signature", choices=(ALL, *_SIGNATURES), default=ALL, help="which to ask through (default %(default)s)"
@@ -110,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=connection_flags.DEADLINE,
         metavar="SECONDS",
-        help="for each call (default %(default)s)",
+        help="time limit of each call (default %(default)s)",
     )
     parser.add_argument(
         "--report_every",
@@ -146,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     )
     asked = _questions(args)
     boxes = _boxes_of(args.certificate, args.task) if args.certificate else None
-    lines = sys.stderr if args.json else sys.stdout
+    tell = runner.teller(sys.stderr if args.json else sys.stdout) if progress.shown() else lambda line: None
     options = {
         "model_name": args.model_name,
         "deadline": args.deadline,
@@ -156,16 +143,17 @@ def run(args: argparse.Namespace) -> int:
     }
     with contextlib.ExitStack() as open_ones:
         clients = [open_ones.enter_context(TimedClient(name, **options)) for name in dict.fromkeys(args.targets)]
-        watches = [Watch(client, plan, asked(), runner.teller(lines)) for client in clients]
+        watches = [Watch(client, plan, asked(), tell) for client in clients]
         if args.metrics_port is not None:
             page = monitoring.serve_metrics(lambda: metrics.page(watches), port=args.metrics_port, path=metrics.PATH)
             port = open_ones.enter_context(page)
-            say(f"bitsum: metrics are at http://127.0.0.1:{port}{metrics.PATH}", stream=sys.stderr)
-        runner.run(watches, clients, args.duration or None, args.report_every, runner.teller(lines))
+            progress.note(f"bitsum: metrics are at http://127.0.0.1:{port}{metrics.PATH}")
+        runner.run(watches, clients, args.duration or None, args.report_every, tell)
         reports = {watch.target: watch.total() for watch in watches}
         found = {client.target: boxes(client) for client in clients if boxes and not reports[client.target].gave_up}
-    say(*([json.dumps(_as_dict(reports, found))] if args.json else _lines(reports, found)))
-    return 0 if all(report.all_right for report in reports.values()) and all(map(_as_certified, found.values())) else 1
+    results.show(_summary(reports, found), lambda _: _lines(reports, found), args.json)
+    right = [*(report.all_right for report in reports.values()), *(boxes.all_right for boxes in found.values())]
+    return 0 if all(right) else 1
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -208,7 +196,7 @@ def _alternating(first: Iterator["Question"], second: Iterator["Question"]) -> I
     return itertools.chain.from_iterable(zip(first, second))
 
 
-def _boxes_of(model_dir: str, task: str) -> Callable[["TimedClient"], dict[str, Any]]:
+def _boxes_of(model_dir: str, task: str) -> Callable[["TimedClient"], "BoxReport"]:
     """A function: client -> what the server makes of states of the boxes that the certificate in the SavedModel has.
 
     Raises:
@@ -230,33 +218,25 @@ def _boxes_of(model_dir: str, task: str) -> Callable[["TimedClient"], dict[str, 
     return lambda client: probe_boxes(client, weights, certificate.parse(text), TASKS[task])
 
 
-def _as_certified(boxes: dict[str, Any]) -> bool:
-    return boxes["asked"] == boxes["right"]
-
-
-def _as_dict(reports: dict[str, "Report"], boxes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The report as the module documents it."""
+def _summary(reports: dict[str, "Report"], boxes: dict[str, "BoxReport"]) -> "Summary":
+    """The report on the only target, or on all of them together."""
     from serving.probing.report import Report
 
-    told = {
-        name: report.as_dict() | ({"boxes": boxes[name]} if name in boxes else {}) for name, report in reports.items()
-    }
-    if len(told) == 1:
-        return next(iter(told.values()))
+    targets = {name: report.summary(boxes.get(name)) for name, report in reports.items()}
+    if len(targets) == 1:
+        return next(iter(targets.values()))
     together = Report(next(iter(reports.values())).task)
     for report in reports.values():
         together.merge(report)
     # One target after the other: that they serve different versions is no change.
     together.version_changes = sum(report.version_changes for report in reports.values())
-    return together.as_dict() | {"targets": told}
+    return dataclasses.replace(together.summary(), targets=targets)
 
 
-def _lines(reports: dict[str, "Report"], boxes: dict[str, dict[str, Any]]) -> list[str]:
+def _lines(reports: dict[str, "Report"], boxes: dict[str, "BoxReport"]) -> list[str]:
     lines = []
     for name, report in reports.items():
         found = boxes.get(name)
-        lines.append(
-            report.line(name)
-            + (f"; {found['right']} of {found['asked']} steps from the boxes as certified" if found else "")
-        )
+        asked = f"; {found.right} of {found.asked} steps from the boxes as certified" if found else ""
+        lines.append(report.line(name) + asked)
     return lines

@@ -7,23 +7,17 @@ The server has to serve the sweep model, which `bitsum qualify --export FOLDER` 
     bitsum qualify HOST:PORT
 
 A sample takes seconds and looks at every shape that is served; --all-floats looks at every finite float32 besides, in
-minutes. The report with --json, u being 2^-24 and numbers in quotes hexadecimal:
-
-    {"qualified": true, "reason": "", "target": "127.0.0.1:8500", "version": 1, "all_floats": false, "evaluated":
-    6823456,
-     "enclosed": 64000, "shapes": [[1, 7], ...], "activations": {"sigmoid": {"worst_u": 1.5, "allowance_u": 16.0,
-     "headroom": 10.7, "at": "0x1.bb8ebap+2", "result": "...", "shape": [64, 16], "least": "...", "greatest": "..."},
-     "tanh": ...}}
+minutes. docs/json.md has the report with --json.
 
 Exit code 0 qualified, 3 refused, 1 when the server does not answer, 2 for wrong usage.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
 
+from components import results
 from components.errors import ConfigError, Refusal
 from components.printable import say
 from components.progress import Progress
@@ -49,9 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all-floats", action="store_true", help="look at every finite float32")
     parser.add_argument("--model_name", default=MODEL_NAME, help="name under which it is served (default %(default)s)")
     parser.add_argument(
-        "--deadline", type=float, default=_DEADLINE, metavar="SECONDS", help="for each call (default %(default)s)"
+        "--deadline",
+        type=float,
+        default=_DEADLINE,
+        metavar="SECONDS",
+        help="time limit of each call (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the sample (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sample (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     connection_flags.add_tls_arguments(parser)
 
@@ -64,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if (args.export is None) == (args.target is None):
         raise ConfigError("give either HOST:PORT or --export FOLDER")
+    if args.export and args.json:
+        raise ConfigError("--json prints the report on HOST:PORT: leave it away with --export")
     if not args.deadline > 0 or not all(1 <= units <= 4096 for units in args.units or ()):
         raise ConfigError("--deadline must be more than 0, and --units from 1 to 4096")
     return _export(args.export, args.units) if args.export else _qualify(args)
@@ -90,5 +90,5 @@ def _qualify(args: argparse.Namespace) -> int:
             seed=args.seed,
             credentials=connection_flags.credentials(args),
         )
-    say(json.dumps(found.as_dict()) if args.json else found.line())
+    results.show(found.report(), lambda _: [found.line()], args.json)
     return 0 if found.qualified else Refusal.exit_code

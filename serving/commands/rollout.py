@@ -8,11 +8,12 @@ For any TensorFlow Serving.
 
 import argparse
 import contextlib
+import dataclasses
 import pathlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from components import progress, results
 from components.errors import BitsumError, ConfigError, Refusal, reason
 from components.printable import say
 from serving.commands import connection_flags
@@ -26,6 +27,28 @@ _KEEP = 5
 _LOAD_SECONDS = 60.0
 _QUESTIONS = 300
 _LATENCY_RATIO = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a rollout would do; docs/json.md says what each field is."""
+
+    config_file: pathlib.Path
+    labels: dict[str, int]
+    stable: int
+    candidate: int
+    candidate_loads: bool
+    candidate_run: str
+    task: str
+    unblessed: str
+    ignored_files: list[str]
+    load_timeout: float
+    questions: int
+    requests: pathlib.Path | None
+    labels_after: dict[str, int]
+    config_after: str
+    keep: int
+    deleted_versions: list[int]
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_config_arguments(parser)
     parser.add_argument("--plan", action="store_true", help="show what would happen, and change nothing")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON, with --plan")
     parser.add_argument(
         "--force", action="store_true", help="also a version that no pipeline blessed; damaged files are never served"
     )
@@ -81,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_LOAD_SECONDS,
         metavar="SECONDS",
-        help="for loading the candidate (default %(default)s)",
+        help="time limit for loading the candidate (default %(default)s)",
     )
     parser.add_argument(
         "--keep",
@@ -90,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="keep the last N versions on disk, and all that carry a label; 0 keeps everything (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the fresh questions (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the fresh questions (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,13 +128,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "--count must be at least 1, --keep not negative, --max_latency_ratio and --load_timeout more than 0"
         )
+    if args.json and not args.plan:
+        raise ConfigError("--json prints a plan: give --plan with it")
     from serving.rollout.deployment import STABLE
 
     with telling(args, "roll out") as deployment:
         stable = deployment.labels()[STABLE]
         candidate = _candidate(deployment, args.version)
         if args.plan:
-            return _plan(deployment, args, stable, candidate)
+            results.show(_plan(deployment, args, stable, candidate), _plan_lines, args.json)
+            return 0
         with deployment.locked():
             # Again, since another rollout may just have ended.
             stable = deployment.labels()[STABLE]
@@ -172,35 +199,56 @@ def _candidate(deployment: "Deployment", asked: int | None) -> int:
     return asked if asked is not None else on_disk[-1]
 
 
-def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> int:
-    """Say what would be done; exit code 3 where the candidate would be refused before it is loaded."""
+def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> Plan:
+    """Raises: Refusal, where the candidate would be refused before it is loaded."""
     from serving.rollout import provenance, retention
-    from serving.rollout.deployment import CANARY, PREVIOUS, STABLE, changed
+    from serving.rollout.deployment import PREVIOUS, STABLE, changed
 
-    labels = deployment.labels()
-    say(
-        f"{args.config_file}: "
-        + ", ".join(f"{label} is version {version}" for label, version in sorted(labels.items()))
+    labels, config = deployment.labels(), deployment.config()
+    found = provenance.of(deployment.base_path() / str(candidate))
+    loads = candidate != stable
+    if loads:
+        _check(found, candidate, args.force)
+    after = {STABLE: candidate, PREVIOUS: stable} if loads else labels
+    return Plan(
+        config_file=args.config_file,
+        labels=labels,
+        stable=stable,
+        candidate=candidate,
+        candidate_loads=loads,
+        candidate_run=found.run,
+        task=found.task.name,
+        unblessed=found.unblessed,
+        ignored_files=list(found.ignored),
+        load_timeout=args.load_timeout,
+        questions=args.count,
+        requests=args.requests,
+        labels_after=after,
+        config_after=str(changed(config, args.model_name, after) if loads else config),
+        keep=args.keep,
+        deleted_versions=retention.superfluous(deployment.base_path(), args.keep, after.values()),
     )
-    if candidate == stable:
-        say(f"version {stable} is stable already: nothing would be rolled out")
-        after = labels
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    from serving.rollout.deployment import CANARY, PREVIOUS, STABLE
+
+    labels = ", ".join(f"{label} is version {version}" for label, version in sorted(plan.labels.items()))
+    lines = [f"{plan.config_file}: {labels}"]
+    if plan.candidate_loads:
+        requests = f" and those in {plan.requests}" if plan.requests else ""
+        lines += [
+            *_candidate_lines(plan.candidate, plan.candidate_run, plan.task, plan.unblessed, plan.ignored_files),
+            f"1. load version {plan.candidate} beside {plan.stable}, at most {plan.load_timeout:g} s",
+            f"2. label it {CANARY}; ask both {plan.questions} fresh questions{requests}",
+            f"3. move {STABLE} to {plan.candidate}, {PREVIOUS} to {plan.stable}, if every answer is right and none too slow; "
+            "the config then is",
+            *[f"   {line}" for line in plan.config_after.splitlines()],
+        ]
     else:
-        _check(provenance.of(deployment.base_path() / str(candidate)), candidate, args.force)
-        say(f"1. load version {candidate} beside {stable}, at most {args.load_timeout:g} s")
-        say(
-            f"2. label it {CANARY}; ask both {args.count} fresh questions"
-            + (f" and those in {args.requests}" if args.requests else "")
-        )
-        say(
-            f"3. move {STABLE} to {candidate}, {PREVIOUS} to {stable}, if every answer is right and none too slow; the config then is"
-        )
-        after = {STABLE: candidate, PREVIOUS: stable}
-        for line in str(changed(deployment.config(), args.model_name, after)).splitlines():
-            say(f"   {line}")
-    gone = retention.superfluous(deployment.base_path(), args.keep, after.values())
-    say(f"versions that would be deleted (--keep {args.keep}): {', '.join(map(str, gone)) or 'none'}")
-    return 0
+        lines.append(f"version {plan.stable} is stable already: nothing would be rolled out")
+    gone = ", ".join(map(str, plan.deleted_versions)) or "none"
+    return [*lines, f"versions that would be deleted (--keep {plan.keep}): {gone}"]
 
 
 def _check(found: "Provenance", candidate: int, force: bool) -> None:
@@ -215,13 +263,16 @@ def _check(found: "Provenance", candidate: int, force: bool) -> None:
             "rollout",
             f"version {candidate} was blessed by no pipeline: {found.unblessed}; --force rolls it out all the same",
         )
-    say(
-        f"version {candidate}: files as pushed, blessed by run {found.run}, {found.task.name} proven for any length"
-        if not found.unblessed
-        else f"version {candidate}: not blessed ({found.unblessed}), rolled out by --force"
-    )
-    if found.ignored:
-        say(f"version {candidate}: {', '.join(found.ignored)} ignored")
+
+
+def _candidate_lines(candidate: int, run: str, task: str, unblessed: str, ignored: Sequence[str]) -> list[str]:
+    state = f"files as pushed, blessed by run {run}, {task} proven for any length"
+    if unblessed:
+        state = f"not blessed ({unblessed}), rolled out by --force"
+    return [
+        f"version {candidate}: {state}",
+        *([f"version {candidate}: {', '.join(ignored)} ignored"] if ignored else []),
+    ]
 
 
 def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> None:
@@ -230,9 +281,10 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
 
     found = provenance.of(deployment.base_path() / str(candidate))
     _check(found, candidate, args.force)
+    _tell(*_candidate_lines(candidate, found.run, found.task.name, found.unblessed, found.ignored))
     answering = deployment.served(STABLE)
     if answering != stable:
-        say(
+        _tell(
             f"note: {args.server} answers for {STABLE} with version {answering}, {args.config_file} has {stable}: the file counts"
         )
     before, labels = deployment.config(), deployment.labels()
@@ -241,11 +293,10 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
         before = changed(before, args.model_name, labels)
     with _said(stable), deployment.changing(before):
         deployment.apply(changed(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))
-        say(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s")
+        _tell(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s")
         deployment.apply(changed(before, args.model_name, {STABLE: stable, CANARY: candidate}))
         compared = canary.compare(deployment.client_options(), found.task, args.count, args.seed, args.requests)
-        for line in compared.lines():
-            say(line)
+        _tell(*compared.lines())
         compared.check_answered()
         complaint = compared.complaint(args.max_latency_ratio)
         if complaint:
@@ -274,6 +325,12 @@ def _retain(deployment: "Deployment", keep: int) -> None:
         retention.sweep(base_path)
         for version in retention.superfluous(base_path, keep, in_use):
             retention.delete(base_path, version)
-            say(f"deleted: version {version} (--keep {keep})")
+            _tell(f"deleted: version {version} (--keep {keep})")
     except (BitsumError, OSError) as error:
-        say(f"note: old versions are not deleted: {error}; the next rollout tries again", stream=sys.stderr)
+        progress.note(f"note: old versions are not deleted: {error}; the next rollout tries again")
+
+
+def _tell(*lines: str) -> None:
+    """Say how far the rollout is, unless progress is hidden."""
+    if progress.shown():
+        say(*lines)

@@ -54,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model_config_file",
         type=_absolute,
         metavar="FILE",
-        help="text file with a ModelServerConfig that says what is served, instead of --model_name and --model_base_path; "
-        "where there is none it is written: the newest version in --model_base_path, with the label stable",
+        help="text file with a ModelServerConfig; written where it is missing: the newest version, with the label stable",
     )
     parser.add_argument(
         "--file_system_poll_wait_seconds",

@@ -12,7 +12,7 @@ import math
 import random
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from components import signatures
 from components.proof import checker
@@ -22,6 +22,7 @@ from components.task.transducer import Symbol, Transducer
 from serving import tensors
 from serving.client import AdderClient
 from serving.errors import ServingError
+from serving.probing.report import BoxReport
 
 # Points of a box that are sent, besides its two outermost corners; the first half are corners, too.
 POINTS = 16
@@ -45,12 +46,8 @@ def probe_boxes(
     task: Transducer,
     points: int = POINTS,
     seed: int = 0,
-) -> dict[str, Any]:
-    """{"asked", "right", "wrong": the first lines of what is not as certified, "errors": {gRPC code: questions that
-    were not answered}}.
-
-    An answer counts once.
-    """
+) -> BoxReport:
+    """Ask from inside the boxes; an answer counts once, `errors` has the questions not answered by gRPC code."""
     generator = random.Random(seed)
     cell = checker.Cell.of(weights)
     wrong: list[str] = []
@@ -72,12 +69,7 @@ def probe_boxes(
             problem = _problem(cell, certificate, task, question, logit, state)
             if problem:
                 wrong.append(f"box {question.box}, symbol {''.join(map(str, symbol))}: {problem}")
-    return {
-        "asked": asked,
-        "right": asked - len(wrong) - errors.total(),
-        "wrong": wrong[:SHOWN],
-        "errors": dict(errors),
-    }
+    return BoxReport(asked, asked - len(wrong) - errors.total(), wrong[:SHOWN], dict(errors))
 
 
 def states(box: Box, points: int, generator: random.Random) -> Iterator[State]:

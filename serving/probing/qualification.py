@@ -1,11 +1,10 @@
-"""What a qualification of a model server's activations says: findings, the verdict, and both as JSON and as a line.
+"""What a qualification of a model server's activations says: findings, the verdict, and a report of both.
 
 `serving.probing.qualifier` makes it. Errors are told in u = 2^-24, the unit roundoff of float32.
 """
 
 import dataclasses
 import math
-from typing import Any
 
 from components.proof import certificate
 
@@ -18,6 +17,35 @@ LOWEST = {"sigmoid": 0.0, "tanh": -1.0}
 HEADROOM = 4.0
 
 _ALLOWANCES = {"sigmoid": certificate.SIGMOID, "tanh": certificate.TANH}
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationReport:
+    """A finding as `bitsum qualify --json` prints it (docs/json.md)."""
+
+    worst_u: float | None
+    allowance_u: float
+    headroom: float | None
+    at: str
+    result: str
+    shape: tuple[int, int]
+    least: str
+    greatest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class QualificationReport:
+    """A qualification as `bitsum qualify --json` prints it (docs/json.md)."""
+
+    qualified: bool
+    reason: str
+    target: str
+    version: int
+    all_floats: bool
+    evaluated: int
+    enclosed: int
+    shapes: list[tuple[int, int]]
+    activations: dict[str, ActivationReport]
 
 
 @dataclasses.dataclass
@@ -66,19 +94,19 @@ class Finding:
         self.least = min(self.least, -math.inf if math.isnan(least) else least)
         self.greatest = max(self.greatest, math.inf if math.isnan(greatest) else greatest)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The finding as serving.commands.qualify documents it."""
+    def report(self) -> ActivationReport:
+        """The finding in numbers: errors in u, floats as hexadecimal text."""
         finite = math.isfinite(self.error)
-        return {
-            "worst_u": in_u(self.error) if finite else None,
-            "allowance_u": in_u(self.allowance),
-            "headroom": self.allowance / self.error if finite and self.error else None,
-            "at": self.at.hex(),
-            "result": self.result.hex(),
-            "shape": list(self.shape),
-            "least": self.least.hex(),
-            "greatest": self.greatest.hex(),
-        }
+        return ActivationReport(
+            worst_u=in_u(self.error) if finite else None,
+            allowance_u=in_u(self.allowance),
+            headroom=self.allowance / self.error if finite and self.error else None,
+            at=self.at.hex(),
+            result=self.result.hex(),
+            shape=self.shape,
+            least=self.least.hex(),
+            greatest=self.greatest.hex(),
+        )
 
 
 @dataclasses.dataclass
@@ -110,19 +138,19 @@ class Qualification:
         """Within the allowances, by the headroom."""
         return not self.complaint
 
-    def as_dict(self) -> dict[str, Any]:
-        """The qualification as serving.commands.qualify documents it."""
-        return {
-            "qualified": self.qualified,
-            "reason": self.complaint,
-            "target": self.target,
-            "version": self.version,
-            "all_floats": self.all_floats,
-            "evaluated": self.evaluated,
-            "enclosed": self.enclosed,
-            "shapes": [list(shape) for shape in self.shapes],
-            "activations": {name: finding.as_dict() for name, finding in self.findings.items()},
-        }
+    def report(self) -> QualificationReport:
+        """The qualification in numbers."""
+        return QualificationReport(
+            qualified=self.qualified,
+            reason=self.complaint,
+            target=self.target,
+            version=self.version,
+            all_floats=self.all_floats,
+            evaluated=self.evaluated,
+            enclosed=self.enclosed,
+            shapes=self.shapes,
+            activations={name: finding.report() for name, finding in self.findings.items()},
+        )
 
     def line(self) -> str:
         """The qualification for people."""

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import time
 from collections import Counter
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypedDict
 
 from components.task.transducer import ADDITION, Transducer
 from serving.probing.latencies import Latencies
@@ -25,13 +25,67 @@ class Answer(NamedTuple):
     problem: str = ""  # why there are none
 
 
+class WrongAnswer(TypedDict):
+    """An answer that is wrong; docs/json.md says what each key is."""
+
+    a: str
+    b: str
+    got: str
+    expected: str
+    signature: str
+    bits: int
+    outputs: int
+    place: int | None
+    places: list[int]
+    wrong_bits: int
+    version: int | None
+    target: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxReport:
+    """What came of the states from the boxes of a certificate; `wrong` has the first lines of what is not as
+    certified."""
+
+    asked: int
+    right: int
+    wrong: list[str]
+    errors: dict[str, int]
+
+    @property
+    def all_right(self) -> bool:
+        """Every step was as certified."""
+        return self.asked == self.right
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A report as `bitsum probe --json` prints it (docs/json.md)."""
+
+    task: str
+    asked: int
+    right: int
+    wrong: list[WrongAnswer]
+    wrong_count: int
+    errors: dict[str, int]
+    first_error: str
+    gave_up: bool
+    latency_ms: dict[str, float | None]
+    version: int | None
+    versions: dict[str, int]
+    version_changes: int
+    unexpected_version: int
+    boxes: BoxReport | None = None
+    targets: dict[str, "Summary"] = dataclasses.field(default_factory=dict)
+
+
 @dataclasses.dataclass
 class Report:
     """What was asked of one target and what came of it.
 
     asked          questions, each counted once for each signature that it was asked through; also the sum of the next three
     right          answered right, by whichever version
-    wrong_count    answered wrongly; `wrong` has the first `most_listed` of them, as serving.commands.probe documents
+    wrong_count    answered wrongly; `wrong` has the first `most_listed` of them
     errors         not answered, by gRPC code
     versions       answers by version, OTHER_VERSIONS standing for those beyond MOST_VERSIONS
     answers        answers by (signature, version, whether right)
@@ -43,7 +97,7 @@ class Report:
     task: Transducer = ADDITION
     asked: int = 0
     right: int = 0
-    wrong: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    wrong: list[WrongAnswer] = dataclasses.field(default_factory=list)
     wrong_count: int = 0
     errors: Counter[str] = dataclasses.field(default_factory=Counter)
     first_error: str = ""
@@ -102,9 +156,7 @@ class Report:
         self.wrong_count += 1
         self.last_wrong = time.time()
         if len(self.wrong) < self.most_listed:
-            self.wrong.append(
-                self._entry(signature, question, answer, expected) | {"version": self.version, "target": target}
-            )
+            self.wrong.append(self._entry(signature, question, answer, expected, target))
 
     def merge(self, other: "Report") -> "Report":
         """Count what `other` found, which comes after this one, too; gives this one."""
@@ -126,23 +178,24 @@ class Report:
         self.gave_up = self.gave_up or other.gave_up
         return self
 
-    def as_dict(self) -> dict[str, Any]:
-        """The report as serving.commands.probe documents it."""
-        return {
-            "task": self.task.name,
-            "asked": self.asked,
-            "right": self.right,
-            "wrong": self.wrong,
-            "wrong_count": self.wrong_count,
-            "errors": dict(self.errors),
-            "first_error": self.first_error,
-            "gave_up": self.gave_up,
-            "latency_ms": {name: self.latency_quantile(share) for name, share in _QUANTILES.items()},
-            "version": self.version,
-            "versions": dict(self.versions),
-            "version_changes": self.version_changes,
-            "unexpected_version": self.unexpected_version,
-        }
+    def summary(self, boxes: BoxReport | None = None) -> Summary:
+        """The report in numbers, with what came of the boxes."""
+        return Summary(
+            task=self.task.name,
+            asked=self.asked,
+            right=self.right,
+            wrong=self.wrong,
+            wrong_count=self.wrong_count,
+            errors=dict(self.errors),
+            first_error=self.first_error,
+            gave_up=self.gave_up,
+            latency_ms={name: self.latency_quantile(share) for name, share in _QUANTILES.items()},
+            version=self.version,
+            versions=dict(self.versions),
+            version_changes=self.version_changes,
+            unexpected_version=self.unexpected_version,
+            boxes=boxes,
+        )
 
     def line(self, target: str) -> str:
         """The report for people."""
@@ -168,7 +221,7 @@ class Report:
             key = signature, OTHER_VERSIONS, right
         self.answers[key] += count
 
-    def _entry(self, signature: str, question: Question, answer: Answer, expected: int) -> dict[str, Any]:
+    def _entry(self, signature: str, question: Question, answer: Answer, expected: int, target: str) -> WrongAnswer:
         count, outputs, problem = answer
         differing = 0 if problem else outputs ^ expected
         places = _places(differing)
@@ -183,10 +236,12 @@ class Report:
             "place": places[0] if places else None,
             "places": places,
             "wrong_bits": f"{differing:b}".count("1"),
+            "version": self.version,
+            "target": target,
         }
 
 
-def wrong_statement(task: Transducer, wrong: dict[str, Any]) -> str:
+def wrong_statement(task: Transducer, wrong: WrongAnswer) -> str:
     """A wrong answer, an element of Report.wrong, for people."""
     said = task.statement(wrong["a"], wrong["b"], wrong["got"])
     return (

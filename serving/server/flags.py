@@ -68,7 +68,9 @@ FLAGS = (
     Flag("batching_parameters_file", pathlib.Path, "text file with BatchingParameters"),
     Flag("ssl_config_file", pathlib.Path, "text file with an SSLConfig: serve over TLS"),
     Flag("monitoring_config_file", pathlib.Path, "text file with a MonitoringConfig"),
-    Flag("grpc_channel_arguments", str, "arguments of the gRPC server, as in grpc.max_connection_age_ms=2000,..."),
+    Flag(
+        "grpc_channel_arguments", str, "arguments of the gRPC server, as in grpc.max_connection_age_ms=2000,NAME=VALUE"
+    ),
     Flag("grpc_socket_path", str, refused="the embedded server listens on its port alone"),
     Flag("num_unload_threads", int, ignored="versions are unloaded in threads of their own"),
     Flag("flush_filesystem_caches", boolean, ignored="TensorFlow's Python API cannot flush them"),

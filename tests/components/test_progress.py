@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from components import progress
-from components.progress import report
+from components.progress import Progress, hidden, note, report, warn
 
 pytestmark = pytest.mark.fast
 
@@ -20,7 +19,7 @@ class _Terminal(io.StringIO):
 
 def test_a_line_per_stage_when_done_and_reports_in_between_with_their_numbers():
     stream = io.StringIO()
-    with progress.Progress(stream, interval=0.0) as drawn:
+    with Progress(stream, interval=0.0) as drawn:
         drawn.begin("train")
         report("train", step=300, of=1000, loss=0.012345, exact_match=1)
         drawn.end("done")
@@ -29,9 +28,23 @@ def test_a_line_per_stage_when_done_and_reports_in_between_with_their_numbers():
     assert last.split() == ["train", "0.0", "s", "done"]
 
 
+def test_where_it_is_hidden_only_warnings_and_lines_that_stay_are_written(capsys):
+    stream = _Terminal()
+    with hidden(), Progress(stream, interval=0.0) as drawn:
+        note("a note")
+        drawn.begin("train")
+        report("train", step=1, of=2)
+        warn("a warning")
+        drawn.end("done")
+        drawn.line("the verdict")
+    assert stream.getvalue() == "    train: a warning\nthe verdict\n" and capsys.readouterr() == ("", "")
+    note("a note")
+    assert capsys.readouterr() == ("", "a note\n")
+
+
 def test_reports_are_spaced_where_there_is_no_terminal():
     stream = io.StringIO()
-    with progress.Progress(stream, interval=3600.0) as drawn:
+    with Progress(stream, interval=3600.0) as drawn:
         drawn.begin("train")
         for step in range(100):
             report("train", step=step, of=100)
@@ -40,7 +53,7 @@ def test_reports_are_spaced_where_there_is_no_terminal():
 
 def test_a_terminal_has_its_line_redrawn_and_left_clean():
     stream = _Terminal()
-    with progress.Progress(stream, interval=0.0) as drawn:
+    with Progress(stream, interval=0.0) as drawn:
         drawn.begin("train")
         report("train", step=1, of=2)
         drawn.end("done")
@@ -50,7 +63,7 @@ def test_a_terminal_has_its_line_redrawn_and_left_clean():
 
 def test_without_a_stage_the_step_is_named_and_others_may_write_in_between():
     stream = _Terminal()
-    with progress.Progress(stream) as drawn:
+    with Progress(stream) as drawn:
         report("stream", step=8000, of=16000, unit="bits")
         with drawn.hidden():
             stream.write("42\n")

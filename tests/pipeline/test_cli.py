@@ -1,5 +1,8 @@
 """The command line: quick because it imports nothing heavy, one line for every mistake, exit codes as documented."""
 
+import argparse
+import importlib.metadata
+import logging
 import os
 import signal
 import subprocess
@@ -7,6 +10,7 @@ import sys
 
 import pytest
 
+from components import progress
 from pipeline import cli
 from pipeline.commands import config
 
@@ -16,12 +20,18 @@ _HEAVY = ("tensorflow", "tfx", "apache_beam", "numpy", "grpc", "ml_metadata")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["config"], *([name, "--help"] for name in ("run", "serve", "probe", "add", "compare"))]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["config"],
+        *([name, "--help"] for name in ("run", "serve", "probe", "add", "compare")),
+    ],
 )
 def test_help_and_config_import_nothing_heavy(arguments):
     program = (
         "import sys\nfrom pipeline import cli\n"
-        f"try:\n    cli.main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"assert not cli.main({arguments!r})\n"
         f"print([name for name in {_HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -31,16 +41,23 @@ def test_help_and_config_import_nothing_heavy(arguments):
 
 @pytest.mark.parametrize("command", list(cli._COMMANDS))
 def test_every_command_has_help(command, capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main([command, "--help"])
-    assert end.value.code == 0
+    assert cli.main([command, "--help"]) == 0
     assert command in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["run", "--set", "train.stepz=3"], 2, "unknown knob train.stepz"),
+        (["run", "--set", "train.stepz=3"], 2, "unknown knob train.stepz; did you mean train.steps?"),
+        (["run", "--set", "trian.steps=3"], 2, "unknown section 'trian'; did you mean train?"),
+        (["run", "--set", "train.nonsense=3"], 2, "unknown knob train.nonsense: train has seed, units,"),
+        (["verfy"], 2, "unknown command verfy; did you mean verify?"),
+        (["nonsense"], 2, "bitsum --help lists them"),
+        (["--versoin"], 2, "unrecognized arguments: --versoin; did you mean --version?"),
+        (["compile", "--ouput", "x"], 2, "compile: unrecognized arguments: --ouput; did you mean --output?"),
+        (["verify", "model", "--nonsense"], 2, "verify: unrecognized arguments: --nonsense"),
+        (["verify", "model", "another"], 2, "unrecognized arguments: another"),
+        (["compile"], 2, "--target, --image"),
         (["run", "--set", "train.steps=-3"], 2, "train.steps = -3"),
         (["run", "--config", "no-such-file.toml"], 2, "no-such-file.toml"),
         (["run", "--set", "pipeline.root=/proc/nowhere"], 1, "/proc/nowhere"),
@@ -96,3 +113,104 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, capsys):
 def test_without_a_command_the_help_is_shown_and_the_exit_code_is_that_of_a_mistake(capsys):
     assert cli.main([]) == 2
     assert "COMMAND" in capsys.readouterr().out
+
+
+def test_a_knob_in_a_file_is_suggested_too(tmp_path, capsys):
+    (tmp_path / "knobs.toml").write_text("[train]\nstepz = 3\n")
+    assert cli.main(["config", "--config", str(tmp_path / "knobs.toml")]) == 2
+    assert "did you mean train.steps?" in capsys.readouterr().err
+
+
+def parsers():
+    """The parser of each command, by name."""
+    for name in cli._COMMANDS:
+        top = cli._parser([name])
+        [commands] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+        yield name, commands.choices[name]
+
+
+@pytest.mark.parametrize("name, parser", list(parsers()))
+def test_every_option_has_one_line_of_help_and_is_suggested_for_a_mistyped_one(name, parser, capsys):
+    for action in parser._actions:
+        help = action.help % (vars(action) | {"prog": "bitsum"})
+        assert help and "\n" not in help and len(help) <= 120 and not help.endswith("."), help
+        assert help.split()[0] not in ("of", "for"), f"{help}: the subject first"
+        for option in action.option_strings:
+            if not option.startswith("--"):
+                continue
+            assert cli.main([name, f"{option[:-1]}~"]) == 2
+            assert f"unrecognized arguments: {option[:-1]}~; did you mean {option}?" in capsys.readouterr().err
+
+
+def test_no_abbreviation_is_taken(capsys):
+    assert cli.main(["config", "--conf", "no-such-file.toml"]) == 2
+    assert capsys.readouterr().err == "bitsum: config: unrecognized arguments: --conf; did you mean --config?\n"
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert cli.main(["--version"]) == 0
+    assert f"bitsum {importlib.metadata.version('bitsum')}, TFX " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "option, seen", [([], ["note"]), (["-q"], []), (["--quiet"], []), (["-v"], ["a library's line", "note"])]
+)
+def test_quiet_and_verbose(option, seen, tmp_path):
+    """The library's line comes while the command's own streams go elsewhere, as in `bitsum run`."""
+    program = f"""
+import logging, pathlib, sys
+from components import progress
+from pipeline import cli, log_capture as quiet; from pipeline.commands import relocate
+def run(args):
+    with quiet.into(pathlib.Path({str(tmp_path / "log")!r})):
+        logging.getLogger("library").info("a library's line")
+    progress.note("note")
+    return 0
+relocate.run = run
+sys.exit(cli.main(["relocate", *{option!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert [line.removeprefix("INFO library: ") for line in done.stderr.splitlines()] == seen
+
+
+def test_quiet_ends_with_the_command(monkeypatch):
+    from pipeline.commands import status
+
+    monkeypatch.setattr(status, "run", lambda args: int(progress.shown()))
+    assert cli.main(["status", "-q"]) == 0
+    assert progress.shown() and logging.getLogger(progress.LOGGER).level == logging.NOTSET
+
+
+def ended(arguments, **options):
+    """Exit code and standard error of a command whose standard output is at an end."""
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    # Without a buffer Python has nothing left to write at exit.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL, env=buffered, **options)
+    return done.returncode, done.stderr
+
+
+_LINES = {
+    "full": "bitsum: cannot go on: No space left on device: standard output\n",
+    "broken": "bitsum: cannot go on: Broken pipe: standard output\n",
+    "closed": "bitsum: standard output is closed: give it a file, or /dev/null\n",
+}
+# Those of which something comes without a server or a run before; the others show their help.
+_TALKATIVE = (["config"], ["status", "--server=127.0.0.1:1"], ["probe", "127.0.0.1:1", "--count=1", "-q"])
+_ALL = [["--help"], ["--version"], *_TALKATIVE, *([name, "--help"] for name in cli._COMMANDS)]
+
+
+@pytest.mark.parametrize("arguments", _ALL, ids=" ".join)
+def test_a_full_closed_or_broken_standard_output_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        assert ended(arguments, stdout=full) == (1, _LINES["full"])
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as broken:
+        assert ended(arguments, stdout=broken) == (1, _LINES["broken"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["config"]])
+def test_a_closed_standard_output_is_one_line(arguments):
+    assert ended(arguments, preexec_fn=lambda: os.close(1)) == (1, _LINES["closed"])

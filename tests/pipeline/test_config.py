@@ -56,7 +56,7 @@ def test_every_knob_says_why_it_is_there():
     [
         ("schedule.start=2026-11-22T10:00:00", "schedule.start = '2026-11-22 10:00:00': must be a day"),
         ("trian.steps=1", "'trian'"),
-        ("train.step=1", "train.step:"),
+        ("train.step=1", "train.step; did you mean train.steps?"),
         ("train.steps=0", "train.steps = 0: must be at least 1"),
         ("train.steps=many", "train.steps = 'many': must be of type int"),
         ("train.steps=true", "train.steps = True: must be of type int"),

@@ -1,5 +1,6 @@
 """`bitsum gc` removes what no model that counts descends from, and nothing else."""
 
+import json
 import os
 import pathlib
 
@@ -11,6 +12,7 @@ from pipeline import cli
 from pipeline.records import garbage, ownership
 from pipeline.records.ancestry import Ancestry
 from serving import model_config
+from tests.support import json_tables
 from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING, Store
 
 # What a span that later runs train on consists of: examples, statistics, anomalies and the blessing.
@@ -50,6 +52,11 @@ def test_a_dry_run_changes_nothing(store, capsys):
     said = capsys.readouterr().out
     assert there(store) == before
     assert "28 folders" in said.splitlines()[-1] and "--delete" in said
+    assert gc(store, "--keep", "1", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    json_tables.check("bitsum gc", found)
+    assert (len(found["folders"]), found["deleted"]) == (28, False)
+    assert found["size"] == sum(folder["size"] for folder in found["folders"])
     assert {artifact.state for artifact in store.client.get_artifacts()} == {mlmd.Artifact.LIVE}
 
 
@@ -185,8 +192,10 @@ def test_outputs_of_killed_and_failed_steps_are_orphans(store, capsys):
     failed = _left(store, "Prover", store.execution("run", "Prover", {}, {}, FAILED)["execution"], "certificate")
     system = store.root / "artifacts" / "Prover" / ".system" / "executor_execution" / failed.name
     system.mkdir(parents=True)
-    assert gc(store, "--delete") == 0
-    assert "closed as failed: Trainer" in capsys.readouterr().out
+    assert gc(store, "--delete", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    json_tables.check("bitsum gc", found)
+    assert [closed["kind"] for closed in found["closed"]] == ["Trainer"] and found["deleted"]
     assert not killed.exists() and not failed.exists() and not system.exists()
 
 
@@ -228,7 +237,7 @@ def test_it_goes_on_where_it_was_stopped(store, monkeypatch, capsys):
 
     with monkeypatch.context() as patch, pytest.raises(BitsumError, match="Input/output error"):
         patch.setattr(garbage.shutil, "rmtree", full)
-        garbage.remove(store.client, garbage.old(Ancestry(store.client), store.root / "artifacts", 1, ()), print)
+        garbage.remove(store.client, garbage.old(Ancestry(store.client), store.root / "artifacts", 1, ()))
     states = [artifact.state for artifact in store.client.get_artifacts()]
     assert states.count(mlmd.Artifact.MARKED_FOR_DELETION) == 1
     assert gc(store, "--keep", "1", "--delete") == 0

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.records import ownership
+from tests.support import json_tables
 from tests.support.metadata_stores import FAILED, RUNNING, Store
 
 
@@ -20,7 +21,10 @@ def history(store, capfd, *options):
 
 
 def rows(store, capfd, *options):
-    return [json.loads(line) for line in history(store, capfd, "--json", *options)]
+    [line] = history(store, capfd, "--json", *options)
+    found = json.loads(line)
+    json_tables.check("bitsum history", found)
+    return found["runs"]
 
 
 def test_every_run_has_a_line_with_the_verdicts_and_the_margin(store, capfd):

@@ -10,6 +10,7 @@ import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from pipeline import cli
+from tests.support import json_tables
 from tests.support.metadata_stores import COMPLETE, FAILED, Store
 
 
@@ -23,7 +24,11 @@ def lineage(settings, capfd, *arguments):
     code = cli.main(["lineage", *settings, *arguments])
     said = capfd.readouterr()
     assert code == 0, said.err
-    return json.loads(said.out) if "--json" in arguments else said.out
+    if "--json" not in arguments:
+        return said.out
+    found = json.loads(said.out)
+    json_tables.check("bitsum lineage", found)
+    return found
 
 
 def test_a_warm_start_is_told_with_the_versions_that_it_came_from(store, capfd):
@@ -39,13 +44,13 @@ def test_a_warm_start_is_told_with_the_versions_that_it_came_from(store, capfd):
     assert [(span["span"], span["artifact"]) for span in found["spans"]] == [(3, third["examples"])]
     assert (found["run"], found["margin"], found["code_sha256"], found["config"]["sha256"]) == (
         "wednesday",
-        "5",
+        5.0,
         "c0de",
         "c0ffee",
     )
     assert found["config"]["knobs"]["BitstringExampleGen.data"] == {"span": 3, "seed": 1}
     assert found["config"]["knobs"]["Pusher"] == {"config_hash": "c0ffee", "task": "addition"}
-    assert [(gate["gate"], gate["verdict"]) for gate in found["gates"]] == [
+    assert [(gate["gate"], gate["word"]) for gate in found["gates"]] == [
         ("evaluation", "blessed"),
         ("proof", "proven"),
         ("infra validation", "blessed"),
@@ -160,7 +165,7 @@ def test_of_a_real_run_it_says_what_tensorflow_reads(bitsum_run, tmp_path, capfd
     assert {(by["host"], by["process"]) for by in found["blessed_by"]} == {(os.uname().nodename, os.getpid())}
     [report] = glob.glob(str(artifacts / "Prover/certificate/*/report.json"))
     with open(report) as file:
-        assert float(found["margin"]) == pytest.approx(json.load(file)["margin"], rel=1e-5)
+        assert found["margin"] == pytest.approx(json.load(file)["margin"], rel=1e-5)
 
     names = (
         recorded.BLESSED,

@@ -240,7 +240,7 @@ def test_a_copy_waits_for_no_run_that_works_in_the_original(root, capfd):
     (root / root_lock.TURN).write_text(json.dumps({"airflow": "a", "dag": "d", "run": "r"}))
     now = pathlib.Path(shutil.copytree(root, root.with_name("copy")))
     assert cli.main(["gc", "--delete", *_options(now, "pipeline.lock_timeout=1")]) == 0
-    assert "is a copy of" in capfd.readouterr().out
+    assert "is a copy of" in capfd.readouterr().err
     assert (root / root_lock.TURN).exists() and not (now / root_lock.TURN).exists()
     assert cli.main(["gc", "--delete", *_options(root, "pipeline.lock_timeout=1")]) == 1
 

@@ -141,4 +141,4 @@ def test_a_run_that_is_killed_is_closed_by_the_next_one_and_its_outputs_are_coll
 def _history(settings, capfd):
     capfd.readouterr()
     assert cli.main(["history", *settings, "--json"]) == 0
-    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    return json.loads(capfd.readouterr().out)["runs"]

@@ -42,7 +42,7 @@ def test_the_commands_read_and_write_there(server, tmp_path, capfd):
     store.run("wednesday", span=3, version=8, margin=4.5, base=first["model"])
     store.execution("thursday", "Trainer", {}, {}, RUNNING, **gone)
     assert cli.main(["history", *store.settings, "--json"]) == 0
-    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    rows = json.loads(capfd.readouterr().out)["runs"]
     assert [(row["run"], row["state"]) for row in rows] == [
         ("monday", "done"),
         ("tuesday", "refused"),

@@ -84,7 +84,7 @@ def test_the_killed_attempts_at_a_resolver_are_closed_by_the_one_that_begins_ano
         )
     capfd.readouterr()
     assert cli.main(["history", "--json", *root.knobs]) == 0
-    [row] = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    [row] = json.loads(capfd.readouterr().out)["runs"]
     assert (row["state"], row["steps"]) == ("unfinished", 2), "the last attempt at the node went well"
 
 

@@ -57,7 +57,7 @@ def test_only_what_is_said_of_the_model_refuses_it_and_nothing_else_is_remembere
     assert not (root / "serving").exists()
 
     assert cli.main(["history", "--json", "--set", f"pipeline.root={root}"]) == 0
-    runs = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    runs = json.loads(capfd.readouterr().out)["runs"]
     assert [run["state"] for run in runs] == ["refused"] * 2 + ["failed at InfraValidator"] * 3
     assert [run["gates"].get("infra validation") for run in runs] == ["REFUSED"] * 2 + [None] * 3
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from components.task import addition
 from tests.serving.conftest import bitsum, put, serving
+from tests.support import json_tables
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ def test_a_server_that_adds_wrongly_is_found_and_the_numbers_told(models, exampl
     with serving(tmp_path, "--server=embedded") as server:
         code, out, _ = bitsum("probe", server.target, "--examples", *examples, "--json")
     report = json.loads(out)
+    json_tables.check("bitsum probe", report)
     assert code == 1 and report["version"] == 5 and report["errors"] == {}
     assert report["asked"] == 43 * 3 == report["right"] + report["wrong_count"] and report["wrong_count"] % 3 == 0
     assert len(report["wrong"]) == 10

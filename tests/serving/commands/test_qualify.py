@@ -12,6 +12,7 @@ from serving.client.sync import served
 from serving.probing import qualifier
 from serving.probing.qualification import MODEL_NAME
 from tests.serving.conftest import bitsum, put, serving, wait_for
+from tests.support import json_tables
 
 UNITS = 16
 FLAGS = ("--server=embedded", f"--model_name={MODEL_NAME}")
@@ -90,6 +91,7 @@ def sweeping(exported, tmp_path_factory):
 def test_an_honest_server_qualifies(sweeping):
     code, out, err = bitsum("qualify", sweeping.target, "--json")
     report = json.loads(out)
+    json_tables.check("bitsum qualify", report)
     assert (code, err, report["qualified"], report["reason"]) == (0, "", True, "")
     assert (
         report["shapes"] == [[rows, UNITS] for rows in (1, 3, 64, 65, 2048)]
@@ -146,7 +148,11 @@ def test_another_model_is_not_the_sweep_model(server):
 
 def test_no_server():
     code, out, err = bitsum("qualify", "127.0.0.1:1", "--json")
-    assert (code, out) == (1, "") and "no model server answers at 127.0.0.1:1" in err and err.count("\n") == 1
+    assert (
+        (code, json.loads(out)["exit_code"]) == (1, 1)
+        and "no model server answers at 127.0.0.1:1" in err
+        and err.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Rollouts and rollbacks on a real server: what is served afterwards, and what the model config file says."""
 
 import contextlib
+import json
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from serving import model_config
 from serving.client import AdderClient
 from serving.rollout.deployment import Deployment
 from tests.serving.conftest import BITSUM, bitsum, put, serving, wait_for
-from tests.support import adder_model, certified_model
+from tests.support import adder_model, certified_model, json_tables
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +240,11 @@ def test_a_plan_changes_nothing(deployed):
 
     assert code == 0
     assert f"load version {last} beside {stable}" in out
+    code, text, _ = deployed.run("rollout", "--plan", "--keep=1", "--json")
+    plan = json.loads(text)
+    json_tables.check("bitsum rollout", plan)
+    assert (code, plan["stable"], plan["candidate"], plan["candidate_loads"]) == (0, stable, last, True)
+    assert plan["labels_after"] == {"stable": last, "previous": stable}
     assert f"versions that would be deleted (--keep 1): {version_folder.versions(deployed.base)[1]}" in out
     assert (deployed.label("stable"), deployed.config_file.read_bytes()) == (stable, before)
     assert len(version_folder.versions(deployed.base)) == 3

@@ -16,7 +16,7 @@ from components.model.gru import GRU
 from components.proof import certificate
 from components.steps import model_server
 from components.task import addition
-from tests.support import certified
+from tests.support import certified, json_tables
 
 SERVE = [sys.executable, "-m", "pipeline", "serve"]
 PROBE = [sys.executable, "-m", "pipeline", "probe"]
@@ -63,6 +63,7 @@ def test_the_certified_cell_keeps_to_its_boxes(tmp_path, examples):
     model = _export(tmp_path / "model")
     code, report, errors = _probe(tmp_path, model, model, examples)
     assert code == 0, errors
+    json_tables.check("bitsum probe", report)
     assert report["boxes"]["asked"] == report["boxes"]["right"] == 4 * 4 * 18
     assert report["right"] == report["asked"] == 4
 
@@ -85,5 +86,5 @@ def test_a_certificate_that_proves_nothing_is_refused_before_asking(tmp_path, ex
     text = (model / certificate.FILE).read_text()
     (model / certificate.FILE).write_text(text.replace('"addition"', '"subtraction"'))
     code, report, errors = _probe(tmp_path, model, model, examples)
-    assert (code, report) == (1, {})
+    assert (code, report["exit_code"]) == (1, 1)
     assert "is refused" in errors and errors.count("\n") == 1

@@ -71,7 +71,7 @@ def test_a_server_that_adds_is_right_through_every_signature(asked):
 @pytest.mark.parametrize("task", [SUBTRACTION, COMPARISON])
 def test_other_tasks_are_asked_and_told_from_each_other(asked, task):
     report = ask(Channel(task=task), asked, None, task)
-    assert (report.asked, report.right, report.as_dict()["task"]) == (80, 80, task.name)
+    assert (report.asked, report.right, report.summary().task) == (80, 80, task.name)
     for other in TASKS.values():
         if other != task:
             assert not ask(Channel(task=other), asked, None, task).all_right

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from components import results
 from serving import tensors
 from serving.errors import BadResponse, InvalidRequest
 from serving.probing import float_patterns, qualification, qualifier
@@ -83,7 +84,7 @@ def test_the_best_activations_that_there_can_be_qualify():
         found.findings["sigmoid"].error == pytest.approx(0.5 * U, rel=0.05)
         and found.findings["sigmoid"].complaint == ""
     )
-    report = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    report = json.loads(results.to_json(found.report()))
     assert report["qualified"] and report["version"] == 4 and report["activations"]["tanh"]["headroom"] > 50
     assert found.line().endswith("; qualified")
 
@@ -155,7 +156,7 @@ REFUSED = [
 def test_what_is_outside_of_the_allowance_or_cannot_be_believed_is_refused(change, words):
     found = qualified(change)
     assert not found.qualified and re.search(words, found.complaint), found.complaint
-    report = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    report = json.loads(results.to_json(found.report()))
     assert not report["qualified"] and report["reason"] == found.complaint and found.line().endswith(found.complaint)
 
 
