@@ -117,7 +117,10 @@ def test_a_write_ahead_log_is_read(store, capsys):
 
 def test_the_lock_of_a_killed_process_is_nobodys(store):
     file = metadata_store.sqlite_file(store.config)
-    locker = "import os, sqlite3, sys; held = sqlite3.connect(sys.argv[1], isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
+    locker = (
+        "import os, sqlite3, sys; held = sqlite3.connect(sys.argv[1], "
+        "isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
+    )
     subprocess.run([sys.executable, "-c", locker + "os.kill(os.getpid(), 9)", file])
     assert metadata_store.open_store(store.config).get_context_by_type_and_name("pipeline_run", "monday")
 
@@ -170,7 +173,10 @@ def test_who_may_not_write_reads_a_whole_store_and_is_told_in_one_line_of_anothe
 
 def test_a_wait_for_a_locked_file_can_be_interrupted_and_names_who_has_it(store, monkeypatch):
     file = metadata_store.sqlite_file(store.config)
-    holding = "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
+    holding = (
+        "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], "
+        "isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", holding + "print(flush=True); sys.stdin.read()", file],
         stdin=subprocess.PIPE,

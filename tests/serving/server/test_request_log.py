@@ -3,7 +3,6 @@
 import logging
 import os
 import threading
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ from components.errors import BitsumError, ConfigError
 from components.formats import protos, tfrecords
 from serving.server import request_log_files
 from serving.server.request_log import Limits, RequestLog, read
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.fast
 
@@ -43,15 +43,8 @@ def _names(folder) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def _until(condition) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def _log(folder, count: int, limits: Limits = Limits(), **options) -> RequestLog:
-    log = RequestLog(folder, options.pop("rate", 1.0), limits=limits, **options)
+def _log(folder, count: int, limits: Limits | None = None, **options) -> RequestLog:
+    log = RequestLog(folder, options.pop("rate", 1.0), limits=limits or Limits(), **options)
     for number in range(count):
         log.offer(_request(number), _response())
     return log
@@ -100,7 +93,7 @@ def test_a_file_appears_whole_when_it_is_full(tmp_path):
 
 def test_a_file_is_named_partial_until_then_and_not_read(tmp_path):
     log = _log(tmp_path, 3, Limits(file_records=2))
-    _until(lambda: len(_names(tmp_path)) == 2)
+    wait_for(lambda: len(_names(tmp_path)) == 2)
     assert log.counts()["logged"] == 2, "the third may still be lost"
     assert _names(tmp_path) == ["bitsum/requests-00000001.tfrecords", "bitsum/requests-00000002.tfrecords.partial"]
     assert _numbers(tmp_path) == [0, 1]
@@ -117,7 +110,7 @@ def test_a_file_is_full_by_bytes_too(tmp_path):
 
 def test_a_file_that_has_its_age_appears_without_a_further_request(tmp_path):
     log = _log(tmp_path, 1, Limits(file_seconds=0.05))
-    _until(lambda: _names(tmp_path) == ["bitsum/requests-00000001.tfrecords"])
+    wait_for(lambda: _names(tmp_path) == ["bitsum/requests-00000001.tfrecords"])
     log.close()
 
 
@@ -142,7 +135,7 @@ def test_two_servers_may_share_a_folder(tmp_path):
 
 def test_what_a_killed_server_left_is_taken_away_and_a_living_ones_not(tmp_path):
     living = _log(tmp_path, 1)
-    _until(lambda: _names(tmp_path))
+    wait_for(lambda: _names(tmp_path))
     left = tmp_path / "bitsum" / "requests-00000007.tfrecords.partial"
     left.touch()
     RequestLog(tmp_path, 0.0).close()
@@ -198,7 +191,7 @@ def test_what_is_too_large_or_waits_too_long_is_dropped_and_counted(tmp_path, mo
     log = RequestLog(tmp_path, 1.0, limits=Limits(record_bytes=2000, waiting_records=3, waiting_bytes=2500))
     log.offer(_request(0))
     # The first one is taken off the queue before its file is made.
-    _until(lambda: not log._waiting_records)
+    wait_for(lambda: not log._waiting_records)
     log.offer(_request(1, size=3000))
     log.offer(_request(2, size=1500))
     log.offer(_request(3, size=1500))

@@ -19,8 +19,14 @@ ONCE = Loading(max_retries=0)
 # The disk is looked at when a test says so.
 BY_HAND = Management(ONCE, poll_interval=1000.0)
 LABEL_UNAVAILABLE = "Request to assign label to version {} of model add, which is not currently available for inference"
-NEITHER = "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, model name is noplat"
-BOTH = "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform, model name is add"
+NEITHER = (
+    "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+    "ModelServerConfig::model_platform, model name is noplat"
+)
+BOTH = (
+    "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+    "ModelServerConfig::model_platform, model name is add"
+)
 CHANGED = (
     "Illegal to change a model's platform. For model add platform was tensorflow and new platform requested is foo"
 )
@@ -182,61 +188,39 @@ def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add)
     assert used(models, label="stable") == 2
 
 
+def _config(name, path="PATH", platform="tensorflow", more=""):
+    return f'config {{ name: "{name}" base_path: "{path}" model_platform: "{platform}" {more} }}'
+
+
+_TWICE = "Illegal to list model add multiple times in config list"
+_RELATIVE = "Expected model {} to have an absolute path or URI; got base_path()={}"
+_NOWHERE = "Could not find base path /nowhere for servable b with error NOT_FOUND: /nowhere not found"
+_NO_VERSION = "Unable to find a numerical version path for servable b at: PATH"
+
+
 @pytest.mark.parametrize(
     ("listed", "expected"),
     [
-        ('ADD config { name: "noplat" base_path: "PATH" }', (INVALID, NEITHER)),
-        (
-            'ADD config { name: "b" base_path: "PATH" model_platform: "foo" }',
-            (INVALID, "Model b requests unsupported platform foo"),
-        ),
-        ('ADD config { name: "b" base_path: "PATH" model_type: OTHER }', (INVALID, OTHER_TYPE)),
-        (
-            'config { name: "add" base_path: "PATH" model_type: TENSORFLOW model_platform: "tensorflow" }',
-            (INVALID, BOTH),
-        ),
-        ('config { name: "add" base_path: "PATH" model_platform: "foo" }', (INVALID, CHANGED)),
-        ("ADD ADD", (INVALID, "Illegal to list model add multiple times in config list")),
-        (
-            'ADD config { name: "rel" base_path: "store/add" model_platform: "tensorflow" }',
-            (INVALID, "Expected model rel to have an absolute path or URI; got base_path()=store/add"),
-        ),
-        (
-            'ADD config { name: "nobase" model_platform: "tensorflow" }',
-            (INVALID, "Expected model nobase to have an absolute path or URI; got base_path()="),
-        ),
-        (
-            'ADD config { name: "b" base_path: "/nowhere" model_platform: "tensorflow" }',
-            (INVALID, "Could not find base path /nowhere for servable b with error NOT_FOUND: /nowhere not found"),
-        ),
-        (
-            'ADD config { name: "b" base_path: "PATH/1" model_platform: "tensorflow" }',
-            (NOT_FOUND, "Unable to find a numerical version path for servable b at: PATH/1"),
-        ),
-        (
-            'ADD config { name: "b" base_path: "PATH" model_platform: "tensorflow" '
-            "model_version_policy { specific { versions: 7 } } }",
-            (NOT_FOUND, "Unable to find a numerical version path for servable b at: PATH"),
-        ),
+        ("ADD " + _config("noplat", platform=""), (INVALID, NEITHER)),
+        ("ADD " + _config("b", platform="foo"), (INVALID, "Model b requests unsupported platform foo")),
+        ("ADD " + _config("b", platform="", more="model_type: OTHER"), (INVALID, OTHER_TYPE)),
+        (_config("add", more="model_type: TENSORFLOW"), (INVALID, BOTH)),
+        (_config("add", platform="foo"), (INVALID, CHANGED)),
+        ("ADD ADD", (INVALID, _TWICE)),
+        ("ADD " + _config("rel", "store/add"), (INVALID, _RELATIVE.format("rel", "store/add"))),
+        ("ADD " + _config("nobase", ""), (INVALID, _RELATIVE.format("nobase", ""))),
+        ("ADD " + _config("b", "/nowhere"), (INVALID, _NOWHERE)),
+        ("ADD " + _config("b", "PATH/1"), (NOT_FOUND, _NO_VERSION + "/1")),
+        ("ADD " + _config("b", more="model_version_policy { specific { versions: 7 } }"), (NOT_FOUND, _NO_VERSION)),
         # Names before paths, paths before platforms, labels before the platforms of new models, and those before the
         # disk.
+        ("ADD ADD " + _config("rel", "x", ""), (INVALID, _TWICE)),
+        (_config("add", "x", "foo"), (INVALID, _RELATIVE.format("add", "x"))),
         (
-            'ADD ADD config { name: "rel" base_path: "x" }',
-            (INVALID, "Illegal to list model add multiple times in config list"),
-        ),
-        (
-            'config { name: "add" base_path: "x" model_platform: "foo" }',
-            (INVALID, "Expected model add to have an absolute path or URI; got base_path()=x"),
-        ),
-        (
-            'config { name: "noplat" base_path: "PATH" } '
-            'config { name: "add" base_path: "PATH" model_platform: "tensorflow" version_labels { key: "x" value: 7 } }',
+            _config("noplat", platform="") + _config("add", more='version_labels { key: "x" value: 7 }'),
             (PRECONDITION, LABEL_UNAVAILABLE.format(7)),
         ),
-        (
-            'config { name: "b" base_path: "/nowhere" model_platform: "tensorflow" } config { name: "noplat" base_path: "PATH" }',
-            (INVALID, NEITHER),
-        ),
+        (_config("b", "/nowhere") + _config("noplat", platform=""), (INVALID, NEITHER)),
     ],
 )
 def test_reloads_that_are_refused_change_nothing(models, add, shelf, listed, expected):

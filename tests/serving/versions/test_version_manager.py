@@ -15,6 +15,7 @@ from tests.support.shelves import Shelf, eventually
 pytestmark = pytest.mark.fast
 
 ONCE = Loading(max_retries=0)
+NEWEST = latest(1)
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def followed(shelf):
     """Makes the Versions of the shelf."""
     made = []
 
-    def follow(policy=latest(1), loading=ONCE, **options):
+    def follow(policy=NEWEST, loading=ONCE, **options):
         made.append(Versions("m", shelf.load, loading, **options))
         made[-1].follow(shelf.path, policy)
         return made[-1]
@@ -182,7 +183,8 @@ def test_a_plain_file_with_a_number_for_a_name_is_tried_and_fails(shelf, version
     [(_, _, error)] = versions.status()
     assert (error.code, str(error)) == (
         9,
-        f"Error while attempting to reserve resources to load servable {{name: m version: 9}}: {shelf.path}/9; Not a directory",
+        "Error while attempting to reserve resources to load servable "
+        f"{{name: m version: 9}}: {shelf.path}/9; Not a directory",
     )
     assert shelf.loads == []
 
