@@ -17,22 +17,8 @@ from components.proof.weights import NAMES, Weights
 BOMB_STEPS = 300_000
 Z_BIASES = (-9.0, -11.0, -13.0, -16.0)
 
-BAD_WEIGHTS = (
-    math.nan,
-    math.inf,
-    -math.inf,
-    1e300,
-    2.0**17,
-    -(2.0**100),
-    2.0**-127,
-    -(2.0**-149),
-    5e-324,
-    0.1,
-    True,
-    1,
-    None,
-    "1",
-)
+_OUT_OF_RANGE = (math.nan, math.inf, -math.inf, 1e300, 2.0**17, -(2.0**100), 2.0**-127, -(2.0**-149), 5e-324)
+BAD_WEIGHTS = (*_OUT_OF_RANGE, 0.1, True, 1, None, "1")
 
 # (weights, number of the case, randomness) -> weights
 Change = Callable[[Weights, int, np.random.Generator], Weights]

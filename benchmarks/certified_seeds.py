@@ -66,7 +66,10 @@ def table(rows: list[Row]) -> str:
     certified = [row for row in rows if row.margin is not None]
     firsts = [row.first for row in certified if row.first] or [0]
     margins = [row.margin for row in certified] or [0.0]
-    head = "| seeds | certified | steps until certified: median, worst | margin: median, worst | train + prove, s | of the processor, s |"
+    head = (
+        "| seeds | certified | steps until certified: median, worst | margin: median, worst "
+        "| train + prove, s | of the processor, s |"
+    )
     seconds, cpu = [row.wall for row in rows], [row.cpu for row in rows]
     cells = (
         f"{rows[0].seed} to {rows[-1].seed}",

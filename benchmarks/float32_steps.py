@@ -62,7 +62,7 @@ class Tally(NamedTuple):
     closest: float = np.inf
 
     def plus(self, other: "Tally") -> "Tally":
-        return Tally(*map(sum, zip(self[:3], other[:3])), min(self.closest, other.closest))
+        return Tally(*map(sum, zip(self[:3], other[:3], strict=True)), min(self.closest, other.closest))
 
 
 class Model(NamedTuple):
@@ -219,7 +219,8 @@ def main(arguments: list[str]) -> int:
     for kind, tally in tallies.items():
         print(f"| {kind} | {tally.steps:,} | {tally.closest:.2e} | {tally.outside:,} | {tally.wrong:,} |")
     print(
-        f"\n{options.models} models, the checker's slack from {min(slacks):.2e}; {time.monotonic() - begin:.0f} s with their training"
+        f"\n{options.models} models, the checker's slack from {min(slacks):.2e}; "
+        f"{time.monotonic() - begin:.0f} s with their training"
     )
     return int(bool(total.outside or total.wrong))
 
@@ -227,7 +228,7 @@ def main(arguments: list[str]) -> int:
 def _from_corners(eye: Watch, dice: np.random.Generator, steps: int) -> Tally:
     """One step with each symbol from the corners of each box."""
     tally, count = Tally(), min(MOST_CORNERS, steps // 64)
-    for (state, _), lower, upper in zip(ADDITION.labels, eye.lower, eye.upper):
+    for (state, _), lower, upper in zip(ADDITION.labels, eye.lower, eye.upper, strict=True):
         hidden = corners(lower, upper, count, dice)
         wrong, outside, closest = eye.run(
             hidden, np.full(len(hidden), state, np.int32), np.zeros((1, len(hidden)), np.int32)

@@ -6,6 +6,7 @@ from front to back.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import random
 import struct
@@ -69,7 +70,7 @@ class Checkpoint:
     def table(self) -> bytes:
         """The table as it is laid out."""
         bounds = [0, *self.cuts, len(self.entries)]
-        parts = [self.entries[start:end] for start, end in zip(bounds, bounds[1:])]
+        parts = [self.entries[start:end] for start, end in itertools.pairwise(bounds)]
         table, places = bytearray(), {}
         for number in sorted(range(len(parts)), reverse=self.reverse):
             places[number] = _appended(table, self._block(parts[number], number), self.kind)
@@ -144,7 +145,9 @@ def block(
             places.append(len(data))
         whole = number % interval == 0 or not share
         shared = (
-            0 if whole else next((i for i, (a, b) in enumerate(zip(last, key)) if a != b), min(len(last), len(key)))
+            0
+            if whole
+            else next((i for i, (a, b) in enumerate(zip(last, key, strict=False)) if a != b), min(len(last), len(key)))
         )
         data += b"".join(varint(size, long) for size in (shared, len(key) - shared, len(value))) + key[shared:] + value
         last = key
@@ -395,26 +398,7 @@ def other_bytes(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 # In the order in which they go together: what reads an entry comes before what breaks one.
-TAMPERINGS = (
-    weights,
-    exchange,
-    hide_in_object_graph,
-    lengthen_text,
-    other_field,
-    unknown_field,
-    lengthen_field,
-    other_bytes,
-    other_header,
-    other_order,
-    hide_in_value,
-    hide_behind_handle,
-    hide_block_in_value,
-    move_restarts,
-    other_interval,
-    share_nothing,
-    cut,
-    other_limit,
-    stray_bytes,
-    other_kind,
-    lengthen_varints,
-)
+_OF_ENTRIES = (weights, exchange, hide_in_object_graph, lengthen_text, other_field, unknown_field, lengthen_field)
+_OF_BYTES = (other_bytes, other_header, other_order, hide_in_value, hide_behind_handle, hide_block_in_value)
+_OF_BLOCKS = (move_restarts, other_interval, share_nothing, cut, other_limit, stray_bytes, other_kind, lengthen_varints)
+TAMPERINGS = (*_OF_ENTRIES, *_OF_BYTES, *_OF_BLOCKS)

@@ -150,9 +150,8 @@ class Fuzz:
         if case.alone:
             self.drain()
         self._flying.append((index, case, *self._begin(index, case)))
-        if case.alone:
-            if self.drain() == grpc.StatusCode.OK:
-                self._undo()
+        if case.alone and self.drain() == grpc.StatusCode.OK:
+            self._undo()
         while len(self._flying) >= IN_FLIGHT:
             self._finish()
 
@@ -190,7 +189,7 @@ class Fuzz:
         code = self._server.process.poll()
         if code is None:
             return False
-        for index, case, call, _ in self._flying:
+        for index, case, _call, _ in self._flying:
             self.violations.append(
                 Violation(f"the server ended with {code}; this was under way", index, case.method, case.data)
             )

@@ -11,41 +11,12 @@ if TYPE_CHECKING:
 
 PIPE = "pipe"
 BROKEN = "broken"
-_PATHS = (
-    "",
-    "/",
-    "//",
-    "relative",
-    "../..",
-    "/dev",
-    "/dev/null",
-    "/dev/zero",
-    "/dev/stdin",
-    "/dev/fd",
-    "/proc",
-    "/proc/self/fd",
-    "/proc/self/task",
-    "/proc/1",
-    "/sys",
-    "/nowhere/at/all",
-    "file://",
-    "file:///nowhere",
-    "s3://bucket/x",
-    "gs://bucket/x",
-    "hdfs://x/y",
-    "ram://x",
-    "/\0",
-    "/a\0b",
-    "/a\nb",
-    "/" + "p" * 5000,
-    "/" + "p/" * 3000,
-    "/\u00e9",
-    "/\U0001f4a5",
-    "/%s%n",
-    "~",
-    "$HOME",
-    "/tmp/../tmp/../nowhere",
-)
+_DEVICES = ("/dev", "/dev/null", "/dev/zero", "/dev/stdin", "/dev/fd")
+_PROC = ("/proc", "/proc/self/fd", "/proc/self/task", "/proc/1", "/sys")
+_URLS = ("file://", "file:///nowhere", "s3://bucket/x", "gs://bucket/x", "hdfs://x/y", "ram://x")
+_ODD = ("/\0", "/a\0b", "/a\nb", "/" + "p" * 5000, "/" + "p/" * 3000, "/\u00e9", "/\U0001f4a5", "/%s%n", "~", "$HOME")
+_LOST = ("/nowhere/at/all", "/tmp/../tmp/../nowhere")
+_PATHS = ("", "/", "//", "relative", "../..", *_DEVICES, *_PROC, *_URLS, *_ODD, *_LOST)
 _NAMES = ("", "x", "../x", "x\ny", "x\0", "n" * 20_000, "\u00e9", "{}")
 _VERSIONS = (-(2**63), -1, 0, 1, 2, 2**31, 2**63 - 1)
 _PLATFORMS = ("tensorflow", "tensorflow", "", "nope", "x\n" * 50)

@@ -22,6 +22,7 @@ KILL_AFTER_SECONDS = 0.3
 EXPECTED_SECONDS = {"train": 60.0, "data": 60.0, "infra": 40.0, "nothing new": 20.0}
 KILLS = 60
 
+# As few bits, records and requests as still exercise every step; the model is trained in full, or it would be refused.
 SMALL = (
     "data.long_lengths=[16, 100]",
     "data.long_examples=40",
@@ -154,7 +155,8 @@ def at_random_moments(arguments: list[str]) -> int:
             )
         left = leftovers(root)
     print(
-        f"\n{wanted} kills, {journals} of them left a hot journal; the next run succeeded {succeeded} times; left at the end: {left}"
+        f"\n{wanted} kills, {journals} of them left a hot journal; the next run succeeded "
+        f"{succeeded} times; left at the end: {left}"
     )
     return int(succeeded < wanted or "RUNNING" in left)
 

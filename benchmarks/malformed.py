@@ -17,62 +17,14 @@ from serving import tensors
 TIMEOUT = 30.0
 
 _BAD_TEXT = (b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"a\xc3", b"\x80")
-_NAMES = (
-    "",
-    "nope",
-    "a",
-    "b",
-    "\0",
-    "a\0b",
-    "\n",
-    "a\r\nb",
-    "{}",
-    "%s%n",
-    "../..",
-    "é" * 300,
-    "\U0001f4a5",
-    "a" * 100_000,
-)
-_SIZES = (
-    -(2**63),
-    -(2**31),
-    -2,
-    -1,
-    0,
-    1,
-    2,
-    3,
-    7,
-    255,
-    2**16,
-    2**20,
-    2**31 - 1,
-    2**31,
-    2**32,
-    2**40,
-    2**62,
-    2**63 - 1,
-)
-_FIELDS = (
-    "float_val",
-    "double_val",
-    "int_val",
-    "int64_val",
-    "uint32_val",
-    "uint64_val",
-    "half_val",
-    "scomplex_val",
-    "dcomplex_val",
-)
+_ODD = ("\0", "a\0b", "\n", "a\r\nb", "{}", "%s%n", "../..", "é" * 300, "\U0001f4a5", "a" * 100_000)
+_NAMES = ("", "nope", "a", "b", *_ODD)
+_POWERS = (16, 20, 31, 32, 40, 62)
+_SIZES = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 7, 255, *(2**power for power in _POWERS), 2**31 - 1, 2**63 - 1)
 _UNSIGNED = ("uint32_val", "uint64_val")
-_TYPE_NAMES = (
-    "tensorflow::TensorList",
-    "tensorflow::TensorMap",
-    "CompositeTensorVariant",
-    "tensorflow::data::Optional",
-    "",
-    "x" * 999,
-)
+_COMPLEX = ("scomplex_val", "dcomplex_val")
+_FIELDS = ("float_val", "double_val", "half_val", "int_val", "int64_val", *_UNSIGNED, *_COMPLEX)
+_TYPE_NAMES = ("", *(f"tensorflow::{kind}" for kind in ("TensorList", "TensorMap", "data::Optional")), "x" * 999)
 _LIST, _VARINT = 2, 0
 
 
@@ -205,7 +157,7 @@ class Malformed(WellFormed):
             tensor,
             [
                 2 ** (high - low)
-                for low, high in zip((0, *exponents), (*exponents, draw.randrange(20, 34)))
+                for low, high in zip((0, *exponents), (*exponents, draw.randrange(20, 34)), strict=True)
                 if high >= low
             ],
         )
@@ -291,16 +243,16 @@ class Malformed(WellFormed):
         example = self.apis.example.Example()
         for name in draw.sample((signatures.A, signatures.B, "c", ""), draw.randrange(5)):
             feature = example.features.feature[name]
-            draw.choice(
-                (
-                    lambda: feature.int64_list.value.extend(
-                        draw.choice((0, 1, 2, -1, 2**63 - 1)) for _ in range(draw.randrange(20))
-                    ),
-                    lambda: feature.float_list.value.extend([0.0, float("nan")]),
-                    lambda: feature.bytes_list.value.extend([b"\x01", b""]),
-                    lambda: feature.SetInParent(),
-                )
-            )()
+            match draw.randrange(4):
+                case 0:
+                    integers = (draw.choice((0, 1, 2, -1, 2**63 - 1)) for _ in range(draw.randrange(20)))
+                    feature.int64_list.value.extend(integers)
+                case 1:
+                    feature.float_list.value.extend([0.0, float("nan")])
+                case 2:
+                    feature.bytes_list.value.extend([b"\x01", b""])
+                case 3:
+                    feature.SetInParent()
         return example.SerializeToString(deterministic=True)
 
 

@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,8 +38,15 @@ class Row(NamedTuple):
     wrong: int = 0
 
 
-def run(bases: Sequence[Base], recipes: Sequence[Weights], share: float = 1.0, seed: int = 1) -> dict[str, Row]:
-    """The table: `share` of the cases of each kind, one of each at least, and of the simulated lengths."""
+def run(
+    bases: Sequence[Base],
+    recipes: Sequence[Weights],
+    share: float = 1.0,
+    seed: int = 1,
+    check: Callable[[str | dict, Weights], checker.Verdict] = checker.check,
+) -> dict[str, Row]:
+    """The table, by the judgements of `check`: `share` of the cases of each kind, at least one, and of the simulated
+    lengths."""
     table, accepted = {}, []
     for number, (name, kind) in enumerate((broken_certificates.kinds() | broken_models.kinds(recipes)).items()):
         count = math.ceil(kind.count * share)
@@ -48,13 +55,13 @@ def run(bases: Sequence[Base], recipes: Sequence[Weights], share: float = 1.0, s
             turn = index % len(bases)
             case = kind.damage([*bases[turn:], *bases[:turn]], index, np.random.default_rng([seed, number, index]))
             text = case.certificate if case.certificate is not None else _new_boxes(case.weights)
-            if text is not None and checker.check(text, case.weights).proven:
+            if text is not None and check(text, case.weights).proven:
                 accepted.append((name, case._replace(certificate=text)))
             else:
                 refused += 1
         table[name] = Row(count, refused)
     errors = simulation.errors([(case.weights, case.certificate) for _, case in accepted], share)
-    for (name, case), count in zip(accepted, errors):
+    for (name, case), count in zip(accepted, errors, strict=True):
         column = "wrong" if case.damning or count else "right"
         table[name] = table[name]._replace(**{column: getattr(table[name], column) + 1})
     return table
@@ -86,7 +93,7 @@ def main(arguments: list[str]) -> int:
     begin = time.monotonic()
     bases = [base(*certified(options.seed + number)) for number in range(options.models)]
     table = run(bases, article_models(options.recipes, options.seed), options.share, options.seed)
-    total = Row(*map(sum, zip(*table.values())))
+    total = Row(*map(sum, zip(*table.values(), strict=True)))
     print("| damage | tried | refused | accepted, right | accepted, wrong |\n|---|---|---|---|---|")
     for name, row in [*table.items(), ("**all**", total)]:
         print(f"| {name} | " + " | ".join(f"{number:,}" for number in row) + " |")

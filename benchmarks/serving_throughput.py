@@ -66,7 +66,7 @@ def clients(target: str, streams: int, batch: int, bits: int, seconds: float) ->
     pairs = [(draw.getrandbits(bits), draw.getrandbits(bits)) for _ in range(batch)]
     request = protos.load().predict.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = _MODEL, signatures.ADD_BITS
-    for name, numbers in zip((signatures.A, signatures.B), zip(*pairs)):
+    for name, numbers in zip((signatures.A, signatures.B), zip(*pairs, strict=True), strict=True):
         request.inputs[name].CopyFrom(tensors.bits_tensor(numbers, bits))
     data, latencies, stop = request.SerializeToString(), [], threading.Event()
 
@@ -141,12 +141,13 @@ def _print(bits: int, limits: dict[int, list[float]], found: dict[tuple[str, int
     print(f"sums of {bits} bits; the bare loop: ", end="")
     print(", ".join(f"{statistics.median(rates):.0f} calls/s at batch {batch}" for batch, rates in limits.items()))
     print(
-        "| server | batch | streams | requests/s | ratio to the bare loop | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|"
+        "| server | batch | streams | requests/s | ratio to the bare loop | p50 ms | "
+        "p99 ms |\n|---|---|---|---|---|---|---|"
     )
     for (kind, batch, streams), runs in found.items():
         rate, p50, p99 = (statistics.median(run[key] for run in runs) for key in ("rate", "p50", "p99"))
         # Each round against its own bare loop: both had the machine as it was then.
-        ratio = statistics.median(run["rate"] / limit for run, limit in zip(runs, limits[batch]))
+        ratio = statistics.median(run["rate"] / limit for run, limit in zip(runs, limits[batch], strict=True))
         print(f"| {kind} | {batch} | {streams} | {rate:.0f} | {ratio:.2f} | {p50:.2f} | {p99:.2f} |")
 
 

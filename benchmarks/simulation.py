@@ -42,7 +42,7 @@ def errors(models: Sequence[tuple[Weights, str | dict]], share: float = 1.0) -> 
         for begin in range(0, len(same), TOGETHER):
             some = same[begin : begin + TOGETHER]
             counts = _Batch([models[index][0] for index in some], [readings[index] for index in some]).errors(share)
-            for index, count in zip(some, counts.tolist()):
+            for index, count in zip(some, counts.tolist(), strict=True):
                 found[index] = count
     return found
 
@@ -136,7 +136,7 @@ class _Batch:
 def _labels(states: np.ndarray, words: np.ndarray) -> Iterator[list[int]]:
     """The index of the right label of each word, step by step."""
     for symbols in words.T:
-        now = [ADDITION.label(state, ADDITION.inputs[symbol]) for state, symbol in zip(states, symbols)]
+        now = [ADDITION.label(state, ADDITION.inputs[symbol]) for state, symbol in zip(states, symbols, strict=True)]
         states = [label[0] for label in now]
         yield [ADDITION.labels.index(label) for label in now]
 

@@ -1,4 +1,4 @@
-"""Long numbers through a served model: bits a second, where the time goes, and whether memory stays flat.
+"""Long numbers through a served model: bits a second, and whether memory stays flat.
 
 python -m benchmarks.streaming [--model FOLDER] [--bits 1000000 10000000] [--stream_bits 100000000]
 
@@ -20,14 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from components import signatures
 from components.steps import model_server
-from serving import protos, tensors
-from serving.client import AdderClient, InvalidRequest
+from serving.client import AdderClient
 from serving.client.chunking import PACKED
-from serving.client.protocol import Answer, Call
+from serving.client.protocol import Call
 from tests.support import certified_model
 
 REPEATS = 9
@@ -36,14 +34,6 @@ PIECE_BYTES = 2**16
 SAMPLE_SECONDS = 0.5
 _MODEL = "bitsum"
 _START_SECONDS = 120.0
-
-
-class Bare(NamedTuple):
-    """Seconds of a call of the loaded model in one process, for CALL_BYTES of each operand; H."""
-
-    add_packed: float
-    add_bits: float
-    units: int
 
 
 def main(arguments: list[str]) -> None:
@@ -61,82 +51,30 @@ def main(arguments: list[str]) -> None:
         model = args.model or pathlib.Path(folder, "model")
         # In a process of its own: TensorFlow would count among the client's memory.
         command = [sys.executable, "-m", "benchmarks.streaming", "--model", model, "--bare"]
-        bare = Bare(*json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+        bare = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         with served(model) as (target, pid):
-            one_call(target, bare)
             for bits in args.bits:
                 numbers(target, bits, bare)
             if args.stream_bits:
                 flat(target, pid, args.stream_bits, bare)
 
 
-def bare_call(model: pathlib.Path) -> Bare:
-    """The model without a server; it is made where it is not there."""
+def bare_call(model: pathlib.Path) -> float:
+    """Seconds of a call without a server, for CALL_BYTES of each operand; the model is made where it is not there."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import numpy as np
     import tensorflow as tf
 
     if not model.exists():
         certified_model.export(model)
     loaded = tf.saved_model.load(str(model))
     draw = random.Random(1)
-    operands = {name: draw.randbytes(CALL_BYTES) for name in (signatures.A, signatures.B)}
-    add_packed, add_bits = (loaded.signatures[name] for name in (signatures.ADD_PACKED, signatures.ADD_BITS))
+    operands = {name: tf.constant([draw.randbytes(CALL_BYTES)]) for name in (signatures.A, signatures.B)}
+    add_packed = loaded.signatures[signatures.ADD_PACKED]
     state = tf.zeros([1, add_packed.structured_input_signature[1][signatures.STATE].shape[1]])
-    strings = {name: tf.constant([value]) for name, value in operands.items()}
-    bits = {
-        name: tf.constant(np.unpackbits(np.frombuffer(value, np.uint8), bitorder="little")[None], tf.int64)
-        for name, value in operands.items()
-    }
-    packed_seconds = median(lambda: add_packed(**strings, state=state)[signatures.SUM].numpy())
-    return Bare(packed_seconds, median(lambda: add_bits(**bits)[signatures.SUM].numpy()), state.shape[1])
+    return median(lambda: add_packed(**operands, state=state)[signatures.SUM].numpy())
 
 
-def one_call(target: str, bare: Bare) -> None:
-    """Where the time of one call goes."""
-    draw = random.Random(2)
-    a, b = draw.randbytes(CALL_BYTES), draw.randbytes(CALL_BYTES)
-    answers: list[Answer] = []
-    with AdderClient(target, observe=lambda call, answer: answers.append(answer)) as client:
-        apis = protos.load()
-
-        def inputs() -> dict:
-            state = tensors.filled_tensor(0.0, (1, bare.units))
-            return {
-                signatures.A: tensors.string_tensor([a]),
-                signatures.B: tensors.string_tensor([b]),
-                signatures.STATE: state,
-            }
-
-        encode = median(lambda: apis.predict.PredictRequest(inputs=inputs()).SerializeToString())
-        whole = median(lambda: client.predict(signatures.ADD_PACKED, inputs()))
-        data = answers[-1].response.SerializeToString()
-        # An operand that is one byte short is refused before the loop.
-        short = inputs() | {signatures.B: tensors.string_tensor([b[:-1]])}
-        refused = median(lambda: refusal(client, short))
-        decode = median(lambda: tensors.decode(apis.predict.PredictResponse.FromString(data).outputs[signatures.SUM]))
-    print(f"one call of {8 * CALL_BYTES:,} bits                       ms    ratio to the bare call")
-    for name, seconds in (
-        ("the loaded model in one process (bare)", bare.add_packed),
-        ("the same bits by add_bits, nothing to unpack", bare.add_bits),
-        ("through the server", whole),
-        ("  of that, the client encodes", encode),
-        ("  of that, the client decodes", decode),
-        ("a call of that size which the graph refuses", refused),
-    ):
-        print(f"  {name:<44}{1000 * seconds:8.2f}  {seconds / bare.add_packed:8.4f}")
-
-
-def refusal(client: AdderClient, inputs: dict) -> None:
-    """A call that must be refused."""
-    try:
-        client.predict(signatures.ADD_PACKED, inputs)
-    except InvalidRequest:
-        return
-    raise AssertionError("operands of different lengths were added")
-
-
-def numbers(target: str, bits: int, bare: Bare) -> None:
+def numbers(target: str, bits: int, bare: float) -> None:
     """AdderClient.add for two integers of so many bits, by a client that is new and again by one that knows its
     pace."""
     draw = random.Random(bits)
@@ -148,7 +86,7 @@ def numbers(target: str, bits: int, bare: Bare) -> None:
             start = time.perf_counter()
             right = client.add(a, b) == a + b
             seconds = time.perf_counter() - start
-            ratio = seconds / (bare.add_packed * bits / (8 * CALL_BYTES))
+            ratio = seconds / (bare * bits / (8 * CALL_BYTES))
             print(
                 f"add, {bits:,} bits, {which}: {seconds:.2f} s, {bits / seconds:,.0f} bits/s, {len(calls)} calls, "
                 f"{ratio:.2f} times the bare call; {'right' if right else 'WRONG'}",
@@ -156,7 +94,7 @@ def numbers(target: str, bits: int, bare: Bare) -> None:
             )
 
 
-def flat(target: str, server: int, bits: int, bare: Bare) -> None:
+def flat(target: str, server: int, bits: int, bare: float) -> None:
     """AdderClient.add_stream for two numbers of so many bits that are nowhere whole, and the memory of both
     processes."""
     size, written, right = bits // 8, 0, True
@@ -176,7 +114,7 @@ def flat(target: str, server: int, bits: int, bare: Bare) -> None:
                 memory.append((8 * written / bits, resident(os.getpid()), resident(server)))
         seconds = time.perf_counter() - start
     right &= written == size + 1
-    ratio = seconds / (bare.add_packed * bits / (8 * CALL_BYTES))
+    ratio = seconds / (bare * bits / (8 * CALL_BYTES))
     print(
         f"stream, {bits:,} bits: {seconds:.1f} s, {bits / seconds:,.0f} bits/s, {ratio:.2f} times the bare call; "
         f"{'right' if right else 'WRONG'}\n  written     client MB   server MB"
@@ -188,7 +126,7 @@ def flat(target: str, server: int, bits: int, bare: Bare) -> None:
 def total(size: int) -> Iterator[bytes]:
     """The sum of both operands, by Python, in pieces."""
     carry = 0
-    for a, b in zip(operand(3, size), operand(4, size)):
+    for a, b in zip(operand(3, size), operand(4, size), strict=True):
         number = int.from_bytes(a, "little") + int.from_bytes(b, "little") + carry
         carry = number >> 8 * len(a)
         yield (number & (256 ** len(a) - 1)).to_bytes(len(a), "little")

@@ -114,10 +114,12 @@ def measure(target: str, config: pathlib.Path, base: pathlib.Path, swaps: int, c
                 refused.append(f"swap {number + 1}: exit {done.returncode}, {done.stderr.strip()}")
     asked = traffic.asked
     print(
-        "| swaps | refused | requests | of them streamed | failed or wrong | slowest request |\n|---|---|---|---|---|---|"
+        "| swaps | refused | requests | of them streamed | failed or wrong | "
+        "slowest request |\n|---|---|---|---|---|---|"
     )
     print(
-        f"| {swaps} | {len(refused)} | {asked.total()} | {asked['streamed']} | {len(traffic.failures)} | {traffic.slowest:.2f} s |"
+        f"| {swaps} | {len(refused)} | {asked.total()} | {asked['streamed']} | "
+        f"{len(traffic.failures)} | {traffic.slowest:.2f} s |"
     )
     for line in [*refused, *traffic.failures][:10]:
         print(line)

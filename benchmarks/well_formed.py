@@ -29,8 +29,9 @@ class WellFormed:
         apis = self.apis
         return dict(
             zip(
-                METHODS,
+                METHODS[:3],
                 (apis.predict.PredictRequest, apis.metadata.GetModelMetadataRequest, apis.status.GetModelStatusRequest),
+                strict=True,
             )
         )
 
@@ -65,7 +66,7 @@ class WellFormed:
                 else tensors.bits_tensor([draw.getrandbits(size) for _ in range(rows)], size)
                 for _ in range(2)
             ]
-            inputs = dict(zip((signatures.A, signatures.B), made))
+            inputs = dict(zip((signatures.A, signatures.B), made, strict=True))
             if name != signatures.ADD_BITS:
                 inputs[signatures.STATE] = tensors.filled_tensor(0.0, (rows, UNITS))
         return self.apis.predict.PredictRequest(model_spec=self.spec(name), inputs=inputs)

@@ -1,5 +1,6 @@
 """What holds for every test, the certified model of tests/data as a SavedModel, and the clients."""
 
+import functools
 import json
 import pathlib
 import signal
@@ -31,17 +32,26 @@ def make(request):
     return {"blocking": clients.blocking, "asyncio": clients.on_a_loop}[request.param]
 
 
+@pytest.fixture
+def serve(monkeypatch):
+    """A function: channel in memory -> channel; the commands ask it."""
+    from serving import client
+
+    def use(channel):
+        monkeypatch.setattr(client, "AdderClient", functools.partial(client.AdderClient, channel=channel))
+        return channel
+
+    return use
+
+
 @pytest.fixture(scope="session")
 def certified_model(tmp_path_factory) -> pathlib.Path:
     """The folder of the SavedModel, with its certificate; not to be written to."""
     from components.model import export
-    from components.model.gru import GRU
+    from tests.support.cells import cell_of
 
-    cell = GRU(certified.weights().units)
-    for name, value in certified.arrays(certified.weights()).items():
-        getattr(cell, name).assign(value)
     folder = tmp_path_factory.mktemp("certified") / "model"
-    export.save(cell, str(folder))
+    export.save(cell_of(), str(folder))
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra" / "certificate.json").write_text(json.dumps(certified.certificate()))
     return folder

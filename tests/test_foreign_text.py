@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from components.printable import printable
+from components.task.transducer import TASKS
 from pipeline import cli
-from serving import client
 from tests.support import certified
 from tests.support.in_memory import Channel, Failure
 
@@ -75,17 +75,15 @@ def test_arguments_that_no_command_knows(told, command):
     assert code == 2 and f"unrecognized arguments: {printable(option)}" in text
 
 
-@pytest.mark.parametrize("command", ["add", "subtract", "compare"])
-def test_what_a_server_says(told, monkeypatch, command):
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_what_a_server_says(told, serve, task):
     line = HOSTILE.replace("\n", "").replace("\u2028", "")
 
-    def answer(self, method, request, timeout=None):
+    def refuse(signature, outputs):
         raise Failure(grpc.StatusCode.INVALID_ARGUMENT, line)
 
-    monkeypatch.setattr(Channel, "answer", answer)
-    asking = client.AdderClient
-    monkeypatch.setattr(client, "AdderClient", lambda *args, **options: asking(*args, channel=Channel(), **options))
-    code, text = told(command, "13", "29")
+    serve(Channel(refuse, task))
+    code, text = told(task.verb, "13", "29")
     assert code == 1 and printable(line) in text
 
 

@@ -48,8 +48,8 @@ _PATTERNS = 2**32
 _LOWEST = (0.0, -1.0)
 
 
-def write(directory: pathlib.Path, units: Sequence[int] = UNITS) -> pathlib.Path:
-    """Write the sweep model for cells of each of `units` as version `VERSION` in `directory`; returns the folder of the
+def write(directory: pathlib.Path, units: Sequence[int] = UNITS, kind: type[GRU] = GRU) -> pathlib.Path:
+    """Write the sweep model for cells of `kind` with each of `units` as version `VERSION` in `directory`; returns the folder of the
     version.
 
     The version appears whole or not at all.
@@ -61,7 +61,7 @@ def write(directory: pathlib.Path, units: Sequence[int] = UNITS) -> pathlib.Path
     if target.exists():
         raise BitsumError(f"cannot write the sweep model to {target}: it is there already")
     model = tf.Module()
-    model.sweeps = [Sweep(size) for size in sorted(set(units))]
+    model.sweeps = [Sweep(size, kind) for size in sorted(set(units))]
     functions = {name: function for sweep in model.sweeps for name, function in sweep.functions().items()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -74,14 +74,14 @@ def write(directory: pathlib.Path, units: Sequence[int] = UNITS) -> pathlib.Path
 
 
 class Sweep(tf.Module):
-    """The activations of a cell with `units` hidden units, whose state counts for nothing: U_z, U_r and U_h are zero.
+    """The activations of a cell of `kind` with `units` hidden units, whose state counts for nothing: U_z, U_r and U_h are zero.
 
     The constants are variables: what is known to be zero could be multiplied out before a kernel sees it.
     """
 
-    def __init__(self, units: int):
+    def __init__(self, units: int, kind: type[GRU] = GRU):
         super().__init__(name=f"sweep_{units}")
-        self.cell = GRU(units)
+        self.cell = kind(units)
         for state_weights in (self.cell.U_z, self.cell.U_r, self.cell.U_h):
             state_weights.assign(tf.zeros_like(state_weights))
         self.zero = tf.Variable(0.0, name="zero")

@@ -77,7 +77,8 @@ def test_a_task_that_outlives_its_scheduler_is_waited_for_and_killed(service, tm
     monkeypatch.setattr(service, "_STOP_SECONDS", 0.5)
     script = (
         "import pathlib, subprocess, sys\n"
-        "deaf = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)'\n"
+        "deaf = 'import signal, time; signal.signal(signal.SIGTERM, "
+        "signal.SIG_IGN); print(flush=True); time.sleep(60)'\n"
         "task = subprocess.Popen([sys.executable, '-c', deaf], stdout=subprocess.PIPE)\n"
         "task.stdout.readline()\n"
         "print(task.pid, flush=True)\n"
@@ -156,5 +157,5 @@ def test_a_missing_pipeline_is_told_in_one_line(service, tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho noise >&2\necho 'bitsum: schedule.start = 5: wrong' >&2\nexit 2\n")
     os.chmod(program, 0o755)
     monkeypatch.setattr(service, "_BITSUM", program)
-    with pytest.raises(service.ServiceError, match="^bitsum: schedule.start = 5: wrong$"):
+    with pytest.raises(service.ServiceError, match=r"^bitsum: schedule.start = 5: wrong$"):
         service._plan([])

@@ -3,7 +3,6 @@ goes on."""
 
 import dataclasses
 import json
-import time
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -14,17 +13,11 @@ from pipeline import config as configuration
 from pipeline.records.metadata_store import open_store
 from pipeline.root_lock import TURN
 from tests.pipeline.conftest import SMALL
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.airflow
 
 _SECONDS = 1200.0
-
-
-def _until(happened) -> None:
-    end = time.monotonic() + _SECONDS
-    while not happened():
-        assert time.monotonic() < end, "it has not happened"
-        time.sleep(0.2)
 
 
 def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path):
@@ -32,7 +25,7 @@ def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path):
     turn, settings = root / TURN, [word for knob in (f"pipeline.root={root}", *SMALL) for word in ("--set", knob)]
     with airflow_service.started(root, knobs) as airflow:
         airflow.trigger("stopped", None, {"span": 3})
-        _until(lambda: list((root / "artifacts" / "Trainer").glob("model/*")))
+        wait_for(lambda: list((root / "artifacts" / "Trainer").glob("model/*")), _SECONDS)
         first = json.loads(turn.read_text())
         assert first["run"] == "stopped" and first["pid"] == _scheduler(root)
 
@@ -46,9 +39,9 @@ def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path):
         )
         airflow_service.service("start", airflow_service.options(root, knobs))
         airflow = airflow_service.Airflow(root / "airflow")
-        _until(lambda: "up_for_reschedule" in airflow.states("stopped").values())
+        wait_for(lambda: "up_for_reschedule" in airflow.states("stopped").values(), _SECONDS)
         turn.unlink()
-        _until(turn.exists)
+        wait_for(turn.exists, _SECONDS)
         again = json.loads(turn.read_text())
         assert again["run"] == "stopped" and again["pid"] == _scheduler(root) != first["pid"]
         assert airflow.wait("stopped", _SECONDS) == "success", airflow.states("stopped")

@@ -29,7 +29,7 @@ def test_a_good_span_is_served_a_poisoned_one_and_a_worse_model_change_nothing(s
     airflow, first_version = story.airflow, story.served()
     poison(tmp_path, DAYS[1])
     knobs = ([], [f"spans.source={tmp_path}"], ["train.steps=30", "train.warm_start=false"])
-    for run, day, settings in zip(RUNS, DAYS, knobs):
+    for run, day, settings in zip(RUNS, DAYS, knobs, strict=True):
         airflow.trigger(run, f"{day}T00:00:00Z", {"set": settings})
 
     assert airflow.wait(RUNS[0], _SECONDS) == "success", (airflow.states(RUNS[0]), story.told_of(RUNS[0]))

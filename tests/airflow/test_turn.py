@@ -14,6 +14,7 @@ import time
 import pytest
 
 from pipeline import processes, root_lock
+from tests.support.waiting import is_running, wait_for
 
 pytestmark = pytest.mark.fast
 
@@ -201,35 +202,24 @@ def test_a_program_goes_with_its_children_when_it_is_stopped(tmp_path):
         "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); child.wait()"
     )
     program = programs.Program([sys.executable, "-c", script], str(tmp_path))
-    left = []
+    stopped = []
 
     def stop(line: str) -> None:
         program.stop()
-        end = time.monotonic() + 5
-        while (state := _state(line)) and time.monotonic() < end:
-            time.sleep(0.05)
-        left.append(state)
+        wait_for(lambda: not is_running(int(line)))
+        stopped.append(line)
 
-    assert program.wait(stop).code == -15
-    assert left == [""]
+    assert program.wait(stop).code == -15 and len(stopped) == 1
 
 
 def test_children_that_outlive_a_program_are_stopped_too(tmp_path):
-    program = programs.Program(["sh", "-c", "sleep 60 & echo $! > child; kill -9 $$"], str(tmp_path))
-    program._process.wait(10)
-    child = (tmp_path / "child").read_text().strip()
-    assert _state(child) not in ("", "Z")
+    script = "sleep 60 >&- 2>&- & echo $! > child; kill -9 $$"
+    program = programs.Program(["sh", "-c", script], str(tmp_path))
+    assert program.wait(lambda line: None).code == -9
+    child = int((tmp_path / "child").read_text())
+    assert is_running(child)
     program.stop()
-    end = time.monotonic() + 10
-    while _state(child) not in ("", "Z"):
-        assert time.monotonic() < end, "it still runs"
-        time.sleep(0.05)
-
-
-def _state(pid: str) -> str:
-    """As ps shows it; empty for a process that is no more, or whose end only nobody has asked for yet."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True).stdout.strip()
-    return "" if state.startswith("Z") else state
+    wait_for(lambda: not is_running(child))
 
 
 def test_the_gate_and_the_reason_of_a_refusal_are_told_apart():

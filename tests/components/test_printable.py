@@ -70,7 +70,7 @@ def test_lines_of_a_log_are_escaped_and_tracebacks_keep_theirs():
 def test_labels_of_metrics_are_escaped():
     page = exposition([Family("f", "counter", (({"model": HOSTILE + '"\\'}, 1.0),))]).decode("ascii")
     _, line, _ = page.split("\n")
-    assert line == 'f{model="%s\\"\\\\"} 1' % SHOWN.replace("\\", "\\\\").replace("\\\\n", "\\n")
+    assert line == 'f{{model="{}\\"\\\\"}} 1'.format(SHOWN.replace("\\", "\\\\").replace("\\\\n", "\\n"))
 
 
 def test_a_reason_that_is_kept_is_text():

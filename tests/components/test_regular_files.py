@@ -64,5 +64,5 @@ def test_every_reader_of_files_that_lie_about_refuses_a_fifo(fifo, tmp_path):
 )
 def test_a_record_of_a_root_that_says_something_else_is_damaged(tmp_path, content):
     (tmp_path / relocation.FILE).write_text(json.dumps(content))
-    with pytest.raises(BitsumError, match="root.json is damaged: remove it"):
+    with pytest.raises(BitsumError, match=r"root.json is damaged: remove it"):
         relocation.read(tmp_path)

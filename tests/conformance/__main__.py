@@ -31,7 +31,7 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="conformance-") as temporary:
         folder = pathlib.Path(temporary)
-        columns: dict[str, list[outcomes.Outcome]] = dict.fromkeys(outcomes.SERVERS, [])
+        columns: dict[str, list[outcomes.Outcome]] = {server: [] for server in outcomes.SERVERS}
         if args.target:
             made = models.make((args.models_dir or folder).absolute())
             columns = {args.target: suite.over_the_wire(args.target, made.parent, poll=1)}

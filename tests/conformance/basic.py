@@ -53,10 +53,13 @@ def set_up(to: replay.Wire) -> bool:
     Raises:
         AssertionError: it does not take the reloads.
     """
+
+    def available() -> list:
+        return [s for s in wire.states(to.stub, "add") if s[1] == wire.AVAILABLE]
+
     for labels in ("", _LABELS):
         answer = replay.reload(to, servers.entry("add", to.root / "add", f"{_SPECIFIC} {labels}"))
         assert answer.code == "OK", answer
-        available = lambda: [s for s in wire.states(to.stub, "add") if s[1] == wire.AVAILABLE]  # noqa: E731
         assert servers.until(lambda: available() == _BOTH["add"], replay.SETTLE_SECONDS), available()
     return to.states(_BOTH) == _BOTH
 

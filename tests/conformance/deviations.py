@@ -29,8 +29,12 @@ _LAST_WORDS = {
     "start_no_args": "neither --model_base_path nor --model_config_file is given",
     "start_bad_config": "Invalid protobuf file: ",
     "start_missing_config": "cannot read the model config file ",
-    "start_dup": "Failed to start server. Error: INVALID_ARGUMENT: Illegal to list model m multiple times in config list",
-    "start_label_unavailable": "Failed to start server. Error: FAILED_PRECONDITION: Request to assign label to version 2 of model m, ",
+    "start_dup": (
+        "Failed to start server. Error: INVALID_ARGUMENT: Illegal to list model m multiple times in config list"
+    ),
+    "start_label_unavailable": (
+        "Failed to start server. Error: FAILED_PRECONDITION: Request to assign label to version 2 of model m, "
+    ),
     "start_corrupt_retries0": "Failed to start server. Error: UNKNOWN: 1 servable.s. did not become available: ",
     "start_one_good_one_corrupt": "Failed to start server. Error: UNKNOWN: 1 servable.s. did not become available: ",
     "start_port_in_use": "cannot listen on ",

@@ -8,24 +8,9 @@ import sys
 
 import tensorflow as tf
 
-DTYPES = (
-    tf.float32,
-    tf.float64,
-    tf.float16,
-    tf.bfloat16,
-    tf.int8,
-    tf.int16,
-    tf.int32,
-    tf.int64,
-    tf.uint8,
-    tf.uint16,
-    tf.uint32,
-    tf.uint64,
-    tf.bool,
-    tf.string,
-    tf.complex64,
-    tf.complex128,
-)
+FLOATS = (tf.float32, tf.float64, tf.float16, tf.bfloat16, tf.complex64, tf.complex128)
+INTEGERS = (tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16, tf.uint32, tf.uint64)
+DTYPES = (*FLOATS, *INTEGERS, tf.bool, tf.string)
 
 
 def save(folder: str) -> None:

@@ -13,7 +13,10 @@ import pytest
 from tests.conformance import models, recording, replay, servers, wire
 
 _SPECIFIC = "model_version_policy { specific { versions: 1 versions: 2 } }"
-_LABELS = 'version_labels { key: "stable" value: 1 } version_labels { key: "" value: 2 } version_labels { key: "名" value: 2 }'
+_LABELS = (
+    'version_labels { key: "stable" value: 1 } version_labels { key: "" value: 2 '
+    '} version_labels { key: "名" value: 2 }'
+)
 _LIMIT = 1024
 
 
@@ -101,6 +104,16 @@ _FIRST, _LAST = -(2**63), 2**63 - 1
 _NO_NAME = "ModelSpec has no name specified."
 
 
+def _unreadable(alias, sent, name="add", signature=""):
+    inputs = ({"a": _ONE, "b": _ONE} if name == "add" else {}) | {alias: sent}
+    return predict(name, signature=signature, inputs=inputs), _INVALID, f"tensor parsing error: {alias}"
+
+
+def _mistyped(signature, wanted, given, sent):
+    asked = predict("kinds", signature=signature, inputs={"x": sent})
+    return asked, _INVALID, f"Expects arg[0] to be {wanted} but {given} is provided"
+
+
 @pytest.mark.parametrize(
     ("request_", "code", "text"),
     [
@@ -128,43 +141,15 @@ _NO_NAME = "ModelSpec has no name specified."
         (predict("add", label="1"), _INVALID, _label("1")),
         (predict("add", label="ü\n"), _INVALID, _label("ü\n")),
         # cc/saved_model/util.cc, core/framework/tensor.cc, core/framework/tensor_shape.cc
-        (
-            predict(inputs={"a": tensor("INT64", (1, 1), tensor_content=b"\0" * 16), "b": _ONE}),
-            _INVALID,
-            "tensor parsing error: a",
-        ),
-        (
-            predict(inputs={"a": _ONE, "b": tensor("INT64", (-1, 1), int64_val=[1])}),
-            _INVALID,
-            "tensor parsing error: b",
-        ),
-        (
-            predict(inputs={"a": tensor("INT64", (1,) * 255, int64_val=[1]), "b": _ONE}),
-            _INVALID,
-            "tensor parsing error: a",
-        ),
-        (
-            predict(inputs={"a": tensor("INT64", (2**62, 2), int64_val=[1]), "b": _ONE}),
-            _INVALID,
-            "tensor parsing error: a",
-        ),
-        (predict(inputs={"a": tensor("INT64", (0, 2**62, 4)), "b": _ONE}), _INVALID, "tensor parsing error: a"),
-        (
-            predict("kinds", signature="string", inputs={"x": tensor("STRING", (2,), tensor_content=b"\x01")}),
-            _INVALID,
-            "tensor parsing error: x",
-        ),
+        _unreadable("a", tensor("INT64", (1, 1), tensor_content=b"\0" * 16)),
+        _unreadable("b", tensor("INT64", (-1, 1), int64_val=[1])),
+        _unreadable("a", tensor("INT64", (1,) * 255, int64_val=[1])),
+        _unreadable("a", tensor("INT64", (2**62, 2), int64_val=[1])),
+        _unreadable("a", tensor("INT64", (0, 2**62, 4))),
+        _unreadable("x", tensor("STRING", (2,), tensor_content=b"\x01"), "kinds", "string"),
         # core/common_runtime/direct_session.cc
-        (
-            predict("kinds", signature="float32", inputs={"x": tensor("DOUBLE", (), double_val=[1])}),
-            _INVALID,
-            "Expects arg[0] to be float but double is provided",
-        ),
-        (
-            predict("kinds", signature="bfloat16", inputs={"x": tensor("HALF", (), half_val=[1])}),
-            _INVALID,
-            "Expects arg[0] to be bfloat16 but half is provided",
-        ),
+        _mistyped("float32", "float", "double", tensor("DOUBLE", (), double_val=[1])),
+        _mistyped("bfloat16", "bfloat16", "half", tensor("HALF", (), half_val=[1])),
     ],
 )
 def test_predictions_that_are_refused(server, request_, code, text):
@@ -182,91 +167,57 @@ def test_the_first_1024_bytes_of_a_text_are_sent(server):
     )
 
 
+_DTYPES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
+
+
 @pytest.mark.parametrize(
-    ("signature", "sent", "back"),
+    # No values back: those that were sent.
+    ("signature", "shape", "sent", "back"),
     [
-        (
-            "float32",
-            tensor("FLOAT", (2,), tensor_content=struct.pack("<2f", 1.5, -0.0)),
-            tensor("FLOAT", (2,), float_val=[1.5, -0.0]),
-        ),
-        ("float32", tensor("FLOAT", (), float_val=[float("inf")]), tensor("FLOAT", (), float_val=[float("inf")])),
-        ("float64", tensor("DOUBLE", (1, 1), double_val=[0.1]), tensor("DOUBLE", (1, 1), double_val=[0.1])),
-        (
-            "float16",
-            tensor("HALF", (3,), half_val=[0x3C00, 0xFC00]),
-            tensor("HALF", (3,), half_val=[0x3C00, 0xFC00, 0xFC00]),
-        ),
-        ("float16", tensor("HALF", (1,), tensor_content=b"\x00\x3c"), tensor("HALF", (1,), half_val=[0x3C00])),
-        (
-            "bfloat16",
-            tensor("BFLOAT16", (2,), half_val=[0x3F80, 0x4000]),
-            tensor("BFLOAT16", (2,), half_val=[0x3F80, 0x4000]),
-        ),
-        ("int8", tensor("INT8", (2,), int_val=[-128, 127]), tensor("INT8", (2,), int_val=[-128, 127])),
-        ("int8", tensor("INT8", (2,), tensor_content=b"\x80\x7f"), tensor("INT8", (2,), int_val=[-128, 127])),
-        ("uint8", tensor("UINT8", (2,), int_val=[300, -1]), tensor("UINT8", (2,), int_val=[44, 255])),
-        ("int16", tensor("INT16", (1,), int_val=[-5]), tensor("INT16", (1,), int_val=[-5])),
-        ("uint16", tensor("UINT16", (1,), int_val=[65535]), tensor("UINT16", (1,), int_val=[65535])),
-        (
-            "int32",
-            tensor("INT32", (2, 1), tensor_content=struct.pack("<2i", -1, 9)),
-            tensor("INT32", (2, 1), int_val=[-1, 9]),
-        ),
-        ("int64", tensor("INT64", (2,), int64_val=[_FIRST, _LAST]), tensor("INT64", (2,), int64_val=[_FIRST, _LAST])),
-        ("uint32", tensor("UINT32", (1,), uint32_val=[2**32 - 1]), tensor("UINT32", (1,), uint32_val=[2**32 - 1])),
-        ("uint64", tensor("UINT64", (), uint64_val=[2**64 - 1]), tensor("UINT64", (), uint64_val=[2**64 - 1])),
-        ("uint64", tensor("UINT64", (1,), tensor_content=b"\xff" * 8), tensor("UINT64", (1,), uint64_val=[2**64 - 1])),
-        ("bool", tensor("BOOL", (3,), bool_val=[True, False]), tensor("BOOL", (3,), bool_val=[True, False, False])),
-        ("bool", tensor("BOOL", (2,), tensor_content=b"\x01\x00"), tensor("BOOL", (2,), bool_val=[True, False])),
-        ("string", tensor("STRING", (), string_val=[b"\xff\x00"]), tensor("STRING", (), string_val=[b"\xff\x00"])),
-        ("string", tensor("STRING", (2,)), tensor("STRING", (2,), string_val=[b"", b""])),
-        (
-            "string",
-            tensor("STRING", (2,), string_val=["名".encode()]),
-            tensor("STRING", (2,), string_val=["名".encode()] * 2),
-        ),
-        (
-            "string",
-            tensor("STRING", (2,), tensor_content=b"\x01\x02abb"),
-            tensor("STRING", (2,), string_val=[b"a", b"bb"]),
-        ),
-        (
-            "complex64",
-            tensor("COMPLEX64", (1,), scomplex_val=[1.5, -2]),
-            tensor("COMPLEX64", (1,), scomplex_val=[1.5, -2]),
-        ),
-        (
-            "complex64",
-            tensor("COMPLEX64", (2,), scomplex_val=[1, 2]),
-            tensor("COMPLEX64", (2,), scomplex_val=[1, 2, 1, 2]),
-        ),
-        ("complex128", tensor("COMPLEX128", (), dcomplex_val=[1, 2]), tensor("COMPLEX128", (), dcomplex_val=[1, 2])),
-        ("float32", tensor("FLOAT", (0,)), tensor("FLOAT", (0,))),
-        ("string", tensor("STRING", (3, 0, 2)), tensor("STRING", (3, 0, 2))),
+        ("float32", (2,), {"tensor_content": struct.pack("<2f", 1.5, -0.0)}, {"float_val": [1.5, -0.0]}),
+        ("float32", (), {"float_val": [float("inf")]}, None),
+        ("float64", (1, 1), {"double_val": [0.1]}, None),
+        ("float16", (3,), {"half_val": [0x3C00, 0xFC00]}, {"half_val": [0x3C00, 0xFC00, 0xFC00]}),
+        ("float16", (1,), {"tensor_content": b"\x00\x3c"}, {"half_val": [0x3C00]}),
+        ("bfloat16", (2,), {"half_val": [0x3F80, 0x4000]}, None),
+        ("int8", (2,), {"int_val": [-128, 127]}, None),
+        ("int8", (2,), {"tensor_content": b"\x80\x7f"}, {"int_val": [-128, 127]}),
+        ("uint8", (2,), {"int_val": [300, -1]}, {"int_val": [44, 255]}),
+        ("int16", (1,), {"int_val": [-5]}, None),
+        ("uint16", (1,), {"int_val": [65535]}, None),
+        ("int32", (2, 1), {"tensor_content": struct.pack("<2i", -1, 9)}, {"int_val": [-1, 9]}),
+        ("int64", (2,), {"int64_val": [_FIRST, _LAST]}, None),
+        ("uint32", (1,), {"uint32_val": [2**32 - 1]}, None),
+        ("uint64", (), {"uint64_val": [2**64 - 1]}, None),
+        ("uint64", (1,), {"tensor_content": b"\xff" * 8}, {"uint64_val": [2**64 - 1]}),
+        ("bool", (3,), {"bool_val": [True, False]}, {"bool_val": [True, False, False]}),
+        ("bool", (2,), {"tensor_content": b"\x01\x00"}, {"bool_val": [True, False]}),
+        ("string", (), {"string_val": [b"\xff\x00"]}, None),
+        ("string", (2,), {}, {"string_val": [b"", b""]}),
+        ("string", (2,), {"string_val": ["名".encode()]}, {"string_val": ["名".encode()] * 2}),
+        ("string", (2,), {"tensor_content": b"\x01\x02abb"}, {"string_val": [b"a", b"bb"]}),
+        ("complex64", (1,), {"scomplex_val": [1.5, -2]}, None),
+        ("complex64", (2,), {"scomplex_val": [1, 2]}, {"scomplex_val": [1, 2, 1, 2]}),
+        ("complex128", (), {"dcomplex_val": [1, 2]}, None),
+        ("float32", (0,), {}, None),
+        ("string", (3, 0, 2), {}, None),
         # Of an empty tensor the content is not looked at, nor are the values.
-        ("int64", tensor("INT64", (0, 2), tensor_content=b"\0" * 8), tensor("INT64", (0, 2))),
-        ("int64", tensor("INT64", (0,), int64_val=[1, 2]), tensor("INT64", (0,))),
-        (
-            "int64",
-            tensor("INT64", (1,), int64_val=[1], tensor_content=struct.pack("<q", 3)),
-            tensor("INT64", (1,), int64_val=[3]),
-        ),
-        ("int64", tensor("INT64", ()), tensor("INT64", (), int64_val=[0])),
-        ("int64", tensor("INT64", (1,) * 20, int64_val=[7]), tensor("INT64", (1,) * 20, int64_val=[7])),
-        (
-            "int64",
-            wire.protos().tensor.TensorProto(dtype=9, version_number=7, int64_val=[7]),
-            tensor("INT64", (), int64_val=[7]),
-        ),
+        ("int64", (0, 2), {"tensor_content": b"\0" * 8}, {}),
+        ("int64", (0,), {"int64_val": [1, 2]}, {}),
+        ("int64", (1,), {"int64_val": [1], "tensor_content": struct.pack("<q", 3)}, {"int64_val": [3]}),
+        ("int64", (), {}, {"int64_val": [0]}),
+        ("int64", (1,) * 20, {"int64_val": [7]}, None),
+        ("int64", (), {"version_number": 7, "int64_val": [7]}, {"int64_val": [7]}),
     ],
 )
-def test_every_dtype_comes_back_in_its_typed_field(server, signature, sent, back):
+def test_every_dtype_comes_back_in_its_typed_field(server, signature, shape, sent, back):
     """core/framework/tensor.cc: FromProto and AsProtoField."""
-    answer = ask(server, wire.PREDICT, predict("kinds", signature=signature, inputs={"x": sent}))
+    kind = _DTYPES.get(signature, signature.upper())
+    asked = predict("kinds", signature=signature, inputs={"x": tensor(kind, shape, **sent)})
+    answer = ask(server, wire.PREDICT, asked)
     assert isinstance(answer, wire.Answer), answer
     response = wire.decoded(wire.PREDICT, answer.response)
-    assert dict(response.outputs) == {"y": back}
+    assert dict(response.outputs) == {"y": tensor(kind, shape, **(sent if back is None else back))}
     assert (response.model_spec.name, response.model_spec.version.value, response.model_spec.signature_name) == (
         "kinds",
         1,
@@ -346,7 +297,10 @@ def test_policies(server, policy, loaded):
     to = _wire(server)
     answer = replay.reload(to, *_entries(server.folder, _spare(server.folder, f"model_version_policy {{ {policy} }}")))
     assert answer.code == "OK", answer
-    available = lambda: [state[0] for state in wire.states(server.stub, "spare") if state[1] == wire.AVAILABLE]  # noqa: E731
+
+    def available():
+        return [state[0] for state in wire.states(server.stub, "spare") if state[1] == wire.AVAILABLE]
+
     assert servers.until(lambda: available() == loaded, 30), available()
     rest = [state for state in wire.states(server.stub, "spare") if state[0] not in loaded]
     assert servers.until(lambda: all(state[1:] == [wire.END, 0, ""] for state in rest), 30), rest

@@ -26,32 +26,10 @@ KILL = "SIGKILL"
 # Operations that are not on files.
 OTHERS = ("call", "store")
 
-_CALLS = (
-    "open",
-    "close",
-    "read",
-    "write",
-    "pread",
-    "pwrite",
-    "fsync",
-    "rename",
-    "replace",
-    "stat",
-    "lstat",
-    "fstat",
-    "mkdir",
-    "unlink",
-    "remove",
-    "rmdir",
-    "listdir",
-    "scandir",
-    "chmod",
-    "sendfile",
-    "ftruncate",
-    "readlink",
-    "utime",
-    "access",
-)
+_ON_FILES = ("open", "close", "read", "write", "pread", "pwrite", "fsync", "fstat", "sendfile", "ftruncate")
+_ON_FOLDERS = ("rename", "replace", "mkdir", "unlink", "remove", "rmdir", "listdir", "scandir")
+_ON_NAMES = ("stat", "lstat", "chmod", "readlink", "utime", "access")
+_CALLS = (*_ON_FILES, *_ON_FOLDERS, *_ON_NAMES)
 
 
 def _terminated(*_: Any) -> None:

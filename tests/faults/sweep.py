@@ -74,7 +74,10 @@ class Counts:
     violations: list[str] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.name:<12} {self.operations:>5} operations {self.faults:>6} faults {len(self.violations):>4} violations"
+        return (
+            f"{self.name:<12} {self.operations:>5} operations {self.faults:>6} faults "
+            f"{len(self.violations):>4} violations"
+        )
 
 
 def sweep(make: Callable[[pathlib.Path], Scenario], folder: pathlib.Path, exhaustive: bool) -> Counts:
@@ -109,10 +112,7 @@ def _once(
     scenario.prepare()
     injector = Injector(fault)
     descriptors = _descriptors()
-    if fault and fault.kind == KILL:
-        outcome = _killed(scenario, injector)
-    else:
-        outcome = _outcome(scenario, injector)
+    outcome = _killed(scenario, injector) if fault and fault.kind == KILL else _outcome(scenario, injector)
     _close_all_but(descriptors)
     found = list(scenario.violations(outcome))
     try:

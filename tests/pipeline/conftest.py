@@ -2,16 +2,9 @@
 
 import pytest
 
+from benchmarks.kills import SMALL
 from pipeline import cli
-
-# As few bits, records and requests as still exercise every step; the model is trained in full, or it would be refused.
-SMALL = (
-    "data.long_lengths=[16, 100]",
-    "data.long_examples=40",
-    "data.train_examples=3000",
-    "data.eval_examples=500",
-    "infra.examples=60",
-)
+from tests.support.metadata_stores import Store
 
 
 @pytest.fixture
@@ -25,3 +18,9 @@ def bitsum_run(tmp_path, capfd):
         return code, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty metadata store in tmp_path / "var"."""
+    return Store(tmp_path / "var")

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.fast
 _HOLDER = """
 import sys
 from pipeline import config, root_lock
-with root_lock.held(config.load(None, [sys.argv[1]]), "bitsum run \\x1b[31mmonday", print, shared=sys.argv[2] == "shared"):
+knobs = config.load(None, [sys.argv[1]])
+with root_lock.held(knobs, "bitsum run \\x1b[31mmonday", print, shared=sys.argv[2] == "shared"):
     print("holds", flush=True)
     sys.stdin.read()
 """
@@ -51,6 +52,11 @@ def patient(config):
 
 def silent(line: str) -> None:
     raise AssertionError(f"nothing to say: {line}")
+
+
+def gives_up(config, words: str, say=lambda line: None) -> None:
+    with pytest.raises(BitsumError, match=words), root_lock.held(config, "bitsum run", say):
+        pass
 
 
 @pytest.fixture
@@ -167,9 +173,7 @@ def test_what_killed_holders_left_is_said_of_nobody(config, holder):
     (config.root / "holders" / "letter.json").write_text("[]")
     with open(config.root / workspace.MARKER) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(BitsumError, match="waiting for another program that works in"):
-            with root_lock.held(config, "bitsum run", lambda line: None):
-                pass
+        gives_up(config, "waiting for another program that works in")
 
 
 def test_a_wait_can_be_interrupted(config, holder):
@@ -226,13 +230,11 @@ def test_no_turn_is_taken_over_while_a_node_works_or_it_changes(config, turn, ho
     airflow.kill()
     airflow.wait()
     node = holder("shared")
-    with pytest.raises(BitsumError, match="monday"), root_lock.held(config, "bitsum run", lambda line: None):
-        pass
+    gives_up(config, "monday")
     node.communicate("")
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BitsumError, match="scheduled__1"), root_lock.held(config, "bitsum run", lambda line: None):
-            pass
+        gives_up(config, "scheduled__1")
     assert path.exists()
     with root_lock.held(config, "bitsum run", lambda line: None):
         pass
@@ -244,8 +246,7 @@ def test_no_turn_is_taken_over_while_a_node_works_or_it_changes(config, turn, ho
 )
 def test_what_cannot_be_seen_to_be_gone_is_waited_for(config, turn, changed):
     turn(**{**dataclasses.asdict(processes.this()), "started": "0f7d 17", **changed})
-    with pytest.raises(BitsumError, match="gave up"), root_lock.held(config, "bitsum run", lambda line: None):
-        pass
+    gives_up(config, "gave up")
 
 
 @pytest.mark.parametrize(
@@ -253,9 +254,7 @@ def test_what_cannot_be_seen_to_be_gone_is_waited_for(config, turn, changed):
 )
 def test_a_turn_that_cannot_be_read_is_named_at_once(config, turn, text):
     turn().write_text(text)
-    with pytest.raises(BitsumError, match="turn.json does not say which run has the turn: remove it"):
-        with root_lock.held(config, "bitsum run", silent):
-            pass
+    gives_up(config, r"turn.json does not say which run has the turn: remove it", silent)
 
 
 def test_who_cannot_write_a_record_works_all_the_same(config):
@@ -267,8 +266,4 @@ def test_who_cannot_write_a_record_works_all_the_same(config):
 def test_a_marker_that_cannot_be_opened_is_told_in_one_line(config):
     (config.root / workspace.MARKER).unlink()
     (config.root / workspace.MARKER).mkdir()
-    with (
-        pytest.raises(BitsumError, match="cannot lock pipeline.root = .*: Is a directory"),
-        root_lock.held(config, "bitsum run", silent),
-    ):
-        pass
+    gives_up(config, r"cannot lock pipeline.root = .*: Is a directory", silent)

@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from tests.support import adder_model
+from tests.support.waiting import wait_for
 
 BITSUM = (sys.executable, "-m", "pipeline")
 
@@ -60,14 +60,6 @@ def serving(base_path, *flags, env=None):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
-
-
-def wait_for(condition, seconds=60):
-    """Wait until `condition()`; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def put(model, base_path, version):

@@ -21,8 +21,10 @@ _WIRE = [
     ("MonitoringConfig", 'prometheus_config { enable: true path: "/m" }', b"\x0a\x06\x08\x01\x12\x02/m"),
     (
         "BatchingParameters",
-        "max_batch_size { value: 1 } batch_timeout_micros { value: 2 } max_enqueued_batches { value: 3 } num_batch_threads { value: 4 } "
-        'thread_pool_name { value: "t" } allowed_batch_sizes: 5 allowed_batch_sizes: 1 pad_variable_length_inputs: true '
+        "max_batch_size { value: 1 } batch_timeout_micros { value: 2 } max_enqueued_batches { "
+        "value: 3 } num_batch_threads { value: 4 } "
+        'thread_pool_name { value: "t" } allowed_batch_sizes: 5 '
+        "allowed_batch_sizes: 1 pad_variable_length_inputs: true "
         "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 6 }",
         b"\x0a\x02\x08\x01\x12\x02\x08\x02\x1a\x02\x08\x03\x22\x02\x08\x04\x2a\x03\x0a\x01t\x32\x02\x05\x01\x38\x01\x42\x02\x08\x01\x4a\x02\x08\x06",
     ),
@@ -70,7 +72,7 @@ def test_bad_text_is_refused_in_a_line_that_names_the_place(text, words, tmp_pat
 def test_a_file_with_keys_is_never_quoted(tmp_path):
     path = tmp_path / "ssl.pbtxt"
     path.write_text('server_key: "-----BEGIN PRIVATE KEY----- MIGHAgEA\n')
-    with pytest.raises(ConfigError, match="1:13$") as refusal:
+    with pytest.raises(ConfigError, match=r"1:13$") as refusal:
         config_protos.parse_text(config_protos.messages().SSLConfig, path, secret=True)
     assert refusal.value.__cause__ is None
 

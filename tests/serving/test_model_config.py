@@ -76,9 +76,9 @@ def test_a_file_that_does_not_parse_is_told_with_the_place(tmp_path, content, wo
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path):
-    with pytest.raises(BitsumError, match="cannot read the model config file .*absent: No such file or directory"):
+    with pytest.raises(BitsumError, match=r"cannot read the model config file .*absent: No such file or directory"):
         model_config.read(tmp_path / "absent")
-    with pytest.raises(BitsumError, match="cannot write the model config file .*: No such file or directory"):
+    with pytest.raises(BitsumError, match=r"cannot write the model config file .*: No such file or directory"):
         model_config.write(tmp_path / "absent" / "file", model_config.one_model("m", "/m"))
 
 

@@ -180,11 +180,11 @@ def test_an_encrypted_key_is_refused_without_asking_for_a_password(server, tmp_p
 
 def test_a_client_names_the_file_that_is_bad(server, stranger, tmp_path):
     files = _files(tmp_path, cert=server.certificate, key=stranger.private_key, ca="nothing")
-    with pytest.raises(ConfigError, match="key.pem is not the private key of .*cert.pem"):
+    with pytest.raises(ConfigError, match=r"key.pem is not the private key of .*cert.pem"):
         tls.client_credentials(cert=files["cert"], key=files["key"])
-    with pytest.raises(ConfigError, match="key.pem alone"):
+    with pytest.raises(ConfigError, match=r"key.pem alone"):
         tls.client_credentials(key=files["key"])
-    with pytest.raises(ConfigError, match="ca.pem holds no certificate"):
+    with pytest.raises(ConfigError, match=r"ca.pem holds no certificate"):
         tls.client_credentials(ca=files["ca"])
-    with pytest.raises(ConfigError, match="cannot read .*absent.pem: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read .*absent.pem: No such file"):
         tls.client_credentials(ca=tmp_path / "absent.pem")

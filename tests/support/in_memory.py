@@ -110,7 +110,7 @@ class Channel:
 
     def _bits(self, inputs):
         a, b = _rows(inputs[signatures.A]), _rows(inputs[signatures.B])
-        return {signatures.SUM: _bits([self._flushed(x, y) for x, y in zip(a, b)])}
+        return {signatures.SUM: _bits([self._flushed(x, y) for x, y in zip(a, b, strict=True)])}
 
     def _serving_default(self, inputs):
         examples = [
@@ -143,9 +143,9 @@ class Channel:
         if state.shape != (len(rows_a), self.units):
             raise Failure(grpc.StatusCode.INVALID_ARGUMENT, f"state must have shape [{len(rows_a)} {self.units}]")
         sums, states = [], []
-        for row, (a, b) in enumerate(zip(rows_a, rows_b)):
+        for row, (a, b) in enumerate(zip(rows_a, rows_b, strict=True)):
             carry, bits = int(state.values[row * self.units]), []
-            for pair in zip(a, b):
+            for pair in zip(a, b, strict=True):
                 bit, carry = self.task.step(carry, pair)
                 bits.append(bit)
             sums.append(bits)
@@ -153,7 +153,7 @@ class Channel:
         return sums, tensors.float_tensor(states, state.shape)
 
     def _flushed(self, a, b):
-        return self.task.outputs([*zip(a, b), (0, 0)])
+        return self.task.outputs([*zip(a, b, strict=True), (0, 0)])
 
     def _metadata(self, request):
         self._check(request.model_spec)

@@ -4,7 +4,7 @@ others."""
 import pathlib
 import re
 
-_DOCUMENT = pathlib.Path(__file__).parents[1] / "docs" / "json.md"
+_DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "json.md"
 _ROW = re.compile(r"\| `([^`]+)` \| ([a-z ]+) \|[^|]*\| [^|]+ \|")
 _SCALARS = {
     "string": lambda value: isinstance(value, str),

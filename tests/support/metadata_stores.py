@@ -71,7 +71,7 @@ class Store:
         contexts = [self._context("pipeline_run", run), self._context("node", f"bitsum-addition.{node}")]
         id, artifacts, _ = self.client.put_execution(execution, links, contexts)
         assert id == self._executions
-        made = dict(zip(outputs, artifacts[len(inputs) :]))
+        made = dict(zip(outputs, artifacts[len(inputs) :], strict=True))
         self._known.update(
             {artifact.id: artifact for artifact in self.client.get_artifacts_by_id(list(made.values()))} if made else {}
         )

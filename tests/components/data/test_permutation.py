@@ -26,7 +26,7 @@ def all_ranks(bits: int) -> np.ndarray:
 
 
 def pairs_of_class(bits: int, keys: np.ndarray) -> list[tuple[int, int]]:
-    return list(zip(*map(from_words, pairs_at(all_ranks(bits), bits, keys))))
+    return list(zip(*map(from_words, pairs_at(all_ranks(bits), bits, keys)), strict=True))
 
 
 def chi_square(counts: list[int]) -> float:
@@ -49,7 +49,7 @@ def test_ranks_are_the_inverse_of_pairs(bits):
     keys = round_keys("test", bits)
     top = min(class_size(bits), 2**64)
     ranks = sorted({0, 1, top // 2, top - 1, *(random.Random(bits).randrange(top) for _ in range(20))})
-    pairs = list(zip(*map(from_words, pairs_at(np.array(ranks, dtype=np.uint64), bits, keys))))
+    pairs = list(zip(*map(from_words, pairs_at(np.array(ranks, dtype=np.uint64), bits, keys)), strict=True))
     assert all(class_of(*pair) == bits for pair in pairs if bits > 1)
     assert ranks_of(pairs, bits, keys) == ranks
 

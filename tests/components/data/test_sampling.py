@@ -26,7 +26,7 @@ def flat(data: Data, split: str, start: int = 0, stop: int | None = None) -> dic
     return {
         int(position): (len(a), from_bits(a.tolist()), from_bits(b.tolist()))
         for batch in records(data, split, start, stop)
-        for position, a, b in zip(batch.positions, batch.a, batch.b)
+        for position, a, b in zip(batch.positions, batch.a, batch.b, strict=True)
     }
 
 
@@ -75,7 +75,7 @@ def test_default_pairs_are_distinct_and_in_the_split_that_owns_them():
     data = Data()
     everything = {split: pairs(data, split) for split in sampling.SPLITS}
     assert {split: len(found) for split, found in everything.items()} == {"train": 8000, "eval": 2000, "long": 576}
-    together = sum(everything.values(), [])
+    together = list(itertools.chain.from_iterable(everything.values()))
     assert len(set(together)) == len(together)
     for split in ("train", "eval", "long"):
         assert set(splits_of(data, everything[split][:300])) == {split}
@@ -113,7 +113,7 @@ def test_sums_are_those_of_the_full_adder():
         assert [batch.a.shape[1] for batch in batches] == list(widths)
         for batch in batches:
             assert batch.a.dtype == batch.b.dtype == batch.total.dtype == np.uint8
-            for a, b, total in zip(batch.a[:10], batch.b[:10], batch.total[:10]):
+            for a, b, total in zip(batch.a[:10], batch.b[:10], batch.total[:10], strict=True):
                 assert len(total) == len(a) + 1 == len(b) + 1
                 assert from_bits(total) == from_bits(a) + from_bits(b)
 
@@ -135,7 +135,7 @@ def test_other_tasks_have_the_same_pairs_and_other_targets(task):
         for batch in records(data, split, 0, split_size(data, split)):
             length = batch.a.shape[1]
             assert batch.total.dtype == np.uint8
-            for a, b, total in zip(batch.a[:40], batch.b[:40], batch.total[:40]):
+            for a, b, total in zip(batch.a[:40], batch.b[:40], batch.total[:40], strict=True):
                 assert total.tolist() == wanted(task, from_bits(a.tolist()), from_bits(b.tolist()), length)
 
 
@@ -156,9 +156,9 @@ def test_some_records_have_leading_zeros_but_none_of_the_long_ones_is_shorter_th
     short = collections.Counter(width > class_of(a, b) for width, a, b in flat(Data(), "train").values())
     # Of the 5,536 pairs of less than 8 bits, one in four.
     assert short[True] == pytest.approx(5536 / 4, abs=10)
-    lengths = dict(zip(Data().long_lengths, (8, *Data().long_lengths)))
+    below = {width: above for above, width in itertools.pairwise((8, *Data().long_lengths))}
     for width, a, b in flat(Data(), "long").values():
-        assert lengths[width] < class_of(a, b) <= width
+        assert below[width] < class_of(a, b) <= width
 
 
 def test_every_structured_pair_is_in_its_split():
@@ -166,7 +166,7 @@ def test_every_structured_pair_is_in_its_split():
     for width in range(1, 9):
         assert {(case.a, case.b) for case in structured_cases(width)} <= short
     found = set(pairs(Data(), "long"))
-    for above, width in zip((8, *Data().long_lengths), Data().long_lengths):
+    for above, width in itertools.pairwise((8, *Data().long_lengths)):
         expected = {(case.a, case.b) for case in structured_cases(width) if class_of(case.a, case.b) > above}
         assert len(expected) >= 25 and expected <= found
 

@@ -28,9 +28,9 @@ def test_a_disk_that_fails_is_one_line_and_nothing_stays(at, failure, tmp_path, 
         raise failure
 
     monkeypatch.setattr(tf.io.gfile, at, fails)
-    with pytest.raises(BitsumError, match=f"cannot write {tmp_path}/file: .*{FULL}"):
-        with scratch.folder(str(tmp_path)) as beside:
-            scratch.write_text(beside, str(tmp_path / "file"), "content")
+    failed = pytest.raises(BitsumError, match=f"cannot write {tmp_path}/file: .*{FULL}")
+    with failed, scratch.folder(str(tmp_path)) as beside:
+        scratch.write_text(beside, str(tmp_path / "file"), "content")
     assert os.listdir(tmp_path) == []
 
 

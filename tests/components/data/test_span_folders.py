@@ -52,7 +52,7 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path):
 def test_two_folders_for_one_span_are_refused(tmp_path):
     for name in ("span-2", "span-1970-01-03"):
         (tmp_path / name).mkdir()
-    with pytest.raises(BitsumError, match="span-1970-01-03 and span-2 in .* are both span 2"):
+    with pytest.raises(BitsumError, match=r"span-1970-01-03 and span-2 in .* are both span 2"):
         span_folders.folder_of(str(tmp_path), 2)
 
 
@@ -98,7 +98,7 @@ def test_a_date_is_a_span_and_prints_as_its_number(tmp_path):
     found = config.load(None, ["data.span=2026-11-22"])
     assert found.data.span == 20779 == (datetime.date(2026, 11, 22) - datetime.date(1970, 1, 1)).days
     assert "span = 20779" in config.to_toml(found)
-    with pytest.raises(ConfigError, match="data.span = -1: must be at least 0"):
+    with pytest.raises(ConfigError, match=r"data.span = -1: must be at least 0"):
         Data(span=datetime.date(1969, 12, 31))
 
 

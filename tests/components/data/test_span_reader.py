@@ -27,7 +27,7 @@ def pairs_of(records):
 def generated(split):
     found = []
     for batch in sampling.records(DATA, split, 0, sampling.split_size(DATA, split)):
-        found += [(from_bits(a.tolist()), from_bits(b.tolist())) for a, b in zip(batch.a, batch.b)]
+        found += [(from_bits(a.tolist()), from_bits(b.tolist())) for a, b in zip(batch.a, batch.b, strict=True)]
     return found
 
 

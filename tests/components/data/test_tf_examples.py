@@ -43,7 +43,7 @@ def damaged(path: str, data: bytes) -> tuple[int, str]:
 def test_a_batch_is_serialized_as_the_library_does_it(width):
     generator = np.random.default_rng(width)
     a, b, total = (generator.integers(0, 2, (5, bits), dtype=np.uint8) for bits in (width, width, width + 1))
-    expected = [serialize({"a": x, "b": y, "sum": z, "length": [width]}) for x, y, z in zip(a, b, total)]
+    expected = [serialize({"a": x, "b": y, "sum": z, "length": [width]}) for x, y, z in zip(a, b, total, strict=True)]
     assert serialize_batch(a, b, total) == expected
 
 
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypa
         raise failure(None, None, "the disk is away")
 
     monkeypatch.setattr(tf.data.Dataset, "as_numpy_iterator", fails)
-    with pytest.raises(BitsumError, match="cannot read .*a.tfrecord.gz: the disk is away"):
+    with pytest.raises(BitsumError, match=r"cannot read .*a.tfrecord.gz: the disk is away"):
         list(read_records(str(path)))
 
 

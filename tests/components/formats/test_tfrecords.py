@@ -61,7 +61,7 @@ def test_a_damaged_compression_is_found(file):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(tfrecords.CorruptRecords, match="cannot read .*absent: No such file"):
+    with pytest.raises(tfrecords.CorruptRecords, match=r"cannot read .*absent: No such file"):
         list(tfrecords.read(tmp_path / "absent"))
 
 

@@ -13,6 +13,8 @@ from components.model.gru import GRU
 from components.proof import certificate
 from components.savedmodel import fingerprint
 from components.task.transducer import ADDITION
+from tests.support.cells import cell_with
+from tests.support.examples import example
 
 U = 2.0**-24
 WORDS = ("MatMul", "Sigmoid", "Tanh", "BiasAdd", "Logistic")
@@ -59,15 +61,9 @@ def sweep(tmp_path_factory):
     return Session(activation_sweep.write(tmp_path_factory.mktemp("sweep")))
 
 
-def rewired(monkeypatch, sigmoid=tf.sigmoid, tanh=tf.tanh):
+def rewired(sigmoid=tf.sigmoid, tanh=tf.tanh):
     """The functions of the sweep model of 3 units for a cell with other activations."""
-
-    def advance(self, x_z, x_r, x_h, h):
-        z, r = sigmoid(x_z + h @ self.U_z), sigmoid(x_r + h @ self.U_r)
-        return (1 - z) * h + z * tanh(x_h + (r * h) @ self.U_h)
-
-    monkeypatch.setattr(GRU, "advance", advance)
-    return activation_sweep.Sweep(3).functions()
+    return activation_sweep.Sweep(3, cell_with(sigmoid, tanh)).functions()
 
 
 def patterns_of(*values):
@@ -177,8 +173,8 @@ def coarse(x):
         ({"tanh": overshooting}, 1, np.inf, 0x3FC00000),
     ],
 )
-def test_a_wrong_activation_is_found_where_it_is(monkeypatch, wrong, index, least_error, pattern):
-    swept = rewired(monkeypatch, **wrong)["sweep_3"]([0x3F000000, 0x3FC00000 - 1000, 0x40000000], 1, 1000)
+def test_a_wrong_activation_is_found_where_it_is(wrong, index, least_error, pattern):
+    swept = rewired(**wrong)["sweep_3"]([0x3F000000, 0x3FC00000 - 1000, 0x40000000], 1, 1000)
     assert swept["error"][index] >= least_error and swept["error"][1 - index] < 8 * U
     assert pattern is None or swept["pattern"][index] == pattern
     if wrong.get("tanh") is overshooting:
@@ -194,13 +190,13 @@ def test_a_reference_that_is_no_number_is_the_worst_error(monkeypatch):
         )
 
     monkeypatch.setattr(tf, "sigmoid", holed)
-    swept = rewired(monkeypatch, sigmoid=sigmoid)["sweep_3"]([0x3FC00000 - 1000], 1, 1000)
+    swept = rewired(sigmoid=sigmoid)["sweep_3"]([0x3FC00000 - 1000], 1, 1000)
     assert swept["error"][0] == np.inf and swept["pattern"][0] == 0x3FC00000 and 0.8 < swept["result"][0] < 0.82
     assert swept["error"][1] < 8 * U
 
 
-def test_gates_that_do_not_saturate_show_in_the_complement(monkeypatch):
-    found = rewired(monkeypatch, sigmoid=lambda x: tf.minimum(tf.sigmoid(x), 1 - 2**-24))["results_3"]([0, 1, 2], 1)
+def test_gates_that_do_not_saturate_show_in_the_complement():
+    found = rewired(sigmoid=lambda x: tf.minimum(tf.sigmoid(x), 1 - 2**-24))["results_3"]([0, 1, 2], 1)
     assert found["complement"].numpy().tolist() == [np.float32(2**-24)] * 3
 
 
@@ -223,13 +219,10 @@ def test_no_way_of_running_has_other_kernels(sweep, tmp_path):
         state = np.zeros((batch, 16), np.float32)
         for size in (2, 30):
             bits, packed = np.ones((batch, 8 * size), np.int64), np.array([b"a" * size] * batch, object)
-            example = tf.train.Example()
-            for name in "ab":
-                example.features.feature[name].int64_list.value.extend(bits[0])
             assert served.ran("add_bits", a=bits, b=bits) == swept
             assert served.ran("step", a=bits, b=bits, state=state) == swept
             assert served.ran("add_packed", a=packed, b=packed, state=state) == swept
-            assert served.ran("serving_default", examples=[example.SerializeToString()] * batch) == swept
+            assert served.ran("serving_default", examples=[example(a=bits[0], b=bits[0])] * batch) == swept
 
 
 @pytest.mark.parametrize(
@@ -256,6 +249,6 @@ def test_the_graph_refuses_what_it_cannot_look_at(sweep, signature, inputs, word
 def test_the_model_is_the_same_each_time_and_never_overwritten(tmp_path):
     first, second = (activation_sweep.write(tmp_path / name, [2]) for name in ("first", "second"))
     assert fingerprint.fingerprint(str(first)) == fingerprint.fingerprint(str(second))
-    with pytest.raises(BitsumError, match="cannot write the sweep model to .*1: it is there already"):
+    with pytest.raises(BitsumError, match=r"cannot write the sweep model to .*1: it is there already"):
         activation_sweep.write(tmp_path / "first", [3])
     assert [path.name for path in first.parent.iterdir()] == ["1"]

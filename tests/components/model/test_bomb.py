@@ -29,7 +29,7 @@ def first_wrong(weights, words: np.ndarray) -> list[int]:
         hidden = (one - z) * hidden + z * np.tanh(add_candidate[symbol] + (r * hidden) @ cell["U_h"])
         logits[position] = hidden @ cell["W_o"][:, 0]
     found = []
-    for word, answer in zip(words, (logits.T + cell["b_o"] > 0)):
+    for word, answer in zip(words, (logits.T + cell["b_o"] > 0), strict=True):
         a, b = (from_bits(np.array(ADDITION.inputs)[word, operand].tolist()) for operand in (0, 1))
         wrong = np.nonzero(answer != np.array(to_bits(a + b, length + 1)[:length]))[0]
         found.append(int(wrong[0]) if len(wrong) else length)

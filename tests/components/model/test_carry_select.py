@@ -8,23 +8,13 @@ import tensorflow as tf
 
 from components.model import bomb, carry_select, export, packed_bits
 from components.model.carry_select import CarrySelect, shortest_words
-from components.model.gru import GRU
 from components.model.time_loop import TimeLoop
-from components.proof.weights import NAMES
 from components.task.addition import from_bits
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from tests.support import certified
+from tests.support.cells import cell_of
 
 CHUNK, ABOVE = 8, 20
-# Around one chunk, the threshold, and multiples of a chunk; with the bit for the last carry these are full chunks, too.
-LENGTHS = (7, 8, 9, 15, 16, 17, 19, 20, 21, 22, 23, 24, 25, 31, 32, 33, 63, 64, 65, 200)
-
-
-def cell_of(weights):
-    cell = GRU(weights.units)
-    for name in NAMES:
-        getattr(cell, name).assign(np.array(getattr(weights, name), np.float32))
-    return cell
 
 
 def exported(directory, cell, parallel):
@@ -37,12 +27,7 @@ def exported(directory, cell, parallel):
 @pytest.fixture(scope="module")
 def in_chunks(tmp_path_factory):
     parallel = CarrySelect(ADDITION, ABOVE, CHUNK)
-    return exported(tmp_path_factory.mktemp("chunks") / "model", cell_of(certified.weights()), parallel)
-
-
-@pytest.fixture(scope="module")
-def step_by_step(tmp_path_factory):
-    return exported(tmp_path_factory.mktemp("steps") / "model", cell_of(certified.weights()), None)
+    return exported(tmp_path_factory.mktemp("chunks") / "model", cell_of(), parallel)
 
 
 def operands(length):
@@ -53,30 +38,6 @@ def operands(length):
     a[1:, 0] = b[1:, 0] = 1
     a[2, length // 2] = b[2, length // 2] = 0
     return a, b
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-def test_chunks_make_the_same_sums(in_chunks, step_by_step, length):
-    a, b = operands(length)
-    for rows in (slice(0, 3), slice(1, 2)):
-        asked = {"a": tf.constant(a[rows]), "b": tf.constant(b[rows])}
-        total = in_chunks("add_bits", **asked)["sum"].numpy()
-        np.testing.assert_array_equal(total, step_by_step("add_bits", **asked)["sum"])
-        assert [from_bits(row) for row in total] == [from_bits(x) + from_bits(y) for x, y in zip(a[rows], b[rows])]
-
-
-def test_examples_of_mixed_lengths_run_in_chunks(in_chunks):
-    examples, wanted = [], []
-    for length in (3, 21, 64):
-        for a, b in zip(*operands(length)):
-            example = tf.train.Example()
-            for name, bits in (("a", a), ("b", b)):
-                example.features.feature[name].int64_list.value.extend(bits)
-            examples.append(example.SerializeToString())
-            wanted.append(from_bits(a) + from_bits(b))
-    assert [
-        from_bits(row) for row in in_chunks("serving_default", examples=tf.constant(examples))["sum"].numpy()
-    ] == wanted
 
 
 def test_only_numbers_above_the_length_run_in_chunks(tmp_path):
@@ -112,8 +73,10 @@ class Table:
         for word in words.numpy().T:
             numbers = [0] * len(labels)
             for place in range(8):
-                labels = [self.task.label(label[0], pair) for label, pair in zip(labels, pairs_of(word, place))]
-                numbers = [number + (output << place) for number, (_, output) in zip(numbers, labels)]
+                labels = [
+                    self.task.label(label[0], pair) for label, pair in zip(labels, pairs_of(word, place), strict=True)
+                ]
+                numbers = [number + (output << place) for number, (_, output) in zip(numbers, labels, strict=True)]
             written.append(numbers)
         return tf.constant(np.reshape(written, [-1, len(labels)]).T, tf.int32), tf.constant(
             np.reshape(labels, [-1, 2]), tf.float32
@@ -136,9 +99,11 @@ def test_every_task_can_run_in_chunks_from_every_state(task, size, first):
         state = tf.constant([[first, 0.0]] * 8)
         numbers, state = CarrySelect(task, 0, chunk).decide(Table(task), words, state)
         bits = packed_bits.bits_of_numbers(numbers).numpy().astype(int).tolist()
-        assert bits == [task.outputs(zip(*row), first) for row in zip(a, b)]
+        assert bits == [task.outputs(zip(*row, strict=True), first) for row in zip(a, b, strict=True)]
         following = [task.step(label[0], (0, 0)) for label in state.numpy().astype(int)]
-        assert following == [task.step(after(task, zip(*row), first), (0, 0)) for row in zip(a, b)]
+        assert following == [
+            task.step(after(task, zip(*row, strict=True), first), (0, 0)) for row in zip(a, b, strict=True)
+        ]
 
 
 def after(task, symbols, state):
@@ -147,14 +112,14 @@ def after(task, symbols, state):
     return state
 
 
-@pytest.mark.parametrize("runs", [1, 2, 7, 64])
-def test_however_many_runs_there_may_be_the_sums_are_the_same(monkeypatch, runs):
-    monkeypatch.setattr(carry_select, "MOST_RUNS", runs)
-    a, b = operands(8 * 13)
+@pytest.mark.parametrize("copies", [1, 50, 300, 400])
+def test_however_many_runs_there_may_be_the_sums_are_the_same(copies):
+    """Two for each row, of at most carry_select.MOST_RUNS: the chunks grow with the batch."""
+    a, b = (np.tile(bits, (copies, 1)) for bits in operands(8 * 13))
     words = packed_bits.words_of_bits(tf.constant(a), tf.constant(b))
-    numbers, _ = CarrySelect(ADDITION, 0, 8).decide(TimeLoop(cell_of(certified.weights())), words, tf.zeros([3, 8]))
+    numbers, _ = CarrySelect(ADDITION, 0, 8).decide(TimeLoop(cell_of()), words, tf.zeros([3 * copies, 8]))
     totals = [int.from_bytes(bytes(row), "little") for row in numbers.numpy().astype(np.uint8)]
-    assert totals == [(from_bits(x) + from_bits(y)) % 2 ** (8 * 13) for x, y in zip(a, b)]
+    assert totals == [(from_bits(x) + from_bits(y)) % 2 ** (8 * 13) for x, y in zip(a, b, strict=True)]
 
 
 def test_many_words_go_step_by_step():
@@ -173,5 +138,5 @@ def test_shortest_words_lead_to_their_states():
 
 def test_a_task_whose_states_the_flush_does_not_tell_apart_is_refused():
     rows = tuple((state, symbol, 0, 1 - state) for state in (0, 1) for symbol in ADDITION.inputs)
-    with pytest.raises(ValueError, match="mute: the outputs for .* do not tell its states apart"):
+    with pytest.raises(ValueError, match=r"mute: the outputs for .* do not tell its states apart"):
         CarrySelect(dataclasses.replace(ADDITION, name="mute", table=rows), 1, 1)

@@ -3,6 +3,7 @@
 The truth is what Python's integers say.
 """
 
+import itertools
 import random
 
 import numpy as np
@@ -11,17 +12,11 @@ import tensorflow as tf
 
 from components.model import export
 from components.model.carry_select import CarrySelect
-from components.model.gru import GRU
 from components.task.addition import from_bits, to_bits
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION
-from tests.support import certified, hand_made
-
-
-def certified_cell():
-    cell = GRU(certified.weights().units)
-    for name, value in certified.arrays(certified.weights()).items():
-        getattr(cell, name).assign(value)
-    return cell
+from tests.support import hand_made
+from tests.support.cells import cell_of
+from tests.support.examples import example_of
 
 
 def total(a, b, length):
@@ -38,14 +33,14 @@ def verdicts(a, b, length):
 
 
 MODELS = {
-    "certified, in chunks": (certified_cell, CarrySelect(ADDITION, 20, 8), total),
-    "certified, in longer chunks": (certified_cell, CarrySelect(ADDITION, 100, 40), total),
-    "certified, step by step": (certified_cell, None, total),
+    "certified, in chunks": (cell_of, CarrySelect(ADDITION, 20, 8), total),
+    "certified, in longer chunks": (cell_of, CarrySelect(ADDITION, 100, 40), total),
+    "certified, step by step": (cell_of, None, total),
     "addition": (hand_made.adder, CarrySelect(ADDITION, 20, 16), total),
     "subtraction": (hand_made.subtractor, CarrySelect(SUBTRACTION, 20, 8), difference),
     "comparison": (hand_made.comparer, CarrySelect(COMPARISON, 20, 8), verdicts),
 }
-LENGTHS = (1, 7, 8, 16, 20, 21, 24, 33, 64, 100, 101, 1000, 1024)
+LENGTHS = (1, 7, 8, 9, 15, 16, 17, 20, 21, 23, 24, 25, 31, 32, 33, 63, 64, 65, 100, 101, 1000, 1024)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -86,14 +81,6 @@ def strings(numbers, size):
     return [number.to_bytes(size, "little") for number in numbers]
 
 
-def example(a, b, length):
-    features = {"a": to_bits(a, length), "b": to_bits(b, length)}
-    made = tf.train.Example()
-    for name, values in features.items():
-        made.features.feature[name].int64_list.value.extend(values)
-    return made.SerializeToString()
-
-
 @pytest.mark.parametrize("length", LENGTHS)
 def test_bits_in_batches_of_every_size(model, length):
     run, _, truth = model
@@ -101,7 +88,7 @@ def test_bits_in_batches_of_every_size(model, length):
     expected = [truth(a, b, length) for a, b in asked]
     for rows in (slice(None), slice(2, 3), slice(1, 4), np.arange(70) % len(asked)):
         batch = [asked[row] for row in rows] if isinstance(rows, np.ndarray) else asked[rows]
-        a, b = zip(*batch)
+        a, b = zip(*batch, strict=True)
         answers = run("add_bits", a=bits(a, length), b=bits(b, length))["sum"].numpy()
         wanted = [expected[row] for row in rows] if isinstance(rows, np.ndarray) else expected[rows]
         assert [from_bits(row) for row in answers] == wanted
@@ -110,7 +97,7 @@ def test_bits_in_batches_of_every_size(model, length):
 def test_examples_of_all_lengths_in_one_batch(model):
     run, _, truth = model
     asked = [(a, b, length) for length in LENGTHS[:-2] for a, b in pairs(length)[-4:]]
-    out = run("serving_default", examples=tf.constant([example(*each) for each in asked]))
+    out = run("serving_default", examples=tf.constant([example_of(*each) for each in asked]))
     assert [from_bits(row) for row in out["sum"].numpy()] == [truth(*each) for each in asked]
     assert out["length"].numpy().tolist() == [length for _, _, length in asked]
 
@@ -120,7 +107,7 @@ def test_a_number_cut_anywhere(model, length):
     """By `step` into bits and by `add_packed` into bytes, the state of one handed to the other and back."""
     run, units, truth = model
     dice, asked, size = random.Random(length), pairs(length), length // 8 + 1
-    a, b = zip(*asked)
+    a, b = zip(*asked, strict=True)
     bits_a, bits_b, bytes_a, bytes_b = bits(a, 8 * size), bits(b, 8 * size), strings(a, size), strings(b, size)
     for pieces in ([size], [1] * min(size, 9) + [size - 9] * (size > 9), sorted_pieces(dice, size)):
         state, done, written = tf.zeros([len(asked), units]), 0, [0] * len(asked)
@@ -140,7 +127,7 @@ def test_a_number_cut_anywhere(model, length):
                 }
                 out = run("add_packed", **cut, state=state)
                 found = [int.from_bytes(row, "little") for row in out["sum"].numpy()]
-            written = [before | more << 8 * done for before, more in zip(written, found)]
+            written = [before | more << 8 * done for before, more in zip(written, found, strict=True)]
             state, done = out["state"], done + piece
         assert [number % 2 ** (length + 1) for number in written] == [truth(x, y, length) for x, y in asked]
 
@@ -148,4 +135,4 @@ def test_a_number_cut_anywhere(model, length):
 def sorted_pieces(dice, size):
     """Sizes that make up `size`, at random."""
     ends = sorted({dice.randint(1, size) for _ in range(5)} | {size})
-    return [end - begin for begin, end in zip([0, *ends], ends)]
+    return [end - begin for begin, end in itertools.pairwise([0, *ends])]

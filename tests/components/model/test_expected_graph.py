@@ -9,7 +9,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from components.model import expected_graph, export
 from components.model.carry_select import CarrySelect
-from components.model.gru import GRU
 from components.savedmodel import export_format, graph_identity
 from components.savedmodel.canonical_graph import Graph
 from components.settings import Proof
@@ -17,6 +16,7 @@ from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION
 from pipeline import cli
 from tests.components.savedmodel.test_graph_identity import TAMPERINGS
 from tests.support import certified
+from tests.support.cells import cell_of
 
 UNITS = certified.weights().units
 FORMS = ("in chunks", "bit by bit")
@@ -33,11 +33,9 @@ RECORDED = {
 
 def exported(folder: pathlib.Path, task=ADDITION, way=FORMS[0], number=export_format.LATEST) -> pathlib.Path:
     """A certified cell for addition in `folder`, exported as one for `task`; its certificate lies in it."""
-    cell, knobs = GRU(UNITS), Proof()
-    for name, value in certified.arrays(certified.weights()).items():
-        getattr(cell, name).assign(value)
+    knobs = Proof()
     parallel = CarrySelect(task, knobs.parallel_above, knobs.chunk) if way == FORMS[0] else None
-    export.save(cell, str(folder), parallel, task, number)
+    export.save(cell_of(), str(folder), parallel, task, number)
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra" / "certificate.json").write_text(json.dumps(certified.certificate()))
     return folder

@@ -22,7 +22,8 @@ from components.model.gru import GRU
 from components.task.transducer import ADDITION
 for number in range(3):
     tf.function(lambda: tf.while_loop(lambda i: i < 3, lambda i: i + 1, [number]))()
-    tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: tf.scan(lambda y, z: y + z, tf.stack([x, x]))[0]))(tf.constant(number))
+    scanned = lambda x: tf.scan(lambda y, z: y + z, tf.stack([x, x]))[0]
+    tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: scanned(x)))(tf.constant(number))
 cell = GRU(3, seed=5)
 tf.function(lambda bits: cell.run(bits, bits, cell.start(1)))(tf.zeros([1, 2], tf.int64))
 export.save(cell, sys.argv[1])
@@ -43,7 +44,7 @@ def elsewhere(tmp_path_factory):
 
 def test_the_identity_is_that_of_an_export_here(elsewhere, tmp_path):
     here = [tmp_path / name for name in ("steps", "chunks", "other_chunks")]
-    for path, parallel in zip(here, (None, CarrySelect(ADDITION, 20, 8), CarrySelect(ADDITION, 20, 9))):
+    for path, parallel in zip(here, (None, CarrySelect(ADDITION, 20, 8), CarrySelect(ADDITION, 20, 9)), strict=True):
         export.save(GRU(3, seed=5), str(path), parallel)
     identities = [fingerprint.fingerprint(str(path)) for path in here]
     assert identities[:2] == [fingerprint.fingerprint(str(path)) for path in elsewhere[:2]]

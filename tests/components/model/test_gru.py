@@ -109,7 +109,7 @@ def test_gradients_are_those_of_keras(cell, bits, start):
         states = layer(np.stack(bits, axis=-1).astype(np.float32), initial_state=tf.constant(start))
         loss = tf.reduce_mean(tf.square((states @ cell.W_o + cell.b_o)[..., 0] - target))
     ours = gradients(cell, *bits, start, target)
-    for letter, gradient in zip("WUb", tape.gradient(loss, layer.trainable_variables)):
+    for letter, gradient in zip("WUb", tape.gradient(loss, layer.trainable_variables), strict=True):
         update, reset, candidate = np.split(gradient.numpy(), 3, axis=-1)
         for theirs, name in ((-update, f"{letter}_z"), (reset, f"{letter}_r"), (candidate, f"{letter}_h")):
             np.testing.assert_allclose(ours[name], theirs, rtol=0, atol=TOLERANCE, err_msg=name)

@@ -8,13 +8,14 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from components import signatures
 from components.model import export
-from components.model.gru import GRU
 from components.savedmodel import export_format, warmup
 from components.settings import Proof
 from components.steps import prover
 from components.task.addition import to_bits
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION
-from tests.support import certified, hand_made
+from tests.support import hand_made
+from tests.support.cells import cell_of
+from tests.support.examples import example
 
 CELLS = {ADDITION: hand_made.adder, SUBTRACTION: hand_made.subtractor, COMPARISON: hand_made.comparer}
 NUMBERS = (export_format.FIRST, export_format.LATEST)
@@ -47,10 +48,7 @@ def test_the_signatures_are_named_after_the_task_and_compute_it(model):
 
 def test_warmup_requests_are_for_the_signatures_that_the_model_has(model, tmp_path):
     _, verb, folder = model
-    example = tf.train.Example()
-    for name in ("a", "b"):
-        example.features.feature[name].int64_list.value.extend([1, 0, 1])
-    count = warmup.write(folder, [example.SerializeToString()], "model")
+    count = warmup.write(folder, [example(a=[1, 0, 1], b=[1, 0, 1])], "model")
     logs = [
         prediction_log_pb2.PredictionLog.FromString(raw.numpy())
         for raw in tf.data.TFRecordDataset(str(folder / warmup.WARMUP_FILE))
@@ -70,10 +68,7 @@ def test_warmup_requests_are_for_the_signatures_that_the_model_has(model, tmp_pa
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_prover_asks_a_wrong_model_by_the_name_that_it_has(number, tmp_path):
     """A cell that adds, as one for subtraction."""
-    cell = GRU(certified.weights().units)
-    for name, value in certified.arrays(certified.weights()).items():
-        getattr(cell, name).assign(value)
-    export.save(cell, str(tmp_path / "model"), task=SUBTRACTION, form=number)
+    export.save(cell_of(), str(tmp_path / "model"), task=SUBTRACTION, form=number)
     found = prover.prove(str(tmp_path / "model"), Proof(search_seconds=10.0), SUBTRACTION.name)
     assert found.reason.startswith("wrong: it answers "), found.reason
 

@@ -5,9 +5,8 @@ import pytest
 import tensorflow as tf
 
 from components.model import packed_bits
-from components.model.gru import GRU
 from components.model.time_loop import TimeLoop
-from tests.support import certified
+from tests.support.cells import cell_of
 
 pytestmark = pytest.mark.fast
 
@@ -17,10 +16,7 @@ TOLERANCE = 2e-6
 
 @pytest.fixture(scope="module")
 def cell():
-    cell = GRU(certified.weights().units)
-    for name, value in certified.arrays(certified.weights()).items():
-        getattr(cell, name).assign(value)
-    return cell
+    return cell_of()
 
 
 def operands(batch, steps):

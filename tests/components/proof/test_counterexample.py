@@ -28,7 +28,7 @@ def bits_of(cell, word):
 
 
 def fed(a, b, length):
-    return np.array([*zip(to_bits(a, length), to_bits(b, length)), (0, 0)], np.float64)
+    return np.array([*zip(to_bits(a, length), to_bits(b, length), strict=True), (0, 0)], np.float64)
 
 
 def test_a_certified_model_has_none():

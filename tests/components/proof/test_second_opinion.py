@@ -81,9 +81,11 @@ def image(v, hidden, symbol):
         ]
 
     z, r = map(sigmoid, gate("z", hidden)), map(sigmoid, gate("r", hidden))
-    t = map(tanh, gate("h", [within(widened(x * y, -22), -1, 1) for x, y in zip(r, hidden)]))
-    following = [mixed(*zht) for zht in zip(z, hidden, t)]
-    return following, summed([(v["b_o"][0], iv.mpf(1))] + [(row[0], x) for row, x in zip(v["W_o"], following)])
+    t = map(tanh, gate("h", [within(widened(x * y, -22), -1, 1) for x, y in zip(r, hidden, strict=True)]))
+    following = [mixed(*zht) for zht in zip(z, hidden, t, strict=True)]
+    return following, summed(
+        [(v["b_o"][0], iv.mpf(1))] + [(row[0], x) for row, x in zip(v["W_o"], following, strict=True)]
+    )
 
 
 def accepts(certificate, model):
@@ -93,14 +95,14 @@ def accepts(certificate, model):
         box["output"] + 2 * box["state"]: (numbers(box["lower"]), numbers(box["upper"])) for box in certificate["boxes"]
     }
     origins = [(0, [iv.mpf(0)] * certificate["units"])]
-    origins += [(n // 2, [iv.mpf(side) for side in zip(*boxes[n])]) for n in boxes]
+    origins += [(n // 2, [iv.mpf(side) for side in zip(*boxes[n], strict=True)]) for n in boxes]
     margins, contained = [], []
     for carry, hidden in origins:
         for symbol in ((0, 0), (0, 1), (1, 0), (1, 1)):
             n = sum(symbol) + carry
             following, logit = image(v, hidden, symbol)
             margins.append(logit.a if n % 2 else -logit.b)
-            contained += [low <= x.a and x.b <= high for x, low, high in zip(following, *boxes[n])]
+            contained += [low <= x.a and x.b <= high for x, low, high in zip(following, *boxes[n], strict=True)]
     return all(contained) and min(margins) > 0, float(min(margins))
 
 
@@ -119,7 +121,7 @@ def test_both_accept_with_the_same_margin():
 @pytest.mark.parametrize("side, inward", [("lower", 1), ("upper", -1)])
 def test_both_judge_alike_where_a_side_is_moved_by_little(box, side, inward):
     verdicts = set()
-    for unit, amount in zip((box, 7 - box, (box + 4) % 8), (1e-7, 3e-6, 3e-5)):
+    for unit, amount in zip((box, 7 - box, (box + 4) % 8), (1e-7, 3e-6, 3e-5), strict=True):
         moved = copy.deepcopy(CERTIFICATE)
         place = moved["boxes"][box][side]
         place[unit] = (float.fromhex(place[unit]) + inward * amount).hex()

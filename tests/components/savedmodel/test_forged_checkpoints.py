@@ -41,7 +41,7 @@ def test_a_second_run_of_entries_has_tensorflow_load_other_weights_and_is_refuse
     loaded = tf.saved_model.load(str(model))
     weights = certified.arrays(certified.weights())
     assert loaded.U_z.numpy().tobytes() == weights["U_r"].tobytes() != weights["U_z"].tobytes()
-    with pytest.raises(BitsumError, match="variables.index is damaged: a restart point is not where") as refusal:
+    with pytest.raises(BitsumError, match=r"variables.index is damaged: a restart point is not where") as refusal:
         saved_weights.read(model)
     assert "\n" not in str(refusal.value)
 
@@ -54,7 +54,7 @@ def test_each_defence_does_without_the_others(model, tamper, monkeypatch):
     assert table.write(front_to_back) != checkpoint.table()
     monkeypatch.setattr(table, "read", lambda _: dict(front_to_back))
     if tamper is forged_checkpoints.hide_in_value:
-        with pytest.raises(BitsumError, match="the entry of 'b_z/.ATTRIBUTES/VARIABLE_VALUE' holds unknown fields"):
+        with pytest.raises(BitsumError, match=r"the entry of 'b_z/.ATTRIBUTES/VARIABLE_VALUE' holds unknown fields"):
             saved_weights.read(model)
         monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
     assert saved_weights.read(model) == certified.weights()
@@ -142,7 +142,7 @@ def test_an_object_graph_hides_nothing(model, more):
     checkpoint = Checkpoint.read(model)
     forged_checkpoints.set_text(checkpoint, saved_weights.object_graph(model) + more)
     checkpoint.write(model)
-    with pytest.raises(BitsumError, match="object graph holds unknown fields|cannot read the weights"):
+    with pytest.raises(BitsumError, match=r"object graph holds unknown fields|cannot read the weights"):
         saved_weights.read(model)
 
 

@@ -26,28 +26,13 @@ def test_all_that_an_export_and_a_push_write_is_allowed(model, tmp_path):
     assert model_files.foreign(pushed) == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model.tflite",
-        "saved_model.mlir",
-        "saved_model.pbtxt",
-        "saved_model.cpb",
-        "keras_metadata.pb",
-        "assets.extra/saved_model_config.pb",
-        "variables/variables.data-00001-of-00002",
-        "variables/checkpoint",
-        "assets/vocabulary.txt",
-        "assets.extra/more/certificate.json",
-        "aot_packages/package.so",
-        "..data",
-        "..2026/saved_model.pb",
-        "SAVED_MODEL.PB",
-        "saved_model.pb ",
-        "._folder/file",
-        ".ds_store",
-    ],
-)
+_MODELS = ("model.tflite", "saved_model.mlir", "saved_model.pbtxt", "saved_model.cpb", "keras_metadata.pb")
+_BESIDE = ("variables/variables.data-00001-of-00002", "variables/checkpoint", "assets/vocabulary.txt")
+_EXTRA = ("assets.extra/saved_model_config.pb", "assets.extra/more/certificate.json", "aot_packages/package.so")
+_NEARLY = ("..data", "..2026/saved_model.pb", "SAVED_MODEL.PB", "saved_model.pb ", "._folder/file", ".ds_store")
+
+
+@pytest.mark.parametrize("name", [*_MODELS, *_BESIDE, *_EXTRA, *_NEARLY])
 def test_any_other_file_is_named(model, name):
     (model / name).parent.mkdir(exist_ok=True)
     (model / name).touch()
@@ -138,5 +123,5 @@ def test_links_that_lead_back_come_to_an_end(model):
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(BitsumError, match="^cannot list the folder .*: No such file or directory$"):
+    with pytest.raises(BitsumError, match=r"^cannot list the folder .*: No such file or directory$"):
         model_files.foreign(tmp_path / "none")

@@ -95,5 +95,5 @@ def test_a_newest_version_whose_manifest_is_damaged_lets_no_model_in(tmp_path, c
         lambda: push_order.check_span(tmp_path, 9),
         lambda: push_order.check(tmp_path, 9, "identity", "weights"),
     ):
-        with pytest.raises(Refusal, match="manifest.json is damaged.*version 3.*--allow-older"):
+        with pytest.raises(Refusal, match=r"manifest.json is damaged.*version 3.*--allow-older"):
             check()

@@ -115,7 +115,7 @@ def test_two_pushers_at_once_make_two_versions(model, tmp_path):
 
 def test_push_to_a_place_that_cannot_be_written_is_one_line(model, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BitsumError, match="cannot push to .*file/base"):
+    with pytest.raises(BitsumError, match=r"cannot push to .*file/base"):
         version_folder.push(model, tmp_path / "file" / "base", "identity", {})
 
 

@@ -91,7 +91,7 @@ def test_each_defect_is_found_at_its_place_and_set_aside(tmp_path):
     wrong[0] ^= 1
     train[0][5] = changed(train[0][5], sum=wrong)
     train[0][9] = b"no example"
-    train[1][0] = changed(train[1][0], a=[2] + parse(train[1][0])["a"][1:])
+    train[1][0] = changed(train[1][0], a=[2, *parse(train[1][0])["a"][1:]])
     train[1][1] = changed(train[1][1], weight=[1])
     # The pair of another record, in the same split and in another one, also when it is written with more bits.
     evaluation[1][3] = evaluation[0][2]
@@ -120,7 +120,7 @@ def test_each_defect_is_found_at_its_place_and_set_aside(tmp_path):
     write(str(tmp_path / "examples"), content)
     found, quarantine, _ = validate(str(tmp_path / "examples"), str(tmp_path / "out"))
     assert [offender[:2] for offender in found["offenders"]] == [[file, record] for file, record, *_ in expected]
-    for (_, _, what), (_, _, start, end) in zip(found["offenders"], expected):
+    for (_, _, what), (_, _, start, end) in zip(found["offenders"], expected, strict=True):
         assert what.startswith(start) and what.endswith(end) and "\n" not in what
     assert found["anomalies"] == {
         kind: 1

@@ -69,7 +69,8 @@ def test_data_without_anomalies_is_blessed(tmp_path):
 def test_a_schema_anomaly_is_refused_by_its_feature(tmp_path):
     text = refusal(tmp_path, {"eval": unknown_column()}, {}, [])
     assert text == (
-        "data gate refused: the schema is violated: split 'eval', weight: New column (column in data but not in schema) "
+        "data gate refused: the schema is violated: split 'eval', weight: New "
+        "column (column in data but not in schema) "
         f"(all in {tmp_path}/schema)"
     )
 

@@ -41,7 +41,9 @@ def statistics(pairs):
 def generated(span):
     data = Data(span=span, train_examples=3000)
     bits = [
-        (a, b) for batch in sampling.records(data, "train", 0, 3000) for a, b in zip(batch.a.tolist(), batch.b.tolist())
+        (a, b)
+        for batch in sampling.records(data, "train", 0, 3000)
+        for a, b in zip(batch.a.tolist(), batch.b.tolist(), strict=True)
     ]
     return [(int("".join(map(str, a[::-1])), 2), int("".join(map(str, b[::-1])), 2), len(a)) for a, b in bits]
 

@@ -72,7 +72,7 @@ def test_the_records_are_those_of_the_sampler_in_its_order(generated):
         ]
         expected = [None] * size
         for batch in sampling.records(DATA, split, 0, size):
-            for position, a, b in zip(batch.positions, batch.a.tolist(), batch.b.tolist()):
+            for position, a, b in zip(batch.positions, batch.a.tolist(), batch.b.tolist(), strict=True):
                 total = to_bits(from_bits(a) + from_bits(b), len(a) + 1)
                 expected[position] = {"a": a, "b": b, "sum": total, "length": [len(a)]}
         assert [
@@ -96,13 +96,13 @@ def test_more_shards_than_records_leave_empty_files():
 
 def test_asking_for_more_pairs_than_exist_is_refused_before_anything_is_written(tmp_path):
     uri = str(tmp_path / "examples")
-    with pytest.raises(ConfigError, match="data.train_examples = 65536: only 49152 distinct pairs of at most 8 bits"):
+    with pytest.raises(ConfigError, match=r"data.train_examples = 65536: only 49152 distinct pairs of at most 8 bits"):
         generate(uri, Data(train_examples=65536), "--direct_running_mode=in_memory")
     assert not os.path.exists(uri)
 
 
 def test_a_folder_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Exception, match="cannot write .*file/examples/Split-.*gz"):
+    with pytest.raises(Exception, match=r"cannot write .*file/examples/Split-.*gz"):
         generate(str(tmp_path / "file" / "examples"), DATA, "--direct_running_mode=in_memory")
     assert files(str(tmp_path)) == {"file": b"in the way"}

@@ -254,7 +254,10 @@ def test_a_port_that_is_taken_is_no_fault_of_the_model(tmp_path, examples):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         # The flag that comes last counts.
-        program = "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'pipeline', 'serve', *sys.argv[1:], {port!r}])"
+        program = (
+            "import os, sys; os.execv(sys.executable, [sys.executable, '-m', "
+            "'pipeline', 'serve', *sys.argv[1:], {port!r}])"
+        )
         error = _fails(tmp_path, examples, serve_command=python(program, port=f"--port={taken.getsockname()[1]}"))
     assert error.exit_code == 1 and "cannot listen on 127.0.0.1" in str(error)
 
@@ -298,6 +301,6 @@ def test_a_server_whose_activations_are_outside_of_the_proof_is_refused_and_the_
     findings["kernels"] = {"qualified": False, "reason": "tanh is off by 2^-10"}
     # Raised, and not a blessing: TensorFlow Extended caches what a step puts out, and nothing of one that raises.
     with pytest.raises(
-        Refusal, match="embedded server's activations .* tanh is off by 2.-10; the next run looks again"
+        Refusal, match=r"embedded server's activations .* tanh is off by 2.-10; the next run looks again"
     ):
         infra_validator.check_kernels(findings)

@@ -12,6 +12,7 @@ import pytest
 
 from components.errors import BitsumError, ModelError
 from components.steps import model_server
+from tests.support.waiting import is_running, wait_for
 
 pytestmark = pytest.mark.fast
 
@@ -99,7 +100,7 @@ def test_a_server_that_ends_while_it_is_asked_is_the_cause_of_what_came_of_that(
 
 def test_an_error_of_who_asks_a_server_that_runs_stays_as_it_is(tmp_path):
     with (
-        pytest.raises(BitsumError, match="^wrong$"),
+        pytest.raises(BitsumError, match=r"^wrong$"),
         model_server.serving(_command(_READY), "adder", tmp_path, tmp_path / "log", 30),
     ):
         raise BitsumError("wrong")
@@ -124,26 +125,24 @@ def test_a_server_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypat
 
 def test_what_the_program_wraps_goes_with_it(tmp_path):
     """A shell that starts the server, and waits for it, is ended alone by a signal."""
-    wrapped = f"{sys.executable} -c 'import os, sys, time; open(sys.argv[1], \"w\").write(str(os.getpid())); time.sleep(60)' {tmp_path}/pid"
+    wrapped = (
+        f"{sys.executable} -c 'import os, sys, time; open(sys.argv[1], "
+        f'"w").write(str(os.getpid())); time.sleep(60)\' {tmp_path}/pid'
+    )
     with (
         pytest.raises(model_server.ServerFailed, match="no version available within 3 s"),
         model_server.serving(["/bin/sh", "-c", f"{wrapped}; true"], "adder", tmp_path, tmp_path / "log", timeout=3),
     ):
         pass
-    stat = pathlib.Path("/proc", (tmp_path / "pid").read_text(), "stat")
-    end = time.monotonic() + 30
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < end, "it runs on"
-        time.sleep(0.05)
+    wait_for(lambda: not is_running(int((tmp_path / "pid").read_text())))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "a", "port": "b", "server": "c", "version": 1}'])
 def test_a_ready_file_that_says_something_else_is_the_servers_failure(tmp_path, content):
     [dumped] = [line for line in _READY.splitlines() if "json.dump" in line]
     ready = _READY.replace(dumped, f"    file.write({content!r})")
-    with pytest.raises(model_server.ServerFailed, match="log.ready.json that cannot be read"):
-        with model_server.serving(_command(ready), "adder", tmp_path, tmp_path / "log", timeout=30):
-            pass
+    with pytest.raises(model_server.ServerFailed, match=r"log.ready.json that cannot be read"):
+        model_server.start(_command(ready), "adder", tmp_path, tmp_path / "log", 30, port=0, outlives=False)
 
 
 def test_a_program_beside_this_python_is_found_without_a_path(monkeypatch):
@@ -190,18 +189,11 @@ def test_a_server_goes_with_a_parent_that_is_killed_unless_it_is_to_outlive_it(t
     command = [sys.executable, "-c", _KILLED, json.dumps(_command(_READY)), str(tmp_path), str(outlives)]
     pid = int(subprocess.run(command, capture_output=True, text=True).stdout)
     try:
-        assert _is_gone(pid, patience=1.0 if outlives else 20.0) is not outlives
+        if outlives:
+            time.sleep(1.0)
+            assert is_running(pid)
+        else:
+            wait_for(lambda: not is_running(pid))
     finally:
         if outlives:
             os.kill(pid, signal.SIGKILL)
-
-
-def _is_gone(pid: int, patience: float) -> bool:
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        status = pathlib.Path(f"/proc/{pid}/stat")
-        # Nobody may collect the orphan here: a zombie is gone.
-        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
-            return True
-        time.sleep(0.05)
-    return False

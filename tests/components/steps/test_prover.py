@@ -22,16 +22,13 @@ from components.steps import prover
 from components.steps.artifacts import Certificate
 from components.steps.last_blessed import LastBlessedModelStrategy
 from tests.support import certified
+from tests.support.cells import cell_of
 
 
 def _model(folder: pathlib.Path, number: int = 1, cell_class=GRU, **changes: np.ndarray) -> standard_artifacts.Model:
-    weights = certified.arrays(certified.weights()) | changes
-    cell = cell_class(weights["b_z"].size)
-    for name, value in weights.items():
-        getattr(cell, name).assign(value)
     artifact = standard_artifacts.Model()
     artifact.uri, artifact.id = str(folder), number
-    export.save(cell, path_utils.serving_model_path(artifact.uri))
+    export.save(cell_of(kind=cell_class, **changes), path_utils.serving_model_path(artifact.uri))
     return artifact
 
 
@@ -109,7 +106,8 @@ def test_a_model_whose_margin_is_too_far_below_the_last_blessed_one_s_is_refused
         ""
         if expected
         else (
-            f"proven, but its worst margin {margin} is less than 0.5 times (proof.margin_share) the {before} of the model it is compared with"
+            f"proven, but its worst margin {margin} is less than 0.5 times (proof.margin_share) "
+            f"the {before} of the model it is compared with"
         )
     )
     # The other way round nothing is in the way.

@@ -14,7 +14,7 @@ def carries(a: int, b: int, width: int) -> list[int]:
 
 
 def symbols(a: int, b: int, width: int) -> str:
-    return " ".join(f"{x}{y}" for x, y in zip(to_bits(a, width), to_bits(b, width)))
+    return " ".join(f"{x}{y}" for x, y in zip(to_bits(a, width), to_bits(b, width), strict=True))
 
 
 def named(width: int) -> dict[str, tuple[int, int]]:
@@ -82,7 +82,9 @@ def test_wide_pairs_do_so_at_the_ends_and_in_the_middle(width):
 def kinds(a: int, b: int, width: int) -> list[tuple[int, str]]:
     """What happens to the carry at each position."""
     events = []
-    for position, (x, y, carry) in enumerate(zip(to_bits(a, width), to_bits(b, width), carries(a, b, width))):
+    for position, (x, y, carry) in enumerate(
+        zip(to_bits(a, width), to_bits(b, width), carries(a, b, width), strict=True)
+    ):
         kind = {0: "killed" if carry else "nothing", 1: "propagated" if carry else "passed", 2: "generated"}[x + y]
         events.append((position, kind))
     return events

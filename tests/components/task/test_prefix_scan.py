@@ -65,7 +65,7 @@ def test_words_side_by_side_do_not_touch(task, size):
     draw = random.Random(size)
     # Rows full to the last bit: a carry, borrow or verdict at their end must not get into the next.
     rows = [(draw.getrandbits(8 * size) | 1 << 8 * size - 1, draw.getrandbits(8 * size)) for _ in range(20)]
-    a, b = (b"".join(number.to_bytes(size, "little") for number in side) for side in zip(*rows))
+    a, b = (b"".join(number.to_bytes(size, "little") for number in side) for side in zip(*rows, strict=True))
     found = outputs_of_rows(task, a, b, size)
     assert [int.from_bytes(found[row * size : (row + 1) * size], "little") for row in range(20)] == [
         stepwise(task, *pair, 8 * size) for pair in rows

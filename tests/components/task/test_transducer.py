@@ -15,7 +15,7 @@ numbers = st.integers(0, 2**70 - 1)
 
 
 def value(task, a, b, length=70):
-    word = [*zip(to_bits(a, length), to_bits(b, length)), *task.flush]
+    word = [*zip(to_bits(a, length), to_bits(b, length), strict=True), *task.flush]
     return task.value(task.outputs(word))
 
 

@@ -7,21 +7,14 @@ import tensorflow as tf
 
 from components.model.gru import GRU
 from components.proof import checker, finder
-from components.proof.weights import NAMES
 from components.task.transducer import ADDITION, COMPARISON, TASKS
 from components.training.box_loss import Boxes, BoxLoss, next_share
 from tests.support import certified
+from tests.support.cells import cell_of
 
 pytestmark = pytest.mark.fast
 
 WEIGHTS = certified.weights()
-
-
-def cell_of(weights=WEIGHTS):
-    cell = GRU(weights.units)
-    for name in NAMES:
-        getattr(cell, name).assign(np.array(getattr(weights, name), np.float32))
-    return cell
 
 
 def test_one_step_is_the_checkers_image_without_allowances():
@@ -34,7 +27,7 @@ def test_one_step_is_the_checkers_image_without_allowances():
     cell = checker.Cell.of(WEIGHTS)
     for index, box in enumerate(certificate.boxes):
         for column, symbol in enumerate(ADDITION.inputs):
-            image = checker.image(cell, tuple(zip(box.lower, box.upper)), symbol)
+            image = checker.image(cell, tuple(zip(box.lower, box.upper, strict=True)), symbol)
             np.testing.assert_allclose(images.lower[index, column], [low for low, _ in image.hidden], atol=1e-3)
             np.testing.assert_allclose(images.upper[index, column], [high for _, high in image.hidden], atol=1e-3)
             output = ADDITION.label(box.state, symbol)[1]

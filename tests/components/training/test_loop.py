@@ -29,7 +29,7 @@ from components.task.transducer import ADDITION, TASKS
 from components.training import loop, trainer
 from components.training.box_loss import BoxLoss
 from components.training.certification import Attempts
-from tests.support import certified
+from tests.support import certified, examples
 
 SMALL = Train(units=8, steps=60, least_steps=1, batch_size=32, report_every=20, learning_rate=0.01, state_noise=0.2)
 # Every data loss is low enough for a share to grow, if there were one.
@@ -37,11 +37,7 @@ PLAIN = Proof(train=False, ready_loss=100.0)
 
 
 def example(a, b, length):
-    made = tf.train.Example()
-    bits = {"a": to_bits(a, length), "b": to_bits(b, length), "sum": to_bits(a + b, length + 1), "length": [length]}
-    for name, values in bits.items():
-        made.features.feature[name].int64_list.value.extend(values)
-    return made.SerializeToString(deterministic=True)
+    return examples.example(a=to_bits(a, length), b=to_bits(b, length), sum=to_bits(a + b, length + 1), length=[length])
 
 
 def write(path, records):
@@ -177,7 +173,7 @@ def test_damaged_or_empty_files_are_one_line(data, tmp_path, damage, split):
 
 
 def test_missing_files_are_one_line(tmp_path):
-    with pytest.raises(BitsumError, match="no files match .*Split-train"):
+    with pytest.raises(BitsumError, match=r"no files match .*Split-train"):
         dataset.batches(files(tmp_path, "train"), 10, 1)
 
 
@@ -240,7 +236,9 @@ def test_gradients_are_clipped_to_the_global_norm(data):
     before = [variable.numpy() for variable in cell.trainable_variables]
     update, carried = loop.make_update(cell, settings, PLAIN)
     update(batch, tf.constant(1), carried)
-    moved = np.concatenate([(new.numpy() - old).ravel() for new, old in zip(cell.trainable_variables, before)])
+    moved = np.concatenate(
+        [(new.numpy() - old).ravel() for new, old in zip(cell.trainable_variables, before, strict=True)]
+    )
     assert np.linalg.norm(moved) == pytest.approx(0.01, rel=1e-3)
 
 
@@ -325,7 +323,7 @@ def test_a_model_of_another_size_or_trained_by_other_splits_is_no_base(data, tmp
 
 
 def test_a_base_model_that_cannot_be_read_stops_the_training(data, tmp_path):
-    with pytest.raises(BitsumError, match="variables.index"):
+    with pytest.raises(BitsumError, match=r"variables.index"):
         run_fn(data, tmp_path, SMALL, base_model=str(tmp_path / "missing"))
 
 
@@ -371,13 +369,15 @@ def test_an_update_is_the_gradient_of_the_mixed_loss_and_hands_its_boxes_on(data
             logits, _ = twin.run(batch.a, batch.b, twin.start(32))
             data_loss, found = loop.data_loss(logits, batch, "cross_entropy"), bound(boxes)
             loss = (1 - share) * data_loss + share * found.loss
-        for variable, gradient in zip(twin.trainable_variables, tape.gradient(loss, twin.trainable_variables)):
+        for variable, gradient in zip(
+            twin.trainable_variables, tape.gradient(loss, twin.trainable_variables), strict=True
+        ):
             variable.assign_sub(gradient)
         boxes = found.boxes
         losses, carried = update(batch, tf.constant(step), carried)
         np.testing.assert_allclose(losses, [data_loss, found.loss, found.margin], rtol=1e-4)
         np.testing.assert_allclose(carried.boxes, boxes, atol=1e-5)
-        for one, other in zip(cell.trainable_variables, twin.trainable_variables):
+        for one, other in zip(cell.trainable_variables, twin.trainable_variables, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
     assert float(carried.share) == 0.25
 

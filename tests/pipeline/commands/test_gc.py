@@ -13,15 +13,10 @@ from pipeline.records import garbage, ownership
 from pipeline.records.ancestry import Ancestry
 from serving import model_config
 from tests.support import json_tables
-from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING, Store
+from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
 
 # What a span that later runs train on consists of: examples, statistics, anomalies and the blessing.
 CHECKED_DATA = ("BitstringExampleGen", "StatisticsGen", "ArithmeticValidator", "ExampleValidator", "DataGate")
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "var")
 
 
 def gc(store, *options):
@@ -221,7 +216,9 @@ def test_nothing_outside_of_the_folder_is_touched(store, tmp_path):
     inside = store.root / "artifacts" / "Trainer" / "model"
     artifacts = store.client.get_artifacts_by_id([ids["examples"], ids["model"], ids["schema"]])
     # Of a user's own folder; through a way up; and the folder that holds models of other runs.
-    for artifact, uri in zip(artifacts, (outside, inside / ".." / ".." / ".." / ".." / "examples", inside)):
+    for artifact, uri in zip(
+        artifacts, (outside, inside / ".." / ".." / ".." / ".." / "examples", inside), strict=True
+    ):
         artifact.uri = str(uri)
     store.client.put_artifacts(artifacts)
     assert gc(store, "--keep", "1", "--delete") == 0

@@ -2,17 +2,10 @@
 
 import json
 
-import pytest
-
 from pipeline import cli
 from pipeline.records import ownership
 from tests.support import json_tables
-from tests.support.metadata_stores import FAILED, RUNNING, Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "var")
+from tests.support.metadata_stores import FAILED, RUNNING
 
 
 def history(store, capfd, *options):

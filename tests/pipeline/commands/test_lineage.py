@@ -11,12 +11,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from pipeline import cli
 from tests.support import json_tables
-from tests.support.metadata_stores import COMPLETE, FAILED, Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "var")
+from tests.support.metadata_stores import COMPLETE, FAILED
 
 
 def lineage(settings, capfd, *arguments):
@@ -119,9 +114,9 @@ def test_what_is_not_known_is_told_in_one_line(store, tmp_path, capfd):
 @pytest.mark.parametrize("command", ["lineage", "history", "gc"])
 def test_neither_tensorflow_nor_tfx_is_imported(store, command):
     store.run("monday", version=7)
-    program = (
-        f"import sys; from pipeline import cli; assert not cli.main({[command, *store.settings]!r})\n"
-        "print([name for name in ('tensorflow', 'tfx', 'apache_beam', 'numpy', 'tensorflow_model_analysis') if name in sys.modules])"
+    program = f"import sys; from pipeline import cli; assert not cli.main({[command, *store.settings]!r})\n"(
+        "print([name for name in ('tensorflow', 'tfx', 'apache_beam', 'numpy', "
+        "'tensorflow_model_analysis') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
@@ -167,22 +162,8 @@ def test_of_a_real_run_it_says_what_tensorflow_reads(bitsum_run, tmp_path, capfd
     with open(report) as file:
         assert found["margin"] == pytest.approx(json.load(file)["margin"], rel=1e-5)
 
-    names = (
-        recorded.BLESSED,
-        recorded.PROVEN,
-        recorded.REQUIRED,
-        recorded.REASON,
-        recorded.MARGIN,
-        recorded.BASELINE_MARGIN,
-    )
-    assert names == (
-        prover.BLESSED,
-        prover.PROVEN,
-        prover.REQUIRED,
-        prover.REASON,
-        prover.MARGIN,
-        prover.BASELINE_MARGIN,
-    )
+    for name in ("BLESSED", "PROVEN", "REQUIRED", "REASON", "MARGIN", "BASELINE_MARGIN"):
+        assert getattr(recorded, name) == getattr(prover, name)
     assert (recorded.BLESSED, recorded.REASON) == (infra_validator.BLESSED, infra_validator.REASON)
     assert (recorded.PUSHED, recorded.IS_NEW, recorded.VERSION) == (pusher.PUSHED, pusher.IS_NEW, pusher.VERSION)
     assert recorded.DESTINATION == pusher.DESTINATION

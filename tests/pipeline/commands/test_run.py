@@ -7,11 +7,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from components.savedmodel import version_folder
+from tests.support.waiting import wait_for
 
 BITSUM = str(pathlib.Path(sys.executable).with_name("bitsum"))
 
@@ -72,7 +72,9 @@ def test_the_line_that_is_printed_serves_and_add_answers(first, root, tmp_path):
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            target = _wait_for(ready, server)
+            wait_for(lambda: ready.exists() or server.poll() is not None)
+            found = json.loads(ready.read_text())
+            target = f"{found['host']}:{found['port']}"
             added = _bitsum("add", "13", "29", "--server", target)
             assert (added.returncode, added.stdout) == (0, "42\n"), added.stderr
             status = _bitsum("status", "--set", f"pipeline.root={root}", "--server", target)
@@ -94,13 +96,3 @@ def test_status_notices_a_changed_file(first, root):
         assert "saved_model.pb was changed" in status.stdout
     finally:
         file.write_bytes(content)
-
-
-def _wait_for(ready: pathlib.Path, server: subprocess.Popen) -> str:
-    for _ in range(600):
-        if ready.exists():
-            found = json.loads(ready.read_text())
-            return f"{found['host']}:{found['port']}"
-        assert server.poll() is None
-        time.sleep(0.1)
-    raise AssertionError("the server did not get ready")

@@ -14,14 +14,12 @@ from pipeline import config as configuration
 from pipeline.records import ownership
 from pipeline.records.metadata_store import open_store
 from tests.pipeline.conftest import SMALL
-from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING, Store
+from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
 
-_SLEEPER = "import json, time; from pipeline.records import ownership as housekeeping; print(json.dumps(housekeeping.owner()), flush=True); time.sleep(600)"
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "var")
+_SLEEPER = (
+    "import json, time; from pipeline.records import ownership as housekeeping; "
+    "print(json.dumps(housekeeping.owner()), flush=True); time.sleep(600)"
+)
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from tests.support import postgresql_server
 from tests.support.metadata_stores import RUNNING, Store
 
 _OPEN = (
-    "import sys; from pipeline import config; from pipeline.records import metadata_store; config = config.load(None, sys.argv[1:]); sys.stdin.readline()\n"
+    "import sys; from pipeline import config; from pipeline.records import metadata_store; config = "
+    "config.load(None, sys.argv[1:]); sys.stdin.readline()\n"
     "print(len(metadata_store.open_store(config).get_contexts()))"
 )
 
@@ -146,7 +147,7 @@ def test_two_runs_at_once_on_one_database(server, tmp_path):
     runs = [re.match(r"bitsum run (\S+),", out)[1] for out, _ in said]
     nodes = [[known.node_of[execution] for execution in known.executions_of(run)] for run in runs]
     assert sorted(nodes[0]) == sorted(nodes[1]) == sorted(set(nodes[0])) and "Pusher" in nodes[0]
-    for run, program in zip(runs, programs):
+    for run, program in zip(runs, programs, strict=True):
         executions = [known.executions[execution] for execution in known.executions_of(run)]
         assert {execution.custom_properties[ownership.PID].int_value for execution in executions} == {program.pid}
     # 3: complete, 5: from the cache.

@@ -110,7 +110,7 @@ def test_where_nothing_can_be_seen_nothing_is_done(tmp_path, monkeypatch):
 def test_a_damaged_root_json_is_told_in_one_line(tmp_path, content):
     root = _root(tmp_path / "one")
     (root / relocation.FILE).write_bytes(content.encode("latin-1"))
-    with pytest.raises(BitsumError, match="root.json is damaged: remove it"):
+    with pytest.raises(BitsumError, match=r"root.json is damaged: remove it"):
         _settled(root)
 
 
@@ -149,7 +149,10 @@ def test_the_model_config_file_is_moved_and_otherwise_left_as_it_is(tmp_path, qu
     path = now / "serving" / "models.config"
     path.parent.mkdir()
     name = "/a/\\303\\234ber root" if escaped else before
-    text = "# mine\nmodel_config_list {{ config {{ name: 'm' base_path: {0}{1}{0} }} config {{ name: 'n' base_path: {0}{2}2{0} }} }}\n"
+    text = (
+        "# mine\nmodel_config_list {{ config {{ name: 'm' base_path: {0}{1}{0} }} config "
+        "{{ name: 'n' base_path: {0}{2}2{0} }} }}\n"
+    )
     path.write_text(text.format(quote, f"{scheme}{name}/serving/m", name))
     relocation.relocate_model_config(_config(now), before)
     models = model_config.read(path).model_config_list.config

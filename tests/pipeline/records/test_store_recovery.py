@@ -118,7 +118,10 @@ def test_a_write_ahead_log_is_read(store, capsys):
 
 def test_the_lock_of_a_killed_process_is_nobodys(store):
     file = metadata_store.sqlite_file(store.config)
-    locker = "import os, sqlite3, sys; held = sqlite3.connect(sys.argv[1], isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
+    locker = (
+        "import os, sqlite3, sys; held = sqlite3.connect(sys.argv[1], "
+        "isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
+    )
     subprocess.run([sys.executable, "-c", locker + "os.kill(os.getpid(), 9)", file])
     assert metadata_store.open_store(store.config).get_context_by_type_and_name("pipeline_run", "monday")
 
@@ -182,7 +185,10 @@ def test_a_store_of_another_schema_is_refused_in_the_documented_words(store):
 
 def test_a_wait_for_a_locked_file_can_be_interrupted_and_names_who_has_it(store, monkeypatch):
     file = metadata_store.sqlite_file(store.config)
-    holding = "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
+    holding = (
+        "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], "
+        "isolation_level=None); held.execute('BEGIN EXCLUSIVE'); "
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", holding + "print(flush=True); sys.stdin.read()", file],
         stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from components.errors import BitsumError
 from pipeline import cli, processes
 from pipeline.records import metadata_store, ownership, recorded
 from pipeline.runner.owned_metadata import OwnedMetadata, note_refusal, take_over
-from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING, Store
+from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
 
 # Holds the lock of a SQLite file until its input ends.
 _HOLDER = (
@@ -22,11 +22,6 @@ _HOLDER = (
 _OTHER = {**ownership.owner(), ownership.PID: 1, ownership.STARTED: processes.started(1)}
 _GONE = {**ownership.owner(), ownership.STARTED: "0f7d 17"}
 _NODE = "bitsum-addition.Trainer"
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "var")
 
 
 def _owner(store, id):

@@ -100,24 +100,24 @@ def test_bad_spans_are_kept_apart_and_good_ones_are_read(data):
 
     data.put(2, "pairs.csv", EVERY_SHORT_PAIR + "200,100,301\n")
     with pytest.raises(
-        Refusal, match="import refused: span 2 in .*: pairs.csv line 4098: wrong sum: 200 . 100 = 301, 300 is right"
+        Refusal, match=r"import refused: span 2 in .*: pairs.csv line 4098: wrong sum: 200 . 100 = 301, 300 is right"
     ):
         data.own_run(2)
     assert data.report(2)["gate"] == "import"
 
     records = [_record(a, b, a + b) for a in range(200) for b in range(10)]
     data.put(2, "pairs.tfrecord", [*records, _record(200, 100, 301)])
-    with pytest.raises(Refusal, match="data gate refused: .*1 x wrong sum.*200 . 100 = 300"):
+    with pytest.raises(Refusal, match=r"data gate refused: .*1 x wrong sum.*200 . 100 = 300"):
         data.own_run(2)
     assert data.report(2)["gate"] == "data gate"
 
     data.put(2, "pairs.tfrecord", [*records, b"no example"])
-    with pytest.raises(Refusal, match="data gate refused: .*1 x not parsable.*the report on span 2 is in"):
+    with pytest.raises(Refusal, match=r"data gate refused: .*1 x not parsable.*the report on span 2 is in"):
         data.own_run(2)
     assert "not parsable" in data.report(2)["reasons"][0]
 
     data.put(2, "pairs.csv", "".join(f"{a},{b}\n" for a in range(4) for b in range(4)))
-    with pytest.raises(Refusal, match="data gate refused: the data drifted.*split 'train', length: "):
+    with pytest.raises(Refusal, match=r"data gate refused: the data drifted.*split 'train', length: "):
         data.own_run(2)
 
     # Neither the refused span nor what it drifted from is in the way of the next.

@@ -50,7 +50,7 @@ def test_numbers_are_streamed_with_their_state(make):
     channel = Channel()
     # Every carry goes through every border between chunks.
     assert make(channel).outputs_streamed([(2**100 - 1, 1), (2**100 - 1, 0)], 100, 16) == [2**100, 2**100 - 1]
-    metadata, *steps = channel.requests
+    _metadata, *steps = channel.requests
     assert len(steps) == 7 and {request.model_spec.signature_name for request in steps} == {"step"}
     assert {request.model_spec.version.value for request in steps} == {1}
 
@@ -260,7 +260,7 @@ def test_many_short_numbers_go_as_packed_bytes_and_the_model_is_asked_for_once(m
     client = make(channel)
     for _ in range(2):
         assert client.add_many(pairs) == [a + b for a, b in pairs]
-    metadata, *calls = channel.requests
+    _metadata, *calls = channel.requests
     assert [request.model_spec.signature_name for request in calls] == ["add_packed"] * 2
     assert sorted(calls[0].inputs["a"].string_val) == sorted(a.to_bytes(9, "little") for a, _ in pairs)
     # Two operands of 9 bytes a row and two bytes before each; all states are zeros and take no more than one.

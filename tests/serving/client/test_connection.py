@@ -5,23 +5,18 @@ The server is one of gRPC's own, in this process, that answers as tests.support.
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
-import random
 import threading
 import time
 from concurrent import futures
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline import cli
 from serving import protos
 from serving.client import AdderClient, AsyncAdderClient, InvalidRequest, ServerBusy, ServerUnavailable
 from serving.server.options import free_port
+from tests.support.identities import Identity
 from tests.support.in_memory import Channel, Failure
 
 
@@ -97,20 +92,23 @@ def test_a_server_that_is_away_for_a_second_is_waited_for(ask):
         thread.join()
 
 
-def test_a_call_is_made_again_as_often_as_was_asked_for_and_only_if_unavailable(ask):
+@pytest.mark.parametrize(
+    ("code", "attempts", "calls", "error"),
+    [
+        ("UNAVAILABLE", 3, 3, ServerUnavailable),
+        ("UNAVAILABLE", 1, 1, ServerUnavailable),
+        ("RESOURCE_EXHAUSTED", 5, 1, ServerBusy),
+        ("INVALID_ARGUMENT", 5, 1, InvalidRequest),
+    ],
+)
+def test_a_call_is_made_again_as_often_as_was_asked_for_and_only_if_unavailable(ask, code, attempts, calls, error):
     def refuse(signature, outputs):
-        raise Failure(code, "not now")
+        raise Failure(grpc.StatusCode[code], "not now")
 
-    for code, attempts, calls, error in (
-        (grpc.StatusCode.UNAVAILABLE, 3, 3, ServerUnavailable),
-        (grpc.StatusCode.UNAVAILABLE, 1, 1, ServerUnavailable),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, 5, 1, ServerBusy),
-        (grpc.StatusCode.INVALID_ARGUMENT, 5, 1, InvalidRequest),
-    ):
-        channel = Channel(refuse)
-        with answering(channel) as target, pytest.raises(error, match="not now"):
-            ask(target, lambda client: client.add(13, 29), attempts=attempts)
-        assert len(channel.requests) == calls
+    channel = Channel(refuse)
+    with answering(channel) as target, pytest.raises(error, match="not now"):
+        ask(target, lambda client: client.add(13, 29), attempts=attempts)
+    assert len(channel.requests) == calls
 
 
 def test_a_call_that_succeeds_the_third_time(ask):
@@ -128,21 +126,6 @@ def test_attempts_have_limits(attempts):
     for kind in (AdderClient, AsyncAdderClient):
         with pytest.raises(ValueError, match=f"attempts = {attempts} must be from 1 to 5"):
             kind("127.0.0.1:1", attempts=attempts)
-
-
-def test_a_stream_of_both_clients():
-    draw = random.Random(1)
-    a, b = draw.randbytes(9_000), draw.randbytes(7_000)
-    expected = (int.from_bytes(a, "little") + int.from_bytes(b, "little")).to_bytes(9_001, "little")
-
-    async def on_a_loop(target):
-        async with AsyncAdderClient(target) as client:
-            return b"".join([piece async for piece in client.add_stream([a], iter([b[:10], b[10:]]))])
-
-    with answering(Channel()) as target:
-        assert asyncio.run(on_a_loop(target)) == expected
-        with AdderClient(target) as client:
-            assert b"".join(client.add_stream([a], iter([b[:10], b[10:]]))) == expected
 
 
 def test_a_stream_that_is_left_ends_its_call_and_the_client_goes_on():
@@ -192,21 +175,9 @@ def test_cancelling_leaves_the_client_usable():
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory):
     """Paths of a key and of a certificate for 127.0.0.1 that signed itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name, now = (
-        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")]),
-        datetime.datetime.now(datetime.timezone.utc),
-    )
-    day = datetime.timedelta(days=1)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
-    builder = builder.add_extension(
-        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-    )
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    folder = tmp_path_factory.mktemp("identity")
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    (folder / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    (folder / "cert").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
+    own, folder = Identity("test", address="127.0.0.1"), tmp_path_factory.mktemp("identity")
+    (folder / "key").write_text(own.private_key)
+    (folder / "cert").write_text(own.certificate)
     return folder / "key", folder / "cert"
 
 

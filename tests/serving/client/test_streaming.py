@@ -75,7 +75,7 @@ def test_a_difference_comes_in_twos_complement(make):
 def test_all_calls_are_pinned_to_the_version_that_began_and_stay_small(make):
     channel = Channel()
     list(make(channel).add_stream([bytes(2000)], [bytes(10)]))
-    metadata, *calls = channel.requests
+    _metadata, *calls = channel.requests
     assert len(calls) > 3 and {request.model_spec.version.value for request in calls} == {1}
     assert calls[0].inputs["a"].string_val == [bytes(64)]
 

@@ -1,13 +1,11 @@
 """A client that asks a model for another task is refused, and told what the model is for; over a channel in memory."""
 
-import functools
 import random
 
 import pytest
 
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from pipeline import cli
-from serving import client as clients_module
 from serving.client import InvalidRequest
 from serving.probing.prober import TimedClient, probe
 from serving.probing.questions import Question
@@ -52,7 +50,7 @@ def test_every_way_to_ask_names_the_task(task, pairs, packed, make):
                 f"no signature {task.verb}_bits but {other.verb}_bits",
                 f"bitsum {other.verb}",
             )
-            refused(lambda: client.apply(task, pairs), *words)
+            refused(lambda client=client: client.apply(task, pairs), *words)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -66,7 +64,7 @@ def test_streams_name_the_task(task, make):
             written = b"".join(make(channel).add_stream(*operands, task))
             assert task.read(int.from_bytes(written, "little"), 8 * len(written)) == task.meaning(a, b)
         else:
-            refused(lambda: list(make(channel).add_stream(*operands, task)), f"does not {task.verb}")
+            refused(lambda channel=channel: list(make(channel).add_stream(*operands, task)), f"does not {task.verb}")
             assert channel.predictions == []
 
 
@@ -74,7 +72,7 @@ def test_streams_name_the_task(task, make):
 def test_a_version_of_the_first_format_adds_as_ever_and_is_asked_for_other_tasks_by_its_name(pairs, make):
     assert make(old(ADDITION)).apply(ADDITION, pairs) == [a + b for a, b in pairs]
     for task in (SUBTRACTION, COMPARISON):
-        refused(lambda: make(old(task)).apply(task, pairs), f"does not {task.verb}", "--signature add_bits")
+        refused(lambda task=task: make(old(task)).apply(task, pairs), f"does not {task.verb}", "--signature add_bits")
         assert make(old(task), signature="add_bits").apply(task, pairs) == [task.meaning(*pair) for pair in pairs]
     refused(
         lambda: make(Channel(task=SUBTRACTION), signature="add_bits").apply(SUBTRACTION, pairs), "without --signature"
@@ -123,28 +121,15 @@ def test_a_signature_of_no_task_is_refused_before_anything_is_asked(make):
             make(Channel(), signature=name)
 
 
-@pytest.fixture
-def serve(monkeypatch):
-    """A function: channel -> channel; the commands ask it."""
-
-    def use(channel):
-        monkeypatch.setattr(
-            clients_module, "AdderClient", functools.partial(clients_module.AdderClient, channel=channel)
-        )
-        return channel
-
-    return use
-
-
 def test_the_commands(serve, capsys):
     serve(Channel())
     assert cli.main(["subtract", "13", "29"]) == 1
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "Traceback" not in said.err
     assert (
-        "it is for addition: ask it with bitsum add; or it is older than these names and does subtract: give --signature add_bits"
-        in said.err
-    )
+        "it is for addition: ask it with bitsum add; or it is older than these names and "
+        "does subtract: give --signature add_bits"
+    ) in said.err
 
     serve(old(SUBTRACTION))
     assert cli.main(["subtract", "13", "29"]) == 1

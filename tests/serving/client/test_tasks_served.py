@@ -72,9 +72,9 @@ def test_a_model_that_adds_is_not_asked_to_subtract(server):
         code, out, err = bitsum(command, *numbers, "--server", server.target)
         assert (code, out) == (1, "") and "Traceback" not in err
         assert (
-            f"does not {command}: it has no signature {command}_bits but add_bits; it is for addition: ask it with bitsum add"
-            in err
-        )
+            f"does not {command}: it has no signature {command}_bits but add_bits; it is "
+            "for addition: ask it with bitsum add"
+        ) in err
 
 
 def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):

@@ -1,6 +1,6 @@
 """The commands add, subtract and compare over a channel in memory: what they read and print, and of which task."""
 
-import functools
+import contextlib
 import io
 import os
 import sys
@@ -10,34 +10,22 @@ import pytest
 
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION
 from pipeline import cli
-from serving import client
 from tests.support.in_memory import Channel, Failure
 
 pytestmark = pytest.mark.fast
 
 
 @pytest.fixture
-def serve(monkeypatch):
-    """A function: channel in memory -> channel; the commands ask it."""
-
-    def use(channel):
-        monkeypatch.setattr(client, "AdderClient", functools.partial(client.AdderClient, channel=channel))
-        return channel
-
-    return use
-
-
-@pytest.fixture
 def standard_input(monkeypatch, tmp_path):
     """A function: bytes -> they are standard input."""
 
-    def use(data):
-        (tmp_path / "standard_input").write_bytes(data)
-        monkeypatch.setattr(sys, "stdin", open(tmp_path / "standard_input"))
+    with contextlib.ExitStack() as stack:
 
-    yield use
-    if sys.stdin.name == str(tmp_path / "standard_input"):
-        sys.stdin.close()
+        def use(data):
+            (tmp_path / "standard_input").write_bytes(data)
+            monkeypatch.setattr(sys, "stdin", stack.enter_context(open(tmp_path / "standard_input")))
+
+        yield use
 
 
 @pytest.mark.parametrize(

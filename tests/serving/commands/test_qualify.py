@@ -1,68 +1,25 @@
-"""`bitsum qualify` against a real server that runs the sweep model, honest and lying ones."""
+"""`bitsum qualify` against a real server that runs the sweep model, an honest and a wrong one."""
 
-import contextlib
 import json
 
 import pytest
 import tensorflow as tf
 
 from components.model import activation_sweep
-from components.model.gru import GRU
 from serving.client.sync import served
-from serving.probing import qualifier
 from serving.probing.qualification import MODEL_NAME
-from tests.serving.conftest import bitsum, put, serving, wait_for
+from tests.serving.conftest import bitsum, put, serving
 from tests.support import json_tables
+from tests.support.cells import cell_with
+from tests.support.waiting import wait_for
 
 UNITS = 16
 FLAGS = ("--server=embedded", f"--model_name={MODEL_NAME}")
-sigmoid = tf.sigmoid
-
-
-def cell_with(sigmoid=sigmoid, tanh=tf.tanh):
-    """`GRU.advance` with other activations."""
-
-    def advance(self, x_z, x_r, x_h, h):
-        z, r = sigmoid(x_z + h @ self.U_z), sigmoid(x_r + h @ self.U_r)
-        return (1 - z) * h + z * tanh(x_h + (r * h) @ self.U_h)
-
-    return advance
-
-
-def bulged(x):
-    """sigmoid, but 2**-16 more about 0."""
-    return sigmoid(x) + tf.cast(tf.where(tf.abs(x) < 1, 2**-16, 0.0), x.dtype)
 
 
 def rational_tanh(x):
     """tanh to about 2e-2."""
     return tf.where(tf.abs(x) < 3, x * (27 + x * x) / (27 + 9 * x * x), tf.sign(x))
-
-
-def float32_only(results, errors, lowest):
-    """Errors as a server sees them whose float64 is float32."""
-    return tf.zeros_like(errors)
-
-
-# name -> ((where, what, by what) replaced while the model is made, words of the refusal).
-LIARS = {
-    "float32 alone is wrong": (
-        [(GRU, "advance", cell_with(tanh=rational_tanh))],
-        ("tanh(", "off by", "the allowance of 32 u has to be 4 times"),
-    ),
-    "float64 is wrong as well": (
-        [(GRU, "advance", cell_with(sigmoid=bulged)), (tf, "sigmoid", bulged)],
-        ("sigmoid(", "off by 25", "the allowance of 16 u has to"),
-    ),
-    "float64 is only float32": (
-        [(activation_sweep, "_marked", float32_only)],
-        ("own float64 cannot be trusted", "off by 0 u"),
-    ),
-    "sigmoid never is 1": (
-        [(GRU, "advance", cell_with(sigmoid=lambda x: tf.minimum(sigmoid(x), 1 - 2**-24)))],
-        ("not exactly 1", "neither is seen alone"),
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -114,29 +71,14 @@ def test_the_report_for_people_is_a_line(sweeping):
     assert (code, err, out.count("\n")) == (0, "", 1) and "tanh errs by" in out and out.endswith("; qualified\n")
 
 
-@pytest.mark.parametrize("version, name", list(enumerate(LIARS, start=2)))
-def test_a_server_that_is_wrong_or_lies_is_refused(sweeping, tmp_path, monkeypatch, version, name):
-    replaced, words = LIARS[name]
-    with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(monkeypatch.context())
-        for where, what, by in replaced:
-            patch.setattr(where, what, by)
-        model = activation_sweep.write(tmp_path, [UNITS])
-    put(model, sweeping.folder, version)
-    wait_for(
-        lambda: {item.version: item.state for item in served(sweeping.target, MODEL_NAME)}.get(version) == "AVAILABLE"
-    )
-    wait_for(lambda: len([item for item in served(sweeping.target, MODEL_NAME) if item.state == "AVAILABLE"]) == 1)
-    found = qualifier.qualify(sweeping.target, points=600)
-    assert found.version == version and not found.qualified and all(word in found.complaint for word in words), (
-        found.complaint
-    )
-
-
-def test_a_refusal_is_told_by_exit_code_3(sweeping):
-    """After the last of the lying models."""
+def test_a_server_that_is_wrong_is_refused(sweeping, tmp_path):
+    put(activation_sweep.write(tmp_path, [UNITS], cell_with(tanh=rational_tanh)), sweeping.folder, 2)
+    wait_for(lambda: [item.version for item in served(sweeping.target, MODEL_NAME) if item.state == "AVAILABLE"] == [2])
     code, out, err = bitsum("qualify", sweeping.target, "--json")
-    assert (code, err) == (3, "") and not json.loads(out)["qualified"]
+    report = json.loads(out)
+    assert (code, err, report["version"], report["qualified"]) == (3, "", 2, False)
+    for words in ("tanh(", "off by", "the allowance of 32 u has to be 4 times"):
+        assert words in report["reason"]
 
 
 def test_another_model_is_not_the_sweep_model(server):

@@ -15,8 +15,9 @@ from components.savedmodel import version_folder
 from serving import model_config
 from serving.client import AdderClient
 from serving.rollout.deployment import Deployment
-from tests.serving.conftest import BITSUM, bitsum, put, serving, wait_for
+from tests.serving.conftest import BITSUM, bitsum, put, serving
 from tests.support import adder_model, certified_model, json_tables
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def stays(deployed, stable, before, done, *said, exit_code=3):
 
 
 def test_a_good_version_becomes_stable_while_clients_ask_and_a_restart_keeps_it(deployed, traffic):
-    first, second, third = version_folder.versions(deployed.base)
+    first, _second, third = version_folder.versions(deployed.base)
 
     code, out, err = deployed.run("rollout", "--count=20", "--max_latency_ratio=100")
 
@@ -219,10 +220,10 @@ def test_a_version_that_answers_recorded_requests_otherwise_stays_back(deployed,
     base = tmp_path / "logged" / "bitsum"
     base.mkdir(parents=True)
     put(models / "right", base, 1)
-    with serving(base, "--server=embedded", f"--request_log_dir={log}", "--request_log_rate=1") as server:
-        with AdderClient(server.target, label="") as client:
-            assert client.add(0b11, 0b11) == 0b110
-            assert client.add(3 * 2**5000, 3 * 2**5000) == 6 * 2**5000
+    logging = ("--server=embedded", f"--request_log_dir={log}", "--request_log_rate=1")
+    with serving(base, *logging) as server, AdderClient(server.target, label="") as client:
+        assert client.add(0b11, 0b11) == 0b110
+        assert client.add(3 * 2**5000, 3 * 2**5000) == 6 * 2**5000
     assert list(log.rglob("*.tfrecords"))
 
     done = deployed.run(
@@ -306,7 +307,10 @@ def test_a_disk_that_takes_no_config_file_leaves_server_and_file_as_they_were(de
     before = deployed.config_file.read_bytes()
 
     # A file of more than 0 bytes cannot be written.
-    program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from pipeline import cli; sys.exit(cli.main())"
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from "
+        "pipeline import cli; sys.exit(cli.main())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, command, *deployed.options()],
         capture_output=True,

@@ -15,7 +15,8 @@ import pytest
 
 from serving.client import AdderClient
 from tests.conformance import recording
-from tests.serving.conftest import BITSUM, bitsum, put, serving, wait_for
+from tests.serving.conftest import BITSUM, bitsum, put, serving
+from tests.support.waiting import is_running, wait_for
 
 # Called and logging like tensorflow_model_server. FAKE_MODE says what becomes of it: the embedded server, on the flags
 # that it was given; one that only ever answers that version 3 is available; or none.
@@ -100,6 +101,12 @@ def test_the_ready_file_tells_where_what_and_who(base_path):
         assert not server.ready_file.exists()
 
 
+def serve(base_path, *flags, env):
+    """What became of `bitsum serve` on a free port, with `env` beside the environment."""
+    command = [*BITSUM, "serve", "--port=0", f"--model_base_path={base_path}", *flags]
+    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -142,33 +149,26 @@ def test_an_image_that_is_not_there_is_not_pulled(base_path, tmp_path):
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\necho "$@" >> "$0.calls"\necho "Error: No such image: $3" >&2\nexit 1\n')
     docker.chmod(0o755)
-    done = subprocess.run(
-        [*BITSUM, "serve", "--server=docker", "--port=0", f"--model_base_path={base_path}", "--image=some/image:1"],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = serve(base_path, "--server=docker", "--image=some/image:1", env=path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "No such image: some/image:1" in done.stderr and "docker pull some/image:1" in done.stderr
     assert (tmp_path / "docker.calls").read_text() == "image inspect some/image:1\n"
 
 
 SWITCHES = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2", "DNNL_DEFAULT_FPMATH_MODE": "BF16"}
-NOTE = f"note: cleared from the environment, since the proof excludes the arithmetic that they switch on: {', '.join(sorted(SWITCHES))}\n"
+NOTE = (
+    "note: cleared from the environment, since the proof excludes the arithmetic that they "
+    f"switch on: {', '.join(sorted(SWITCHES))}\n"
+)
 
 
 def started(base_path, folder, server, script):
     """What `bitsum serve` says that starts `script` as its `server`, with switches in the environment."""
     (folder / server).write_text(f"#!/bin/sh\n{script}\n")
     (folder / server).chmod(0o755)
-    done = subprocess.run(
-        [*BITSUM, "serve", f"--server={server}", "--port=0", f"--model_base_path={base_path}"],
-        env={**os.environ, **SWITCHES, "TF_ENABLE_ONEDNN_OPTS": "0", "PATH": f"{folder}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    env = {**SWITCHES, "TF_ENABLE_ONEDNN_OPTS": "0", "PATH": f"{folder}:{os.environ['PATH']}"}
+    done = serve(base_path, f"--server={server}", env=env)
     assert done.returncode == 1 and done.stderr.startswith(NOTE) and "ended with exit code 3" in done.stderr
     return (folder / "seen").read_text().splitlines()
 
@@ -195,20 +195,14 @@ def test_a_container_gets_none_either_not_even_those_of_its_image(base_path, tmp
 def test_an_image_whose_environment_cannot_be_read_is_not_started(base_path, tmp_path, said):
     (tmp_path / "docker").write_text(f"#!/bin/sh\n[ $1 = image ] && echo '{said}' && exit 0\nexit 3\n")
     (tmp_path / "docker").chmod(0o755)
-    done = subprocess.run(
-        [*BITSUM, "serve", "--server=docker", "--port=0", f"--model_base_path={base_path}"],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = serve(base_path, "--server=docker", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "docker image inspect" in done.stderr
 
 
 def test_the_embedded_server_clears_the_switches(base_path):
     with serving(base_path, "--server=embedded", env={**os.environ, **SWITCHES}) as running:
         running.process.send_signal(signal.SIGTERM)
-        out, err = running.process.communicate(timeout=60)
+        _out, err = running.process.communicate(timeout=60)
     assert (running.process.returncode, err) == (0, NOTE)
 
 
@@ -258,7 +252,7 @@ def test_tensorflow_model_server_is_taken_where_it_is_on_the_path(base_path, wit
         out, err = server.process.communicate(timeout=60)
         assert server.process.returncode == 0 and "(tensorflow_model_server server" in out
         assert err.startswith("note: tensorflow_model_server listens on all addresses")
-        assert not running(int(child))
+        assert not is_running(int(child))
     assert "a line of log" in log.read_text()
 
 
@@ -266,10 +260,10 @@ def test_the_external_server_dies_with_ours(base_path, with_program):
     environment, record = with_program
     with serving(base_path, env=environment) as server:
         child = int(record.read_text().splitlines()[1])
-        assert running(child)
+        assert is_running(child)
         server.process.kill()
         server.process.communicate()
-        wait_for(lambda: not running(child))
+        wait_for(lambda: not is_running(child))
 
 
 def test_when_the_external_server_ends_its_exit_code_is_passed_on(base_path, with_program):
@@ -310,13 +304,7 @@ def test_an_external_server_that_fails_to_start_is_quoted_and_its_models_blamed_
     environment, _ = with_program
     # What an earlier server wrote there is not what this one ended for.
     (tmp_path / "log").write_text(unavailable("NOT_FOUND: an earlier model") + "\n")
-    done = subprocess.run(
-        [*BITSUM, "serve", "--port=0", f"--model_base_path={base_path}", f"--log_file={tmp_path / 'log'}"],
-        env={**environment, "FAKE_MODE": said},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = serve(base_path, f"--log_file={tmp_path / 'log'}", env={**environment, "FAKE_MODE": said})
     assert done.returncode == code, done.stderr
     assert "tensorflow_model_server ended with exit code" in done.stderr and (said.isdecimal() or said in done.stderr)
 
@@ -327,20 +315,6 @@ def test_for_an_external_server_too_a_port_in_use_is_refused(base_path, with_pro
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [*BITSUM, "serve", f"--port={port}", f"--model_base_path={base_path}"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = serve(base_path, f"--port={port}", env=environment)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert not record.exists()
-
-
-def running(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

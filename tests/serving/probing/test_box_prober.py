@@ -12,11 +12,11 @@ import pytest
 
 from components.data import tf_examples
 from components.model import export
-from components.model.gru import GRU
 from components.proof import certificate
 from components.steps import model_server
 from components.task import addition
 from tests.support import certified, json_tables
+from tests.support.cells import cell_of
 
 SERVE = [sys.executable, "-m", "pipeline", "serve"]
 PROBE = [sys.executable, "-m", "pipeline", "probe"]
@@ -32,11 +32,7 @@ def examples(tmp_path_factory):
 
 def _export(folder: pathlib.Path, **changes: np.ndarray) -> pathlib.Path:
     """The certified cell as a SavedModel with its certificate; `changes` replace weights."""
-    weights = certified.arrays(certified.weights()) | changes
-    cell = GRU(weights["b_z"].size)
-    for name, value in weights.items():
-        getattr(cell, name).assign(value)
-    export.save(cell, str(folder))
+    export.save(cell_of(**changes), str(folder))
     (folder / certificate.FILE).parent.mkdir()
     (folder / certificate.FILE).write_text(json.dumps(certified.certificate()))
     return folder

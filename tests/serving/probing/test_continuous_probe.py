@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 from prometheus_client import parser
 
-from tests.serving.conftest import BITSUM, bitsum, put, serving, wait_for
+from tests.serving.conftest import BITSUM, bitsum, put, serving
+from tests.support.waiting import wait_for
 
 
 @contextlib.contextmanager
@@ -118,10 +119,3 @@ def test_several_targets_are_told_apart(models, server, tmp_path):
     assert wrong["wrong_count"] > 0 and wrong["version"] == 5
     assert report["asked"] == right["asked"] + wrong["asked"] and report["wrong_count"] == wrong["wrong_count"]
     assert {item["target"] for item in report["wrong"]} == {broken.target} and report["version_changes"] == 0
-
-
-def test_another_version_than_expected_is_a_finding(server):
-    code, out, err = bitsum("probe", server.target, "--count", 5, "--expect_version", 7, "--json")
-    report = json.loads(out)
-    assert code == 1 and report["right"] == report["asked"] == report["unexpected_version"]
-    assert err.count("version 1 answers, version 7 is expected") == 1

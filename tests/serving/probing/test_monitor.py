@@ -145,7 +145,7 @@ def test_a_version_without_packed_bytes_or_with_a_state_of_another_size_is_no_er
     for change in ({"packed": False}, {"units": 7}):
         channel = Channel()
 
-        def swap(signature, outputs):
+        def swap(signature, outputs, channel=channel, change=change):
             if signature == "step":
                 vars(channel).update(change, version=2)
 

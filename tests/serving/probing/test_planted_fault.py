@@ -7,25 +7,18 @@ import numpy as np
 import pytest
 
 from components.model import export
-from components.model.gru import GRU
 from serving.client import AdderClient
 from tests.serving.conftest import bitsum, serving
 from tests.support import certified
+from tests.support.cells import cell_of
 
 # (weight, bit that is flipped): the sign of a weight of the logit makes half of all random sums of 24 bits wrong, that
 # of the update gate's bias in a unit a tenth.
 FAULTS = [("W_o", (5, 0), 31), ("b_z", (7,), 31)]
 
 
-def save(folder, weights):
-    cell = GRU(weights["b_z"].size)
-    for name, value in weights.items():
-        getattr(cell, name).assign(value)
-    export.save(cell, str(folder))
-
-
 def flipped(weight, place, bit):
-    weights = {name: value.copy() for name, value in certified.arrays(certified.weights()).items()}
+    weights = certified.arrays(certified.weights())
     weights[weight].view(np.uint32)[place] ^= np.uint32(1 << bit)
     return weights
 
@@ -43,13 +36,13 @@ def ask_again(client, wrong):
 @pytest.fixture(scope="module", params=FAULTS, ids=lambda fault: fault[0])
 def faulty(request, tmp_path_factory):
     base_path = tmp_path_factory.mktemp("faulty")
-    save(base_path / "4", flipped(*request.param))
+    export.save(cell_of(**flipped(*request.param)), str(base_path / "4"))
     with serving(base_path, "--server=embedded") as server:
         yield server
 
 
 def test_the_model_as_it_was_proven_is_right(tmp_path):
-    save(tmp_path / "served" / "3", certified.arrays(certified.weights()))
+    export.save(cell_of(), str(tmp_path / "served" / "3"))
     with serving(tmp_path / "served", "--server=embedded") as server:
         code, out, _ = bitsum("probe", server.target, "--count", 60, "--seed", 5, "--json")
     report = json.loads(out)

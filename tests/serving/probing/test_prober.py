@@ -7,28 +7,17 @@ import pytest
 import tensorflow as tf
 
 from components.formats import tfrecords
-from components.task import addition
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from serving import tensors
 from serving.probing import questions
 from serving.probing.prober import TimedClient, probe
+from tests.support.examples import example, example_of
 from tests.support.in_memory import UNITS, Channel, Failure
 
 pytestmark = pytest.mark.fast
 
 FIRST_BIT = {"place": 0, "places": [0], "wrong_bits": 1, "version": 1, "target": "memory"}
 _ALL = ("serving_default", "add_bits", "step")
-
-
-def example(a, b, length):
-    """A serialized tf.Example without its sum, which the prober does not believe anyway."""
-    bits = {"a": addition.to_bits(a, length), "b": addition.to_bits(b, length)}
-    return raw_example(**bits)
-
-
-def raw_example(**lists):
-    features = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=values)) for name, values in lists.items()}
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
 @pytest.fixture
@@ -50,7 +39,7 @@ def asked(write):
     draw = random.Random(1)
     lengths = [1, 5, 8, 16, 100] * 4
     return questions.spread(
-        [write("data", [example(draw.getrandbits(n), draw.getrandbits(n), n) for n in lengths])], 100
+        [write("data", [example_of(draw.getrandbits(n), draw.getrandbits(n), n) for n in lengths])], 100
     )
 
 
@@ -83,7 +72,7 @@ def test_a_negative_difference_is_told_with_its_sign(write):
     def flip(signature, outputs):
         outputs["sum"] = tensors.bits_tensor([0b110001], 6)
 
-    file = write("data", [example(13, 29, 5)])
+    file = write("data", [example_of(13, 29, 5)])
     report = ask(Channel(flip, SUBTRACTION), questions.spread([file], 1), ["subtract_bits"], SUBTRACTION)
     wrong = {
         "a": "13",
@@ -103,7 +92,7 @@ def test_an_output_before_the_verdict_is_checked_too(write):
         # Up to each place: 1 > 1, 1 > 1, 5 > 5, 13 > 13, 13 > 29, all false.
         outputs["sum"] = tensors.bits_tensor([0b000100], 6)
 
-    file = write("data", [example(13, 29, 5)])
+    file = write("data", [example_of(13, 29, 5)])
     [wrong] = ask(Channel(flip, COMPARISON), questions.spread([file], 1), ["compare_bits"], COMPARISON).wrong
     assert (wrong["got"], wrong["expected"], wrong["place"]) == ("False", "False", 2)
 
@@ -111,7 +100,7 @@ def test_an_output_before_the_verdict_is_checked_too(write):
 @pytest.mark.parametrize("task", TASKS.values())
 def test_behind_a_shorter_answer_of_serving_default_are_zeros(write, task):
     # The outputs of 0 - 1 and of 1 > 0 would go on with ones.
-    file = write("data", [example(0, 1, 1), example(1, 0, 1), example(5, 5, 8)])
+    file = write("data", [example_of(0, 1, 1), example_of(1, 0, 1), example_of(5, 5, 8)])
     asked = questions.spread([file], 3)
     assert ask(Channel(task=task), asked, ["serving_default"], task).all_right
 
@@ -134,7 +123,7 @@ def test_one_flipped_bit_is_found_and_told_with_the_numbers(write):
         if signature == "add_bits":
             outputs["sum"] = tensors.bits_tensor([43, 300], 9)
 
-    report = ask(Channel(flip), questions.spread([write("data", [example(13, 29, 8), example(200, 100, 8)])], 10))
+    report = ask(Channel(flip), questions.spread([write("data", [example_of(13, 29, 8), example_of(200, 100, 8)])], 10))
     assert (report.asked, report.right, report.wrong_count) == (6, 5, 1)
     wrong = {"a": "13", "b": "29", "got": "43", "expected": "42", "signature": "add_bits", "bits": 8, "outputs": 9}
     assert report.wrong == [wrong | FIRST_BIT]
@@ -204,7 +193,7 @@ def test_only_the_first_ten_wrong_answers_are_listed_and_long_numbers_in_hexadec
             [0] * outputs["sum"].tensor_shape.dim[0].size, outputs["sum"].tensor_shape.dim[1].size
         )
 
-    report = ask(Channel(zero), questions.spread([write("data", [example(2**99, 1, 100)] * 20)], 20), ["add_bits"])
+    report = ask(Channel(zero), questions.spread([write("data", [example_of(2**99, 1, 100)] * 20)], 20), ["add_bits"])
     assert report.wrong_count == 20 and len(report.wrong) == 10
     assert int(report.wrong[0]["expected"], 0) == 2**99 + 1 and report.wrong[0]["got"] == "0"
 
@@ -256,8 +245,8 @@ def test_a_server_that_only_fails_is_given_up(asked):
 
 def test_questions_come_from_every_file_and_from_all_over_each(write):
     files = [
-        write("first", [example(n, 0, 10) for n in range(1000)]),
-        write("second", [example(n, 1, 10) for n in range(3)]),
+        write("first", [example_of(n, 0, 10) for n in range(1000)]),
+        write("second", [example_of(n, 1, 10) for n in range(3)]),
     ]
     taken = questions.spread(files, 103)
     assert len(taken) == 103
@@ -272,13 +261,13 @@ def test_questions_come_from_every_file_and_from_all_over_each(write):
     ("record", "words"),
     [
         (b"\xff\xff\xff", "is no example"),
-        (raw_example(a=[1]), "no feature b"),
-        (raw_example(a=[1], b=[1, 0]), "1 and 2 bits"),
-        (raw_example(a=[], b=[]), "0 and 0 bits"),
-        (raw_example(a=[2], b=[1]), "bit 0 is 2"),
+        (example(a=[1]), "no feature b"),
+        (example(a=[1], b=[1, 0]), "1 and 2 bits"),
+        (example(a=[], b=[]), "0 and 0 bits"),
+        (example(a=[2], b=[1]), "bit 0 is 2"),
     ],
     ids=lambda value: value if isinstance(value, str) else "record",
 )
 def test_a_record_that_is_no_example_is_named(write, record, words):
     with pytest.raises(tfrecords.CorruptRecords, match=f"data, record 1, .*{words}"):
-        questions.spread([write("data", [example(1, 1, 1), record])], 5)
+        questions.spread([write("data", [example_of(1, 1, 1), record])], 5)

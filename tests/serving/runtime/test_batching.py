@@ -199,7 +199,8 @@ def test_what_has_no_rows_or_too_many_is_refused(feeds, text):
         (np.array(3), "Batched output tensor has 0 dimensions"),
         (
             column(1, 2, 3),
-            "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors",
+            "Batched output tensor's 0th dimension does not equal the sum of the 0th "
+            "dimension sizes of the input tensors",
         ),
     ],
     ids=["scalar", "rows"],

@@ -24,7 +24,8 @@ def test_everything_that_a_file_gives_is_taken(tmp_path):
     text = """
         max_batch_size { value: 64 }  batch_timeout_micros { value: 1000 }  max_enqueued_batches { value: 7 }
         num_batch_threads { value: 3 }  thread_pool_name { value: "mine" }  allowed_batch_sizes: [8, 32, 64]
-        pad_variable_length_inputs: true  enable_large_batch_splitting { value: false }  max_execution_batch_size { value: 32 }
+        pad_variable_length_inputs: true  enable_large_batch_splitting { value: false }
+        max_execution_batch_size { value: 32 }
     """
     assert read(_file(tmp_path, text)) == BatchingParameters(64, 1000, 7, 3, (8, 32, 64))
 

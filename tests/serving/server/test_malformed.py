@@ -135,7 +135,8 @@ def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, te
     draw, good = random.Random(5), WellFormed(str(served[1]))
     answered = set()
     for method in METHODS[:4]:
-        data = next(data for path, data in iter(lambda: good.good(draw, (method,)), None) if path == method)
+        drawn = iter(lambda method=method: good.good(draw, (method,)), None)
+        data = next(data for path, data in drawn if path == method)
         if ask(served[0], method, data) is None:
             answered.add(method)
         # An output filter that is lost would change the answer.

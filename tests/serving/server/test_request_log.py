@@ -52,8 +52,8 @@ def _names(folder) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def _log(folder, count: int, limits: Limits = Limits(), **options) -> RequestLog:
-    log = RequestLog(folder, options.pop("rate", 1.0), limits=limits, **options)
+def _log(folder, count: int, limits: Limits | None = None, **options) -> RequestLog:
+    log = RequestLog(folder, options.pop("rate", 1.0), limits=limits or Limits(), **options)
     for number in range(count):
         _offer(log, number)
     return log

@@ -38,7 +38,7 @@ def served(models, tmp_path_factory):
     responses = [predict(model, request, None) for request in requests]
     folder = tmp_path_factory.mktemp("log")
     log = RequestLog(folder, 1.0, limits=Limits(waiting_records=_COUNT))
-    for request, response in zip(requests, responses):
+    for request, response in zip(requests, responses, strict=True):
         log.offer(request.SerializeToString(), response.SerializeToString())
     log.close()
     yield model, requests, responses, sorted((folder / "logged").iterdir())

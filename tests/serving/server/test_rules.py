@@ -11,7 +11,6 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.runtime.loaded_model import LoadedModel
 from serving.runtime.predict import predict
-from serving.runtime.tensor_decoding import TENSOR_BYTES
 from serving.status import StatusError
 from tests.support import adder_model
 
@@ -74,11 +73,3 @@ def test_tensorflow_stops_a_run_at_its_deadline(model):
     with pytest.raises(StatusError) as failure:
         predict(model, request(a=bits, b=bits), 0.05)
     assert (failure.value.code, str(failure.value)) == (4, "Timed out waiting for notification")
-
-
-def test_a_tensor_that_would_take_the_machine_s_memory_is_refused(model):
-    few = tensor_pb2.TensorProto(dtype=tf.int64.as_datatype_enum, int64_val=[1])
-    for _ in range(2):
-        few.tensor_shape.dim.add(size=2**20)
-    code, text = refusal(model, request(a=few))
-    assert code == 8 and str(TENSOR_BYTES) in text

@@ -19,7 +19,10 @@ ONCE = Loading(max_retries=0)
 # The disk is looked at when a test says so.
 BY_HAND = Management(ONCE, poll_interval=1000.0)
 LABEL_UNAVAILABLE = "Request to assign label to version {} of model add, which is not currently available for inference"
-NEITHER = "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, model name is noplat"
+NEITHER = (
+    "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+    "ModelServerConfig::model_platform, model name is noplat"
+)
 OTHER_TYPE = "ModelServerConfig::model_type choice 2 not supported."
 TRANSITION = (
     "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
@@ -178,6 +181,16 @@ def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add)
     assert used(models, label="stable") == 2
 
 
+def _config(name, path="PATH", platform="tensorflow", more=""):
+    return f'config {{ name: "{name}" base_path: "{path}" model_platform: "{platform}" {more} }}'
+
+
+_TWICE = "Illegal to list model add multiple times in config list"
+_RELATIVE = "Expected model {} to have an absolute path or URI; got base_path()={}"
+_NOWHERE = "Could not find base path /nowhere for servable b with error NOT_FOUND: /nowhere not found"
+_NO_VERSION = "Unable to find a numerical version path for servable b at: PATH"
+
+
 @pytest.mark.parametrize(
     ("listed", "expected"),
     [
@@ -194,23 +207,13 @@ def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add)
         ),
         # Names before paths, paths before platforms, labels before the platforms of new models, and those before the
         # disk.
+        ("ADD ADD " + _config("rel", "x", ""), (INVALID, _TWICE)),
+        (_config("add", "x", "foo"), (INVALID, _RELATIVE.format("add", "x"))),
         (
-            'ADD ADD config { name: "rel" base_path: "x" }',
-            (INVALID, "Illegal to list model add multiple times in config list"),
-        ),
-        (
-            'config { name: "add" base_path: "x" model_platform: "foo" }',
-            (INVALID, "Expected model add to have an absolute path or URI; got base_path()=x"),
-        ),
-        (
-            'config { name: "noplat" base_path: "PATH" } '
-            'config { name: "add" base_path: "PATH" model_platform: "tensorflow" version_labels { key: "x" value: 7 } }',
+            _config("noplat", platform="") + _config("add", more='version_labels { key: "x" value: 7 }'),
             (PRECONDITION, LABEL_UNAVAILABLE.format(7)),
         ),
-        (
-            'config { name: "b" base_path: "/nowhere" model_platform: "tensorflow" } config { name: "noplat" base_path: "PATH" }',
-            (INVALID, NEITHER),
-        ),
+        (_config("b", "/nowhere") + _config("noplat", platform=""), (INVALID, NEITHER)),
     ],
 )
 def test_reloads_that_are_refused_change_nothing(models, add, shelf, listed, expected):

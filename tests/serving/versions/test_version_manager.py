@@ -15,6 +15,7 @@ from tests.support.shelves import Shelf, eventually
 pytestmark = pytest.mark.fast
 
 ONCE = Loading(max_retries=0)
+NEWEST = latest(1)
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def followed(shelf):
     """Makes the Versions of the shelf."""
     made = []
 
-    def follow(policy=latest(1), loading=ONCE, **options):
+    def follow(policy=NEWEST, loading=ONCE, **options):
         made.append(Versions("m", shelf.load, loading, **options))
         made[-1].follow(shelf.path, policy)
         return made[-1]

@@ -12,7 +12,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 from benchmarks.swaps import Traffic
 from serving import tensors
 from serving.client import AdderClient
-from tests.serving.conftest import put, serving, wait_for
+from tests.serving.conftest import put, serving
+from tests.support.waiting import wait_for
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 
@@ -54,7 +55,8 @@ def test_versions_change_under_load_without_a_failed_call(models, base_path):
         with Traffic(server.target, "bitsum", clients=3, seed=1) as traffic:
             for version in (2, 3, 4):
                 put(models / "right", base_path, version)
-                wait_for(lambda: states(client) == {version: "AVAILABLE", **dict.fromkeys(range(1, version), "END")})
+                expected = {version: "AVAILABLE", **dict.fromkeys(range(1, version), "END")}
+                wait_for(lambda expected=expected: states(client) == expected)
         assert traffic.failures == [] and traffic.asked.total() > 10
         assert client.predict("add_bits", {name: tensors.bits_tensor([1], 1) for name in "ab"}).version == 4
 
