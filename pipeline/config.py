@@ -195,13 +195,7 @@ def from_dict(tree: dict[str, Any]) -> Config:
     for section, knobs in tree.items():
         if section not in sections:
             raise ConfigError(f"unknown section {section!r}: there are {', '.join(sections)}")
-        if not isinstance(knobs, dict):
-            raise ConfigError(f"{section} = {knobs!r}: must be a section of knobs, as in {section}.NAME=VALUE")
-        known = [field.name for field in dataclasses.fields(sections[section])]
-        for name in knobs:
-            if name not in known:
-                raise ConfigError(f"unknown knob {section}.{name}: {section} has {', '.join(known)}")
-        values[section] = sections[section](**knobs)
+        values[section] = sections[section].of(knobs)
     return Config(**values)
 
 

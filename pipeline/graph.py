@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 
 from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer
@@ -14,7 +13,6 @@ from tfx.types import Channel, standard_artifacts
 
 import components
 from components.data import sampling
-from components.settings import Section
 from components.steps import evaluator
 from components.steps.arithmetic_validator import ArithmeticValidator
 from components.steps.data_gate import DataGate
@@ -97,7 +95,7 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
         model=train.outputs["model"],
         evaluation=evaluate.outputs["blessing"],
         baseline=baseline,
-        proof_knobs=_json(config.proof),
+        proof_knobs=config.proof.to_json(),
         task=config.data.task,
         span=config.data.span,
         code=code,
@@ -106,7 +104,7 @@ def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool 
         model=train.outputs["model"],
         certificate=prove.outputs["certificate"],
         examples=generator.outputs["examples"],
-        infra=_json(config.infra),
+        infra=config.infra.to_json(),
         model_name=config.serve.model_name,
         task=config.data.task,
         code=code_sha256(STEPS_AND_SERVER),
@@ -165,7 +163,3 @@ def _last_blessed(train: Trainer) -> Resolver:
 def evaluated_lengths(config: Config) -> list[int]:
     """Every length at which a model has to be right."""
     return [*range(1, config.data.max_length + 1), *config.data.long_lengths]
-
-
-def _json(knobs: Section) -> str:
-    return json.dumps(dataclasses.asdict(knobs), sort_keys=True)
