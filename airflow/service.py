@@ -3,19 +3,18 @@
     service.py start [--config FILE] [--set SECTION.KNOB=VALUE ...]      # the knobs of `bitsum run`; [schedule] has those of this
     service.py stop [--config FILE] [--set ...]
 
-Run by the Python of Airflow's own environment; needs only the standard library. The folder gets
+Run by the Python of Airflow's own environment, which has psutil. The folder gets
 
     graph.json        the compiled pipeline that the DAG is made of
     airflow           Airflow's command line, for this installation: airflow dags trigger ..., airflow backfill create ...
     password.json     the generated password of the user admin
-    secrets.json      keys, generated once
-    service.json      its address
+    airflow.cfg       Airflow's own defaults, with the keys that it generates once
+    service.json      its address, and the name by which others know this installation
     processes.json    what runs: process ids and their start times
     *.log             what each process says
 """
 
 import argparse
-import base64
 import contextlib
 import json
 import os
@@ -30,14 +29,17 @@ import time
 import urllib.request
 from collections.abc import Callable
 
+import psutil
+
 # Beside this file, and as free of Airflow as it is.
-from dags.bitsum_turn import Turn, UnreadableTurn
+from dags.bitsum_turn import Turn, UnreadableTurn, process
 
 _TOP = pathlib.Path(__file__).resolve().parents[1]
 _BITSUM = _TOP / ".venv/bin/bitsum"
 _AIRFLOW = pathlib.Path(sys.executable).with_name("airflow")
 _HOST = "127.0.0.1"
 _USER = "admin"
+_PASSWORD_FILE = "password.json"
 # The API server first: the scheduler's tasks report to it.
 _PROCESSES = {"api-server": [], "scheduler": ["--skip-serve-logs"], "dag-processor": []}
 _START_SECONDS = 180.0
@@ -78,7 +80,8 @@ def start(options: list[str]) -> int:
     _write(home / "graph.json", json.dumps(plan, indent=1))
     port = plan["schedule"]["port"] or _free_port()
     _check_free(port)
-    _write(home / "service.json", json.dumps({"url": f"http://{_HOST}:{port}", "port": port}))
+    _write(home / "service.json", json.dumps({"url": f"http://{_HOST}:{port}", "port": port, "name": _name(home)}))
+    password = _password(home)
     environment = _environment(home, plan, port)
     _write_program(home / "airflow", environment)
     _airflow(home, environment, "db", "migrate")
@@ -88,10 +91,7 @@ def start(options: list[str]) -> int:
     try:
         for name, arguments in _PROCESSES.items():
             started[name] = _start(home, environment, name, arguments)
-            _write(
-                home / "processes.json",
-                json.dumps({name: [one.pid, _start_time(one.pid)] for name, one in started.items()}),
-            )
+            _write(home / "processes.json", json.dumps({name: process(one.pid) for name, one in started.items()}))
             if name == "api-server":
                 _wait(home, port, started, lambda health: True)
         _wait(
@@ -103,7 +103,7 @@ def start(options: list[str]) -> int:
     except BaseException:
         stop_all(home)
         raise
-    _say(home, plan, port)
+    _say(home, plan, port, password)
     return 0
 
 
@@ -121,20 +121,20 @@ def stop(options: list[str]) -> int:
     return 0
 
 
-def free_turn(root: pathlib.Path) -> str:
-    """Let others work in the folder `root` whose Airflow has been stopped; the run that had the turn, empty if none of
+def free_turn(root: pathlib.Path) -> str | None:
+    """Let others work in the folder `root` whose Airflow has been stopped; the run that had the turn, None if none of
     its had.
 
     Raises:
         ServiceError: it cannot be seen who has it.
     """
-    if not (root / "airflow" / "secrets.json").exists():
-        return ""
+    if not (root / "airflow" / "service.json").exists():
+        return None
     try:
-        run = Turn(str(root)).give_back_of(_secrets(root / "airflow")["name"])
+        run = Turn(str(root)).give_back_of(_name(root / "airflow"))
     except (OSError, UnreadableTurn) as error:
         raise ServiceError(str(error)) from error
-    return run.run if run else ""
+    return run.run if run else None
 
 
 def stop_all(home: pathlib.Path) -> list[str]:
@@ -148,11 +148,8 @@ def stop_all(home: pathlib.Path) -> list[str]:
     for name, pid in reversed(running.items()):
         # Tasks have process groups of their own, and the scheduler waits for them: asked themselves, they end what they
         # have started.
-        _signal(_session(pid), signal.SIGTERM)
-        if not _ends(pid, _STOP_SECONDS):
-            _signal(_session(pid), signal.SIGKILL)
-            if not _ends(pid, _STOP_SECONDS):
-                raise ServiceError(f"{name}, process {pid}, does not end, even when it is killed")
+        if not _ended(pid, signal.SIGTERM) and not _ended(pid, signal.SIGKILL):
+            raise ServiceError(f"{name}, process {pid}, does not end, even when it is killed")
     (home / "processes.json").unlink(missing_ok=True)
     return list(running)
 
@@ -168,27 +165,20 @@ def _plan(options: list[str]) -> dict:
 
 def _environment(home: pathlib.Path, plan: dict, port: int) -> dict[str, str]:
     """What Airflow is told, by its own names."""
-    keys = _secrets(home)
-    password = home / "password.json"
-    if not password.exists():
-        _write(password, json.dumps({_USER: secrets.token_urlsafe(12)}))
     settings = {
         "core__dags_folder": str(_TOP / "airflow/dags"),
         "core__load_examples": "False",
         "core__executor": "LocalExecutor",
         "core__parallelism": str(plan["schedule"]["parallelism"]),
         "core__simple_auth_manager_users": f"{_USER}:admin",
-        "core__simple_auth_manager_passwords_file": str(password),
+        "core__simple_auth_manager_passwords_file": str(home / _PASSWORD_FILE),
         "core__execution_api_server_url": f"http://{_HOST}:{port}/execution/",
-        "core__fernet_key": keys["fernet"],
         "core__default_timezone": "utc",
         "database__sql_alchemy_conn": _database(home, plan["schedule"]["database_file"]),
         "api__host": _HOST,
         "api__port": str(port),
         "api__base_url": f"http://{_HOST}:{port}",
         "api__workers": "1",
-        "api__secret_key": keys["api"],
-        "api_auth__jwt_secret": keys["jwt"],
         "logging__base_log_folder": str(home / "logs"),
         "dag_processor__refresh_interval": "30",
         "usage_data_collection__enabled": "False",
@@ -200,8 +190,7 @@ def _environment(home: pathlib.Path, plan: dict, port: int) -> dict[str, str]:
         "no_proxy": direct,
         "NO_PROXY": direct,
         "BITSUM_GRAPH": str(home / "graph.json"),
-        # Generated once with the keys, so that it stays when the host is given another name.
-        "BITSUM_AIRFLOW": keys["name"],
+        "BITSUM_AIRFLOW": _name(home),
         **{f"AIRFLOW__{name.upper()}": value for name, value in settings.items()},
     }
 
@@ -215,13 +204,24 @@ def _database(home: pathlib.Path, file: str) -> str:
         raise ServiceError(f"schedule.database_file = {file!r} cannot be read, or is empty: {error}") from error
 
 
-def _secrets(home: pathlib.Path) -> dict[str, str]:
-    file = home / "secrets.json"
+def _password(home: pathlib.Path) -> str:
+    """The password of the user admin, generated at the first start. Raises: ServiceError: its file is damaged."""
+    file = home / _PASSWORD_FILE
     if not file.exists():
-        fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        keys = {name: secrets.token_hex(32) for name in ("api", "jwt")}
-        _write(file, json.dumps({"fernet": fernet, **keys, "name": f"{socket.gethostname()}:{home}"}))
-    return json.loads(file.read_text())
+        _write(file, json.dumps({_USER: secrets.token_urlsafe(12)}))
+    try:
+        return json.loads(file.read_text())[_USER]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ServiceError(
+            f"{file} holds no password of {_USER}: remove it, and the next start makes another"
+        ) from error
+
+
+def _name(home: pathlib.Path) -> str:
+    """The name of this installation. It is that of the first start, so that it stays when the host is given another."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads((home / "service.json").read_text())["name"]
+    return f"{socket.gethostname()}:{home}"
 
 
 def _write(file: pathlib.Path, text: str, mode: int = 0o600) -> None:
@@ -273,8 +273,8 @@ def _wait(home: pathlib.Path, port: int, started: dict[str, subprocess.Popen], g
     """Until the API server's report of health is `good`."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        for name, process in started.items():
-            if process.poll() is not None:
+        for name, program in started.items():
+            if program.poll() is not None:
                 raise ServiceError(f"{name} ended: {_last_line(home / f'{name}.log')} ({home / f'{name}.log'})")
         with contextlib.suppress(OSError, ValueError, KeyError):
             # Without the proxies of the environment: it is this machine.
@@ -288,46 +288,41 @@ def _wait(home: pathlib.Path, port: int, started: dict[str, subprocess.Popen], g
 
 def _running(home: pathlib.Path) -> dict[str, int]:
     """{name: process id} of what `start` recorded and still runs; an id that the system gave to another program is not
-    ours."""
+    ours.
+
+    Raises:
+        ServiceError: it cannot be seen what was started.
+    """
+    file = home / "processes.json"
     try:
-        recorded = json.loads((home / "processes.json").read_text())
+        recorded = {name: (one["pid"], one["started"]) for name, one in json.loads(file.read_text()).items()}
+        return {name: pid for name, (pid, began) in recorded.items() if began and process(pid)["started"] == began}
     except FileNotFoundError:
         return {}
-    return {name: pid for name, (pid, began) in recorded.items() if began and _start_time(pid) == began}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ServiceError(f"{file} does not say what runs: end that by hand, and remove the file") from error
 
 
-def _start_time(pid: int) -> str:
-    """When a process started, in ticks since boot; empty if there is none, or it is a zombie."""
-    try:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _session(leader: int) -> list[int]:
+def _session(leader: int) -> list[psutil.Process]:
     """The living among the processes that `leader` has started, and theirs, but for those in sessions of their own;
     itself among them."""
     members = []
-    for entry in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.getsid(int(entry.name)) == leader and _start_time(int(entry.name)):
-                members.append(int(entry.name))
+    for one in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(one.pid) == leader and one.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                members.append(one)
     return members
 
 
-def _signal(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _ends(pid: int, seconds: float) -> bool:
-    """Whether the session of `pid` is over within `seconds`: a task may outlive what started it."""
-    deadline = time.monotonic() + seconds
-    while _session(pid):
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+def _ended(leader: int, number: signal.Signals) -> bool:
+    """Send a signal to the session of `leader`, and wait for it; whether it is over: a task may outlive what started
+    it."""
+    for one in _session(leader):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.send_signal(number)
+    deadline = time.monotonic() + _STOP_SECONDS
+    # Not psutil's own wait: that takes a zombie which nobody asks for, as in a container without an init, for alive.
+    while _session(leader):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
@@ -358,8 +353,7 @@ def _last_line(log: pathlib.Path) -> str:
     )
 
 
-def _say(home: pathlib.Path, plan: dict, port: int) -> None:
-    password = json.loads((home / "password.json").read_text())[_USER]
+def _say(home: pathlib.Path, plan: dict, port: int, password: str) -> None:
     dag, knobs = plan["pipeline"], plan["schedule"]
     program = shlex.quote(min(os.path.relpath(home / "airflow"), str(home / "airflow"), key=len))
     print(f"Airflow is at http://{_HOST}:{port}, user {_USER}, password {password}")

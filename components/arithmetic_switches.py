@@ -27,13 +27,13 @@ def among(names: Iterable[str]) -> list[str]:
     return sorted(filter(_SWITCH.fullmatch, names))
 
 
-def clear() -> str:
-    """Take them out of this process's environment; a line that names them, empty where none was set."""
+def clear() -> str | None:
+    """Take them out of this process's environment; a line that names them, None where none was set."""
     found = among(os.environ)
     for name in found:
         del os.environ[name]
     if not found:
-        return ""
+        return None
     return (
         f"cleared from the environment, since the proof excludes the arithmetic that they switch on: {', '.join(found)}"
     )

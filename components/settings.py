@@ -6,15 +6,19 @@ command line. A section that exists is valid: an impossible value is refused, by
 
 import dataclasses
 import datetime
+import json
 import math
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from components.errors import ConfigError
+from components.suggestions import did_you_mean
 from components.task.transducer import ADDITION, TASKS
 
 # TFX, too, numbers the spans that are dates in days since then.
 EPOCH = datetime.date(1970, 1, 1)
+
+_Section = TypeVar("_Section", bound="Section")
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:")
 
@@ -46,6 +50,35 @@ class Section:
     @classmethod
     def title(cls) -> str:
         return cls.__name__.lower()
+
+    @classmethod
+    def of(cls: type[_Section], knobs: Any) -> _Section:
+        """The section with the values of `knobs`, {knob: value}, and the defaults elsewhere. Raises: ConfigError."""
+        if not isinstance(knobs, dict):
+            raise ConfigError(f"{cls.title()} = {knobs!r}: must be a section of knobs, as in {cls.title()}.NAME=VALUE")
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in knobs:
+            if name not in known:
+                hint = did_you_mean(name, known, f"{cls.title()}.") or f": {cls.title()} has {', '.join(known)}"
+                raise ConfigError(f"unknown knob {cls.title()}.{name}{hint}")
+        return cls(**knobs)
+
+    @classmethod
+    def from_json(cls: type[_Section], text: str) -> _Section:
+        """The section that `to_json` wrote.
+
+        Raises:
+            ConfigError: no JSON, a knob that is unknown, or an impossible value.
+        """
+        try:
+            knobs = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"the section {cls.title()} is no JSON: {error}") from error
+        return cls.of(knobs)
+
+    def to_json(self) -> str:
+        """The section as JSON, the same text for the same values: TFX's cache compares it."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     def refuse(self, name: str, problem: str) -> None:
         """Raise the ConfigError for knob `name`."""

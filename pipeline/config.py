@@ -197,14 +197,7 @@ def from_dict(tree: dict[str, Any]) -> Config:
         if section not in sections:
             hint = did_you_mean(section, sections) or f": there are {', '.join(sections)}"
             raise ConfigError(f"unknown section {section!r}{hint}")
-        if not isinstance(knobs, dict):
-            raise ConfigError(f"{section} = {knobs!r}: must be a section of knobs, as in {section}.NAME=VALUE")
-        known = [field.name for field in dataclasses.fields(sections[section])]
-        for name in knobs:
-            if name not in known:
-                hint = did_you_mean(name, known, f"{section}.") or f": {section} has {', '.join(known)}"
-                raise ConfigError(f"unknown knob {section}.{name}{hint}")
-        values[section] = sections[section](**knobs)
+        values[section] = sections[section].of(knobs)
     return Config(**values)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -16,7 +15,6 @@ from tfx.types import Channel, standard_artifacts
 
 import components
 from components.data import sampling
-from components.settings import Section
 from components.steps import evaluator
 from components.steps.arithmetic_validator import ArithmeticValidator
 from components.steps.data_gate import DataGate
@@ -139,7 +137,7 @@ def _model(config: Config, code: str, cold_start: bool, data: _Data) -> _Model:
         model=train.outputs["model"],
         evaluation=evaluate.outputs["blessing"],
         baseline=baseline,
-        proof_knobs=_json(config.proof),
+        proof_knobs=config.proof.to_json(),
         task=config.data.task,
         span=config.data.span,
         code=code,
@@ -154,7 +152,7 @@ def _release(config: Config, code: str, allow_older: bool, data: _Data, model: _
         model=model.train.outputs["model"],
         certificate=model.prove.outputs["certificate"],
         examples=data.generator.outputs["examples"],
-        infra=_json(config.infra),
+        infra=config.infra.to_json(),
         model_name=config.serve.model_name,
         task=config.data.task,
         code=code_sha256(STEPS_AND_SERVER),
@@ -187,7 +185,3 @@ def _last_blessed(train: Trainer) -> Resolver:
 def evaluated_lengths(config: Config) -> list[int]:
     """Every length at which a model has to be right."""
     return [*range(1, config.data.max_length + 1), *config.data.long_lengths]
-
-
-def _json(knobs: Section) -> str:
-    return json.dumps(dataclasses.asdict(knobs), sort_keys=True)

@@ -84,8 +84,8 @@ def _is_hidden(pid: int) -> bool:
         return True
 
 
-def lock_holder(path: str | os.PathLike) -> str:
-    """Who holds a POSIX lock on a file, as SQLite's are, in words: id and command; empty where that cannot be seen."""
+def lock_holder(path: str | os.PathLike) -> str | None:
+    """Who holds a POSIX lock on a file, as SQLite's are, in words: id and command; None where that cannot be seen."""
     try:
         status = os.stat(path)
         inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
@@ -99,4 +99,4 @@ def lock_holder(path: str | os.PathLike) -> str:
                 return f"process {words[4]}, {command[:_LONGEST]!r}"
     except (OSError, IndexError):
         pass
-    return ""
+    return None

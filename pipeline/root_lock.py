@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from components import atomic, regular_files
 from components.errors import BitsumError
-from pipeline import processes, waiting, workspace
+from pipeline import processes, workspace
 from pipeline.config import Config
 
 TURN = pathlib.PurePath("schedule", "turn.json")
@@ -29,6 +29,8 @@ TURN = pathlib.PurePath("schedule", "turn.json")
 _TURN_LOCK = "turn.lock"
 _HOLDERS = "holders"
 _KNOB = "pipeline.lock_timeout"
+_ASK_AGAIN_SECONDS = 0.5
+_SAY_AGAIN_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -49,7 +51,7 @@ def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = 
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open(root / workspace.MARKER, "r+"))
-            waiting.until_free(lambda: _take(file, root, say, shared), say, config.pipeline.lock_timeout, _KNOB)
+            _until_free(lambda: _take(file, root, say, shared), say, config.pipeline.lock_timeout)
         except BrokenPipeError:
             # Of whoever reads what `say` is told.
             raise
@@ -57,6 +59,26 @@ def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = 
             raise BitsumError(f"cannot lock pipeline.root = {root}: {error.strerror or error}") from error
         stack.enter_context(_recorded(root / _HOLDERS, doing, shared))
         yield
+
+
+def _until_free(holder: Callable[[], str | None], say: Callable[[str], None], limit: float) -> None:
+    """Ask `holder` for who has the lock until it says None, which takes it; `say` is told of whom, at first and again.
+
+    Raises:
+        BitsumError: it was given up after `limit` seconds.
+    """
+    began = said = time.monotonic()
+    before = None
+    while found := holder():
+        now = time.monotonic()
+        if now - began >= limit:
+            raise BitsumError(
+                f"gave up after {_KNOB} = {limit:g} s of waiting for {found}; stop that, or set {_KNOB} higher"
+            )
+        if found != before or now - said >= _SAY_AGAIN_SECONDS:
+            say(f"waiting for {found}" + (f"; {now - began:.0f} s so far" if before else ""))
+            before, said = found, now
+        time.sleep(min(_ASK_AGAIN_SECONDS, limit))
 
 
 def forget(root: pathlib.Path) -> None:
@@ -67,7 +89,7 @@ def forget(root: pathlib.Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _take(file: TextIO, root: pathlib.Path, say: Callable[[str], None], shared: bool) -> str:
+def _take(file: TextIO, root: pathlib.Path, say: Callable[[str], None], shared: bool) -> str | None:
     """Take the lock if it is free; who has it otherwise, in words."""
     turn = None if shared else _Turn.read(root / TURN)
     if turn and not turn.is_gone():
@@ -82,7 +104,8 @@ def _take(file: TextIO, root: pathlib.Path, say: Callable[[str], None], shared: 
     turn = None if shared else _Turn.read(root / TURN)
     if turn:
         fcntl.flock(file, fcntl.LOCK_UN)
-    return str(turn or "")
+        return str(turn)
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +196,11 @@ def _holder(path: pathlib.Path) -> _Holder | None:
         return None
 
 
-def _holders(folder: pathlib.Path) -> str:
-    """Who holds the lock, in words; empty where nobody who lives has written it down."""
+def _holders(folder: pathlib.Path) -> str | None:
+    """Who holds the lock, in words; None where nobody who lives has written it down."""
     known = [holder for path in folder.glob("*.json") if (holder := _holder(path)) and not holder.process.is_gone()]
     if not known:
-        return ""
+        return None
     first = min(known, key=lambda holder: holder.since)
     more = f", and {len(known) - 1} more" if len(known) > 1 else ""
     return f"{first.doing!r}, {first.process}, at work in {folder.parent} since {_when(first.since)}{more}"

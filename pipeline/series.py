@@ -15,7 +15,7 @@ from components.errors import BitsumError
 from components.steps import last_blessed, resolvers
 from components.steps.artifacts import DataBlessing
 from components.steps.drift_validator import DriftValidator
-from components.steps.example_gen import BitstringExampleGen, data_parameter
+from components.steps.example_gen import BitstringExampleGen
 from components.steps.request_statistics import RequestStatistics
 from components.steps.span_importer import SpanImporter
 from components.steps.span_window import SpanWindow
@@ -29,11 +29,11 @@ GATE = "DataGate"
 def generator(config: Config, code: str) -> BaseComponent:
     """The component that makes or imports the span of the run."""
     if not config.spans.source:
-        return BitstringExampleGen(data=data_parameter(config.data), code=code)
+        return BitstringExampleGen(data=config.data.to_json(), code=code)
     if not config.data.span:
         config.spans.refuse("source", "the data of which span? Set data.span, too")
     return SpanImporter(
-        data=data_parameter(config.data),
+        data=config.data.to_json(),
         source=_absolute(config.spans.source),
         fingerprint=_fingerprint(config.spans.source, config.data.span),
         quarantine_folder=quarantine(config),

@@ -1,6 +1,7 @@
 """The tasks of the DAG: wait for the turn, run a program of bitsum for the run's span, give the turn back; and who is
 told of failures."""
 
+import contextlib
 import datetime
 import http.client
 import json
@@ -92,11 +93,11 @@ def _holder(root: str) -> Run | None:
 def scheduler() -> dict[str, Any] | None:
     """The process that runs this Airflow; None where `make airflow` has not started it, or not on this host."""
     try:
-        pid, ticks = json.loads(pathlib.Path(os.environ["AIRFLOW_HOME"], "processes.json").read_text())["scheduler"]
-        found = process(pid)
+        recorded = json.loads(pathlib.Path(os.environ["AIRFLOW_HOME"], "processes.json").read_text())["scheduler"]
+        found = process(recorded["pid"])
+        return found if found["started"] and found["started"] == recorded["started"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if found["started"].endswith(f" {ticks}") else None
 
 
 def _take(root: str, context: Context, log: Any) -> bool:
@@ -308,11 +309,14 @@ class Alarm:
         """Whether a task of the run told of its failure since the run was last started."""
         if not self._file.exists():
             return False
-        lines = (json.loads(line) for line in self._file.read_text().splitlines())
         since = run.start_date.timestamp()
-        return any(
-            (line["dag"], line["run"]) == (run.dag_id, run.run_id) and line.get("time", 0) >= since for line in lines
-        )
+        for line in self._file.read_text().splitlines():
+            # A loss of power may leave half a line.
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                told = json.loads(line)
+                if (told["dag"], told["run"]) == (run.dag_id, run.run_id) and told.get("time", 0) >= since:
+                    return True
+        return False
 
     def _tell(self, failure: dict[str, Any], log: Any) -> None:
         failure |= {"text": printable(failure["text"]), "reason": printable(failure["reason"]), "time": time.time()}

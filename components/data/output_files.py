@@ -8,7 +8,7 @@ itself. Artifacts from before there were records have none: of those the files h
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components import regular_files
 from components.progress import warn
@@ -33,18 +33,20 @@ def record(uri: str) -> str:
     return json.dumps(_files(uri), sort_keys=True) if _is_local(uri) else ""
 
 
-def problem(uri: str, recorded: str) -> str:
-    """What differs between the files of `uri` and what was recorded of them, in words that name the file; empty if
-    nothing does."""
+def problem(uri: str, recorded: str) -> str | None:
+    """What differs between the files of `uri` and what was recorded of them, in words that name the file; None if nothing
+    does."""
     if not _is_local(uri):
-        return ""
+        return None
     try:
         found = _files(uri) if recorded else {name: [] for name in _names(uri)}
     except OSError as error:
         return f"{error.filename or uri} cannot be read: {error.strerror}"
     if not recorded:
-        return "" if found else f"{uri} is missing, or empty"
-    expected = json.loads(recorded)
+        return None if found else f"{uri} is missing, or empty"
+    expected = _expected(recorded)
+    if expected is None:
+        return f"what was recorded of {uri} cannot be read"
     if not os.path.exists(uri):
         return f"{uri} is missing"
     for name in sorted({*expected, *found}):
@@ -55,7 +57,7 @@ def problem(uri: str, recorded: str) -> str:
             return f"{path} was added"
         if found[name] != expected[name]:
             return f"{path} was changed"
-    return ""
+    return None
 
 
 def is_whole(artifact: "types.Artifact") -> bool:
@@ -64,7 +66,16 @@ def is_whole(artifact: "types.Artifact") -> bool:
     found = problem(artifact.uri, artifact.get_string_custom_property(PROPERTY))
     if found:
         warn(f"{artifact.type_name} {artifact.id} counts as not there: {found}")
-    return not found
+    return found is None
+
+
+def _expected(recorded: str) -> dict[str, Any] | None:
+    """The content of a record; None where it is damaged."""
+    try:
+        expected = json.loads(recorded)
+    except (ValueError, RecursionError):
+        return None
+    return expected if isinstance(expected, dict) else None
 
 
 def _is_local(uri: str) -> bool:

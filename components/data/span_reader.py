@@ -159,7 +159,7 @@ def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row 
         ) from error
 
 
-def _cells_problem(cells: list[str], task: Transducer) -> str:
+def _cells_problem(cells: list[str], task: Transducer) -> str | None:
     if len(cells) not in (2, 3):
         return f"{len(cells)} values, not a,b or a,b,result"
     for cell in cells[:2]:
@@ -171,7 +171,7 @@ def _cells_problem(cells: list[str], task: Transducer) -> str:
     right = task.meaning(_integer(cells[0]), _integer(cells[1]))
     if len(cells) == 3 and not _says(cells[2], right):
         return f"wrong sum: {task.statement(*map(_short, cells))}, {abbreviated(right)} is right"
-    return ""
+    return None
 
 
 def _integer(text: str) -> int:

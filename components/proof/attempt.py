@@ -22,56 +22,62 @@ Ask = Callable[[int, int, int], list[int]]
 class Proof:
     """What came of the attempt.
 
-    `certificate` is the JSON text that the checker accepted, "" without one; `margin` and `slack` are the checker's;
+    `certificate` is the JSON text that the checker accepted, None without one; `margin` and `slack` are the checker's;
     `reason` says in one line why there is none, or what was found wrong; `wrong` holds the counterexample: a, b,
     expected and answered.
     """
 
-    certificate: str
-    reason: str
+    certificate: str | None
+    reason: str | None
     margin: float | None = None
     slack: float | None = None
     wrong: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def proven(self) -> bool:
-        return bool(self.certificate)
+        return self.certificate is not None
 
     def summary(self) -> dict[str, Any]:
         """The outcome as JSON has it, without the certificate."""
         return {
             "proven": self.proven,
-            "reason": self.reason,
+            "reason": self.reason or "",
             "margin": self.margin,
             "slack": self.slack,
             "wrong": self.wrong,
         }
 
 
+def prove(weights: Weights, task: Transducer, depths: tuple[int, ...] = finder.DEPTHS) -> Proof:
+    """A proof that a cell with `weights` computes `task`, from the finder's boxes at `depths`, or the reason why there is
+    none."""
+    if problem := weights.problem():
+        return Proof(None, f"not proven: {problem}")
+    finding = finder.find(weights, task, depths)
+    if not finding.certificate:
+        return Proof(None, f"not proven: no boxes were found: {finding.reason}")
+    text = certificate.write(finding.certificate)
+    verdict = checker.check(text, weights, task)
+    if not verdict.proven:
+        return Proof(None, f"not proven: the checker refused the boxes: {verdict.reason} ({verdict.where})")
+    return Proof(text, None, verdict.margin, verdict.slack)
+
+
 def attempt(weights: Weights, task: Transducer, ask: Ask, search_seconds: float) -> Proof:
-    """A proof that a cell with `weights` computes `task`, or the reason why there is none.
+    """As `prove`; without a proof a counterexample is looked for.
 
     Args:
         ask: the exported model, for replaying a counterexample.
-        search_seconds: bound of the search for one, where no certificate is accepted; 0 for none.
+        search_seconds: bound of the search for one; 0 for none.
     """
-    problem = weights.problem()
-    if problem:
-        return Proof("", f"not proven: {problem}")
-    finding = finder.find(weights, task)
-    if finding.certificate:
-        text = certificate.write(finding.certificate)
-        verdict = checker.check(text, weights, task)
-        if verdict.proven:
-            return Proof(text, "", verdict.margin, verdict.slack)
-        reason = f"the checker refused the boxes: {verdict.reason} ({verdict.where})"
-    else:
-        reason = f"no boxes were found: {finding.reason}"
-    wrong = _replayed(weights, task, ask, search_seconds) if search_seconds else {}
-    if wrong:
-        reason = f"wrong: it answers {task.statement(wrong['a'], wrong['b'], wrong['answered'])}, {wrong['expected']} is right"
-        return Proof("", reason, wrong=wrong)
-    return Proof("", f"not proven: {reason}")
+    found = prove(weights, task)
+    if found.proven or weights.problem() or not search_seconds:
+        return found
+    wrong = _replayed(weights, task, ask, search_seconds)
+    if not wrong:
+        return found
+    said = task.statement(wrong["a"], wrong["b"], wrong["answered"])
+    return Proof(None, f"wrong: it answers {said}, {wrong['expected']} is right", wrong=wrong)
 
 
 def _replayed(weights: Weights, task: Transducer, ask: Ask, seconds: float) -> dict[str, str]:

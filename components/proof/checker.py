@@ -183,7 +183,7 @@ def _origins(certificate: Certificate, task: Transducer) -> Iterator[tuple[str, 
         )
 
 
-def _problem(step: Image, distance: float, room: float, margin: float, label: tuple[int, int]) -> str:
+def _problem(step: Image, distance: float, room: float, margin: float, label: tuple[int, int]) -> str | None:
     # Written so that anything that is not a plain yes refuses.
     if not step.reach <= claims.ACTIVATION_RANGE:
         return f"a pre-activation reaches {step.reach:.6g}, the activations are known up to {claims.ACTIVATION_RANGE:g}"
@@ -193,7 +193,7 @@ def _problem(step: Image, distance: float, room: float, margin: float, label: tu
         return f"no box has (state, output) {label}"
     if not room >= 0.0:
         return f"the image sticks out of every box of (state, output) {label}, by {-room:.6g}"
-    return ""
+    return None
 
 
 def _room(step: Image, box: Box) -> float:
@@ -226,7 +226,7 @@ def _within_one(x: Interval, allowance: float) -> Interval:
 def _static(certificate: Certificate, weights: Weights, task: Transducer) -> None:
     """All that can be refused before any interval is computed."""
     problem = weights.problem() if type(weights) is Weights else "these are no Weights"
-    _require(not problem, problem)
+    _require(problem is None, f"{problem}")
     boxes, units = len(certificate.boxes), weights.units
     products = (1 + boxes) * len(task.inputs) * (3 * units * (weights.bits + 1 + units) + units + 1)
     _require(

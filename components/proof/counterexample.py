@@ -46,11 +46,10 @@ def search(
     Raises:
         ValueError: the weights have a `problem`, or the task does not read pairs.
     """
-    problem = weights.problem() or (
-        "" if weights.bits == len(task.inputs[0]) == 2 else "weights and task must read pairs of bits"
-    )
-    if problem:
+    if problem := weights.problem():
         raise ValueError(problem)
+    if not weights.bits == len(task.inputs[0]) == 2:
+        raise ValueError("weights and task must read pairs of bits")
     deadline = time.monotonic() + seconds
     for words in (structured_words(len(task.inputs), length, seed), long_words(len(task.inputs), longest)):
         hit = _first_wrong(weights, task, words, deadline)

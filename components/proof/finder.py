@@ -32,6 +32,8 @@ SLOWEST = 0.9999
 # In round n a side that grew by d moves out by d * growth**n, so that what creeps comes to its end within the rounds.
 # The slower growths overshoot less, and are tried where the faster ones led to boxes whose margins are not positive.
 GROWTHS = (1.1, 1.05, 1.03)
+# So many of the last symbols tell boxes apart, from few boxes to many.
+DEPTHS = (0, 1, 2)
 
 Bounds = tuple[np.ndarray, np.ndarray]
 
@@ -56,17 +58,16 @@ class Graph:
     first: np.ndarray
 
 
-def find(weights: Weights, task: Transducer = ADDITION, depths: tuple[int, ...] = (0, 1, 2)) -> Finding:
+def find(weights: Weights, task: Transducer = ADDITION, depths: tuple[int, ...] = DEPTHS) -> Finding:
     """A certificate from the first of `depths` that gives one; some milliseconds per depth for 16 units.
 
     Raises:
         ValueError: the weights have a `problem`, or take symbols of another width than the task's.
     """
-    problem = weights.problem()
-    if problem or weights.bits != len(task.inputs[0]):
-        raise ValueError(
-            problem or f"the weights take symbols of {weights.bits} bits, {task.name} has {len(task.inputs[0])}"
-        )
+    if problem := weights.problem():
+        raise ValueError(problem)
+    if weights.bits != len(task.inputs[0]):
+        raise ValueError(f"the weights take symbols of {weights.bits} bits, {task.name} has {len(task.inputs[0])}")
     finding = Finding(None, "no depth was given")
     for depth in depths:
         finding = _attempt(weights, task, graph(task, depth))

@@ -51,9 +51,9 @@ class Weights:
         """Bits of a symbol."""
         return len(self.W_z)
 
-    def problem(self) -> str:
-        """Why these are not the weights of a cell: shapes, and finite float32 that are normal or zero. "" where they
-        are."""
+    def problem(self) -> str | None:
+        """Why these are not the weights of a cell: shapes, and finite float32 that are normal or zero. None where
+        they are."""
         if not all(type(getattr(self, name)) is tuple for name in NAMES) or not self.b_z or not self.W_z:
             return "the weights are not nested tuples, or empty"
         for name, shape in _shapes(self.bits, self.units).items():
@@ -62,7 +62,7 @@ class Weights:
             for value in _flat(getattr(self, name)):
                 if not _is_normal_float32(value):
                     return f"{name} holds {value!r}, which is no float32 that is zero or from 2**-126 to 2**16 in magnitude"
-        return ""
+        return None
 
     def sha256(self) -> str:
         """Hash of names, shapes and little-endian float32 bytes, in the order of the fields. Only for weights without

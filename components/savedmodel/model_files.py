@@ -91,14 +91,14 @@ def litter(folder: str | pathlib.Path) -> list[str]:
     return [entry.name for entry in entries(folder) if entry.is_litter]
 
 
-def _problem(entry: Entry) -> str:
+def _problem(entry: Entry) -> str | None:
     if entry.is_litter:
-        return ""
+        return None
     if not entry.is_inside:
         return f"{entry.name} is a link to {os.path.realpath(entry.path)}, outside of the model"
     if entry.name not in (FOLDERS if entry.kind == FOLDER else FILES):
         return f"{entry.name} is {entry.kind} that no certified model has"
-    return "" if entry.kind in (FILE, FOLDER) else f"{entry.name} is {entry.kind}, not a file"
+    return None if entry.kind in (FILE, FOLDER) else f"{entry.name} is {entry.kind}, not a file"
 
 
 def _below(root: pathlib.Path, folder: pathlib.Path, prefix: str) -> Iterator[Entry]:

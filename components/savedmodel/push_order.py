@@ -12,8 +12,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from components import atomic
-from components.errors import Refusal
+from components import atomic, regular_files
+from components.errors import BitsumError, Refusal
 from components.savedmodel import version_folder
 
 GATE = "push"
@@ -35,10 +35,21 @@ def write_ancestors(model_dir: str, ancestors: Sequence[str]) -> None:
 
 
 def ancestors(model_dir: str) -> list[str]:
-    """Which weights the SavedModel in `model_dir` was trained on from, the last first; none where nobody wrote that
-    down."""
+    """Which weights the SavedModel in `model_dir` was trained on from, the last first; none where nobody wrote that down.
+
+    Raises:
+        BitsumError: the file cannot be read, or is damaged.
+    """
     file = pathlib.Path(model_dir).parent / _ANCESTORS_FILE
-    return json.loads(file.read_text()) if file.exists() else []
+    try:
+        found = regular_files.read_json(file)
+        if isinstance(found, list) and all(isinstance(one, str) for one in found):
+            return found
+        raise ValueError("no list of hashes")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise BitsumError(f"cannot read {file}, the ancestors of a model: {error}; train it again") from error
 
 
 def check_span(destination: pathlib.Path, span: int) -> None:

@@ -4,8 +4,6 @@ Each element of the Beam pipeline is one file, and whichever worker gets it make
 the files are the same, byte for byte, however many workers there are.
 """
 
-import dataclasses
-import json
 import os
 from collections.abc import Iterator
 
@@ -42,7 +40,7 @@ def BitstringExampleGen(
     `code` is a hash of the code that makes the data; TFX compares it, like every parameter, when it looks into its
     cache.
     """
-    section = Data(**json.loads(data))
+    section = Data.from_json(data)
     splits = sampling.splits(section)
     counts = {split: sampling.split_size(section, split) for split in splits}
     report("generate", step=0, of=sum(counts.values()))
@@ -50,11 +48,6 @@ def BitstringExampleGen(
         _ = pipeline | "GenerateExamples" >> GenerateExamples(section, examples.uri, beside)
     describe(examples, section)
     report("generate", step=sum(counts.values()), of=sum(counts.values()), **counts)
-
-
-def data_parameter(data: Data) -> str:
-    """`data` as the parameter of BitstringExampleGen."""
-    return json.dumps(dataclasses.asdict(data), sort_keys=True)
 
 
 def describe(examples: standard_artifacts.Examples, data: Data) -> None:

@@ -77,7 +77,7 @@ def InfraValidator(
         Refusal: the server crashed twice, or its activations are not those that the proof allows.
         BitsumError, OSError: a program, the disk, the time: it says nothing of the model.
     """
-    knobs = settings.Infra(**json.loads(infra))
+    knobs = settings.Infra.from_json(infra)
     folder = pathlib.Path(blessing.uri)
     files = {split: split_files(examples, split) for split in artifact_utils.decode_split_names(examples.split_names)}
     stamped = pathlib.Path(path_utils.stamped_model_path(blessing.uri))
@@ -94,11 +94,11 @@ def InfraValidator(
         reason = complaint(findings)
     except ModelError as error:
         findings, reason = {}, str(error)
-    (folder / REPORT_FILE).write_text(json.dumps({REASON: reason, **findings}, indent=2) + "\n")
+    (folder / REPORT_FILE).write_text(json.dumps({REASON: reason or "", **findings}, indent=2) + "\n")
     (folder / (_NOT_BLESSED_FILE if reason else _BLESSED_FILE)).touch()
     blessing.set_int_custom_property(BLESSED, 0 if reason else 1)
     blessing.set_int_custom_property(HAS_MODEL, 1)
-    blessing.set_string_custom_property(REASON, printable(reason))
+    blessing.set_string_custom_property(REASON, printable(reason or ""))
 
 
 def validate(
@@ -212,8 +212,8 @@ def qualify(model: pathlib.Path, knobs: settings.Infra, folder: pathlib.Path) ->
     return found
 
 
-def complaint(findings: dict[str, Any]) -> str:
-    """Why the findings of `validate` refuse the model, in one line; empty where they do not."""
+def complaint(findings: dict[str, Any]) -> str | None:
+    """Why the findings of `validate` refuse the model, in one line; None where they do not."""
     for split, found in findings["splits"].items():
         boxes = found.get("boxes")
         if boxes and not 0 < boxes["asked"] == boxes["right"]:
@@ -227,7 +227,7 @@ def complaint(findings: dict[str, Any]) -> str:
             )
         if found["errors"] or not 0 < found["asked"] == found["right"]:
             return f"the server answered {found['right']} of {found['asked']} questions of split {split}; errors: {found['errors']}"
-    return ""
+    return None
 
 
 def check_kernels(findings: dict[str, Any]) -> None:

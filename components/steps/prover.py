@@ -16,7 +16,7 @@ from components import settings, signatures
 from components.model import expected_graph
 from components.printable import printable
 from components.progress import report
-from components.proof import attempt, checker, finder, picture
+from components.proof import attempt, picture
 from components.proof import certificate as claims
 from components.savedmodel import checkpoint, export_format, loaded_weights, model_files
 from components.savedmodel.canonical_graph import Graph
@@ -67,12 +67,12 @@ def Prover(
         span: of the run, for the runs of later spans.
         code: hash of the code, so that the cache knows of changes.
     """
-    knobs = settings.Proof(**json.loads(proof_knobs))
+    knobs = settings.Proof.from_json(proof_knobs)
     served = path_utils.serving_model_path(model.uri)
     found = prove(served, knobs, task)
     folder = pathlib.Path(certificate.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    if found.proven:
+    if found.certificate is not None:
         (folder / claims.FILE.name).write_text(found.certificate)
         drawn = picture.svg(checkpoint.read(served), claims.parse(found.certificate))
         (folder / PICTURE_FILE).write_text(drawn)
@@ -96,7 +96,7 @@ def Prover(
     for name, value in values.items():
         blessing.set_int_custom_property(name, value)
     blessing.set_string_custom_property(_CURRENT_MODEL, model.uri)
-    blessing.set_string_custom_property(REASON, printable(found.reason or worse))
+    blessing.set_string_custom_property(REASON, printable(found.reason or worse or ""))
     blessing.set_string_custom_property(MARGIN, _shown(found.margin))
     blessing.set_string_custom_property(BASELINE_MARGIN, _shown(before))
     pathlib.Path(blessing.uri).mkdir(parents=True, exist_ok=True)
@@ -104,21 +104,18 @@ def Prover(
 
 
 def margin_of(model: standard_artifacts.Model | None, task: str) -> float | None:
-    """The worst margin that the checker certifies for a model that was blessed before; None without one."""
+    """The worst margin that the checker certifies for a model that was blessed before; None without one, or
+    without a proof."""
     if model is None:
         return None
-    weights = checkpoint.read(path_utils.serving_model_path(model.uri))
-    finding = finder.find(weights, TASKS[task])
-    return (
-        checker.check(claims.write(finding.certificate), weights, TASKS[task]).margin if finding.certificate else None
-    )
+    return attempt.prove(checkpoint.read(path_utils.serving_model_path(model.uri)), TASKS[task]).margin
 
 
-def margin_refusal(margin: float | None, before: float | None, knobs: settings.Proof) -> str:
-    """Why a worst margin of `margin` is too little beside `before`, that of the baseline; "" if it is not, or one has
+def margin_refusal(margin: float | None, before: float | None, knobs: settings.Proof) -> str | None:
+    """Why a worst margin of `margin` is too little beside `before`, that of the baseline; None if it is not, or one has
     none."""
     if margin is None or before is None or margin >= knobs.margin_share * min(before, knobs.margin_enough):
-        return ""
+        return None
     counted = f", which counts as {knobs.margin_enough:g} (proof.margin_enough)" if before > knobs.margin_enough else ""
     return (
         f"proven, but its worst margin {_shown(margin)} is less than {knobs.margin_share:g} times (proof.margin_share) "
@@ -135,15 +132,15 @@ def prove(model: str, knobs: settings.Proof, task: str) -> attempt.Proof:
     being the cell."""
     foreign = model_files.foreign(model)
     if foreign:
-        return attempt.Proof("", f"not proven: {foreign[0]} ({len(foreign)} such in all)")
+        return attempt.Proof(None, f"not proven: {foreign[0]} ({len(foreign)} such in all)")
     weights = checkpoint.read(model)
     others = loaded_weights.differences(model)
     if others:
-        return attempt.Proof("", f"not proven: {others[0]} ({len(others)} differences)")
+        return attempt.Proof(None, f"not proven: {others[0]} ({len(others)} differences)")
     wrong_graph = expected_graph.differences(model, weights.units, TASKS[task], knobs)
     if wrong_graph:
         return attempt.Proof(
-            "", f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)"
+            None, f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)"
         )
     found = attempt.attempt(weights, TASKS[task], _asked(model, task), knobs.search_seconds)
     report("prove", proven=int(found.proven), margin=found.margin or 0.0)

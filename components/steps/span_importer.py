@@ -1,7 +1,5 @@
 """SpanImporter: a user's own span takes the place of a generated one, as the same artifact."""
 
-import json
-
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
@@ -40,7 +38,7 @@ def SpanImporter(
         Refusal: names the first lines that cannot be taken.
         BitsumError: the span is not there, has nothing to train on, or was changed since the run began.
     """
-    section = Data(**json.loads(data))
+    section = Data.from_json(data)
     place = span_folders.folder_of(source, section.span)
     found = span_reader.read(place, section)
     if span_folders.fingerprint(place) != fingerprint:

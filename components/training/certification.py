@@ -7,7 +7,7 @@ made again from the export itself.
 import numpy as np
 
 from components.model.gru import GRU
-from components.proof import certificate, checker, finder
+from components.proof import attempt as proof
 from components.proof.weights import NAMES, Weights
 from components.task.transducer import Transducer
 
@@ -30,7 +30,7 @@ class Attempts:
     def attempt(self, step: int, depths: tuple[int, ...] = (0,)) -> bool:
         """Whether a certificate is accepted for the cell as it is after `step`; `depths` as in `finder.find`."""
         arrays = {name: getattr(self._cell, name).numpy() for name in NAMES}
-        margin = _certified_margin(Weights.of(arrays), self._task, depths)
+        margin = proof.prove(Weights.of(arrays), self._task, depths).margin
         if margin is not None:
             self.first = self.first or step
             self.last, self.margin, self._kept = step, margin, arrays
@@ -40,13 +40,3 @@ class Attempts:
         """Gives the cell the weights of the last accepted certificate back; without one it is left alone."""
         for name, value in self._kept.items():
             getattr(self._cell, name).assign(value)
-
-
-def _certified_margin(weights: Weights, task: Transducer, depths: tuple[int, ...]) -> float | None:
-    if weights.problem():
-        return None
-    found = finder.find(weights, task, depths).certificate
-    if not found:
-        return None
-    verdict = checker.check(certificate.write(found), weights, task)
-    return verdict.margin if verdict.proven else None

@@ -109,11 +109,12 @@ def _bomb(config: Config, progress: Progress) -> bool:
     progress.begin("load libraries")
     from components.steps import prover
     from pipeline.records import metadata_store, verdicts
+    from pipeline.records.ancestry import Ancestry
     from pipeline.runner import local
 
     progress.end("done")
     local.run(config, _RUN_ID, progress.begin, progress.end)
-    outputs = metadata_store.outputs_of_run(metadata_store.open_store(config), _RUN_ID)
+    outputs = Ancestry(metadata_store.open_store(config)).outputs_of(_RUN_ID)
     found = verdicts.of_run(outputs)
     progress.line("  data: passed, statistics, schema and sums without an anomaly")
     for verdict in found:

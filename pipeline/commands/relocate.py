@@ -51,7 +51,7 @@ def _relocate(config: Config, args: argparse.Namespace) -> None:
     if args.before:
         recorded = change.root if change else relocation.read(config.root)
         change = relocation.Change(recorded, os.path.abspath(args.before), is_copy=bool(change and change.is_copy))
-    if change is None or change.before in ("", str(config.root)):
+    if change is None or change.before in (None, str(config.root)):
         say(f"pipeline.root = {config.root} is where it was: nothing to rewrite")
         return
     log_capture.database()

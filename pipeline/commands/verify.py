@@ -106,14 +106,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
-    from components.savedmodel import checkpoint
+    from components.savedmodel import certified
     from components.savedmodel.canonical_graph import Graph
 
-    weights = checkpoint.read(model_dir)
+    checked = certified.check(model_dir, TASKS[args.task], path if args.certificate else None)
+    weights, verdict = checked.weights, checked.verdict
     graph = Graph(model_dir)
     sha256 = graph.sha256()
     found, others = _differences(args, sha256, weights.units)
-    verdict = _verdict(path, bool(args.certificate), weights, args.task)
     compared_with = _CELL if args.graph else _HASH if args.graph_sha256 else None
     return dataclasses.asdict(verdict) | {
         "proven": verdict.proven and not found and not others,
@@ -128,18 +128,6 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
         "weight_differences": others,
         "not_checked": [_KERNELS] if compared_with else [_GRAPH, _KERNELS],
     }
-
-
-def _verdict(path: pathlib.Path, asked_for: bool, weights: Any, task: str) -> checker.Verdict:
-    try:
-        with open(path, "rb") as file:
-            # One byte more than a certificate may have is enough to refuse it.
-            source = file.read(certificate.LONGEST + 1).decode("utf-8", "replace")
-    except OSError as error:
-        if asked_for or not isinstance(error, FileNotFoundError):
-            raise BitsumError(f"cannot read the certificate {path}: {error.strerror}") from error
-        return checker.Verdict(False, f"there is no certificate {path}", where="before any step")
-    return checker.check(source, weights, TASKS[task])
 
 
 def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[list[str], list[str]]:

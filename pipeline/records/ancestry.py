@@ -25,6 +25,23 @@ class Link:
     key: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """An artifact that a node of a run put out, or took from the cache, under the name `key`."""
+
+    node: str
+    key: str
+    artifact: mlmd.Artifact
+
+    def integer(self, name: str) -> int:
+        """A custom property of the artifact, 0 where it has none of that name."""
+        return self.artifact.custom_properties[name].int_value
+
+    def text(self, name: str) -> str:
+        """A custom property of the artifact, empty where it has none of that name."""
+        return self.artifact.custom_properties[name].string_value
+
+
 class Ancestry:
     """Everything that the store holds, read once; ids are the store's own."""
 
@@ -67,6 +84,11 @@ class Ancestry:
     def executions_of(self, run_id: str) -> list[int]:
         """The executions of a run, oldest first."""
         return sorted(execution for execution, run in self.run_of.items() if run == run_id)
+
+    def outputs_of(self, run_id: str) -> list[Output]:
+        """What the nodes of a run put out, or took from the cache, in the order of their executions."""
+        links = [link for execution in self.executions_of(run_id) for link in self.outputs(execution)]
+        return [Output(self.node_of[link.execution], link.key, self.artifacts[link.artifact]) for link in links]
 
     def ancestors(self, artifacts: Iterable[int], without: Collection[str] = ()) -> set[int]:
         """`artifacts` and everything that they were made from; inputs whose key is in `without` are not followed."""

@@ -17,7 +17,6 @@ from components.formats import strict_protos, tfrecords
 from components.savedmodel import version_folder
 from pipeline.records import ownership, recorded, verdicts
 from pipeline.records.ancestry import BASE_MODEL, Ancestry
-from pipeline.records.metadata_store import Output
 
 # Those whose word lets a model into the push folder, and the one that puts it there.
 _BLESSING_NODES = ("Evaluator", "Prover", "InfraValidator", "Pusher")
@@ -135,7 +134,7 @@ def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> L
     trainer = known.producer(model)
     path = pathlib.Path(_text(pushed, recorded.DESTINATION))
     manifest = version_folder.manifest(path).get("origin", {})
-    of_run = [_output(known, link) for execution in known.executions_of(run) for link in known.outputs(execution)]
+    of_run = known.outputs_of(run)
     executions = [known.executions[execution] for execution in known.executions_of(run)]
     properties = known.executions[push].custom_properties
     return Lineage(
@@ -162,7 +161,9 @@ def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> L
 
 def _pushed(known: Ancestry, push_to: pathlib.Path, version: int | None) -> mlmd.Artifact:
     """The artifact of the push that made the version, in this folder if any is."""
-    pushes = [artifact for artifact in known.of_kind("PushedModel") if _number(artifact, recorded.IS_NEW)]
+    pushes = [
+        artifact for artifact in known.of_kind("PushedModel") if artifact.custom_properties[recorded.IS_NEW].int_value
+    ]
     here = [
         artifact for artifact in pushes if pathlib.Path(_text(artifact, recorded.DESTINATION)).parent == push_to
     ] or pushes
@@ -208,8 +209,8 @@ def _span(known: Ancestry, examples: int) -> Span:
     validated = [found for id in statistics for found in _made_from(known, id, "ExampleAnomalies", "statistics")]
     anomalies = [line for id in validated if id in let_pass for line in _schema_anomalies(_uri(known, id))]
     for id in {*_made_from(known, examples, "ArithmeticAnomalies", "examples")} & let_pass:
-        content = _json(_uri(known, id) / recorded.ANOMALIES_FILE)
-        anomalies += [f"{count} x {kind}" for kind, count in content.get("anomalies", {}).items()]
+        found = _json(_uri(known, id) / recorded.ANOMALIES_FILE).get("anomalies")
+        anomalies += [f"{count} x {kind}" for kind, count in found.items()] if isinstance(found, dict) else []
     artifact = known.artifacts[examples]
     return Span(
         span=artifact.properties["span"].int_value,
@@ -320,10 +321,6 @@ def _blessed_by(known: Ancestry, push: int) -> Iterator[Approval]:
         )
 
 
-def _output(known: Ancestry, link) -> Output:
-    return Output(known.node_of[link.execution], link.key, known.artifacts[link.artifact])
-
-
 def _state(path: pathlib.Path) -> str:
     if not path.is_dir():
         return "no longer on disk"
@@ -335,11 +332,7 @@ def _uri(known: Ancestry, artifact: int) -> pathlib.Path:
 
 
 def _text(artifact: mlmd.Artifact, name: str) -> str:
-    return Output("", "", artifact).text(name)
-
-
-def _number(artifact: mlmd.Artifact, name: str) -> int:
-    return Output("", "", artifact).integer(name)
+    return artifact.custom_properties[name].string_value
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

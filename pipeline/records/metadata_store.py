@@ -1,7 +1,6 @@
-"""The ML Metadata store: where it is, and what it knows of a run."""
+"""The ML Metadata store: where it is, and how it is opened."""
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import random
@@ -33,21 +32,6 @@ _LEFT_BY_WRITERS = ("-journal", "-wal")
 # What a database says to the second of two programs that set it up at once: it will be there in a moment.
 _SET_UP_BY_ANOTHER = ("duplicate key", "already exists", "subset of tables", "oncurrent")
 _ATTEMPTS = 6
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """An artifact that a step of a run put out, or took from the cache."""
-
-    node: str
-    key: str
-    artifact: mlmd.Artifact
-
-    def integer(self, name: str) -> int:
-        return self.artifact.custom_properties[name].int_value if name in self.artifact.custom_properties else 0
-
-    def text(self, name: str) -> str:
-        return self.artifact.custom_properties[name].string_value if name in self.artifact.custom_properties else ""
 
 
 def connection(config: Config) -> mlmd.ConnectionConfig:
@@ -201,27 +185,6 @@ def unusable(where: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
     return BitsumError(
         f"cannot use the metadata store, {target}, database {name!r}, user {database.user!r}: {words}; see {knobs}"
     )
-
-
-def outputs_of_run(store: metadata_store.MetadataStore, run_id: str) -> list[Output]:
-    """What the steps of a run put out, or took from the cache, oldest first."""
-    context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
-    if context is None:
-        return []
-    executions = {execution.id: execution for execution in store.get_executions_by_context(context.id)}
-    types = {kind.id: kind.name for kind in store.get_execution_types()}
-    events = [event for event in store.get_events_by_execution_ids(list(executions)) if event.type == mlmd.Event.OUTPUT]
-    artifacts = {
-        artifact.id: artifact for artifact in store.get_artifacts_by_id(sorted({event.artifact_id for event in events}))
-    }
-    return [
-        Output(
-            types[executions[event.execution_id].type_id].rpartition(".")[2],
-            event.path.steps[0].key,
-            artifacts[event.artifact_id],
-        )
-        for event in sorted(events, key=lambda event: event.artifact_id)
-    ]
 
 
 def _password(knobs: Metadata) -> str:

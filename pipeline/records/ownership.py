@@ -61,15 +61,15 @@ def close_abandoned(store: metadata_store.MetadataStore, gone_hosts: Collection[
     return [told for _, told in closed]
 
 
-def why_abandoned(execution: mlmd.Execution, gone_hosts: Collection[str] = ()) -> str:
-    """Why nobody works on `execution` any more, in words; empty where somebody does, or where that cannot be seen."""
+def why_abandoned(execution: mlmd.Execution, gone_hosts: Collection[str] = ()) -> str | None:
+    """Why nobody works on `execution` any more, in words; None where somebody does, or where that cannot be seen."""
     recorded = execution.custom_properties
     if any(name not in recorded for name in (HOST, PID, STARTED)):
-        return ""
+        return None
     worker = processes.Process(recorded[HOST].string_value, recorded[PID].int_value, recorded[STARTED].string_value)
     if worker.host in gone_hosts or worker.host_name in gone_hosts:
         return f"host {worker.host_name} is gone"
-    return f"{worker} is gone" if worker.is_gone() else ""
+    return f"{worker} is gone" if worker.is_gone() else None
 
 
 def elsewhere(store: metadata_store.MetadataStore) -> dict[str, int]:

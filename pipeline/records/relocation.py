@@ -60,12 +60,12 @@ class Root:
 class Change:
     """What has happened to a root since it was used last.
 
-    before: the path at which it was then; empty for a root that is new, or has no root.json and lies where its metadata
+    before: the path at which it was then; None for a root that is new, or has no root.json and lies where its metadata
     say. is_copy: something with its id is still there.
     """
 
     root: Root | None
-    before: str
+    before: str | None
     is_copy: bool = False
 
 
@@ -134,8 +134,8 @@ def find_change(config: "Config") -> Change | None:
     except sqlite3.Error:
         # Whoever opens the store tells what is wrong with it.
         return None
-    if before in ("", str(config.root)):
-        return None if recorded else Change(None, "")
+    if before in (None, str(config.root)):
+        return None if recorded else Change(None, None)
     try:
         there = os.stat(before)
     except (FileNotFoundError, NotADirectoryError):
@@ -145,7 +145,7 @@ def find_change(config: "Config") -> Change | None:
             f"pipeline.root = {config.root} was at {before} before, and whether it was moved or copied cannot be seen: {error.strerror}"
         ) from error
     if os.path.samestat(there, os.stat(config.root)):
-        return None if recorded else Change(None, "")
+        return None if recorded else Change(None, None)
     is_former = recorded is not None and before in recorded.former
     return Change(recorded, before, is_copy=is_former or _is_original(pathlib.Path(before), recorded))
 
@@ -299,27 +299,27 @@ def _is_original(other: pathlib.Path, recorded: Root | None) -> bool:
     return found is not None and found.id == recorded.id
 
 
-def _path_in_metadata(config: "Config") -> str:
-    """The root that the newest artifact was put below, for a root without root.json; empty where no store of its own
+def _path_in_metadata(config: "Config") -> str | None:
+    """The root that the newest artifact was put below, for a root without root.json; None where no store of its own
     says so."""
     path = config.root / "metadata.sqlite"
     if config.metadata.backend != "sqlite" or config.metadata.path or not path.exists():
-        return ""
+        return None
     with contextlib.closing(_open(path, 0.0)) as database:
         if ("Artifact", "uri") not in _columns(database):
-            return ""
+            return None
         newest = database.execute("SELECT uri FROM Artifact ORDER BY id DESC LIMIT 1").fetchone()
     found = _ARTIFACT.fullmatch(newest[0] or "") if newest else None
-    return found["root"] if found else ""
+    return found["root"] if found else None
 
 
-def _former_path_in_metadata(config: "Config", recorded: Root | None) -> str:
-    """A path at which the root was before, and that its own store still names; empty where none does."""
+def _former_path_in_metadata(config: "Config", recorded: Root | None) -> str | None:
+    """A path at which the root was before, and that its own store still names; None where none does."""
     path = config.root / "metadata.sqlite"
     if recorded is None or config.metadata.backend != "sqlite" or config.metadata.path or not path.exists():
-        return ""
+        return None
     return next(
-        (place for place in recorded.former if place != recorded.path and _holds(path, place, "Artifact", "uri")), ""
+        (place for place in recorded.former if place != recorded.path and _holds(path, place, "Artifact", "uri")), None
     )
 
 

@@ -1,6 +1,7 @@
 """The runs that a metadata store knows, each as one row: how far it came, what every gate said, what it pushed, and its
 margin."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -9,8 +10,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components import results
 from pipeline.records import ownership, recorded, verdicts
-from pipeline.records.ancestry import Ancestry, Link
-from pipeline.records.metadata_store import Output
+from pipeline.records.ancestry import Ancestry, Output
 
 DATA = "data"
 PUSH = "push"
@@ -65,9 +65,7 @@ def all_runs(known: Ancestry, last: int = 0) -> History:
     rows: list[Run] = []
     before = None
     for position, (run_id, _) in enumerate(ids):
-        outputs = [
-            _output(known, link) for execution in known.executions_of(run_id) for link in known.outputs(execution)
-        ]
+        outputs = known.outputs_of(run_id)
         margin = next((float(output.text(recorded.MARGIN)) for output in outputs if output.text(recorded.MARGIN)), None)
         if not last or position >= len(ids) - last:
             rows.append(_run(known, run_id, outputs, margin, before))
@@ -103,13 +101,11 @@ def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | No
 
 def _span(executions: list[mlmd.Execution], outputs: list[Output]) -> int:
     """As the generator was told: a span that it refused to import has no output that would say so."""
-    told = [
-        execution.custom_properties["data"].string_value
-        for execution in executions
-        if "data" in execution.custom_properties
-    ]
-    if told:
-        return json.loads(told[0])["span"]
+    for execution in executions:
+        if "data" in execution.custom_properties:
+            # Knobs of another version may be unknown here, so that this is no settings.Data.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                return int(json.loads(execution.custom_properties["data"].string_value)["span"])
     return max(
         (output.artifact.properties["span"].int_value for output in outputs if "span" in output.artifact.properties),
         default=0,
@@ -160,7 +156,3 @@ def _refused(execution: mlmd.Execution) -> bool:
 
 def _killed(execution: mlmd.Execution) -> bool:
     return ownership.CLOSED in execution.custom_properties
-
-
-def _output(known: Ancestry, link: Link) -> Output:
-    return Output(known.node_of[link.execution], link.key, known.artifacts[link.artifact])

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from pipeline.records import evaluation, recorded
-from pipeline.records.metadata_store import Output
+from pipeline.records.ancestry import Output
 
 REFUSED = "REFUSED"
 

@@ -30,8 +30,8 @@ def damage(
     graph: pipeline_pb2.Pipeline,
     node: pipeline_pb2.PipelineNode,
     executor_spec: message.Message,
-) -> str:
-    """What is wrong with the files that `node` would take from the cache, in words; empty if nothing is, or if it would
+) -> str | None:
+    """What is wrong with the files that `node` would take from the cache, in words; None if nothing is, or if it would
     take none.
 
     An execution from before the root was moved is tied to the key that the same inputs have now.
@@ -41,9 +41,9 @@ def damage(
     try:
         inputs = inputs_utils.resolve_input_artifacts(pipeline_node=node, metadata_handle=handle)
     except exceptions.InputResolutionError:
-        return ""
+        return None
     if isinstance(inputs, inputs_utils.Skip) or len(inputs) != 1:
-        return ""
+        return None
     outputs = outputs_utils.OutputsResolver(node, graph.pipeline_info, graph.runtime_spec).generate_output_artifacts(0)
 
     def key(inputs: _Artifacts, parameters: Mapping[str, Any]) -> mlmd.Context:
@@ -65,7 +65,7 @@ def damage(
         found = output_files.problem(artifact.uri, artifact.get_string_custom_property(output_files.PROPERTY))
         if found:
             return found
-    return ""
+    return None
 
 
 def _as_in(

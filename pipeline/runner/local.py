@@ -100,9 +100,10 @@ def conclude(config: Config, run_id: str, line: Callable[[str], None]) -> "Push"
         BitsumError: the run has not come as far as the last gate.
     """
     from pipeline.records import verdicts
+    from pipeline.records.ancestry import Ancestry
 
     with metadata_store.opened(config) as store:
-        outputs = metadata_store.outputs_of_run(store, run_id)
+        outputs = Ancestry(store).outputs_of(run_id)
     found = verdicts.of_run(outputs)
     for verdict in found:
         line(f"  {verdict.gate}: {verdict.word}, {verdict.reason}")

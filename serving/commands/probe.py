@@ -35,7 +35,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -202,20 +201,14 @@ def _boxes_of(model_dir: str, task: str) -> Callable[["TimedClient"], "BoxReport
     Raises:
         BitsumError: there is no certificate, or it does not prove these weights.
     """
-    from components.proof import certificate, checker
-    from components.savedmodel import checkpoint
+    from components.proof import certificate
+    from components.savedmodel import certified
     from serving.probing.box_prober import probe_boxes
 
-    file = pathlib.Path(model_dir) / certificate.FILE
-    try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BitsumError(f"cannot read the certificate {file}: {getattr(error, 'strerror', None) or error}") from error
-    weights = checkpoint.read(model_dir)
-    verdict = checker.check(text, weights, TASKS[task])
-    if not verdict.proven:
-        raise BitsumError(f"the certificate {file} is refused: {verdict.reason}")
-    return lambda client: probe_boxes(client, weights, certificate.parse(text), TASKS[task])
+    found = certified.check(model_dir, TASKS[task])
+    if not found.verdict.proven:
+        raise BitsumError(f"{model_dir} is refused, it is not proven: {found.verdict.reason}")
+    return lambda client: probe_boxes(client, found.weights, certificate.parse(found.certificate), TASKS[task])
 
 
 def _summary(reports: dict[str, "Report"], boxes: dict[str, "BoxReport"]) -> "Summary":

@@ -105,8 +105,8 @@ def _answers(client: AdderClient, questions: Sequence[Question]) -> list[tuple[f
 
 def _problem(
     cell: checker.Cell, certificate: Certificate, task: Transducer, question: Question, logit: float, state: State
-) -> str:
-    """What speaks against the answer; "" if nothing. Comparisons are written so that NaN is a problem."""
+) -> str | None:
+    """What speaks against the answer; None if nothing. Comparisons are written so that NaN is a problem."""
     label = task.label(certificate.boxes[question.box].state, question.symbol)
     image = checker.image(cell, [(value, value) for value in question.state], question.symbol)
     if math.isnan(logit) or (logit > 0) != bool(label[1]):
@@ -122,7 +122,7 @@ def _problem(
         for box in targets
     ):
         return f"the state lies in no box with label {label}"
-    return ""
+    return None
 
 
 def _rounded(value: float) -> float:

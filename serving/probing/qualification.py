@@ -67,8 +67,8 @@ class Finding:
         return _ALLOWANCES[self.name]
 
     @property
-    def complaint(self) -> str:
-        """Why it is refused, in one line; empty where it is not."""
+    def complaint(self) -> str | None:
+        """Why it is refused, in one line; None where it is not."""
         value = f"{self.name}({self.at.hex()}) is {self.result.hex()} in the shape {list(self.shape)}"
         lowest = int(LOWEST[self.name])
         if not lowest <= self.result <= 1.0:
@@ -78,11 +78,9 @@ class Finding:
                 f"{value}, off by {in_u(self.error):.4g} u; the allowance of {in_u(self.allowance):g} u "
                 f"has to be {HEADROOM:g} times the worst error"
             )
-        return (
-            ""
-            if lowest <= self.least <= self.greatest <= 1.0
-            else f"{self.name} leaves [{lowest}, 1]: {self.least} to {self.greatest}"
-        )
+        if not lowest <= self.least <= self.greatest <= 1.0:
+            return f"{self.name} leaves [{lowest}, 1]: {self.least} to {self.greatest}"
+        return None
 
     def note(self, error: float, at: float, result: float, shape: tuple[int, int]) -> None:
         """Take a result and its error, which may be infinite."""
@@ -126,11 +124,11 @@ class Qualification:
     )
     evaluated: int = 0
     enclosed: int = 0
-    distrust: str = ""
+    distrust: str | None = None
 
     @property
-    def complaint(self) -> str:
-        """Why the server is refused, in one line; empty if it is qualified."""
+    def complaint(self) -> str | None:
+        """Why the server is refused, in one line; None if it is qualified."""
         return next(filter(None, (self.findings[name].complaint for name in ACTIVATIONS)), self.distrust)
 
     @property
@@ -142,7 +140,7 @@ class Qualification:
         """The qualification in numbers."""
         return QualificationReport(
             qualified=self.qualified,
-            reason=self.complaint,
+            reason=self.complaint or "",
             target=self.target,
             version=self.version,
             all_floats=self.all_floats,

@@ -79,8 +79,8 @@ class Comparison:
             told = f"the canary answered {canary.right} of {canary.asked} questions; errors: {dict(canary.errors)}"
             raise BitsumError(f"{told}; the first: {canary.first_error}: this says nothing of the version, try again")
 
-    def complaint(self, max_latency_ratio: float) -> str:
-        """Why the canary must not become stable, in one line; empty where it may."""
+    def complaint(self, max_latency_ratio: float) -> str | None:
+        """Why the canary must not become stable, in one line; None where it may."""
         canary = self.canary
         if canary.wrong:
             return f"it answered {canary.wrong_count} of {canary.asked} questions wrongly, the first being {canary.wrong[0]}"
@@ -95,7 +95,7 @@ class Comparison:
                     f"it is too slow: {share:.0%} of its calls took up to {now:.1f} ms, of the stable version's {before:.1f} ms "
                     f"(--max_latency_ratio {max_latency_ratio:g})"
                 )
-        return ""
+        return None
 
 
 def compare(

@@ -4,8 +4,7 @@ import dataclasses
 import pathlib
 
 from components.errors import BitsumError
-from components.proof import certificate, checker
-from components.savedmodel import checkpoint, graph_identity, model_files, version_folder
+from components.savedmodel import certified, graph_identity, model_files, version_folder
 from components.task.transducer import ADDITION, TASKS, Transducer
 
 # How `Provenance.unblessed` begins where the version is as it was pushed, but its certificate or graph does not hold.
@@ -17,14 +16,14 @@ class Provenance:
     """Where a version comes from, and what is wrong with it.
 
     `damage`: files that no certified version has, and what the files have against the manifest, a line each.
-    `unblessed`: why no pipeline stands behind the version. `margin`: the worst one, where the certificate proves the
-    weights. `ignored`: names of files that do not count.
+    `unblessed`: why no pipeline stands behind the version, None where one does. `margin`: the worst one, where the
+    certificate proves the weights. `ignored`: names of files that do not count.
     """
 
     run: str
     task: Transducer
     damage: tuple[str, ...] = ()
-    unblessed: str = ""
+    unblessed: str | None = None
     margin: float | None = None
     ignored: tuple[str, ...] = ()
 
@@ -50,15 +49,14 @@ def of(folder: pathlib.Path) -> Provenance:
     if damage:
         return dataclasses.replace(found, damage=damage, unblessed="it is damaged")
     try:
-        verdict = checker.check((folder / certificate.FILE).read_text(), checkpoint.read(folder), task)
+        verdict = certified.check(folder, task).verdict
         graph = graph_identity.graph_sha256(folder)
-    except (OSError, UnicodeDecodeError, BitsumError) as error:
-        return dataclasses.replace(found, unblessed=f"{UNPROVEN}{getattr(error, 'strerror', None) or error}")
-    unblessed = "" if verdict.proven else f"{UNPROVEN}{verdict.reason}"
+    except BitsumError as error:
+        return dataclasses.replace(found, unblessed=f"{UNPROVEN}{error}")
+    if not verdict.proven:
+        return dataclasses.replace(found, unblessed=f"{UNPROVEN}{verdict.reason}")
     if graph != origin.get("graph_sha256"):
-        unblessed = unblessed or f"{UNPROVEN}its graph is not the one that was compared with the cell"
-    return dataclasses.replace(
-        found,
-        unblessed=unblessed or ("" if found.run else f"the manifest of {folder} names no run of a pipeline"),
-        margin=None if unblessed else verdict.margin,
-    )
+        unblessed = f"{UNPROVEN}its graph is not the one that was compared with the cell"
+        return dataclasses.replace(found, unblessed=unblessed)
+    unblessed = None if found.run else f"the manifest of {folder} names no run of a pipeline"
+    return dataclasses.replace(found, unblessed=unblessed, margin=verdict.margin)

@@ -183,7 +183,7 @@ def _following(models: Models, options: Options) -> Iterator[None]:
     stopped = threading.Event()
 
     def follow() -> None:
-        said = ""
+        said = None
         while not stopped.wait(options.model_config_file_poll_wait_seconds):
             refusal = _follow(models, options.model_config_file)
             if refusal and refusal != said:
@@ -197,13 +197,13 @@ def _following(models: Models, options: Options) -> Iterator[None]:
         stopped.set()
 
 
-def _follow(models: Models, path: pathlib.Path) -> str:
-    """Reload the config in `path`; why that was refused, nothing where it was not."""
+def _follow(models: Models, path: pathlib.Path) -> str | None:
+    """Reload the config in `path`; why that was refused, None where it was not."""
     try:
         models.reload(model_config.read(path))
     except (StatusError, BitsumError) as error:
         return f"the model config file {path} was refused: {error}"
-    return ""
+    return None
 
 
 @contextlib.contextmanager

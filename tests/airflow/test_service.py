@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 pytestmark = pytest.mark.fast
@@ -29,8 +30,12 @@ def service():
     return module
 
 
-def record(home: pathlib.Path, **processes: list) -> None:
+def record(home: pathlib.Path, **processes: dict) -> None:
     (home / "processes.json").write_text(json.dumps(processes))
+
+
+def ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_only_processes_that_were_started_are_stopped_not_those_that_got_their_ids(service, tmp_path):
@@ -39,7 +44,9 @@ def test_only_processes_that_were_started_are_stopped_not_those_that_got_their_i
         subprocess.Popen(["sleep", "60"]) as strange,
     ):
         try:
-            record(tmp_path, scheduler=[ours.pid, service._start_time(ours.pid)], **{"api-server": [strange.pid, "1"]})
+            # The id of the API server belongs to another process by now.
+            api_server = {"pid": strange.pid, "started": "the boot before 1"}
+            record(tmp_path, scheduler=service.process(ours.pid), **{"api-server": api_server})
             assert service.stop_all(tmp_path) == ["scheduler"]
             assert ours.wait(10) == -15
             assert strange.poll() is None
@@ -50,8 +57,15 @@ def test_only_processes_that_were_started_are_stopped_not_those_that_got_their_i
 
 def test_what_was_never_started_cannot_be_stopped(service, tmp_path):
     assert service.stop_all(tmp_path) == []
-    record(tmp_path, scheduler=[2**22 + 1, "5"])
+    record(tmp_path, scheduler={"pid": 2**22 + 1, "started": ""})
     assert service.stop_all(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"scheduler": [1, "5"]}', '{"scheduler": {"pid": 1}}'])
+def test_a_damaged_record_of_what_runs_is_named(service, tmp_path, text):
+    (tmp_path / "processes.json").write_text(text)
+    with pytest.raises(service.ServiceError, match=f"^{tmp_path}/processes.json does not say what runs: .*$"):
+        service.stop_all(tmp_path)
 
 
 def test_tasks_are_stopped_with_what_started_them_though_they_have_groups_of_their_own(service, tmp_path):
@@ -68,9 +82,9 @@ def test_tasks_are_stopped_with_what_started_them_though_they_have_groups_of_the
             time.sleep(0.01)
         task = int((tmp_path / "child").read_text())
         assert os.getpgid(task) != os.getpgid(scheduler.pid)
-        record(tmp_path, scheduler=[scheduler.pid, service._start_time(scheduler.pid)])
+        record(tmp_path, scheduler=service.process(scheduler.pid))
         assert service.stop_all(tmp_path) == ["scheduler"]
-        assert service._start_time(task) == "" and service._start_time(scheduler.pid) == ""
+        assert ended(task) and ended(scheduler.pid)
 
 
 def test_a_task_that_outlives_its_scheduler_is_waited_for_and_killed(service, tmp_path, monkeypatch):
@@ -88,9 +102,9 @@ def test_a_task_that_outlives_its_scheduler_is_waited_for_and_killed(service, tm
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as scheduler:
         task = int(scheduler.stdout.readline())
-        record(tmp_path, scheduler=[scheduler.pid, service._start_time(scheduler.pid)])
+        record(tmp_path, scheduler=service.process(scheduler.pid))
         assert service.stop_all(tmp_path) == ["scheduler"]
-        assert service._start_time(scheduler.pid) == service._start_time(task) == ""
+        assert ended(task) and ended(scheduler.pid)
 
 
 def test_stopping_frees_the_turn_of_its_own_run_once_its_processes_are_gone(service, tmp_path, monkeypatch, capsys):
@@ -101,7 +115,8 @@ def test_stopping_frees_the_turn_of_its_own_run_once_its_processes_are_gone(serv
     turn.parent.mkdir()
     turn.write_text(json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs"}))
     assert service.stop([]) == 0 and turn.exists(), "an Airflow that was never started here has no turn"
-    name = service._secrets(home)["name"]
+    name = "the name of the host at the first start"
+    (home / "service.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "port": 1, "name": name}))
     assert service.stop([]) == 0 and turn.exists(), "it is another's"
     turn.write_text(json.dumps({"airflow": name, "dag": "bitsum", "run": "ours"}))
 
@@ -128,20 +143,19 @@ def test_a_port_that_somebody_has_is_refused_before_anything_is_started(service)
     service._check_free(service._free_port())
 
 
-def test_keys_and_password_are_made_once_for_nobody_else_to_read(service, tmp_path):
+def test_the_password_is_made_once_for_nobody_else_to_read(service, tmp_path):
     plan = {"schedule": {"parallelism": 2, "database_file": ""}}
+    password = service._password(tmp_path)
+    assert service._password(tmp_path) == password and len(password) >= 16
     first = service._environment(tmp_path, plan, 1)
     assert service._environment(tmp_path, plan, 1) == first
     assert first["AIRFLOW__API__HOST"] == "127.0.0.1"
-    for name in ("password.json", "secrets.json"):
-        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "password.json").stat().st_mode & 0o777 == 0o600
     service._write_program(tmp_path / "airflow", first)
     assert (tmp_path / "airflow").stat().st_mode & 0o777 == 0o700
-    other = tmp_path / "other"
-    other.mkdir()
-    assert (
-        service._environment(other, plan, 1)["AIRFLOW__API_AUTH__JWT_SECRET"] != first["AIRFLOW__API_AUTH__JWT_SECRET"]
-    )
+    (tmp_path / "password.json").write_text("{")
+    with pytest.raises(service.ServiceError, match=r"password\.json holds no password of admin: remove it"):
+        service._password(tmp_path)
 
 
 def test_another_database_comes_from_a_file_since_its_address_holds_a_password(service, tmp_path):

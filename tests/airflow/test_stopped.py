@@ -3,6 +3,7 @@ goes on."""
 
 import dataclasses
 import json
+import re
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -28,6 +29,9 @@ def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path):
         wait_for(lambda: list((root / "artifacts" / "Trainer").glob("model/*")), _SECONDS)
         first = json.loads(turn.read_text())
         assert first["run"] == "stopped" and first["pid"] == _scheduler(root)
+        keys = root / "airflow" / "airflow.cfg"
+        assert keys.stat().st_mode & 0o777 == 0o600
+        assert len(set(re.findall(r"^(?:fernet_key|secret_key|jwt_secret) = \S{22,}$", keys.read_text(), re.M))) == 3
 
         assert "run stopped has lost its turn" in airflow_service.service("stop", airflow_service.options(root, knobs))
         assert not turn.exists()
@@ -53,4 +57,4 @@ def test_a_run_that_is_stopped_gives_its_turn_back_and_takes_it_again(tmp_path):
 
 
 def _scheduler(root) -> int:
-    return json.loads((root / "airflow" / "processes.json").read_text())["scheduler"][0]
+    return json.loads((root / "airflow" / "processes.json").read_text())["scheduler"]["pid"]

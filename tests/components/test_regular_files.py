@@ -42,7 +42,7 @@ def test_every_reader_of_files_that_lie_about_refuses_a_fifo(fifo, tmp_path):
         relocation.read(tmp_path)
     (tmp_path / "holders").mkdir()
     os.rename(tmp_path / relocation.FILE, tmp_path / "holders" / "x.json")
-    assert root_lock._holders(tmp_path / "holders") == ""
+    assert root_lock._holders(tmp_path / "holders") is None
     (tmp_path / "assets.extra").mkdir()
     os.rename(tmp_path / "holders" / "x.json", tmp_path / version_folder.MANIFEST)
     assert version_folder.manifest(tmp_path) == {}

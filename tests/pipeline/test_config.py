@@ -92,3 +92,26 @@ def test_unreadable_and_broken_files_are_refused_by_name(tmp_path):
 def test_section_made_in_code_is_checked_too():
     with pytest.raises(ConfigError):
         settings.Train(units=0)
+
+
+def test_a_section_reads_back_from_its_json():
+    section = settings.Data(task="comparison", long_lengths=(9, 100), eval_share=0.5)
+    assert settings.Data.from_json(section.to_json()) == section
+    assert settings.Data.from_json("{}") == settings.Data()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "the section data is no JSON: "),
+        ("[" * 100_000, "the section data is no JSON: "),
+        ("[1]", "data = [1]: must be a section of knobs"),
+        ('{"spam": 1}', "unknown knob data.spam: data has task, "),
+        ('{"span": "one"}', "data.span = 'one': must be of type int, not str"),
+        ('{"span": -1}', "data.span = -1: must be at least 0"),
+    ],
+)
+def test_json_that_is_no_section_is_refused_in_one_line(text, words):
+    with pytest.raises(ConfigError) as refused:
+        settings.Data.from_json(text)
+    assert str(refused.value).startswith(words) and "\n" not in str(refused.value)

@@ -14,7 +14,7 @@ import pytest
 
 from components.errors import BitsumError
 from pipeline import config as configuration
-from pipeline import processes, root_lock, waiting, workspace
+from pipeline import processes, root_lock, workspace
 
 pytestmark = pytest.mark.fast
 
@@ -35,7 +35,7 @@ TURN = {"airflow": "host:/var/airflow", "dag": "bitsum", "run": "scheduled__1"}
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr(waiting, "_ASK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(root_lock, "_ASK_AGAIN_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_nodes_of_one_run_share_the_folder(config, holder):
 
 
 def test_the_wait_ends_with_the_holder_and_it_is_told_again_meanwhile(config, holder, monkeypatch):
-    monkeypatch.setattr(waiting, "_SAY_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(root_lock, "_SAY_AGAIN_SECONDS", 0.05)
     other, said = holder(), []
 
     def say(line: str) -> None:

@@ -41,8 +41,8 @@ def test_a_large_file_is_known_by_its_size(artifact):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda folder: None, ""),
-        (lambda folder: (folder / ".DS_Store").touch(), ""),
+        (lambda folder: None, None),
+        (lambda folder: (folder / ".DS_Store").touch(), None),
         (lambda folder: (folder / "saved_model.pb").write_bytes(b"Graph"), "saved_model.pb was changed"),
         (lambda folder: os.truncate(folder / "variables/variables.index", 0), "variables/variables.index was changed"),
         (lambda folder: (folder / "empty").unlink(), "empty is missing"),
@@ -54,13 +54,13 @@ def test_what_differs_is_named(artifact, damage, said):
     record = output_files.record(str(artifact))
     damage(artifact)
     assert output_files.problem(str(artifact), record) == (
-        f"{artifact.parents[1]}/{said}" if "/8 " in said else said and f"{artifact}/{said}"
+        said and (f"{artifact.parents[1]}/{said}" if "/8 " in said else f"{artifact}/{said}")
     )
 
 
 def test_without_a_record_there_have_to_be_files(artifact, tmp_path):
     (artifact / "saved_model.pb").write_bytes(b"another")
-    assert output_files.problem(str(artifact), "") == ""
+    assert output_files.problem(str(artifact), "") is None
     (tmp_path / "hollow" / "folder").mkdir(parents=True)
     assert output_files.problem(str(tmp_path / "hollow"), "") == f"{tmp_path}/hollow is missing, or empty"
     assert output_files.problem(str(tmp_path / "gone"), "") == f"{tmp_path}/gone is missing, or empty"
@@ -70,7 +70,13 @@ def test_an_artifact_may_be_one_file_and_may_lie_elsewhere(artifact):
     file = str(artifact / "saved_model.pb")
     record = output_files.record(file)
     assert json.loads(record) == {"": [5, hashlib.sha256(b"graph").hexdigest()]}
-    assert output_files.problem(file, record) == ""
+    assert output_files.problem(file, record) is None
     (artifact / "saved_model.pb").write_bytes(b"other")
     assert output_files.problem(file, record) == f"{file} was changed"
-    assert output_files.record("gs://bucket/model/8") == output_files.problem("gs://bucket/model/8", "") == ""
+    assert output_files.record("gs://bucket/model/8") == ""
+    assert output_files.problem("gs://bucket/model/8", "") is None
+
+
+@pytest.mark.parametrize("record", ["{", "[]", "7", "[" * 100_000])
+def test_a_damaged_record_is_told(artifact, record):
+    assert output_files.problem(str(artifact), record) == f"what was recorded of {artifact} cannot be read"

@@ -460,7 +460,7 @@ def test_the_hash_is_that_of_names_shapes_and_bytes():
             )
         }
     )
-    assert tiny.problem() == "" and tiny.units == 1
+    assert tiny.problem() is None and tiny.units == 1
     text = b"".join(
         f"{name}{list(np.shape(getattr(tiny, name)))}\n".encode() + np.array(getattr(tiny, name), "<f4").tobytes()
         for name in ("W_z", "U_z", "b_z", "W_r", "U_r", "b_r", "W_h", "U_h", "b_h", "W_o", "b_o")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.errors import Refusal
+from components.errors import BitsumError, Refusal
 from components.savedmodel import push_order, version_folder
 
 pytestmark = pytest.mark.fast
@@ -97,3 +97,16 @@ def test_a_newest_version_whose_manifest_is_damaged_lets_no_model_in(tmp_path, c
     ):
         with pytest.raises(Refusal, match=r"manifest.json is damaged.*version 3.*--allow-older"):
             check()
+
+
+@pytest.mark.parametrize("text", ["[", "{}", "[1]", '"ab"'])
+def test_damaged_ancestors_are_told_in_one_line(tmp_path, text):
+    model = str(tmp_path / "model")
+    assert push_order.ancestors(model) == []
+    push_order.write_ancestors(model, ["a", "b"])
+    assert push_order.ancestors(model) == ["a", "b"]
+    (tmp_path / "ancestors.json").write_text(text)
+    with pytest.raises(
+        BitsumError, match=f"^cannot read {tmp_path}/ancestors.json, the ancestors of a model: .*; train it again$"
+    ):
+        push_order.ancestors(model)

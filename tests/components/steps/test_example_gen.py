@@ -10,7 +10,7 @@ from components.data import sampling
 from components.errors import ConfigError
 from components.settings import Data
 from components.steps import example_gen
-from components.steps.example_gen import BitstringExampleGen, data_parameter
+from components.steps.example_gen import BitstringExampleGen
 from components.task.addition import from_bits, to_bits
 
 DATA = Data(train_examples=300, eval_examples=100, long_lengths=(16, 100), long_examples=40, shards=3, span=7)
@@ -22,7 +22,7 @@ def generate(uri: str, data: Data, *beam_args: str) -> standard_artifacts.Exampl
     artifact.uri = uri
     executor = BitstringExampleGen.EXECUTOR_SPEC.executor_class
     context = executor.Context(beam_pipeline_args=["--runner=FnApiRunner", "--sdk_container_image=unused", *beam_args])
-    executor(context).Do({}, {"examples": [artifact]}, {"data": data_parameter(data), "code": "hash"})
+    executor(context).Do({}, {"examples": [artifact]}, {"data": data.to_json(), "code": "hash"})
     return artifact
 
 

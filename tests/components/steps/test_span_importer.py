@@ -12,7 +12,6 @@ from components.data.tf_examples import read_records
 from components.errors import BitsumError, Refusal
 from components.settings import Data
 from components.steps import example_gen
-from components.steps.example_gen import data_parameter
 from components.steps.span_importer import SpanImporter
 
 DATA = Data(span=4, max_length=4, long_lengths=(8,), long_examples=5, train_examples=20, eval_examples=20)
@@ -25,7 +24,7 @@ def run(folder, text, data=DATA, fingerprint=None):
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder / "examples")
     properties = {
-        "data": data_parameter(data),
+        "data": data.to_json(),
         "source": str(folder),
         "fingerprint": fingerprint or span_folders.fingerprint(source),
         "quarantine_folder": str(folder / "quarantine"),

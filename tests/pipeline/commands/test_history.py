@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from pipeline import cli
 from pipeline.records import ownership
 from tests.support import json_tables
@@ -110,3 +112,15 @@ def test_bad_options_and_no_store(store, tmp_path, capfd):
     assert cli.main(["history", *store.settings, "--last", "-1"]) == 2
     assert cli.main(["history", "--set", f"pipeline.root={tmp_path / 'no'}"]) == 1
     assert "there is no metadata store" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("data", ["{", "[]", '{"span": "x"}', "{}"])
+def test_knobs_that_cannot_be_read_do_not_stop_it(store, capfd, data):
+    store.run("monday", span=5)
+    changed = [found for found in store.client.get_executions() if "data" in found.custom_properties]
+    assert changed
+    for execution in changed:
+        execution.custom_properties["data"].string_value = data
+    store.client.put_executions(changed)
+    [row] = rows(store, capfd)
+    assert (row["run"], row["span"]) == ("monday", 5)

@@ -78,11 +78,11 @@ def qualified(change=lambda kind, outputs: None, **options):
 
 def test_the_best_activations_that_there_can_be_qualify():
     found = qualified(units=(2, 5))
-    assert found.qualified and found.complaint == found.distrust == ""
+    assert found.qualified and found.complaint is found.distrust is None
     assert found.shapes == [(rows, units) for units in (2, 5) for rows in (1, 3, 64, 65, 2048)]
     assert (
         found.findings["sigmoid"].error == pytest.approx(0.5 * U, rel=0.05)
-        and found.findings["sigmoid"].complaint == ""
+        and found.findings["sigmoid"].complaint is None
     )
     report = json.loads(results.to_json(found.report()))
     assert report["qualified"] and report["version"] == 4 and report["activations"]["tanh"]["headroom"] > 50
@@ -164,7 +164,7 @@ def test_what_is_outside_of_the_allowance_or_cannot_be_believed_is_refused(chang
 def test_the_allowance_is_four_times_the_worst_error(name, allowed):
     for error, qualified in ((allowed, True), (math.nextafter(allowed, 1), False), (math.inf, False)):
         finding = qualification.Finding(name, error, at=2.0, result=0.9, shape=(1, 16), least=0.0, greatest=1.0)
-        assert (finding.complaint == "") is qualified
+        assert (finding.complaint is None) is qualified
 
 
 BAD = [

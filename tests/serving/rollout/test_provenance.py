@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
 from components.errors import Refusal
+from components.proof import certificate
 from components.savedmodel import graph_identity, version_folder
 from pipeline import cli
 from serving.commands import rollout
@@ -32,7 +34,7 @@ def test_a_version_as_it_was_pushed_is_blessed(version):
         "run-1",
         "addition",
         (),
-        "",
+        None,
         (),
     )
     assert found.margin == pytest.approx(5.27803, rel=1e-5)
@@ -48,6 +50,17 @@ def test_a_graph_that_is_not_the_one_of_the_push_is_not_blessed(version, graph):
         Refusal, match="its graph is not the one that was compared with the cell; --force rolls it out all the same"
     ):
         rollout._check(found, 7, force=False)
+
+
+def test_a_version_that_lies_there_without_its_certificate_is_not_proven(certified_model, tmp_path):
+    model = shutil.copytree(certified_model, tmp_path / "model")
+    (model / certificate.FILE).unlink()
+    pushed = version_folder.push(model, tmp_path / "base", "it", {"run": "run-1", "task": "addition"}).path
+    found = provenance.of(pushed)
+    assert (found.unblessed, found.margin) == (
+        f"it is not proven: there is no certificate {pushed / certificate.FILE}",
+        None,
+    )
 
 
 def test_foreign_files_are_damage_that_no_force_rolls_out(version):
@@ -74,7 +87,7 @@ def test_what_desktops_leave_behind_is_told_and_no_damage(version, capsys):
     folder = version()
     (folder / "variables" / ".DS_Store").touch()
     found = provenance.of(folder)
-    assert (found.damage, found.unblessed, found.ignored) == ((), "", ("variables/.DS_Store",))
+    assert (found.damage, found.unblessed, found.ignored) == ((), None, ("variables/.DS_Store",))
     rollout._check(found, 7, force=False)
     assert "version 7: variables/.DS_Store ignored\n" in capsys.readouterr().out
 
