@@ -110,7 +110,7 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
         help="larger requests are refused (default %(default)s)",
     )
     parser.add_argument(
-        "--log_file", type=_absolute, metavar="PATH", help="for the log lines of TensorFlow or the external program"
+        "--log_file", type=_absolute, metavar="PATH", help="file for the log lines of TensorFlow or of the external program"
     )
     parser.add_argument(
         "--metrics_port", type=int, metavar="N", help="loopback port for Prometheus (embedded server); 0 is a free one"
