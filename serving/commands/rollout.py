@@ -218,7 +218,7 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
         candidate_loads=loads,
         candidate_run=found.run,
         task=found.task.name,
-        unblessed=found.unblessed,
+        unblessed=found.unblessed or "",
         ignored_files=list(found.ignored),
         load_timeout=args.load_timeout,
         questions=args.count,
