@@ -1,4 +1,4 @@
-"""Rules that import-linter cannot check: standard library only, no side effects at import, lazy imports, escaped output."""
+"""Rules that import-linter cannot check: no packages in the trusted base, no side effects at import, lazy imports."""
 
 import ast
 import os
@@ -35,7 +35,7 @@ FORBIDDEN_CALLS = re.compile(
 HARMLESS_CALLS = re.compile(r"os\.path\.(join|dirname|basename|abspath|splitext)|os\.fspath")
 FORBIDDEN_NAMES = {"os.environ", "os.environb"}
 
-# The modules that may write lines: printable escapes them, log_lines passes them on to it, progress redraws one in place.
+# Modules that may write lines: printable escapes them, log_lines passes them to it, progress redraws one in place.
 WRITERS = {"components.printable", "components.log_lines", "components.progress"}
 WRITING = re.compile(
     r"print|(sys\.)?(stdout|stderr)\.(buffer\..*|write|writelines)|os\.write|traceback\.print_.*|"
