@@ -1,4 +1,4 @@
-# Every target sets up what it needs first; with .venv/ as the lock says, that takes no time. ARGS go to the program:
+# Every target makes the environment that it needs first; if that is up to date, this takes no time. ARGS go to the program:
 #   make run ARGS="--set train.steps=300"
 
 PYTHON := .venv/bin/python
@@ -7,18 +7,18 @@ PYTHON := .venv/bin/python
 .NOTPARALLEL:
 .PHONY: help setup run check lint format typecheck test-fast test test-long airflow-test release-check bench campaign airflow airflow-stop lock clean
 
-help:  ## these lines
+help:  ## print these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile | while read -r target _ text; do printf 'make %-13s %s\n' "$$target" "$$text"; done
 
 setup:  ## make the Python environment .venv/, or repair it
 	@requirements/install.sh
 
-run: setup  ## the whole pipeline: generate, validate, train, evaluate, push, serve, ask
+run: setup  ## run the whole pipeline: generate, validate, train, evaluate, prove, push, serve, query
 	@.venv/bin/bitsum run $(ARGS)
 
-check: lint typecheck test-fast  ## before each commit: make lint, make typecheck, make test-fast
+check: lint typecheck test-fast  ## run lint, typecheck and test-fast, before each commit
 
-lint: setup  ## formatting, lint rules and the import contracts; changes nothing
+lint: setup  ## check formatting, lint rules and import contracts; changes nothing
 	@.venv/bin/ruff format --check
 	@.venv/bin/ruff check
 	@.venv/bin/lint-imports
@@ -29,41 +29,41 @@ format: setup  ## format the sources
 typecheck: setup  ## check the types
 	@.venv/bin/mypy
 
-test-fast: setup  ## the tests that need neither TFX nor Beam nor servers, under a minute
+test-fast: setup  ## run the tests without TFX, Beam and servers, under a minute
 	@$(PYTHON) -m pytest -m fast --numprocesses=2 $(ARGS)
 
-test: setup  ## all tests but those of make test-long and make airflow-test
+test: setup  ## run all tests except test-long and airflow-test
 	@$(PYTHON) -m pytest -m "not long and not airflow" --numprocesses=2 --dist=loadfile $(ARGS)
 
-test-long: setup  ## the tests that take minutes: whole runs, beside and after one another, and of other tasks
+test-long: setup  ## run the tests that take minutes each: whole runs, also at once, killed and of other tasks
 	@$(PYTHON) -m pytest -m "long and not airflow" --numprocesses=2 --dist=loadfile $(ARGS)
 
-airflow-test: setup  ## three spans, one poisoned and one with a worse model, by a real Airflow on temporary folders and ports
+airflow-test: setup  ## run three spans, one poisoned and one with a worse model, with a real Airflow
 	@requirements/install-airflow.sh
 	@$(PYTHON) -m pytest tests/airflow -m airflow $(ARGS)
 
-release-check: setup  ## what is exhaustive: each operation on files and servers, failing at each of its steps
+release-check: setup  ## make each operation on files and servers fail at each of its steps
 	@$(PYTHON) -m pytest tests/faults --exhaustive $(ARGS)
 
-bench: setup  ## the server's speed, each number beside that of the bare model in one process
+bench: setup  ## measure the server's speed, relative to the bare model
 	@$(PYTHON) -m benchmarks.serving_throughput
 	@$(PYTHON) -m benchmarks.streaming
 
-campaign: setup  ## the measurements at full size, with their tables
+campaign: setup  ## run the measurements at full size, and print their tables
 	@requirements/install-airflow.sh
 	@$(PYTHON) -m benchmarks.campaign
 
-airflow: setup  ## the pipeline on a schedule: Airflow on this machine, with its own environment; prints where and how
+airflow: setup  ## start Airflow on this machine, in its own environment, and print its address
 	@requirements/install-airflow.sh
 	@.uv/airflow/bin/python airflow/service.py start $(ARGS)
 
-airflow-stop:  ## stop it, with the same ARGS
+airflow-stop:  ## stop Airflow, with the ARGS of make airflow
 	@.uv/airflow/bin/python airflow/service.py stop $(ARGS)
 
 lock:  ## resolve requirements/lock.txt again; ARGS=--upgrade for newer versions
 	@requirements/install.sh lock $(ARGS)
 
-clean:  ## remove the environment and what tools left; var/ (models, artifacts, logs) stays
+clean:  ## remove the environments and caches; var/ (models, artifacts, logs) stays
 	rm -f .venv/.setup
 	rm -rf .venv .uv build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache *.egg-info
 	find airflow components pipeline serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

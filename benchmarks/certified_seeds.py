@@ -10,7 +10,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from components.settings import Data, Proof, Train
+from components.settings import Data, ProofSettings, Train
 from components.task.transducer import ADDITION
 
 
@@ -52,7 +52,9 @@ def run(seed: int) -> Row:
             for shard, path in enumerate(paths):
                 write_records(path, shard_records(data, split, shard))
         wall, cpu = time.monotonic(), time.process_time()
-        cell, outcome = loop.train(Train(seed=seed), files["train"], files["eval"], f"{folder}/logs", Proof(), ADDITION)
+        cell, outcome = loop.train(
+            Train(seed=seed), files["train"], files["eval"], f"{folder}/logs", ProofSettings(), ADDITION
+        )
         export.save(cell, f"{folder}/model")
         weights = Weights.of(fingerprint.weights(f"{folder}/model"))
         found = finder.find(weights).certificate

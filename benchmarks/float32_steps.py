@@ -27,7 +27,7 @@ from components.proof import checker, finder
 from components.proof.certificate import Box, Certificate
 from components.proof.counterexample import structured_words
 from components.proof.weights import NAMES, Weights
-from components.settings import Proof, Train
+from components.settings import ProofSettings, Train
 from components.task.transducer import ADDITION
 from components.training.loop import make_update
 
@@ -35,7 +35,7 @@ STEPS = 10**8
 ROWS = 4096
 ROUND = 512
 # All corners of a box of 16 units; of more units so many are drawn.
-MOST_CORNERS = 2**16
+MAX_CORNERS = 2**16
 SMALLEST_NORMAL = np.float32(2.0**-126)
 
 
@@ -44,12 +44,12 @@ class Recipe(NamedTuple):
 
     bits: int
     train: Train
-    proof: Proof
+    proof: ProofSettings
 
 
-PROVABLE = Recipe(8, Train(), Proof())
+PROVABLE = Recipe(8, Train(), ProofSettings())
 # The article trains on the squared error of numbers of 5 bits.
-ARTICLE = Recipe(5, Train(loss="quadratic", learning_rate=1e-3, steps=2500), Proof(train=False))
+ARTICLE = Recipe(5, Train(loss="quadratic", learning_rate=1e-3, steps=2500), ProofSettings(train=False))
 
 
 class Tally(NamedTuple):
@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> int:
 
 def _from_corners(eye: Watch, dice: np.random.Generator, steps: int) -> Tally:
     """One step with each symbol from the corners of each box."""
-    tally, count = Tally(), min(MOST_CORNERS, steps // 64)
+    tally, count = Tally(), min(MAX_CORNERS, steps // 64)
     for (state, _), lower, upper in zip(ADDITION.labels, eye.lower, eye.upper, strict=True):
         hidden = corners(lower, upper, count, dice)
         wrong, outside, closest = eye.run(

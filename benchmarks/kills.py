@@ -116,7 +116,7 @@ def knobs() -> Iterator[tuple[str, tuple[str, ...]]]:
                 f"train.seed={seed}",
                 f"data.long_examples={40 + examples}",
                 f"infra.examples={60 + requests}",
-                "proof.margin_share=0",
+                "proof.min_margin_ratio=0",
             )
             yield work, chosen
             yield "nothing new", chosen

@@ -20,6 +20,15 @@ EPOCH = datetime.date(1970, 1, 1)
 
 _Section = TypeVar("_Section", bound="Section")
 
+# Renamed knobs: a configuration that has the old name is refused with the new one.
+RENAMED = {
+    "data.eval_share": "eval_fraction",
+    "train.least_steps": "min_steps",
+    "proof.share_most": "max_share",
+    "proof.margin_share": "min_margin_ratio",
+    "proof.margin_enough": "margin_cap",
+}
+
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:")
 
 
@@ -49,7 +58,8 @@ class Section:
 
     @classmethod
     def title(cls) -> str:
-        return cls.__name__.lower()
+        """The section's name in the configuration."""
+        return cls.__name__.removesuffix("Settings").lower()
 
     @classmethod
     def of(cls: type[_Section], knobs: Any) -> _Section:
@@ -58,6 +68,8 @@ class Section:
             raise ConfigError(f"{cls.title()} = {knobs!r}: must be a section of knobs, as in {cls.title()}.NAME=VALUE")
         known = [field.name for field in dataclasses.fields(cls)]
         for name in knobs:
+            if new_name := RENAMED.get(f"{cls.title()}.{name}"):
+                raise ConfigError(f"{cls.title()}.{name} was renamed: set {cls.title()}.{new_name} instead")
             if name not in known:
                 hint = did_you_mean(name, known, f"{cls.title()}.") or f": {cls.title()} has {', '.join(known)}"
                 raise ConfigError(f"unknown knob {cls.title()}.{name}{hint}")
@@ -142,7 +154,7 @@ class Data(Section):
     )
     train_examples: int = knob(8000, "Pairs in the train split.", unit="pairs", at_least=1)
     eval_examples: int = knob(2000, "Pairs in the eval split.", unit="pairs", at_least=1)
-    eval_share: float = knob(
+    eval_fraction: float = knob(
         0.25,
         "Share of all pairs that can only ever be in eval, so that no span leaks into another's training.",
         at_least=0.01,
@@ -258,7 +270,7 @@ class Train(Section):
         "In a series, begin with the weights of the last model that was evaluated and proven on an earlier span, if they have "
         "the shapes of this model's.",
     )
-    least_steps: int = knob(
+    min_steps: int = knob(
         100,
         "No certificate counts before so many steps (or all, where there are fewer): a warm start may be proven before it has "
         "seen the new data.",
@@ -272,7 +284,7 @@ class Train(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Proof(Section):
+class ProofSettings(Section):
     """The proof that a model computes its task for any length: what is trained for it, what is asked of it, what it
     buys."""
 
@@ -308,7 +320,7 @@ class Proof(Section):
     share_shrink: float = knob(
         0.005, "Taken from the share after any other step, so that the data come first.", at_least=0.0, at_most=1.0
     )
-    share_most: float = knob(0.5, "The share grows up to this; the rest is the data loss's.", at_least=0.0, at_most=1.0)
+    max_share: float = knob(0.5, "The share grows up to this; the rest is the data loss's.", at_least=0.0, at_most=1.0)
     ready_loss: float = knob(
         0.3,
         "A data loss below this is low. A provability loss that counts from the first step on never gets going.",
@@ -334,14 +346,14 @@ class Proof(Section):
         at_least=0.0,
         at_most=86_400.0,
     )
-    margin_share: float = knob(
+    min_margin_ratio: float = knob(
         0.5,
         "A model is refused whose certified worst margin is below this share of that of the model it is compared with. Honest "
         "retraining varies; 0 allows all.",
         at_least=0.0,
         at_most=1.0,
     )
-    margin_enough: float = knob(
+    margin_cap: float = knob(
         6.0,
         "In that comparison, the earlier model's margin counts up to this. Margins grow with each warm start, from 5 to 17 and "
         "more, and no cold start, as after a change of train.units, would ever reach half of that.",

@@ -153,7 +153,7 @@ class Config:
     data: settings.Data = settings.Data()
     spans: settings.Spans = settings.Spans()
     train: settings.Train = settings.Train()
-    proof: settings.Proof = settings.Proof()
+    proof: settings.ProofSettings = settings.ProofSettings()
     evaluate: settings.Evaluate = settings.Evaluate()
     infra: settings.Infra = settings.Infra()
     serve: settings.Serve = settings.Serve()

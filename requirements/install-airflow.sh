@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes Airflow's Python environment, .uv/airflow/, out of requirements/airflow.txt: Airflow cannot share the pipeline's. As
-# requirements/install.sh, whose functions it uses, it touches nothing outside of the checkout but uv's download cache.
+# Makes Airflow's Python environment, .uv/airflow/, from requirements/airflow.txt: Airflow cannot share the pipeline's. Outside
+# of the checkout it writes only uv's download cache, like requirements/install.sh, whose functions it uses.
 #
-#   requirements/install-airflow.sh            set up, or repair, or do nothing where the environment is what the lock says
+#   requirements/install-airflow.sh            set up or repair the environment; do nothing if it matches the lock
 #   requirements/install-airflow.sh lock ...   resolve requirements/airflow.txt again; options go to `uv pip compile`
 set -euo pipefail
 # shellcheck source=requirements/install.sh
@@ -17,14 +17,14 @@ airflow_state() { { pwd && cat "$AIRFLOW_LOCK" airflow/.python-version requireme
 
 airflow_is_set_up() { [[ -x $AIRFLOW/bin/python && -f $AIRFLOW/.setup && $(<"$AIRFLOW/.setup") == "$(airflow_state)" ]]; }
 
-# From the folder whose .python-version names it: both uv and pyenv's shims obey the nearest one.
+# Run in the folder whose .python-version names it: both uv and pyenv's shims use the nearest one.
 airflow_python() (
     folder="$PWD/.uv/python"
     log="$PWD/$LOG"
     cd airflow
     if "$ABSOLUTE_UV" python find --system --no-python-downloads "cpython@$AIRFLOW_PYTHON" 2>>"$log"; then return; fi
     "$ABSOLUTE_UV" python install --no-bin --install-dir "$folder" "$AIRFLOW_PYTHON" >>"$log" 2>&1 ||
-        die "Airflow needs Python $AIRFLOW_PYTHON, which is not on this machine, and uv could not download it ($LOG says why)."
+        die "Airflow needs Python $AIRFLOW_PYTHON, which is not installed, and uv could not download it: see $LOG."
     UV_PYTHON_INSTALL_DIR=$folder "$ABSOLUTE_UV" python find --system --managed-python "cpython@$AIRFLOW_PYTHON"
 )
 
@@ -33,7 +33,7 @@ sync_airflow() { UV_COMPILE_BYTECODE=1 "$UV" pip sync --python "$AIRFLOW/bin/pyt
 set_up_airflow() {
     local python
     check_platform
-    take_turn
+    acquire_lock
     if airflow_is_set_up; then return; fi
     say "$(date '+%F %T')  $PWD, Airflow" >"$LOG"
     install_uv
@@ -47,7 +47,7 @@ set_up_airflow() {
 }
 
 resolve_airflow_lock() {
-    take_turn
+    acquire_lock
     : >"$LOG"
     install_uv
     adopt_pip_settings
@@ -58,5 +58,5 @@ resolve_airflow_lock() {
 case ${1:-} in
     "") airflow_is_set_up || set_up_airflow ;;
     lock) resolve_airflow_lock "${@:2}" ;;
-    *) die "unknown argument '$1': there is 'lock', or none" ;;
+    *) die "unknown argument '$1': use 'lock', or no argument" ;;
 esac

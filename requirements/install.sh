@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the project's own Python environment, .venv/, out of requirements/lock.txt, and touches nothing outside of the
-# checkout but uv's download cache.
+# Makes the project's Python environment, .venv/, from requirements/lock.txt. Outside of the checkout it writes only uv's
+# download cache.
 #
-#   requirements/install.sh            set up, or repair, or do nothing where .venv/ is what the lock says
+#   requirements/install.sh            set up or repair .venv/; do nothing if it matches the lock
 #   requirements/install.sh lock ...   resolve requirements/lock.txt again; options go to `uv pip compile`
 #
-# .uv/ holds what that needs: uv itself (tool/), the log (setup.log), a downloaded Python where the machine has none (python/).
+# .uv/ holds uv (tool/), the log (setup.log), and a downloaded Python if the machine has none (python/).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,7 +27,7 @@ seconds_since() {
     printf '%d.%d s' $((tenths / 10)) $((tenths % 10))
 }
 
-# stage LABEL COMMAND...: one line with the seconds it took; on failure the end of its log.
+# stage LABEL COMMAND...: runs the command, and prints one line with its time, or on failure the end of its log.
 stage() {
     local label=$1 start=${EPOCHREALTIME//[!0-9]/} status=0
     shift
@@ -37,12 +37,12 @@ stage() {
     if ((status)); then
         printf '[setup] failed after %s: %s (exit code %d). %s ends with:\n' "$(seconds_since "$start")" "$label" "$status" "$LOG" >&2
         tail -n 20 "$LOG" | sed 's/^/    /' >&2
-        die "Once that is put right, the same command goes on from here: what is downloaded is kept."
+        die "After you have fixed this, run the same command again: it goes on from here and keeps the downloads."
     fi
     printf '[setup] %-66s %8s\n' "$label" "$(seconds_since "$start")"
 }
 
-# What .venv/ must have been made from to be used as it is. The folder is part of it: an environment cannot be moved.
+# A hash of everything that .venv/ is made from. It includes the folder, because an environment cannot be moved.
 wanted_state() {
     { pwd && cat "$LOCK" pyproject.toml .python-version requirements/install.sh; } | sha256sum | cut -d ' ' -f 1
 }
@@ -53,22 +53,22 @@ check_platform() {
     local platform
     platform="$(uname -s) $(uname -m)"
     if [[ $platform != "Linux x86_64" ]] || ! getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
-        die "TFX 1.16 has no wheels for this machine ($platform): it needs Linux on x86-64 with glibc."
+        die "TFX 1.16 has no wheels for this machine ($platform): use Linux on x86-64 with glibc."
     fi
 }
 
-# Two set-ups at once wait for one another. The lock lasts as long as the last program that this one started.
-take_turn() {
+# Only one set-up runs at a time. The lock lasts until the last program that this script started has ended.
+acquire_lock() {
     mkdir -p .uv
     command -v flock >/dev/null || return 0
     exec 9>.uv/lock
     if ! flock --nonblock 9; then
-        say "another set-up is at work in this checkout: waiting for it"
+        say "waiting for another set-up in this checkout"
         flock 9
     fi
 }
 
-# A python3 that starts: pyenv's refuses to in a folder whose .python-version it has not got.
+# A python3 that starts: pyenv's fails in a folder whose .python-version it has not installed.
 starting_python() {
     local candidate
     for candidate in python3 /usr/bin/python3; do
@@ -86,7 +86,7 @@ install_uv() {
     python=$(starting_python)
     [[ $python ]] || die "python3 is missing. On Debian and Ubuntu: sudo apt-get install python3 python3-venv"
     "$python" -c "import ensurepip, venv" 2>/dev/null ||
-        die "python3 cannot make environments. On Debian and Ubuntu: sudo apt-get install python3-venv"
+        die "python3 cannot create environments. On Debian and Ubuntu: sudo apt-get install python3-venv"
     stage "installer: uv $version" pip_environment "$python" .uv/tool requirements/uv.txt
 }
 
@@ -98,7 +98,7 @@ pip_environment() {
 
 pip_setting() { .uv/tool/bin/python -m pip config get "global.$1" 2>/dev/null || true; }
 
-# uv does not read pip's configuration: whoever has pip pointed at an index of their own means uv, too.
+# uv does not read pip's configuration, but a user's index for pip is meant for uv too.
 adopt_pip_settings() {
     local index extra links certificates
     if ! grep -qs index "${XDG_CONFIG_HOME:-$HOME/.config}/uv/uv.toml" /etc/uv/uv.toml &&
@@ -106,7 +106,7 @@ adopt_pip_settings() {
         index=${PIP_INDEX_URL:-$(pip_setting index-url)}
         extra=${PIP_EXTRA_INDEX_URL:-$(pip_setting extra-index-url)}
         if [[ $index ]]; then export UV_DEFAULT_INDEX=$index; fi
-        # As pip looks at all indexes alike; the hashes in the lock decide what is taken.
+        # As in pip, all indexes are equal; the hashes in the lock decide.
         if [[ $extra ]]; then export UV_INDEX=${UV_INDEX:-${extra//$'\n'/ }} UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match}; fi
     fi
     links=${PIP_FIND_LINKS:-$(pip_setting find-links)}
@@ -117,12 +117,12 @@ adopt_pip_settings() {
 
 has_headers() { [[ -e $("$1" -c "import sysconfig; print(sysconfig.get_path('include'))")/Python.h ]]; }
 
-# Prints the interpreter to build on: the machine's own where it has headers to compile against, else one that uv brings.
+# Prints the interpreter for .venv/: the machine's own if it has headers to compile against, otherwise one from uv.
 find_python() {
-    local found folder="$PWD/.uv/python"
-    found=$("$UV" python find --system --no-python-downloads "cpython@$PYTHON_VERSION" 2>>"$LOG" || true)
-    if [[ $found ]] && has_headers "$found"; then
-        echo "$found"
+    local python folder="$PWD/.uv/python"
+    python=$("$UV" python find --system --no-python-downloads "cpython@$PYTHON_VERSION" 2>>"$LOG" || true)
+    if [[ $python ]] && has_headers "$python"; then
+        echo "$python"
         return
     fi
     if "$UV" python install --no-bin --install-dir "$folder" "$PYTHON_VERSION" >>"$LOG" 2>&1; then
@@ -130,15 +130,15 @@ find_python() {
         return
     fi
     tail -n 3 "$LOG" | sed 's/^/    /' >&2
-    if [[ $found ]]; then
-        die "$found has no Python.h, and uv could not download another Python $PYTHON_VERSION ($LOG says why)." \
+    if [[ $python ]]; then
+        die "$python lacks Python.h, and uv could not download another Python $PYTHON_VERSION: see $LOG." \
             "On Debian and Ubuntu: sudo apt-get install python$PYTHON_VERSION-dev"
     fi
-    die "Python $PYTHON_VERSION is not on this machine, and uv could not download it ($LOG says why)." \
-        "Let uv reach the network or a mirror (UV_PYTHON_INSTALL_MIRROR), or put python$PYTHON_VERSION on the PATH; then run this again."
+    die "Python $PYTHON_VERSION is not installed, and uv could not download it: see $LOG." \
+        "Give uv access to the network or a mirror (UV_PYTHON_INSTALL_MIRROR), or put python$PYTHON_VERSION on the PATH; then run this again."
 }
 
-# Only an environment that was complete once is built on; the others may hold halves of packages that look installed.
+# Only an environment that was once complete is updated. Others may hold incomplete packages that look installed.
 make_venv() {
     local python state
     state=$(cat "$STATE" 2>/dev/null || echo unfinished)
@@ -150,7 +150,7 @@ make_venv() {
     stage "environment: .venv with $("$python" -V)" "$UV" venv --quiet --no-project --prompt bitsum --python "$python" .venv
 }
 
-# Renamed first: what is half removed must not be taken for an environment.
+# Rename first, so that a half-removed folder is not taken for an environment.
 discard() {
     rm -rf .uv/discarded
     if [[ -e $1 || -L $1 ]]; then mv "$1" .uv/discarded; fi
@@ -160,7 +160,7 @@ discard() {
 compiles() {
     local include probe=.uv/probe.so
     include=$(.venv/bin/python -c "import sysconfig; print(sysconfig.get_path('include'))")
-    # CC and CXX may carry options of their own, so they are split into words.
+    # CC and CXX may contain options, so they are split into words.
     # shellcheck disable=SC2086
     printf '#include <Python.h>\n' | $1 -x c -shared -fPIC -I "$include" -o "$probe" - 2>>"$LOG" &&
         printf '#include <Python.h>\n#include <string>\n' | $2 -x c++ -shared -fPIC -I "$include" -o "$probe" - 2>>"$LOG"
@@ -182,12 +182,12 @@ built_before() {
     "$UV" pip install --offline --no-deps --no-build-isolation --python .venv/bin/python --require-hashes -r .uv/pyfarmhash.txt
 }
 
-# pyfarmhash is the one package with compiled code and no wheel. uv keeps what it built, so this is needed once per machine.
+# pyfarmhash is the only package with compiled code and no wheel. uv caches the build, so this is needed once per machine.
 provide_compiler() {
     if find_compiler; then return; fi
     awk '/^[^ ]/ { inside = /^pyfarmhash==/ } inside' "$LOCK" >.uv/pyfarmhash.txt
     if built_before >>"$LOG" 2>&1; then return; fi
-    stage "compiler: the machine has none for C++, one from a wheel" \
+    stage "compiler: from a wheel, as the machine has none for C++" \
         pip_environment .uv/tool/bin/python .uv/compiler requirements/compiler.txt
     wrap_compiler cc
     wrap_compiler c++
@@ -195,7 +195,7 @@ provide_compiler() {
     export ZIG_GLOBAL_CACHE_DIR="$PWD/.uv/compiler/cache" ZIG_LOCAL_CACHE_DIR="$PWD/.uv/compiler/cache"
 }
 
-# A named target keeps this machine's special instructions and its newest glibc out of what is built.
+# A named target keeps this machine's special instructions and newer glibc out of the build.
 wrap_compiler() {
     local folder="$PWD/.uv/compiler"
     mkdir -p "$folder/wrapped"
@@ -213,7 +213,7 @@ install_project() {
 
 set_up() {
     check_platform
-    take_turn
+    acquire_lock
     if is_set_up; then return; fi
     say "$(date '+%F %T')  $PWD" >"$LOG"
     install_uv
@@ -222,15 +222,15 @@ set_up() {
     echo unfinished >"$STATE"
     provide_compiler
     stage "packages: $(grep -c '==' "$LOCK") of $LOCK, compiled to bytecode" install_lock
-    stage "project: bitsum, as it stands in this folder" install_project
-    if [[ -d .uv/compiler ]]; then stage "compiler: removed again" rm -rf .uv/compiler; fi
+    stage "project: bitsum, editable" install_project
+    if [[ -d .uv/compiler ]]; then stage "compiler: removed" rm -rf .uv/compiler; fi
     rm -f .uv/probe.so .uv/pyfarmhash.txt
     wanted_state >"$STATE.new"
     mv "$STATE.new" "$STATE"
 }
 
 resolve_lock() {
-    take_turn
+    acquire_lock
     : >"$LOG"
     install_uv
     adopt_pip_settings
@@ -243,9 +243,9 @@ main() {
     case ${1:-} in
         "") is_set_up || set_up ;;
         lock) resolve_lock "${@:2}" ;;
-        *) die "unknown argument '$1': there is 'lock', or none" ;;
+        *) die "unknown argument '$1': use 'lock', or no argument" ;;
     esac
 }
 
-# Sourced, it only defines its functions.
+# When sourced, the script only defines its functions.
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then main "$@"; fi

@@ -1,26 +1,28 @@
-"""Imports go one way, pure modules stay pure, and importing a module does nothing but define things."""
+"""Rules that import-linter cannot check: no packages in the trusted base, no side effects at import, lazy imports."""
 
 import ast
 import os
 import pathlib
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 
 import pytest
 
+from pipeline.config import tomllib
 from tests.support.source_tree import LAYERS, Module, SourceTree, at_import, dotted
 
 pytestmark = pytest.mark.fast
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# The tasks, the trusted base, and the facts that it and the command line start from need nothing but Python.
+# The tasks, the trusted base, and the modules that it and the command line import.
 STANDARD_LIBRARY_ONLY = re.compile(
     r"components\.(task\.\w+|proof\.(certificate|checker|interval|weights)|steps\.model_server|"
     r"savedmodel\.(model_files|push_order|version_folder)|\w+)"
 )
-# tomllib came into the standard library with Python 3.11; tomli is the same for 3.10.
+# tomli is tomllib for Python 3.10.
 STANDARD_LIBRARY = sys.stdlib_module_names | {"tomllib", "tomli"}
 
 # Calls that read or change the world around a module while it is imported.
@@ -29,21 +31,21 @@ FORBIDDEN_CALLS = re.compile(
     r"(subprocess|socket|shutil|tempfile|urllib|signal)\..*|threading\.Thread|logging\.basicConfig|sys\.path\..*|"
     r".*\.(mkdir|makedirs|touch|unlink|exists|cwd|home|read_text|read_bytes|write_text|write_bytes|setLevel|addHandler)"
 )
-# They only compute.
+# Exempt: they only compute.
 HARMLESS_CALLS = re.compile(r"os\.path\.(join|dirname|basename|abspath|splitext)|os\.fspath")
 FORBIDDEN_NAMES = {"os.environ", "os.environb"}
 
-# They write lines: the first escapes them, the second hands them to it, and the third redraws one in place.
+# Modules that may write lines: printable escapes them, log_lines passes them to it, progress redraws one in place.
 WRITERS = {"components.printable", "components.log_lines", "components.progress"}
 WRITING = re.compile(
     r"print|(sys\.)?(stdout|stderr)\.(buffer\..*|write|writelines)|os\.write|traceback\.print_.*|"
     r"logging\.(StreamHandler|Formatter)|warnings\.warn"
 )
 
-# They may parse messages themselves; the second compares what it has parsed with the bytes.
+# The modules that may parse messages themselves; checkpoint compares the result with the bytes.
 STRICT_PARSERS = {"components.formats.strict_protos", "components.savedmodel.checkpoint"}
 
-# (name, ending) of the hosts that package registries answer on, kept apart so that this file names none.
+# (name, ending) of the hosts of package registries, split so that this file names none.
 REGISTRIES = (
     ("pypi", "org"),
     ("pythonhosted", "org"),
@@ -55,7 +57,7 @@ REGISTRIES = (
     ("deb.debian", "org"),
     ("archive.ubuntu", "com"),
 )
-NOT_OURS = {".git", ".venv", ".uv", "var", "build", "__pycache__", ".pytest_cache", ".hypothesis"}
+SKIPPED_FOLDERS = {".git", ".venv", ".uv", "var", "build", "__pycache__", ".pytest_cache", ".hypothesis"}
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +68,9 @@ def source() -> SourceTree:
 
 
 def more_than_python(source: SourceTree) -> list[str]:
-    """Imports of anything installed, at once or through others, by what has to do with the standard library."""
+    """Imports of installed packages, direct or indirect, by modules that may use the standard library only."""
     return [
-        f"{imported.where}: {chain} imports {imported.name}, and {module.name} has to do with the standard library"
+        f"{imported.where}: {chain} imports {imported.name}; {module.name} may use the standard library only"
         for module in source.modules.values()
         if STANDARD_LIBRARY_ONLY.fullmatch(module.name)
         for imported, chain in source.reached(module)
@@ -93,10 +95,9 @@ def _side_effect(node: ast.AST) -> str:
 
 
 def heavy_commands(source: SourceTree) -> list[str]:
-    """What keeps `bitsum --help` waiting: the command line and its commands import more than the standard library at
-    once."""
+    """Imports of installed packages by the command line or a command module, which slow down `bitsum --help`."""
     return [
-        f"{imported.where}: {chain} imports {imported.name}; a command imports it in the function that needs it"
+        f"{imported.where}: {chain} imports {imported.name}: import it in the function that needs it"
         for module in source.modules.values()
         if module.name in ("pipeline.cli", "pipeline.__main__") or _is_command(module)
         for imported, chain in source.reached(module)
@@ -110,10 +111,9 @@ def _is_command(module: Module) -> bool:
 
 
 def prints(source: SourceTree) -> list[str]:
-    """What writes lines past components.printable, which escapes the names in them; steps of the pipeline write none at
-    all."""
+    """Output that does not go through components.printable, which escapes names."""
     return [
-        f"{module.where(node)}: {module.name} uses {used}: lines go through say or LineHandler, and components report their progress"
+        f"{module.where(node)}: {module.name} uses {used}: use say or LineHandler; components report progress"
         for module in source.modules.values()
         if module.layer in ("components", "serving", "pipeline") and module.name not in WRITERS
         for node in ast.walk(module.tree)
@@ -122,9 +122,9 @@ def prints(source: SourceTree) -> list[str]:
 
 
 def lenient_parsers(source: SourceTree) -> list[str]:
-    """What parses messages without noticing that one ends before its bytes do."""
+    """Calls of protobuf parsers, which may ignore the end of a message's bytes."""
     return [
-        f"{module.where(node)}: {module.name} uses {node.attr}, which may drop bytes (components.formats.strict_protos says why)"
+        f"{module.where(node)}: {module.name} uses {node.attr}: use components.formats.strict_protos"
         for module in source.modules.values()
         if module.layer in ("components", "serving", "pipeline") and module.name not in STRICT_PARSERS
         for node in ast.walk(module.tree)
@@ -134,20 +134,48 @@ def lenient_parsers(source: SourceTree) -> list[str]:
 
 def registry_hosts(root: pathlib.Path) -> list[str]:
     host = re.compile("|".join(rf"\b{re.escape(name)}\.{ending}\b" for name, ending in REGISTRIES))
-    found = []
+    findings = []
     for path in files_of(root):
         relative = path.relative_to(root)
         for number, line in enumerate(path.read_bytes().decode("utf-8", "replace").splitlines(), start=1):
             if match := host.search(line):
-                found.append(f"{relative}:{number}: names the package registry {match[0]}")
-    return found
+                findings.append(f"{relative}:{number}: names the package registry {match[0]}")
+    return findings
 
 
 def files_of(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The files of the checkout, without what tools and runs leave in it."""
+    """The files of the checkout, without those of tools and runs."""
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in NOT_OURS and not name.endswith(".egg-info"))
+        folders[:] = sorted(name for name in folders if name not in SKIPPED_FOLDERS and not name.endswith(".egg-info"))
         yield from (pathlib.Path(folder, name) for name in sorted(files))
+
+
+def package_diagram(root: pathlib.Path) -> str:
+    """The layers of the import contracts, highest first, with the docstrings of the packages."""
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = {
+        container: contract["layers"]
+        for contract in contracts
+        if contract["type"] == "layers"
+        for container in contract.get("containers", [""])
+    }
+    lines = []
+    for top in layers[""]:
+        lines += ["", f"{top:15} {_summary(root, top)}"]
+        for level, layer in zip(range(len(layers.get(top, [])), 0, -1), layers.get(top, []), strict=True):
+            names = re.split(r" [|:] ", layer)
+            packages = [name for name in names if (root / top / name).is_dir()]
+            modules = (" | " if " | " in layer else ", ").join(name for name in names if name not in packages)
+            lines += [f"{level:3} {name:11} {_summary(root, f'{top}.{name}')}" for name in packages]
+            lines += [f"{level:3} {line}" for line in textwrap.wrap(modules, 110)]
+    return "\n".join(line.rstrip() for line in lines[1:]) + "\n"
+
+
+def _summary(root: pathlib.Path, package: str) -> str:
+    """The first paragraph of a package's docstring."""
+    source = (root / package.replace(".", "/") / "__init__.py").read_text()
+    text = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
+    return " ".join(text.split()).removesuffix(".")
 
 
 def listed(findings: list[str]) -> str:
@@ -165,21 +193,26 @@ def test_airflow_imports_nothing_of_ours():
     assert files and not [str(file) for file in files if imported.search(file.read_text())]
 
 
+def test_the_documented_diagram_shows_the_contracts():
+    documented = re.search(r"```text\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL)[1]
+    assert documented == package_diagram(ROOT), f"docs/architecture.md needs this block:\n{package_diagram(ROOT)}"
+
+
 def test_no_file_names_a_registry():
     assert not (findings := registry_hosts(ROOT)), listed(findings)
 
 
-# A tree with one defect of each kind, and the line where it has to be found.
+# A tree with one defect of each kind.
 DEFECTIVE = {
     "components/proof/checker.py": '"""."""\nimport json\nimport numpy as np\n',
-    "components/environment.py": '"""."""\nimport os\n\nHOME = os.environ["HOME"]\n\n\ndef late():\n    return os.environ\n',
+    "components/environment.py": '"""."""\nimport os\n\nHOME = os.environ\n\n\ndef late():\n    return os.environ\n',
     "components/default.py": '"""."""\nimport os\n\n\ndef late(home=os.getenv("HOME")):\n    return open(home)\n',
     "components/folder.py": '"""."""\nimport pathlib\n\nclass A:\n    pathlib.Path("x").mkdir()\n',
     "components/loud.py": '"""."""\n\n\ndef late():\n    print("x")\n',
     "serving/louder.py": '"""."""\nimport sys\n\n\ndef late(text):\n    sys.stdout.write(text)\n',
     "serving/lenient.py": '"""."""\n\n\ndef parsed(kind, data):\n    return kind.FromString(data)\n',
     "serving/client.py": '"""."""\nimport grpc\n',
-    "serving/add.py": '"""."""\nfrom . import client\n\n\ndef add_arguments(parser): ...\ndef run(args): return client\n',
+    "serving/add.py": '"""."""\nfrom . import client\n\n\ndef add_arguments(parser): ...\ndef run(args): client\n',
     "serving/fine.py": (
         '"""."""\n\n\ndef add_arguments(parser): ...\ndef run(args):\n    import grpc\n    return grpc\n\n\n'
         'if __name__ == "__main__":\n    input()\n'
@@ -197,13 +230,13 @@ DEFECTIVE = {
         (lenient_parsers, ["serving/lenient.py:5"]),
     ],
 )
-def test_defects_are_found_where_they_are(check, places, tmp_path):
+def test_each_defect_is_reported_with_its_line(check, places, tmp_path):
     for path, text in DEFECTIVE.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     assert sorted({": ".join(finding.split(": ")[:1]) for finding in check(SourceTree(tmp_path))}) == places
 
 
-def test_a_registry_is_found_where_it_is(tmp_path):
+def test_a_registry_is_reported_with_its_line(tmp_path):
     (tmp_path / "setup.cfg").write_text("a\nindex = " + "files." + ".".join(REGISTRIES[1]) + "\n")
     assert [finding.split(": ")[0] for finding in registry_hosts(tmp_path)] == ["setup.cfg:2"]

@@ -1,4 +1,4 @@
-"""The checks of a change as machines run them: .ci/run, the hooks of pre-commit, the workflow of GitHub Actions."""
+"""Automatic checks of a change: .ci/run, the pre-commit hooks, the GitHub Actions workflow."""
 
 import os
 import pathlib
@@ -19,8 +19,7 @@ TARGETS = ["lint", "typecheck", "test", "test-long", "airflow-test"]
 
 @pytest.fixture
 def ci_run(tmp_path):
-    """A function: (packages, user id, the target that fails) -> (exit code, the commands) of .ci/run, none of which is
-    done."""
+    """A function: (packages, user id, failing target) -> (exit code, commands) of .ci/run, with fake programs."""
 
     def run(packages: str, user: int, failing: str = "") -> tuple[int, list[str]]:
         (tmp_path / ".ci").mkdir()
@@ -41,20 +40,20 @@ def ci_run(tmp_path):
     return run
 
 
-def test_what_takes_seconds_comes_first_and_what_fails_is_the_last(ci_run):
+def test_fast_checks_come_first_and_a_failure_ends_the_run(ci_run):
     assert ci_run("# none\n", 0, failing="typecheck") == (1, TARGETS[:2])
 
 
-def test_root_installs_the_packages_that_are_listed(ci_run):
+def test_root_installs_the_listed_packages(ci_run):
     install = ["apt-get update", "apt-get install --yes --no-install-recommends graphviz libfoo-dev"]
     assert ci_run("# why\ngraphviz  # make this\n\nlibfoo-dev\n", 0) == (0, [*install, *TARGETS])
 
 
-def test_a_user_is_left_to_install_them(ci_run):
+def test_a_user_installs_nothing(ci_run):
     assert ci_run("graphviz\n", 1000) == (0, TARGETS)
 
 
-def test_no_package_is_installed_for_an_empty_list(ci_run):
+def test_an_empty_list_installs_nothing(ci_run):
     assert ci_run((ROOT / ".ci/packages").read_text(), 0) == (0, TARGETS)
 
 
@@ -63,7 +62,7 @@ def test_the_targets_of_ci_run_exist(target):
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, check=True)
 
 
-def test_hooks_take_their_programs_from_the_project():
+def test_hooks_use_the_programs_of_the_project():
     repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     hooks = {hook["id"]: hook for repository in repositories for hook in repository["hooks"]}
     assert {repository["repo"] for repository in repositories} == {"local"}
@@ -74,7 +73,7 @@ def test_hooks_take_their_programs_from_the_project():
     assert {hook["language"] for hook in hooks.values()} == {"system"}
 
 
-def test_the_workflow_reads_only_ends_in_time_and_names_what_it_takes():
+def test_the_workflow_has_read_permissions_time_limits_and_official_actions():
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     jobs = workflow["jobs"]
     steps = [step for job in jobs.values() for step in job["steps"]]

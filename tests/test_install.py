@@ -1,4 +1,4 @@
-"""requirements/install.sh where it installs nothing: an environment that is there, and machines that lack something."""
+"""requirements/install.sh without installing: an existing environment, and machines that lack something."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture
 def checkout(tmp_path) -> pathlib.Path:
-    """A checkout in a folder whose name has a space, as far as the script reads it."""
+    """The files of a checkout that the script reads, in a folder whose name has a space."""
     folder = tmp_path / "my checkout"
     shutil.copytree(ROOT / "requirements", folder / "requirements")
     for name in ("pyproject.toml", ".python-version"):
@@ -24,7 +24,7 @@ def checkout(tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def programs(tmp_path) -> pathlib.Path:
-    """A folder that comes first on the script's PATH."""
+    """The first folder on the script's PATH."""
     folder = tmp_path / "programs"
     folder.mkdir()
     return folder
@@ -52,11 +52,11 @@ def pretend_set_up(checkout: pathlib.Path) -> None:
     )
 
 
-# Not a machine that TFX has wheels for: it gets no further than that line, so that no test installs anything.
+# TFX has no wheels for this machine: the script stops there, so no test installs anything.
 ELSEWHERE = "echo Darwin arm64"
 
 
-def test_what_is_set_up_is_left_alone(checkout, programs):
+def test_a_complete_environment_is_left_alone(checkout, programs):
     pretend_set_up(checkout)
     program(programs, "uname", ELSEWHERE)
     done = install(checkout, programs=programs)
@@ -67,7 +67,7 @@ def test_what_is_set_up_is_left_alone(checkout, programs):
 @pytest.mark.parametrize(
     "changed", ["requirements/lock.txt", "pyproject.toml", ".python-version", "requirements/install.sh"]
 )
-def test_a_change_of_what_it_was_made_from_sets_up_again(changed, checkout, programs):
+def test_a_changed_source_file_sets_up_again(changed, checkout, programs):
     pretend_set_up(checkout)
     program(programs, "uname", ELSEWHERE)
     with open(checkout / changed, "a") as file:
@@ -75,7 +75,7 @@ def test_a_change_of_what_it_was_made_from_sets_up_again(changed, checkout, prog
     assert install(checkout, programs=programs).returncode == 1
 
 
-def test_an_environment_that_was_moved_or_is_unfinished_is_set_up_again(checkout, programs):
+def test_a_moved_or_unfinished_environment_is_set_up_again(checkout, programs):
     pretend_set_up(checkout)
     program(programs, "uname", ELSEWHERE)
     moved = checkout.rename(checkout.with_name("moved"))
@@ -85,7 +85,7 @@ def test_an_environment_that_was_moved_or_is_unfinished_is_set_up_again(checkout
     assert install(checkout, programs=programs).returncode == 1
 
 
-def test_a_machine_without_wheels_is_told_in_one_line(checkout, programs):
+def test_an_unsupported_machine_is_refused_in_one_line(checkout, programs):
     program(programs, "uname", ELSEWHERE)
     done = install(checkout, programs=programs)
     assert done.returncode == 1

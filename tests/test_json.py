@@ -1,5 +1,4 @@
-"""What commands print with --json is one document with the keys and types that docs/json.md has, also where they
-fail."""
+"""With --json, commands print one document with the keys and types of docs/json.md, also when they fail."""
 
 import dataclasses
 import datetime
@@ -18,8 +17,8 @@ DEAD = "127.0.0.1:1"
 
 
 @pytest.fixture
-def told(capsys):
-    """A function: command, arguments -> (exit code, the document on standard output), which is all there is."""
+def run_json(capsys):
+    """A function: arguments -> (exit code, document); it checks that standard output holds nothing else."""
 
     def run(*arguments):
         code = cli.main([*map(str, arguments), "--json"])
@@ -30,29 +29,29 @@ def told(capsys):
     return run
 
 
-def test_verify(told, certified_model):
-    code, document = told("verify", certified_model)
+def test_verify(run_json, certified_model):
+    code, document = run_json("verify", certified_model)
     assert code == 0 and document["proven"]
     json_tables.check("bitsum verify", document)
 
 
-def test_verify_of_a_model_that_is_not_read(told, certified_model, tmp_path):
+def test_verify_of_a_refused_folder(run_json, certified_model, tmp_path):
     (tmp_path / "foreign.txt").touch()
-    code, document = told("verify", tmp_path)
+    code, document = run_json("verify", tmp_path)
     assert code == 3 and document["foreign_files"] and document["units"] is None
     json_tables.check("bitsum verify", document)
 
 
-def test_status(told, certified_model, tmp_path):
+def test_status(run_json, certified_model, tmp_path):
     (tmp_path / "7").symlink_to(certified_model)
-    code, document = told("status", "--set", f"pipeline.push_to={tmp_path}", "--server", DEAD)
+    code, document = run_json("status", "--set", f"pipeline.push_to={tmp_path}", "--server", DEAD)
     assert [version["version"] for version in document["pushed"]] == [7]
     assert (code, document["server"]["target"]) == (1, DEAD) and document["server"]["error"]
     json_tables.check("bitsum status", document)
 
 
-def test_probe_of_two_servers_that_do_not_answer(told):
-    code, document = told("probe", DEAD, "localhost:1", "--count=1")
+def test_probe_of_two_dead_servers(run_json):
+    code, document = run_json("probe", DEAD, "localhost:1", "--count=1")
     assert code == 1 and document["targets"].keys() == {DEAD, "localhost:1"}
     json_tables.check("bitsum probe", document)
 
@@ -72,12 +71,12 @@ def test_probe_of_two_servers_that_do_not_answer(told):
         (2, ["verfy"]),
     ],
 )
-def test_an_error_is_a_document_too(code, arguments, capsys):
+def test_errors_are_documents(code, arguments, capsys):
     assert cli.main([*arguments, "--json"]) == code
-    said = capsys.readouterr()
-    document = json.loads(said.out)
+    output = capsys.readouterr()
+    document = json.loads(output.out)
     json_tables.check("Errors", document)
-    assert document["exit_code"] == code and said.err == f"bitsum: {document['error']}\n"
+    assert document["exit_code"] == code and output.err == f"bitsum: {document['error']}\n"
 
 
 def test_every_command_with_json_has_a_table():
@@ -94,8 +93,8 @@ def test_every_command_with_json_has_a_table():
         lambda report: report.update(foreign_files=[1]),
     ],
 )
-def test_the_check_finds_what_is_not_documented(told, certified_model, change):
-    _, document = told("verify", certified_model)
+def test_undocumented_output_is_found(run_json, certified_model, change):
+    _, document = run_json("verify", certified_model)
     change(document)
     with pytest.raises(AssertionError):
         json_tables.check("bitsum verify", document)

@@ -1,4 +1,4 @@
-"""What SECURITY.md, docs/compatibility.md and docs/release-check.md say is what the code does."""
+"""The code does what SECURITY.md, docs/compatibility.md and docs/release-check.md promise."""
 
 import json
 import pathlib
@@ -20,12 +20,12 @@ COMPATIBILITY = (ROOT / "docs/compatibility.md").read_text()
 
 
 def row(path: str, name: str) -> list[str]:
-    """The cells of a table's row, by its first cell's beginning."""
+    """The cells of the table row whose first cell begins with `name`."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (ROOT / path).read_text().splitlines()]
     return next(cells for cells in rows if cells and cells[0].startswith(name))
 
 
-def test_formats_have_the_numbers_that_are_documented():
+def test_formats_have_the_documented_numbers():
     read = f"{export_format.LATEST}; {export_format.FIRST} to {export_format.LATEST} are read"
     assert row("docs/compatibility.md", "export format")[1] == read
     refusal = (
@@ -50,7 +50,7 @@ def test_an_unknown_knob_is_refused_in_the_documented_words():
     assert f"`{refusal.value}`" in COMPATIBILITY
 
 
-def test_a_manifest_from_before_spans_is_for_a_run_on_its_own_and_unknown_members_are_passed_over(tmp_path):
+def test_an_old_manifest_without_spans_and_with_unknown_members_is_accepted(tmp_path):
     file = tmp_path / version_folder.MANIFEST
     file.parent.mkdir()
     old = {"format": version_folder.MANIFEST_FORMAT + 1, "origin": {"task": "addition"}, "new": []}
@@ -58,7 +58,7 @@ def test_a_manifest_from_before_spans_is_for_a_run_on_its_own_and_unknown_member
     assert version_folder.manifest(tmp_path) == old
 
 
-def test_limits_of_the_checker_are_those_that_security_names():
+def test_security_names_the_limits_of_the_checker():
     assert f"{certificate.MOST_BOXES} boxes" in (ROOT / "SECURITY.md").read_text()
 
 

@@ -1,4 +1,4 @@
-"""The lock, the project file and the programs that set up: what a fresh checkout relies on."""
+"""The lock, the project file and the set-up scripts, on which a fresh checkout relies."""
 
 import datetime
 import os
@@ -20,19 +20,19 @@ LOCKS = ("lock.txt", "airflow.txt", "postgresql.txt", "uv.txt", "compiler.txt")
 
 
 def pinned(name: str) -> dict[str, list[str]]:
-    """{"package==version": its hashes} of a file in requirements/; a line of any other form is an error."""
-    found: dict[str, list[str]] = {}
+    """{"package==version": hashes} of a file in requirements/; any other line is an error."""
+    hashes_of: dict[str, list[str]] = {}
     last = ""
     for line in (REQUIREMENTS / name).read_text().splitlines():
         line = line.strip().removesuffix("\\").strip()
         if not line or line.startswith("#"):
             continue
         if match := re.fullmatch(r"--hash=sha256:([0-9a-f]{64})", line):
-            found[last].append(match[1])
+            hashes_of[last].append(match[1])
         else:
             last = re.fullmatch(r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==[0-9][^ ;]*(?= *;|$)", line.partition(" ;")[0])[0]
-            found[last] = []
-    return found
+            hashes_of[last] = []
+    return hashes_of
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_the_newest_version_in_the_changelog_is_the_project_s(project):
+def test_the_changelog_has_the_version_of_the_project(project):
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     released = [re.fullmatch(r"(\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)", heading).groups() for heading in headings[1:]]
     assert headings[0] == "Unreleased"
@@ -68,7 +68,7 @@ def test_no_index_is_named(path):
 
 
 def test_one_tensorflow(project, locked):
-    """pip users get `tensorflow` by its name; the lock has the smaller build of it in its place, and never both."""
+    """pip users get `tensorflow`; the lock replaces it with the smaller build, and never has both."""
     named = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
     assert {name for name in named | set(locked) if name in ("tensorflow", "tensorflow-cpu")} == {
         "tensorflow",
@@ -93,8 +93,8 @@ def test_the_lock_satisfies_the_project(project, locked):
     assert not wrong
 
 
-def test_what_installs_the_project_is_locked(locked):
-    """The project is built without isolation, so its build backend comes from the lock."""
+def test_the_build_backend_is_locked(locked):
+    """The project is built without isolation, with the build backend of the lock."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert not [
         line
@@ -104,13 +104,13 @@ def test_what_installs_the_project_is_locked(locked):
 
 
 @pytest.mark.parametrize("path", ["requirements/install.sh", "requirements/install-airflow.sh", ".ci/run"])
-def test_scripts_can_be_started(path):
+def test_scripts_are_executable(path):
     assert os.access(ROOT / path, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / path], check=True)
 
 
 def documented_targets() -> list[tuple[str, str]]:
-    """(file, target) of each `make TARGET` in the texts for readers, the hooks and the workflow."""
+    """(file, target) of each `make TARGET` in the documents, the hooks and the workflow."""
     texts = [*ROOT.glob("*.md"), *REQUIREMENTS.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     texts += [ROOT / ".pre-commit-config.yaml", *(ROOT / ".github/workflows").iterdir()]
     command = re.compile(r"(?:^|[`$] ?|run: |entry: )make(?: --[a-z-]+)* ([a-z][a-z-]*)", re.MULTILINE)

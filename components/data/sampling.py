@@ -122,7 +122,7 @@ def _splits_of_class(data: Data, pairs: Sequence[tuple[int, int]], bits: int) ->
 def splits_key(data: Data) -> str:
     """A hash of all that decides in which split a pair is: spans with the same one can be read together without a
     leak."""
-    deciding = [data.task, data.seed, data.max_length, data.eval_share, *data.long_lengths]
+    deciding = [data.task, data.seed, data.max_length, data.eval_fraction, *data.long_lengths]
     return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
 
 
@@ -143,7 +143,7 @@ def quotas(capacities: Sequence[int], count: int) -> list[int]:
 def _eval_size(data: Data, bits: int) -> int:
     """How many pairs of a class are eval's: its share, but at least one for each of the two splits."""
     size = class_size(bits)
-    return min(size - 1, max(1, round(Fraction(data.eval_share) * size)))
+    return min(size - 1, max(1, round(Fraction(data.eval_fraction) * size)))
 
 
 @functools.lru_cache(maxsize=16)
@@ -161,7 +161,7 @@ def _short_groups(data: Data, split: str) -> tuple[_Group, ...]:
     if asked > sum(sizes):
         raise ConfigError(
             f"data.{split}_examples = {asked}: only {sum(sizes)} distinct pairs of at most {data.max_length} bits belong to "
-            f"{split} (data.eval_share = {data.eval_share}); ask for at most {sum(sizes)} or raise data.max_length"
+            f"{split} (data.eval_fraction = {data.eval_fraction}); ask for at most {sum(sizes)} or raise data.max_length"
         )
     groups = []
     for bits, size, count in zip(classes, sizes, quotas(sizes, asked)):

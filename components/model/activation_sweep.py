@@ -41,7 +41,7 @@ VERSION = 1
 # The default of the configuration, and a width that no vector register divides.
 UNITS = (16, 7)
 # Elements of a step: bounds the memory that a request takes, whatever it asks for.
-MOST_ELEMENTS = 2**20
+MAX_ELEMENTS = 2**20
 
 _PATTERNS = 2**32
 # The least value of sigmoid and of tanh; the greatest of both is 1.
@@ -202,7 +202,7 @@ def _count(mask: tf.Tensor) -> tf.Tensor:
 
 
 def _require_rows(rows: tf.Tensor, units: int) -> tf.Operation:
-    most = MOST_ELEMENTS // units
+    most = MAX_ELEMENTS // units
     return tf.debugging.Assert(
         (rows >= 1) & (rows <= most), [tf.strings.format(f"rows must be from 1 to {most}, not {{}}", rows)]
     )

@@ -26,14 +26,14 @@ from components.model.time_loop import TimeLoop
 from components.task.transducer import Symbol, Transducer
 
 # Runs side by side. More of them would not fit into a processor's cache, and take longer each.
-MOST_RUNS = 2048
+MAX_RUNS = 2048
 # More words than these are enough for a batch by themselves: it is faster to go step by step.
-MOST_WORDS = 32
+MAX_WORDS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class CarrySelect:
-    """Words of more than `above` symbols, at most `MOST_WORDS` of them, run in chunks of at least `chunk` symbols, in
+    """Words of more than `above` symbols, at most `MAX_WORDS` of them, run in chunks of at least `chunk` symbols, in
     whole numbers.
 
     Raises:
@@ -50,11 +50,11 @@ class CarrySelect:
                 f"{self.task.name}: the outputs for {self.task.flush[0]} do not tell its states apart: {self._flushed()}"
             )
 
-    def is_for(self, batch: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    def applies_to(self, batch: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         """Whether so many words of so many symbols run in chunks, a bool []."""
-        return (steps > self.above) & (batch <= MOST_WORDS)
+        return (steps > self.above) & (batch <= MAX_WORDS)
 
-    def decide(self, loop: TimeLoop, words: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def run(self, loop: TimeLoop, words: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What the cell writes from `state` [B, H], for words [B, N] of at least one number: (numbers int32 [B, N],
         state [B, H])."""
         batch, size = tf.unstack(tf.shape(words))
@@ -71,8 +71,8 @@ class CarrySelect:
         return written[:, :size], tf.gather(ends, path[:, -1])
 
     def _chunk(self, batch: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """How many numbers a chunk has: as few as there may be, or as keep to `MOST_RUNS`."""
-        most = tf.maximum(1, MOST_RUNS // tf.maximum(1, len(self.task.states) * batch))
+        """How many numbers a chunk has: as few as there may be, or as keep to `MAX_RUNS`."""
+        most = tf.maximum(1, MAX_RUNS // tf.maximum(1, len(self.task.states) * batch))
         return tf.maximum(-(-self.chunk // STEPS), -(-size // most))
 
     def _starts(self, loop: TimeLoop, state: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -83,7 +83,7 @@ class CarrySelect:
         for origin in self.task.states:
             h = tf.zeros_like(state[:1])
             for symbol in paths[origin]:
-                _, h = loop.one(symbol, h)
+                _, h = loop.single_step(symbol, h)
             starts.append(h)
         others = tf.tile(tf.stack(starts)[:, None], [1, tf.shape(state)[0], count - 1, 1])
         first = tf.tile(state[None, :, None], [len(starts), 1, 1, 1])
@@ -94,7 +94,7 @@ class CarrySelect:
         any."""
         # By the output for the flushing symbol, which tells the states apart.
         state_of_output = np.argsort(self._flushed()).astype(np.int32)
-        flushed, _ = loop.one(self.task.flush[0], after)
+        flushed, _ = loop.single_step(self.task.flush[0], after)
         next_chunk = tf.tile(tf.range(1, chunks + 1), [len(self.task.states)])
         state = tf.gather(state_of_output, tf.cast(flushed > 0, tf.int32))
         return tf.minimum(next_chunk + chunks * state, tf.shape(after)[0] - 1)

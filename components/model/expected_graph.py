@@ -8,11 +8,11 @@ from components.model.carry_select import CarrySelect
 from components.model.gru import GRU
 from components.savedmodel import export_format, graph_identity
 from components.savedmodel.canonical_graph import Graph
-from components.settings import Proof
+from components.settings import ProofSettings
 from components.task.transducer import Transducer
 
 
-def differences(model: str, units: int, task: Transducer, knobs: Proof) -> list[str]:
+def differences(model: str, units: int, task: Transducer, knobs: ProofSettings) -> list[str]:
     """How the graph of the SavedModel in `model` differs from the exports of a cell of `units`; empty where it is one
     of them.
 

@@ -122,18 +122,18 @@ def _sum(cell: GRU, a: tf.Tensor, b: tf.Tensor, parallel: CarrySelect | None) ->
 
     def step_by_step() -> tf.Tensor:
         logits, state = loop.logits(words, start, steps)
-        carry, _ = loop.one((0, 0), state)
+        carry, _ = loop.single_step((0, 0), state)
         return tf.concat([logits, carry[:, None]], axis=1) > 0
 
     def in_chunks() -> tf.Tensor:
-        numbers, state = parallel.decide(loop, words, start)
-        carry, _ = loop.one((0, 0), state)
+        numbers, state = parallel.run(loop, words, start)
+        carry, _ = loop.single_step((0, 0), state)
         # Where zeros filled up the last word, they brought it out before.
         return tf.concat([packed_bits.bits_of_numbers(numbers), carry[:, None] > 0], axis=1)[:, : steps + 1]
 
     if parallel is None:
         return tf.cast(step_by_step(), tf.int64)
-    return tf.cast(tf.cond(parallel.is_for(batch, steps), _apart(in_chunks), step_by_step), tf.int64)
+    return tf.cast(tf.cond(parallel.applies_to(batch, steps), _as_single_op(in_chunks), step_by_step), tf.int64)
 
 
 def _numbers(
@@ -144,10 +144,10 @@ def _numbers(
     if parallel is None:
         return loop.numbers(words, state)
     batch, size = tf.unstack(tf.shape(words))
-    is_for = parallel.is_for(batch, packed_bits.STEPS * size)
-    return tf.cond(is_for, _apart(lambda: parallel.decide(loop, words, state)), lambda: loop.numbers(words, state))
+    is_for = parallel.applies_to(batch, packed_bits.STEPS * size)
+    return tf.cond(is_for, _as_single_op(lambda: parallel.run(loop, words, state)), lambda: loop.numbers(words, state))
 
 
-def _apart(branch: Callable[[], Any]) -> Callable[[], Any]:
+def _as_single_op(branch: Callable[[], Any]) -> Callable[[], Any]:
     """The branch as one operation: TensorFlow visits each operation of a branch that it does not take."""
     return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})

@@ -53,7 +53,7 @@ class TimeLoop:
         # integers.
         return tf.cast(tf.transpose(tf.cast(numbers[1:], tf.float32)), tf.int32), states[-1]
 
-    def one(self, pair: tuple[int, int], state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def single_step(self, pair: tuple[int, int], state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One more pair of bits, the same for all: (logits [B], state [B, H])."""
         rows = [[len(PAIRS) * gate + PAIRS.index(pair)] for gate in range(3)]
         # The row of a gate once for each word: TensorFlow would fuse a single one with the product, as a bias.

@@ -21,7 +21,7 @@ class DataBlessing(Artifact):
     PROPERTIES = {"span": Property(type=PropertyType.INT)}
 
 
-class Certificate(Artifact):
+class CertificateArtifact(Artifact):
     """What came of the attempt to prove a model.
 
     {uri}/certificate.json: the certificate that the checker accepted (`components.proof.certificate`), where it did.

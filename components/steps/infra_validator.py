@@ -30,7 +30,7 @@ from components.progress import report
 from components.proof import certificate as claims
 from components.savedmodel import checkpoint, warmup
 from components.steps import model_server
-from components.steps.artifacts import Certificate
+from components.steps.artifacts import CertificateArtifact
 
 GATE = "infra validation"
 
@@ -43,7 +43,7 @@ _ACTIVATIONS = "bitsum-activations"
 _BLESSED_FILE = "INFRA_BLESSED"
 _NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
 
-_MOST_CRASHES = 2
+_MAX_CRASHES = 2
 # One load of one version: when it fails TensorFlow Serving ends and says why, instead of trying again for five minutes.
 _LOAD_ONCE = "--max_num_load_retries=0"
 _UNAVAILABLE = "UNAVAILABLE"
@@ -55,7 +55,7 @@ _DEATH_SECONDS = 10.0
 def InfraValidator(
     model: InputArtifact[standard_artifacts.Model],
     examples: InputArtifact[standard_artifacts.Examples],
-    certificate: InputArtifact[Certificate],
+    certificate: InputArtifact[CertificateArtifact],
     blessing: OutputArtifact[standard_artifacts.InfraBlessing],
     infra: Parameter[str],
     model_name: Parameter[str],
@@ -130,7 +130,7 @@ def validate(
         except model_server.ServerCrashed as crash:
             crashes.append(str(crash))
             report("infra-validate", crashes=len(crashes))
-            if len(crashes) == _MOST_CRASHES:
+            if len(crashes) == _MAX_CRASHES:
                 raise Refusal(GATE, f"{crashes[0]}; started again, {crashes[1]}; the next run looks again") from crash
     shutil.rmtree(base.parent)
     return {**findings, "crashes": crashes}

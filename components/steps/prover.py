@@ -20,7 +20,7 @@ from components.proof import attempt, picture
 from components.proof import certificate as claims
 from components.savedmodel import checkpoint, export_format, loaded_weights, model_files
 from components.savedmodel.canonical_graph import Graph
-from components.steps.artifacts import Certificate
+from components.steps.artifacts import CertificateArtifact
 from components.task.addition import to_bits
 from components.task.transducer import TASKS
 
@@ -47,7 +47,7 @@ SPAN = "span"
 def Prover(
     model: InputArtifact[standard_artifacts.Model],
     evaluation: InputArtifact[standard_artifacts.ModelBlessing],
-    certificate: OutputArtifact[Certificate],
+    certificate: OutputArtifact[CertificateArtifact],
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
     proof_knobs: Parameter[str],
     task: Parameter[str],
@@ -62,12 +62,12 @@ def Prover(
     Args:
         evaluation: the Evaluator's blessing of the same model.
         baseline: the blessed model that the candidate is compared with, if there is one.
-        proof_knobs: JSON of settings.Proof.
+        proof_knobs: JSON of settings.ProofSettings.
         task: name of the transducer.
         span: of the run, for the runs of later spans.
         code: hash of the code, so that the cache knows of changes.
     """
-    knobs = settings.Proof.from_json(proof_knobs)
+    knobs = settings.ProofSettings.from_json(proof_knobs)
     served = path_utils.serving_model_path(model.uri)
     found = prove(served, knobs, task)
     folder = pathlib.Path(certificate.uri)
@@ -111,14 +111,14 @@ def margin_of(model: standard_artifacts.Model | None, task: str) -> float | None
     return attempt.prove(checkpoint.read(path_utils.serving_model_path(model.uri)), TASKS[task]).margin
 
 
-def margin_refusal(margin: float | None, before: float | None, knobs: settings.Proof) -> str | None:
+def margin_refusal(margin: float | None, before: float | None, knobs: settings.ProofSettings) -> str | None:
     """Why a worst margin of `margin` is too little beside `before`, that of the baseline; None if it is not, or one has
     none."""
-    if margin is None or before is None or margin >= knobs.margin_share * min(before, knobs.margin_enough):
+    if margin is None or before is None or margin >= knobs.min_margin_ratio * min(before, knobs.margin_cap):
         return None
-    counted = f", which counts as {knobs.margin_enough:g} (proof.margin_enough)" if before > knobs.margin_enough else ""
+    counted = f", which counts as {knobs.margin_cap:g} (proof.margin_cap)" if before > knobs.margin_cap else ""
     return (
-        f"proven, but its worst margin {_shown(margin)} is less than {knobs.margin_share:g} times (proof.margin_share) "
+        f"proven, but its worst margin {_shown(margin)} is less than {knobs.min_margin_ratio:g} times (proof.min_margin_ratio) "
         f"the {_shown(before)} of the model it is compared with{counted}"
     )
 
@@ -127,7 +127,7 @@ def _shown(margin: float | None) -> str:
     return "" if margin is None else f"{margin:.6g}"
 
 
-def prove(model: str, knobs: settings.Proof, task: str) -> attempt.Proof:
+def prove(model: str, knobs: settings.ProofSettings, task: str) -> attempt.Proof:
     """The proof that the SavedModel in `model` computes `task`: of the weights that TensorFlow loads, and of its graph
     being the cell."""
     foreign = model_files.foreign(model)

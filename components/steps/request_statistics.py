@@ -15,8 +15,8 @@ from components.steps.drift_validator import SPLIT, Statistics, write_statistics
 from components.task.addition import FEATURE_A, FEATURE_B
 
 # So many of the newest pairs say enough; of a number, so many of its first bits.
-MOST_PAIRS = 5000
-LONGEST = 1024
+MAX_PAIRS = 5000
+MAX_BITS = 1024
 
 
 @component
@@ -30,7 +30,7 @@ def RequestStatistics(
 
     `fingerprint` is the log's and `code` a hash of the code: TFX looks into its cache with both.
     """
-    pairs = list(logged_requests.pairs(pathlib.Path(folder), MOST_PAIRS, LONGEST))
+    pairs = list(logged_requests.pairs(pathlib.Path(folder), MAX_PAIRS, MAX_BITS))
     write_statistics(of_pairs(pairs), statistics.uri, SPLIT)
     statistics.split_names = artifact_utils.encode_split_names([SPLIT])
     report("requests", pairs=len(pairs))

@@ -2,7 +2,7 @@
 are done.
 
 The loss is (1 - k) data loss + k provability loss (`components.training.box_loss`). k is 0 at first, and grows while the data
-loss is low. Every `settings.Proof.attempt_every` steps, once the bound of the provability loss says that there may be
+loss is low. Every `settings.ProofSettings.attempt_every` steps, once the bound of the provability loss says that there may be
 one, a certificate is looked for and checked. With the plain loss k stays 0, and there is one attempt, at the end.
 """
 
@@ -17,7 +17,7 @@ from components.errors import BitsumError
 from components.model.gru import GRU
 from components.progress import report
 from components.proof.weights import NAMES, Weights
-from components.settings import Proof, Train
+from components.settings import ProofSettings, Train
 from components.task.transducer import ADDITION, Transducer
 from components.training.box_loss import Bound, Boxes, BoxLoss, next_share
 from components.training.certification import Attempts
@@ -61,14 +61,14 @@ def train(
     train_files: Sequence[str],
     eval_files: Sequence[str],
     log_directory: str,
-    proof: Proof = Proof(),
+    proof: ProofSettings = ProofSettings(),
     task: Transducer = ADDITION,
     base: Weights | None = None,
 ) -> tuple[GRU, Outcome]:
     """A GRU trained on the records of `train_files` (patterns), the same for the same settings, records and `base`.
 
     It begins with the weights `base` (a warm start) if they are given. No certificate counts before
-    `settings.least_steps`.
+    `settings.min_steps`.
 
     It stops `proof.extra_steps` after the first accepted certificate, but never without one at the end: where the last
     attempt fails it goes on, and the weights of the last accepted certificate are returned. Losses, bit accuracy and
@@ -107,7 +107,9 @@ def assign(cell: GRU, weights: Weights) -> None:
         getattr(cell, name).assign(getattr(weights, name))
 
 
-def make_update(cell: GRU, settings: Train, proof: Proof, task: Transducer = ADDITION) -> tuple[Update, Carried]:
+def make_update(
+    cell: GRU, settings: Train, proof: ProofSettings, task: Transducer = ADDITION
+) -> tuple[Update, Carried]:
     """The function that takes a batch, the step number (int32) and what the step before carried, and changes the
     weights of `cell`.
 
@@ -134,7 +136,7 @@ def make_update(cell: GRU, settings: Train, proof: Proof, task: Transducer = ADD
             )
             loss = (1 - carried.share) * data + carried.share * found.loss
         optimizer.apply(tape.gradient(loss, weights), weights)
-        most = proof.share_most if proof.train else 0.0
+        most = proof.max_share if proof.train else 0.0
         share = next_share(carried.share, data, proof.share_grow, proof.share_shrink, most, proof.ready_loss)
         return Losses(data, found.loss, found.margin), Carried(share, found.boxes)
 
@@ -181,13 +183,13 @@ def _optimizer(settings: Train) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(settings.learning_rate, global_clipnorm=clip)
 
 
-def _attempted(attempts: Attempts, settings: Train, proof: Proof, step: int, bound: float) -> bool:
+def _attempted(attempts: Attempts, settings: Train, proof: ProofSettings, step: int, bound: float) -> bool:
     """Attempts a certificate where it is time; whether the training is done."""
     last = step >= settings.steps
     if last and not attempts.first:
         # Nothing comes after this: boxes that are kept apart by the last symbols, too, are worth their time.
         return attempts.attempt(step, depths=(0, 1, 2)) or last
-    if not last and (step < settings.least_steps or step % proof.attempt_every or not bound > 0):
+    if not last and (step < settings.min_steps or step % proof.attempt_every or not bound > 0):
         return False
     return (attempts.attempt(step) and step >= attempts.first + proof.extra_steps) or last
 

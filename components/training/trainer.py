@@ -8,7 +8,7 @@ from components.model.carry_select import CarrySelect
 from components.progress import report
 from components.proof.weights import Weights
 from components.savedmodel import checkpoint, fingerprint, push_order
-from components.settings import Proof, Train
+from components.settings import ProofSettings, Train
 from components.task.transducer import ADDITION, TASKS
 from components.training import loop
 
@@ -23,7 +23,7 @@ def run_fn(fn_args: Any) -> None:
         fn_args: tfx.components.FnArgs; `train_files` and `eval_files` (patterns of gzip TFRecords),
         `serving_model_dir`,
             `model_run_dir` (TensorBoard) and `custom_config` are used: {"train": the fields of settings.Train, "proof":
-            those of settings.Proof, "task": the name of a transducer, "splits": the sampling.splits_key of the data,
+            those of settings.ProofSettings, "task": the name of a transducer, "splits": the sampling.splits_key of the data,
             ...}, the last three with defaults; `base_model`, the folder of a SavedModel to begin with, or None.
 
     Raises:
@@ -32,7 +32,7 @@ def run_fn(fn_args: Any) -> None:
     config = fn_args.custom_config
     settings, proof, task = (
         Train(**config["train"]),
-        Proof(**config.get("proof", {})),
+        ProofSettings(**config.get("proof", {})),
         TASKS[config.get("task", ADDITION.name)],
     )
     splits = config.get("splits", "")

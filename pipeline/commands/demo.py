@@ -72,12 +72,12 @@ def run_fn(fn_args: Any) -> None:
     from components.model import bomb, export
     from components.model.gru import GRU
     from components.proof.weights import NAMES, Weights
-    from components.settings import Proof, Train
+    from components.settings import ProofSettings, Train
     from components.task.transducer import TASKS
     from components.training import loop
 
     knobs = fn_args.custom_config
-    train, proof, task = Train(**knobs["train"]), Proof(**knobs["proof"]), TASKS[knobs["task"]]
+    train, proof, task = Train(**knobs["train"]), ProofSettings(**knobs["proof"]), TASKS[knobs["task"]]
     trained, outcome = loop.train(train, fn_args.train_files, fn_args.eval_files, fn_args.model_run_dir, proof, task)
     if outcome.margin is None:
         raise BitsumError(

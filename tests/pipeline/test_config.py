@@ -89,13 +89,21 @@ def test_unreadable_and_broken_files_are_refused_by_name(tmp_path):
         assert str(path) in str(refusal.value)
 
 
+@pytest.mark.parametrize(("old", "new"), settings.RENAMED.items())
+def test_a_renamed_knob_is_refused_with_its_new_name(old, new):
+    section = old.partition(".")[0]
+    with pytest.raises(ConfigError, match=f"^{old} was renamed: set {section}.{new} instead$"):
+        config.load(overrides=[f"{old}=0"])
+    assert hasattr(getattr(config.load(), section), new)
+
+
 def test_section_made_in_code_is_checked_too():
     with pytest.raises(ConfigError):
         settings.Train(units=0)
 
 
 def test_a_section_reads_back_from_its_json():
-    section = settings.Data(task="comparison", long_lengths=(9, 100), eval_share=0.5)
+    section = settings.Data(task="comparison", long_lengths=(9, 100), eval_fraction=0.5)
     assert settings.Data.from_json(section.to_json()) == section
     assert settings.Data.from_json("{}") == settings.Data()
 
@@ -106,7 +114,7 @@ def test_a_section_reads_back_from_its_json():
         ("{", "the section data is no JSON: "),
         ("[" * 100_000, "the section data is no JSON: "),
         ("[1]", "data = [1]: must be a section of knobs"),
-        ('{"quux": 1}', "unknown knob data.quux: data has task, "),
+        ('{"spam": 1}', "unknown knob data.spam; did you mean data.span?"),
         ('{"span": "one"}', "data.span = 'one': must be of type int, not str"),
         ('{"span": -1}', "data.span = -1: must be at least 0"),
     ],

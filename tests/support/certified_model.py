@@ -9,7 +9,7 @@ import tempfile
 from components.proof import certificate
 from components.proof.weights import NAMES
 from components.savedmodel import graph_identity, version_folder
-from components.settings import Proof
+from components.settings import ProofSettings
 from components.task.transducer import ADDITION
 
 _DATA = pathlib.Path(__file__).parent.parent / "data"
@@ -28,7 +28,7 @@ def export(folder: pathlib.Path) -> None:
     for name in NAMES:
         variable = getattr(cell, name)
         variable.assign(np.vectorize(float.fromhex, otypes=[np.float32])(np.array(texts[name])).reshape(variable.shape))
-    exporting.save(cell, str(folder), CarrySelect(ADDITION, Proof().parallel_above, Proof().chunk))
+    exporting.save(cell, str(folder), CarrySelect(ADDITION, ProofSettings().parallel_above, ProofSettings().chunk))
     (folder / certificate.FILE).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(_DATA / "addition_8_certificate.json", folder / certificate.FILE)
 

@@ -66,7 +66,7 @@ def test_a_long_length_can_be_exhausted():
 
 @pytest.mark.parametrize("share", [0.01, 0.9])
 def test_train_and_eval_have_a_part_of_every_class_whatever_the_share(share):
-    data = Data(max_length=4, train_examples=4, eval_examples=4, eval_share=share)
+    data = Data(max_length=4, train_examples=4, eval_examples=4, eval_fraction=share)
     for split in ("train", "eval"):
         assert sorted(class_of(*pair) for pair in pairs(data, split)) == [1, 2, 3, 4]
 

@@ -63,7 +63,7 @@ class Table:
     def __init__(self, task):
         self.task = task
 
-    def one(self, pair, state):
+    def single_step(self, pair, state):
         labels = [self.task.label(int(row[0]), pair) for row in state.numpy()]
         logits = [2.0 * output - 1 for _, output in labels]
         return tf.constant(logits), tf.constant(labels, tf.float32)
@@ -97,7 +97,7 @@ def test_every_task_can_run_in_chunks_from_every_state(task, size, first):
     words = packed_bits.words_of_bits(tf.constant(a), tf.constant(b))
     for chunk in (8, 16):
         state = tf.constant([[first, 0.0]] * 8)
-        numbers, state = CarrySelect(task, 0, chunk).decide(Table(task), words, state)
+        numbers, state = CarrySelect(task, 0, chunk).run(Table(task), words, state)
         bits = packed_bits.bits_of_numbers(numbers).numpy().astype(int).tolist()
         assert bits == [task.outputs(zip(*row, strict=True), first) for row in zip(a, b, strict=True)]
         following = [task.step(label[0], (0, 0)) for label in state.numpy().astype(int)]
@@ -114,18 +114,18 @@ def after(task, symbols, state):
 
 @pytest.mark.parametrize("copies", [1, 50, 300, 400])
 def test_however_many_runs_there_may_be_the_sums_are_the_same(copies):
-    """Two for each row, of at most carry_select.MOST_RUNS: the chunks grow with the batch."""
+    """Two for each row, of at most carry_select.MAX_RUNS: the chunks grow with the batch."""
     a, b = (np.tile(bits, (copies, 1)) for bits in operands(8 * 13))
     words = packed_bits.words_of_bits(tf.constant(a), tf.constant(b))
-    numbers, _ = CarrySelect(ADDITION, 0, 8).decide(TimeLoop(cell_of()), words, tf.zeros([3 * copies, 8]))
+    numbers, _ = CarrySelect(ADDITION, 0, 8).run(TimeLoop(cell_of()), words, tf.zeros([3 * copies, 8]))
     totals = [int.from_bytes(bytes(row), "little") for row in numbers.numpy().astype(np.uint8)]
     assert totals == [(from_bits(x) + from_bits(y)) % 2 ** (8 * 13) for x, y in zip(a, b, strict=True)]
 
 
 def test_many_words_go_step_by_step():
     parallel = CarrySelect(ADDITION, ABOVE, CHUNK)
-    shapes = [(1, ABOVE), (1, ABOVE + 1), (carry_select.MOST_WORDS, 1000), (carry_select.MOST_WORDS + 1, 1000)]
-    assert [bool(parallel.is_for(*map(tf.constant, shape))) for shape in shapes] == [False, True, True, False]
+    shapes = [(1, ABOVE), (1, ABOVE + 1), (carry_select.MAX_WORDS, 1000), (carry_select.MAX_WORDS + 1, 1000)]
+    assert [bool(parallel.applies_to(*map(tf.constant, shape))) for shape in shapes] == [False, True, True, False]
 
 
 def test_shortest_words_lead_to_their_states():

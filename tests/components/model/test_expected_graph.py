@@ -11,7 +11,7 @@ from components.model import expected_graph, export
 from components.model.carry_select import CarrySelect
 from components.savedmodel import export_format, graph_identity
 from components.savedmodel.canonical_graph import Graph
-from components.settings import Proof
+from components.settings import ProofSettings
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION
 from pipeline import cli
 from tests.components.savedmodel.test_graph_identity import TAMPERINGS
@@ -33,7 +33,7 @@ RECORDED = {
 
 def exported(folder: pathlib.Path, task=ADDITION, way=FORMS[0], number=export_format.LATEST) -> pathlib.Path:
     """A certified cell for addition in `folder`, exported as one for `task`; its certificate lies in it."""
-    knobs = Proof()
+    knobs = ProofSettings()
     parallel = CarrySelect(task, knobs.parallel_above, knobs.chunk) if way == FORMS[0] else None
     export.save(cell_of(), str(folder), parallel, task, number)
     (folder / "assets.extra").mkdir()
@@ -66,13 +66,16 @@ def child(model, name):
 def test_what_was_tampered_with_is_told_and_not_how_the_two_exports_differ(models, tmp_path, way, name):
     change, words = TAMPERINGS[name]
     folder = tampered(models[way], change, tmp_path / "model")
-    found = expected_graph.differences(str(folder), UNITS, ADDITION, Proof())
+    found = expected_graph.differences(str(folder), UNITS, ADDITION, ProofSettings())
     assert any(words in line for line in found), found
     assert found == graph_identity.differences(folder, Graph(models[way]))
 
 
 def test_both_exports_are_the_cell_s(models):
-    assert [expected_graph.differences(str(model), UNITS, ADDITION, Proof()) for model in models.values()] == [[], []]
+    assert [expected_graph.differences(str(model), UNITS, ADDITION, ProofSettings()) for model in models.values()] == [
+        [],
+        [],
+    ]
 
 
 @pytest.mark.parametrize(("task", "way"), RECORDED, ids=lambda value: getattr(value, "name", value))
@@ -80,7 +83,7 @@ def test_a_model_of_the_first_format_is_the_cell_s(task, way, tmp_path):
     model = exported(tmp_path / "model", task, way, export_format.FIRST)
     assert graph_identity.graph_sha256(model) == RECORDED[task, way]
     assert export_format.of(Graph(model)) == export_format.FIRST
-    assert expected_graph.differences(str(model), UNITS, task, Proof()) == []
+    assert expected_graph.differences(str(model), UNITS, task, ProofSettings()) == []
 
 
 def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, capsys):
@@ -106,17 +109,19 @@ def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, caps
 def test_a_wrong_number_leads_to_a_refusal(number, words, tmp_path):
     model = exported(tmp_path / "model", SUBTRACTION)
     assert export_format.of(Graph(model)) == export_format.LATEST
-    assert expected_graph.differences(str(model), UNITS, SUBTRACTION, Proof()) == []
+    assert expected_graph.differences(str(model), UNITS, SUBTRACTION, ProofSettings()) == []
 
     def renumber(graph):
         child(graph, "format_2").local_name = f"format_{number}"
 
-    found = expected_graph.differences(str(tampered(model, renumber, tmp_path / "other")), UNITS, SUBTRACTION, Proof())
+    found = expected_graph.differences(
+        str(tampered(model, renumber, tmp_path / "other")), UNITS, SUBTRACTION, ProofSettings()
+    )
     assert found and words in found[0], found
 
 
 def test_a_model_for_another_task_is_another_graph(models):
-    found = expected_graph.differences(str(models["bit by bit"]), UNITS, COMPARISON, Proof())
+    found = expected_graph.differences(str(models["bit by bit"]), UNITS, COMPARISON, ProofSettings())
     for signature, where in (("add_bits", "model"), ("compare_bits", "cell")):
         start = f'model: signature_def {{ key: "{signature}" '
         assert any(line.startswith(start) and line.endswith(f"(only in the {where})") for line in found), found

@@ -9,7 +9,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from components import signatures
 from components.model import export
 from components.savedmodel import export_format, warmup
-from components.settings import Proof
+from components.settings import ProofSettings
 from components.steps import prover
 from components.task.addition import to_bits
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION
@@ -69,7 +69,7 @@ def test_warmup_requests_are_for_the_signatures_that_the_model_has(model, tmp_pa
 def test_the_prover_asks_a_wrong_model_by_the_name_that_it_has(number, tmp_path):
     """A cell that adds, as one for subtraction."""
     export.save(cell_of(), str(tmp_path / "model"), task=SUBTRACTION, form=number)
-    found = prover.prove(str(tmp_path / "model"), Proof(search_seconds=10.0), SUBTRACTION.name)
+    found = prover.prove(str(tmp_path / "model"), ProofSettings(search_seconds=10.0), SUBTRACTION.name)
     assert found.reason.startswith("wrong: it answers "), found.reason
 
 

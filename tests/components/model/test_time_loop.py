@@ -53,7 +53,7 @@ def test_logits_and_state_are_those_of_the_cell_step_by_step(cell, traced, batch
 @pytest.mark.parametrize("pair", [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_one_pair_is_one_step(cell, pair):
     start = np.random.default_rng(1).uniform(-1, 1, (3, cell.units)).astype(np.float32)
-    logits, state = TimeLoop(cell).one(pair, tf.constant(start))
+    logits, state = TimeLoop(cell).single_step(pair, tf.constant(start))
     expected = cell.step(tf.constant([pair] * 3, tf.float32), start)
     np.testing.assert_allclose(state, expected, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(logits, cell.logit(expected), rtol=0, atol=20 * TOLERANCE)

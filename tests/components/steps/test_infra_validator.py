@@ -20,7 +20,7 @@ from components.data import tf_examples
 from components.errors import BitsumError, ModelError, Refusal
 from components.savedmodel import warmup
 from components.steps import infra_validator
-from components.steps.artifacts import Certificate
+from components.steps.artifacts import CertificateArtifact
 from components.task import addition
 from tests.support import adder_model
 from tests.support.fake_server import SERVER, python
@@ -61,7 +61,7 @@ def _validate(
     (tmp_path / "blessing").mkdir()
     executor = infra_validator.InfraValidator.EXECUTOR_SPEC.executor_class()
     properties = {"infra": infra, "model_name": "adder", "task": task, "code": "hash"}
-    certificate = Certificate()
+    certificate = CertificateArtifact()
     certificate.proven = 0
     executor.Do(
         {"model": [model], "examples": [examples], "certificate": [certificate]}, {"blessing": [blessing]}, properties

@@ -19,7 +19,7 @@ from components.model.gru import GRU
 from components.proof import checker
 from components.savedmodel import checkpoint as saved_weights
 from components.steps import prover
-from components.steps.artifacts import Certificate
+from components.steps.artifacts import CertificateArtifact
 from components.steps.last_blessed import LastBlessedModelStrategy
 from tests.support import certified
 from tests.support.cells import cell_of
@@ -43,13 +43,13 @@ def _prove(
     """Run the executor as TFX runs it: (certificate, blessing, report)."""
     evaluation, certificate, blessing = (
         standard_artifacts.ModelBlessing(),
-        Certificate(),
+        CertificateArtifact(),
         standard_artifacts.ModelBlessing(),
     )
     evaluation.set_int_custom_property("blessed", evaluated)
     certificate.uri, blessing.uri = str(folder / "certificate"), str(folder / "blessing")
     properties = {
-        "proof_knobs": json.dumps(dataclasses.asdict(settings.Proof(**{"search_seconds": 10.0, **knobs}))),
+        "proof_knobs": json.dumps(dataclasses.asdict(settings.ProofSettings(**{"search_seconds": 10.0, **knobs}))),
         "task": task,
         "code": "hash",
         "span": 3,
@@ -96,7 +96,7 @@ def test_a_model_whose_margin_is_too_far_below_the_last_blessed_one_s_is_refused
     output = {name: certified.arrays(certified.weights())[name] for name in ("W_o", "b_o")}
     worse = _model(tmp_path / "model", **{name: value * np.float32(0.25) for name, value in output.items()})
     baseline = _model(tmp_path / "baseline")
-    certificate, blessing, _ = _prove(tmp_path, worse, baseline=baseline, margin_share=share)
+    certificate, blessing, _ = _prove(tmp_path, worse, baseline=baseline, min_margin_ratio=share)
     assert (certificate.proven, blessing.get_int_custom_property("proven")) == (1, 1)
     found = [blessing.get_int_custom_property(name) for name in ("blessed", "margin_kept")]
     assert found == [expected, expected]
@@ -106,12 +106,12 @@ def test_a_model_whose_margin_is_too_far_below_the_last_blessed_one_s_is_refused
         ""
         if expected
         else (
-            f"proven, but its worst margin {margin} is less than 0.5 times (proof.margin_share) "
+            f"proven, but its worst margin {margin} is less than 0.5 times (proof.min_margin_ratio) "
             f"the {before} of the model it is compared with"
         )
     )
     # The other way round nothing is in the way.
-    assert _prove(tmp_path, baseline, baseline=worse, margin_share=1.0)[1].get_int_custom_property("blessed") == 1
+    assert _prove(tmp_path, baseline, baseline=worse, min_margin_ratio=1.0)[1].get_int_custom_property("blessed") == 1
 
 
 class _Reversed(GRU):
@@ -153,17 +153,23 @@ def test_a_model_that_is_evaluated_but_not_proven_is_never_the_last_blessed_one(
 @pytest.mark.parametrize(
     ("margin", "before", "share", "enough", "words"),
     [
-        (2.9, 6.0, 0.5, 6.0, "2.9 is less than 0.5 times (proof.margin_share) the 6 of the model it is compared with"),
-        (2.9, 17.0, 0.5, 6.0, "the 17 of the model it is compared with, which counts as 6 (proof.margin_enough)"),
+        (
+            2.9,
+            6.0,
+            0.5,
+            6.0,
+            "2.9 is less than 0.5 times (proof.min_margin_ratio) the 6 of the model it is compared with",
+        ),
+        (2.9, 17.0, 0.5, 6.0, "the 17 of the model it is compared with, which counts as 6 (proof.margin_cap)"),
         (3.0, 17.0, 0.5, 6.0, ""),
-        (3.0, 17.0, 0.5, 100.0, "3 is less than 0.5 times (proof.margin_share) the 17 of"),
+        (3.0, 17.0, 0.5, 100.0, "3 is less than 0.5 times (proof.min_margin_ratio) the 17 of"),
         (0.1, 17.0, 0.0, 6.0, ""),
         (None, 17.0, 1.0, 6.0, ""),
         (0.1, None, 1.0, 6.0, ""),
     ],
 )
 def test_an_earlier_margin_counts_up_to_what_is_enough(margin, before, share, enough, words):
-    said = prover.margin_refusal(margin, before, settings.Proof(margin_share=share, margin_enough=enough))
+    said = prover.margin_refusal(margin, before, settings.ProofSettings(min_margin_ratio=share, margin_cap=enough))
     assert bool(said) == bool(words) and words in (said or "")
 
 

@@ -23,7 +23,7 @@ from components.proof import certificate, checker, finder
 from components.proof.weights import Weights
 from components.savedmodel import fingerprint as model_identity
 from components.savedmodel import graph_identity, push_order
-from components.settings import Proof, Train
+from components.settings import ProofSettings, Train
 from components.task.addition import to_bits
 from components.task.transducer import ADDITION, TASKS
 from components.training import loop, trainer
@@ -31,9 +31,9 @@ from components.training.box_loss import BoxLoss
 from components.training.certification import Attempts
 from tests.support import certified, examples
 
-SMALL = Train(units=8, steps=60, least_steps=1, batch_size=32, report_every=20, learning_rate=0.01, state_noise=0.2)
+SMALL = Train(units=8, steps=60, min_steps=1, batch_size=32, report_every=20, learning_rate=0.01, state_noise=0.2)
 # Every data loss is low enough for a share to grow, if there were one.
-PLAIN = Proof(train=False, ready_loss=100.0)
+PLAIN = ProofSettings(train=False, ready_loss=100.0)
 
 
 def example(a, b, length):
@@ -255,7 +255,7 @@ def weights_of(model):
 
 
 def test_run_fn_exports_a_proven_model_that_runs_in_chunks_and_logs_for_tensorboard(data, tmp_path, reports):
-    proof = Proof(extra_steps=30, parallel_above=20, chunk=8)
+    proof = ProofSettings(extra_steps=30, parallel_above=20, chunk=8)
     out = run_fn(data, tmp_path, Train(), proof=dataclasses.asdict(proof), task="addition")
     model = out / "Format-Serving"
     weights = weights_of(model)
@@ -284,8 +284,8 @@ def certified_model(folder, units=8):
 
 def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, tmp_path, reports):
     base = certified_model(tmp_path / "base")
-    settings = dataclasses.replace(SMALL, steps=300, batch_size=100, state_noise=0.0, report_every=5, least_steps=40)
-    proof = Proof(extra_steps=0, attempt_every=5, target=2.0, box_steps=10)
+    settings = dataclasses.replace(SMALL, steps=300, batch_size=100, state_noise=0.0, report_every=5, min_steps=40)
+    proof = ProofSettings(extra_steps=0, attempt_every=5, target=2.0, box_steps=10)
     out = run_fn(
         data, tmp_path, settings, base_model=base, proof=dataclasses.asdict(proof), task="addition", splits="these"
     )
@@ -359,7 +359,7 @@ def test_an_update_is_the_gradient_of_the_mixed_loss_and_hands_its_boxes_on(data
     """Plain gradient descent with rate 1 moves the weights by the gradient itself."""
     batch = dataset.first_batch(files(data, "train"), 32)
     settings = dataclasses.replace(SMALL, optimizer="sgd", learning_rate=1.0, clip_norm=0.0, state_noise=0.0)
-    proof = Proof(box_steps=2, widening=0.01, target=1.0, ready_loss=100.0, share_grow=0.125)
+    proof = ProofSettings(box_steps=2, widening=0.01, target=1.0, ready_loss=100.0, share_grow=0.125)
     cell, twin = loop.GRU(8, seed=1), loop.GRU(8, seed=1)
     update, carried = loop.make_update(cell, settings, proof, task)
     bound = BoxLoss(twin, task, 2, 0.01, 1.0)
@@ -428,7 +428,7 @@ def test_it_ends_with_an_accepted_certificate_where_there_was_one(
         files(data, "train"),
         files(data, "eval"),
         str(tmp_path / "logs"),
-        Proof(attempt_every=10, extra_steps=extra),
+        ProofSettings(attempt_every=10, extra_steps=extra),
     )
     assert outcome == (steps, first, float(steps) if first else None)
     assert made[0].asked == asked
@@ -438,7 +438,9 @@ def test_it_ends_with_an_accepted_certificate_where_there_was_one(
 def test_nothing_is_attempted_before_the_bound_is_positive(data, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(Attempts, "attempt", lambda self, step, depths=(0,): asked.append(step) or False)
-    loop.train(SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"), Proof(attempt_every=10))
+    loop.train(
+        SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"), ProofSettings(attempt_every=10)
+    )
     assert asked == [60]
 
 
