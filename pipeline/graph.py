@@ -83,7 +83,7 @@ def _data(config: Config, code: str, cold_start: bool) -> _Data:
         arithmetic_anomalies=arithmetic_validator.outputs["anomalies"],
         quarantine_folder=series.quarantine(config),
         code=code,
-    ).with_id("ReadableGate")
+    ).with_id("ReadabilityGate")
     statistics = StatisticsGen(examples=generator.outputs["examples"])
     statistics.add_upstream_node(readable)
     schema = ImportSchemaGen(schema_file=str(pathlib.Path(components.__file__).parent / "data" / "schema.pbtxt"))

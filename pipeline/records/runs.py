@@ -17,7 +17,7 @@ PUSH = "push"
 INFRA = "infra validation"
 # These raise when they refuse, and so does the push, and infra validation where its server crashes; the others put out
 # a blessing.
-_DATA_GATES = ("BitstringExampleGen", "ReadableGate", "DataGate")
+_DATA_GATES = ("BitstringExampleGen", "ReadabilityGate", "DataGate")
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
 _LAST_NODE = "Pusher"
 _GATES = {**dict.fromkeys(_DATA_GATES, DATA), "InfraValidator": INFRA, _LAST_NODE: PUSH}

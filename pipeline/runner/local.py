@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STAGES = {
     "BitstringExampleGen": "generate",
     "ArithmeticValidator": "validate sums",
-    "ReadableGate": "readable gate",
+    "ReadabilityGate": "readability check",
     "StatisticsGen": "statistics",
     "ImportSchemaGen": "schema",
     "ExampleValidator": "validate schema",

@@ -57,7 +57,7 @@ def test_a_refusal_ends_with_3_a_failure_with_1_wrong_usage_with_2_each_in_one_l
         file.write_bytes(file.read_bytes()[:100])
     # The first look was at whole files; without the cache it is another one.
     assert node("ArithmeticValidator", "--run-id", "two", "--set", "pipeline.cache=false").returncode == 0
-    done = node("ReadableGate", "--run-id", "two")
+    done = node("ReadabilityGate", "--run-id", "two")
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
     assert done.stderr.startswith("bitsum: data gate refused: ")
 

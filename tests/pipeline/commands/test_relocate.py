@@ -327,7 +327,7 @@ def test_a_copy_works_on_its_own_files_and_goes_on_when_the_original_is_gone(mad
             "ArithmeticValidator/anomalies/*/anomalies.json",
             lambda path: path.write_bytes(path.read_bytes()[:-1] + b" "),
             "changed",
-            {"validate sums", "readable gate", "data gate"},
+            {"validate sums", "readability check", "data gate"},
         ),
         ("DataGate/blessing/*/more", pathlib.Path.touch, "added", {"data gate"}),
     ],

@@ -62,8 +62,8 @@ def test_the_spec_is_the_graph_without_resolvers(compiled, tmp_path):
         assert set(task.dependent_tasks) == set(nodes[name].upstream_nodes) - resolvers
     assert set(tasks["Pusher"].dependent_tasks) >= {"Prover", "InfraValidator", "Trainer"}
     assert (
-        "StatisticsGen" not in tasks["ReadableGate"].dependent_tasks
-        and "ReadableGate" in tasks["StatisticsGen"].dependent_tasks
+        "StatisticsGen" not in tasks["ReadabilityGate"].dependent_tasks
+        and "ReadabilityGate" in tasks["StatisticsGen"].dependent_tasks
     )
     assert "cold start" in path.read_text() and "cold start" in said
     assert set(tasks["Evaluator"].inputs.artifacts) == {"examples", "model", "schema"}
@@ -172,7 +172,7 @@ def test_a_refusal_is_one_line_and_its_exit_code(compiled, tmp_path, capfd):
         uri=str(folder), type={"schema_title": f"{NAMESPACE}.ArithmeticAnomalies"}
     )
     with pytest.raises(_Exit) as ended:
-        _launched(spec, "ReadableGate", {"ArithmeticValidator": {"anomalies": anomalies}}, tmp_path / "out")
+        _launched(spec, "ReadabilityGate", {"ArithmeticValidator": {"anomalies": anomalies}}, tmp_path / "out")
     assert ended.value.code == 3
     assert re.search(r"^bitsum: data gate refused: .*1 \+ 1 = 3", capfd.readouterr().err, re.MULTILINE)
 
