@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise BitsumError(f"pipeline.root = {config.root} is no folder of bitsum's: nothing was removed")
     # First, since the lock of a copy still names the run that works in the original.
     relocation.settle_alone(config, relocation.tell_aside)
-    with root_lock.held(config, "bitsum gc --delete", relocation.tell_aside):
+    with root_lock.locked(config, "bitsum gc --delete", relocation.tell_aside):
         relocation.settle(config, relocation.tell_aside)
         _collect(config, args)
     return 0

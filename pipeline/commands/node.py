@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     with log_capture.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
         try:
             relocation.settle_alone(config, progress.line)
-            with root_lock.held(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):
+            with root_lock.locked(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):
                 _run(config, args.node, args.run_id, progress, args.allow_older)
         except BaseException:
             say(*traceback.format_exc().split("\n"), stream=sys.stderr)

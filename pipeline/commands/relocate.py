@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.yes:
         _relocate(config, args)
         return 0
-    with root_lock.held(config, "bitsum relocate", say):
+    with root_lock.locked(config, "bitsum relocate", say):
         _relocate(config, args)
     return 0
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             # First, since the lock of a copy still names the run that works in the original.
             relocation.settle_alone(config, progress.line)
-            with root_lock.held(config, f"bitsum run {run_id}", progress.line):
+            with root_lock.locked(config, f"bitsum run {run_id}", progress.line):
                 relocation.settle(config, progress.line)
                 if not args.allow_older:
                     push_order.check_span(config.push_to, config.data.span)

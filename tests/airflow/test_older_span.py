@@ -27,7 +27,7 @@ def test_an_older_span_is_refused_before_any_work_and_not_tried_again(story, tmp
     assert {tasks[name]["state"] for name in ("BitstringExampleGen", "ImportSchemaGen", "Pusher", "verdict")} == {
         "upstream_failed"
     }
-    assert tasks["give_back_turn"]["state"] == "success"
+    assert tasks["release_lock"]["state"] == "success"
     assert not (story.root / "artifacts").exists()
 
     # Allowed, it goes on to the nodes: here to a span that is in no folder.

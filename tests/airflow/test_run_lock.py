@@ -1,4 +1,4 @@
-"""One run at a time: who gets the turn, who waits, and what a run that died leaves."""
+"""The run lock, one run at a time; and how programs run for a task."""
 
 import ast
 import dataclasses
@@ -22,7 +22,7 @@ DAGS = pathlib.Path(__file__).parents[2] / "airflow" / "dags"
 
 
 def load(name: str):
-    """A module beside the DAG, by its file: Airflow puts that folder on its path, we do not."""
+    """Load a module beside the DAG by its file; only Airflow has that folder on its path."""
     spec = importlib.util.spec_from_file_location(name, DAGS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -30,10 +30,10 @@ def load(name: str):
     return module
 
 
-turns = load("bitsum_turn")
+run_lock = load("bitsum_run_lock")
 programs = load("bitsum_program")
 ONE, TWO, ELSEWHERE = (
-    turns.Run(airflow, "bitsum", run) for airflow, run in (("here", "one"), ("here", "two"), ("there", "three"))
+    run_lock.Run(airflow, "bitsum", run) for airflow, run in (("here", "one"), ("here", "two"), ("there", "three"))
 )
 
 
@@ -41,46 +41,44 @@ def never(run) -> bool:
     return False
 
 
-def test_one_run_has_the_turn_until_it_gives_it_back(tmp_path):
-    turn = turns.Turn(tmp_path)
-    assert turn.holder() is None
-    assert turn.take(ONE, never) is None
-    assert turn.take(ONE, never) is None, "whoever has it has it still"
-    assert turn.take(TWO, never) == ONE
-    turn.give_back(TWO)
-    assert turn.holder() == ONE, "nobody gives back what is another's"
-    turn.give_back(ONE)
-    assert turn.take(TWO, never) is None
-    assert turn.holder() == TWO
+def test_one_run_holds_the_lock_until_it_releases_it(tmp_path):
+    lock = run_lock.RunLock(tmp_path)
+    assert lock.holder() is None
+    assert lock.acquire(ONE, never) is None
+    assert lock.acquire(ONE, never) is None, "the holder keeps it"
+    assert lock.acquire(TWO, never) == ONE
+    lock.release(TWO)
+    assert lock.holder() == ONE, "only the holder releases it"
+    lock.release(ONE)
+    assert lock.acquire(TWO, never) is None
+    assert lock.holder() == TWO
 
 
-def test_the_turn_of_a_run_that_is_over_can_be_taken_unless_another_airflow_has_it(tmp_path):
-    turn = turns.Turn(tmp_path)
-    turn.take(ONE, never)
-    assert turn.take(TWO, lambda run: run == ONE) is None
-    assert turn.holder() == TWO
-    turn.give_back(TWO)
-    turn.take(ELSEWHERE, never)
-    assert turn.take(ONE, lambda run: True) == ELSEWHERE, (
-        "whether a run of another Airflow is over cannot be known here"
-    )
+def test_the_lock_of_a_finished_run_is_available_unless_another_airflow_holds_it(tmp_path):
+    lock = run_lock.RunLock(tmp_path)
+    lock.acquire(ONE, never)
+    assert lock.acquire(TWO, lambda run: run == ONE) is None
+    assert lock.holder() == TWO
+    lock.release(TWO)
+    lock.acquire(ELSEWHERE, never)
+    assert lock.acquire(ONE, lambda run: True) == ELSEWHERE, "the state of another Airflow's run is unknown here"
 
 
-def _take(root, number, won):
+def _acquire(root, number, won):
     def slowly(run) -> bool:
-        # Long enough for all others to have looked, too.
+        # Long enough for all others to have looked.
         time.sleep(0.2)
         return run == ONE
 
-    if turns.Turn(root).take(turns.Run("here", "bitsum", str(number)), slowly) is None:
+    if run_lock.RunLock(root).acquire(run_lock.Run("here", "bitsum", str(number)), slowly) is None:
         won.put(number)
 
 
-def test_of_many_that_find_a_run_over_at_once_one_gets_its_turn(tmp_path):
-    turns.Turn(tmp_path).take(ONE, never)
+def test_one_of_many_concurrent_runs_acquires_the_lock(tmp_path):
+    run_lock.RunLock(tmp_path).acquire(ONE, never)
     fork = multiprocessing.get_context("fork")
     won = fork.SimpleQueue()
-    asking = [fork.Process(target=_take, args=(tmp_path, number, won)) for number in range(6)]
+    asking = [fork.Process(target=_acquire, args=(tmp_path, number, won)) for number in range(6)]
     for process in asking:
         process.start()
     for process in asking:
@@ -88,77 +86,76 @@ def test_of_many_that_find_a_run_over_at_once_one_gets_its_turn(tmp_path):
         assert process.exitcode == 0
     winner = won.get()
     assert won.empty()
-    assert json.loads((tmp_path / "schedule" / "turn.json").read_text())["run"] == str(winner)
+    assert json.loads((tmp_path / "schedule" / "run-lock.json").read_text())["run"] == str(winner)
 
 
-def test_who_runs_a_run_is_written_down_as_the_pipeline_does_it(tmp_path):
-    this = turns.process(os.getpid())
+def test_the_scheduler_is_recorded_as_the_pipeline_records_processes(tmp_path):
+    this = run_lock.process(os.getpid())
     assert this == dataclasses.asdict(processes.this())
-    turns.Turn(tmp_path).take(ONE, never, this)
-    told = json.loads((tmp_path / "schedule" / "turn.json").read_text())
-    assert {name: told[name] for name in this} == this and told["since"] > 0
+    run_lock.RunLock(tmp_path).acquire(ONE, never, this)
+    record = json.loads((tmp_path / "schedule" / "run-lock.json").read_text())
+    assert {name: record[name] for name in this} == this and record["since"] > 0
 
 
 @pytest.fixture
 def service():
-    """A process and what turn.json says of it."""
+    """A process and its record in run-lock.json."""
     with subprocess.Popen(["sleep", "60"]) as running:
-        yield running, turns.process(running.pid)
+        yield running, run_lock.process(running.pid)
         running.kill()
 
 
-def test_the_turn_of_an_airflow_that_is_gone_can_be_taken(tmp_path, service):
-    turn, (running, told) = turns.Turn(tmp_path), service
-    turn.take(ELSEWHERE, never, told)
-    assert turn.take(ONE, never) == ELSEWHERE
+def test_the_lock_of_an_airflow_that_is_gone_is_available(tmp_path, service):
+    lock, (running, record) = run_lock.RunLock(tmp_path), service
+    lock.acquire(ELSEWHERE, never, record)
+    assert lock.acquire(ONE, never) == ELSEWHERE
     running.kill()
     os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
-    assert turns.is_gone(told) and not turns.is_gone({**told, "host": "elsewhere"}) and not turns.is_gone({})
-    assert turn.take(ONE, never) is None
-    assert turn.holder() == ONE
+    assert run_lock.is_gone(record) and not run_lock.is_gone({**record, "host": "elsewhere"})
+    assert not run_lock.is_gone({})
+    assert lock.acquire(ONE, never) is None
+    assert lock.holder() == ONE
 
 
-def test_a_run_of_the_same_airflow_goes_on_under_its_next_scheduler(tmp_path, service):
-    turn, (running, told) = turns.Turn(tmp_path), service
-    turn.take(ONE, never, told)
+def test_a_run_of_the_same_airflow_keeps_its_lock_under_the_next_scheduler(tmp_path, service):
+    lock, (running, record) = run_lock.RunLock(tmp_path), service
+    lock.acquire(ONE, never, record)
     running.kill()
     running.wait()
-    assert turn.take(TWO, never) == ONE, "its run is not over: the next scheduler goes on with it"
-    assert turn.take(ONE, never, turns.process(os.getpid())) is None
-    assert json.loads(turn.file.read_text())["pid"] == os.getpid()
+    assert lock.acquire(TWO, never) == ONE, "the run is not over: the next scheduler resumes it"
+    assert lock.acquire(ONE, never, run_lock.process(os.getpid())) is None
+    assert json.loads(lock.file.read_text())["pid"] == os.getpid()
 
 
-def test_a_stopped_airflow_gives_back_the_turn_of_its_run_and_no_others(tmp_path):
-    turn = turns.Turn(tmp_path)
-    assert turn.give_back_of("here") is None
-    turn.take(ELSEWHERE, never)
-    assert turn.give_back_of("here") is None and turn.holder() == ELSEWHERE
-    assert turn.give_back_of("there") == ELSEWHERE and turn.holder() is None
-    assert turn.take(TWO, never) is None, "and whoever comes first has it"
-    assert turn.take(ONE, never) == TWO
+def test_a_stopped_airflow_releases_the_lock_of_its_own_run_only(tmp_path):
+    lock = run_lock.RunLock(tmp_path)
+    assert lock.release_of("here") is None
+    lock.acquire(ELSEWHERE, never)
+    assert lock.release_of("here") is None and lock.holder() == ELSEWHERE
+    assert lock.release_of("there") == ELSEWHERE and lock.holder() is None
+    assert lock.acquire(TWO, never) is None, "the first run gets it"
+    assert lock.acquire(ONE, never) == TWO
 
 
-def test_a_file_of_before_is_read_and_written_anew(tmp_path):
-    turn = turns.Turn(tmp_path)
-    turn.file.parent.mkdir()
-    turn.file.write_text(json.dumps(dataclasses.asdict(ONE)))
-    assert turn.holder() == ONE
-    assert turn.take(TWO, never) == ONE
-    assert turn.take(ONE, never, turns.process(os.getpid())) is None
-    assert json.loads(turn.file.read_text())["pid"] == os.getpid()
+def test_a_record_without_a_scheduler_is_read_and_rewritten(tmp_path):
+    lock = run_lock.RunLock(tmp_path)
+    lock.acquire(ONE, never)
+    assert lock.acquire(TWO, never) == ONE
+    assert lock.acquire(ONE, never, run_lock.process(os.getpid())) is None
+    assert json.loads(lock.file.read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7", '{"airflow": "here"}'])
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, text):
-    turn = turns.Turn(tmp_path)
-    turn.take(ONE, never)
-    turn.file.write_text(text)
-    with pytest.raises(turns.UnreadableTurn, match=f"{turn.file} does not say which run has the turn: remove it"):
-        turn.take(TWO, never)
+    lock = run_lock.RunLock(tmp_path)
+    lock.acquire(ONE, never)
+    lock.file.write_text(text)
+    with pytest.raises(run_lock.UnreadableLock, match=f"{lock.file} does not name the run that holds the lock"):
+        lock.acquire(TWO, never)
 
 
-def test_who_runs_the_whole_pipeline_looks_for_the_turn_where_it_is(tmp_path):
-    assert turns.Turn(tmp_path).file == tmp_path / root_lock.TURN
+def test_the_pipeline_reads_the_lock_file_that_airflow_writes(tmp_path):
+    assert run_lock.RunLock(tmp_path).file == tmp_path / root_lock.RUN_LOCK
 
 
 @pytest.mark.parametrize(
@@ -178,7 +175,7 @@ def test_a_program_ends_with_its_code_and_its_last_line(script, code, reason, tm
     assert (ended.code, ended.reason) == (code, reason)
 
 
-def test_lines_of_a_program_steer_no_terminal_and_no_log(tmp_path):
+def test_control_characters_in_a_programs_lines_are_escaped(tmp_path):
     lines = []
     script = r"import sys; sys.stdout.buffer.write(b'ok\n\x1b[2Kproven \xe2\x80\xae\xff\x9b\n'); sys.exit(1)"
     ended = programs.Program([sys.executable, "-c", script], str(tmp_path)).wait(lines.append)
@@ -197,7 +194,7 @@ def test_airflows_secrets_and_python_path_do_not_reach_the_program(tmp_path, mon
     assert not [name for name in names if name.startswith(("AIRFLOW", "PYTHONPATH"))]
 
 
-def test_a_program_goes_with_its_children_when_it_is_stopped(tmp_path):
+def test_a_program_is_stopped_with_its_children(tmp_path):
     script = (
         "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); child.wait()"
     )
@@ -212,7 +209,7 @@ def test_a_program_goes_with_its_children_when_it_is_stopped(tmp_path):
     assert program.wait(stop).code == -15 and len(stopped) == 1
 
 
-def test_children_that_outlive_a_program_are_stopped_too(tmp_path):
+def test_children_that_outlive_a_program_are_stopped(tmp_path):
     script = "sleep 60 >&- 2>&- & echo $! > child; kill -9 $$"
     program = programs.Program(["sh", "-c", script], str(tmp_path))
     assert program.wait(lambda line: None).code == -9
@@ -222,13 +219,13 @@ def test_children_that_outlive_a_program_are_stopped_too(tmp_path):
     wait_for(lambda: not is_running(child))
 
 
-def test_the_gate_and_the_reason_of_a_refusal_are_told_apart():
+def test_a_refusal_is_split_into_gate_and_reason():
     assert programs.refusal("data gate refused: a: b refused: c") == ("data gate", "a: b refused: c")
     assert programs.refusal("the disk is full") == ("", "the disk is full")
 
 
 @pytest.mark.parametrize("path", sorted(DAGS.glob("*.py")), ids=lambda path: path.name)
-def test_what_the_scheduler_reads_imports_airflow_and_the_standard_library_alone(path):
+def test_dag_files_import_only_airflow_and_the_standard_library(path):
     imported = {name.partition(".")[0] for name in _imports(ast.parse(path.read_text()))}
     ours = {other.stem for other in DAGS.glob("*.py")}
     assert imported - sys.stdlib_module_names - ours <= {"airflow"}

@@ -52,7 +52,7 @@ def _config(root, *settings):
 def _settle(root, *settings):
     told = []
     config = _config(root, *settings)
-    with root_lock.held(config, "a test", told.append):
+    with root_lock.locked(config, "a test", told.append):
         relocation.settle(config, told.append)
     return told
 
@@ -218,8 +218,8 @@ def _give_up_at_once(command, root, capfd):
 
 def test_a_node_does_not_wait_for_the_turn_that_its_own_run_has(root, capfd):
     now = root.rename(root.with_name("moved"))
-    (now / root_lock.TURN).parent.mkdir()
-    (now / root_lock.TURN).touch()
+    (now / root_lock.RUN_LOCK).parent.mkdir()
+    (now / root_lock.RUN_LOCK).touch()
     assert cli.main(["node", "verdict", "--run-id", "monday", *_options(now)]) == 0
     out = capfd.readouterr().out
     assert "was moved here from" in out and f"{now}/serving/bitsum/7" in out
@@ -236,12 +236,12 @@ def test_metadata_that_were_put_back_from_the_original_are_noticed(root):
 
 
 def test_a_copy_waits_for_no_run_that_works_in_the_original(root, capfd):
-    (root / root_lock.TURN).parent.mkdir()
-    (root / root_lock.TURN).write_text(json.dumps({"airflow": "a", "dag": "d", "run": "r"}))
+    (root / root_lock.RUN_LOCK).parent.mkdir()
+    (root / root_lock.RUN_LOCK).write_text(json.dumps({"airflow": "a", "dag": "d", "run": "r"}))
     now = pathlib.Path(shutil.copytree(root, root.with_name("copy")))
     assert cli.main(["gc", "--delete", *_options(now, "pipeline.lock_timeout=1")]) == 0
     assert "is a copy of" in capfd.readouterr().err
-    assert (root / root_lock.TURN).exists() and not (now / root_lock.TURN).exists()
+    assert (root / root_lock.RUN_LOCK).exists() and not (now / root_lock.RUN_LOCK).exists()
     assert cli.main(["gc", "--delete", *_options(root, "pipeline.lock_timeout=1")]) == 1
 
 
@@ -260,7 +260,7 @@ class Run:
         handler.emit = lambda record: self.told.append(record.getMessage())
         logging.getLogger(LOGGER).addHandler(handler)
         try:
-            with root_lock.held(config, "a test", self.told.append):
+            with root_lock.locked(config, "a test", self.told.append):
                 relocation.settle(config, self.told.append)
                 local.run(config, run_id, stages.append, lambda note: self.notes.update({stages[-1]: note}))
             self.push = local.conclude(config, run_id, self.told.append)
