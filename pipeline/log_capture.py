@@ -16,7 +16,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @contextlib.contextmanager
-def into(log: pathlib.Path) -> Iterator[TextIO]:
+def redirect_output(log: pathlib.Path) -> Iterator[TextIO]:
     """Send file descriptors 1 and 2, the root logger and warnings to `log`; gives a stream to the terminal of before.
 
     The descriptors themselves are redirected, since TensorFlow's and gRPC's C++ code knows nothing of sys.stderr.
@@ -49,9 +49,9 @@ def into(log: pathlib.Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def into_nothing() -> Iterator[None]:
+def discard_output() -> Iterator[None]:
     """Drop the noise, for what is over at once and says in its exception what went wrong."""
-    with tempfile.TemporaryDirectory(prefix="bitsum-log-") as folder, into(pathlib.Path(folder) / "log"):
+    with tempfile.TemporaryDirectory(prefix="bitsum-log-") as folder, redirect_output(pathlib.Path(folder) / "log"):
         yield
 
 

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile, write the file, say what is in it; 0."""
     config = configuration.load(args.config, args.set)
-    with log_capture.into_nothing():
+    with log_capture.discard_output():
         documents = compiled(config, args.image, args.claim, args.allow_older)
     write(pathlib.Path(args.output), documents)
     tasks = documents[0]["root"]["dag"]["tasks"]

@@ -56,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
         root = pathlib.Path(args.root or pathlib.Path(folder) / "var").resolve()
         config = configuration.load(None, [*_KNOBS, f"pipeline.root={root}"])
         log = workspace.prepare(config.root) / "logs" / "demo.log"
-        with log_capture.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+        with (
+            log_capture.redirect_output(log) as terminal,
+            Progress(terminal, config.pipeline.progress_interval) as progress,
+        ):
             relocation.settle_alone(config, progress.line)
             progress.line(f"A model with a time bomb, right for its first {RIGHT_FOR} bits, goes through the pipeline:")
             return 0 if _bomb(config, progress) else 1
@@ -109,12 +112,12 @@ def _bomb(config: Config, progress: Progress) -> bool:
     progress.begin("load libraries")
     from components.steps import prover
     from pipeline.records import metadata_store, verdicts
-    from pipeline.records.ancestry import Ancestry
+    from pipeline.records.lineage_graph import LineageGraph
     from pipeline.runner import local
 
     progress.end("done")
     local.run(config, _RUN_ID, progress.begin, progress.end)
-    outputs = Ancestry(metadata_store.open_store(config)).outputs_of(_RUN_ID)
+    outputs = LineageGraph(metadata_store.open_store(config)).outputs_of(_RUN_ID)
     found = verdicts.of_run(outputs)
     progress.line("  data: passed, statistics, schema and sums without an anomaly")
     for verdict in found:

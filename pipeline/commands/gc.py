@@ -69,15 +69,18 @@ def run(args: argparse.Namespace) -> int:
 def _collect(config: Config, args: argparse.Namespace) -> None:
     log_capture.database()
     from pipeline.records import garbage, metadata_store, ownership
-    from pipeline.records.ancestry import Ancestry
+    from pipeline.records.lineage_graph import LineageGraph
 
     folder = config.root / "artifacts"
     served = _served(config, args.config_file)
     with metadata_store.existing(config) as store:
         closed = ownership.close_abandoned(store, args.gone) if args.delete else []
         elsewhere = ownership.elsewhere(store)
-        known = Ancestry(store)
-        found = [*garbage.orphans(known, folder), *garbage.old(known, folder, args.keep, served, config.spans.window)]
+        lineage = LineageGraph(store)
+        found = [
+            *garbage.orphans(lineage, folder),
+            *garbage.old(lineage, folder, args.keep, served, config.spans.window),
+        ]
         if args.delete:
             garbage.remove(store, found)
     size = sum(one.size for one in found)

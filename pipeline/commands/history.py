@@ -36,10 +36,10 @@ def run(args: argparse.Namespace) -> int:
     log_capture.database()
     relocation.settle_alone(config, relocation.tell_aside)
     from pipeline.records import metadata_store, runs
-    from pipeline.records.ancestry import Ancestry
+    from pipeline.records.lineage_graph import LineageGraph
 
     with metadata_store.existing(config) as store:
-        found = runs.all_runs(Ancestry(store), args.last)
+        found = runs.all_runs(LineageGraph(store), args.last)
     results.show(found, _lines, args.json)
     return 0
 

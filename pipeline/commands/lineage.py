@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
     log_capture.database()
     relocation.settle_alone(config, relocation.tell_aside)
     from pipeline.records import lineage, metadata_store
-    from pipeline.records.ancestry import Ancestry
+    from pipeline.records.lineage_graph import LineageGraph
 
     with metadata_store.existing(config) as store:
-        found = lineage.of_version(Ancestry(store), config.push_to, args.version)
+        found = lineage.of_version(LineageGraph(store), config.push_to, args.version)
     results.show(found, _lines, args.json)
     return 0
 

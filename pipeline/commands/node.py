@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """
     config = configuration.load(args.config, args.set)
     if args.list:
-        with log_capture.into_nothing():
+        with log_capture.discard_output():
             listed = _json(config, args) if args.json else _text(config)
         say(*listed.split("\n"))
         return 0
@@ -75,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
         )
     root = workspace.prepare(config.root)
     log = root / "logs" / f"{args.run_id}.{pathlib.PurePath(args.node).name}.log"
-    with log_capture.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+    with (
+        log_capture.redirect_output(log) as terminal,
+        Progress(terminal, config.pipeline.progress_interval) as progress,
+    ):
         try:
             relocation.settle_alone(config, progress.line)
             with root_lock.locked(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):

@@ -41,7 +41,10 @@ def run(args: argparse.Namespace) -> int:
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 10**9 // 1000:06d}"
     root = workspace.prepare(config.root)
     log = root / "logs" / f"{run_id}.log"
-    with log_capture.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+    with (
+        log_capture.redirect_output(log) as terminal,
+        Progress(terminal, config.pipeline.progress_interval) as progress,
+    ):
         progress.line(f"bitsum run {run_id}, log {log}")
         try:
             # First, since the lock of a copy still names the run that works in the original.

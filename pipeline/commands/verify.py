@@ -142,7 +142,10 @@ def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[lis
 def _compared_with_the_cell(args: argparse.Namespace, units: int) -> tuple[list[str], list[str]]:
     from pipeline import log_capture
 
-    with tempfile.TemporaryDirectory(prefix="bitsum-verify-") as folder, log_capture.into(pathlib.Path(folder) / "log"):
+    with (
+        tempfile.TemporaryDirectory(prefix="bitsum-verify-") as folder,
+        log_capture.redirect_output(pathlib.Path(folder) / "log"),
+    ):
         from components.model import expected_graph
         from components.savedmodel import loaded_weights
 

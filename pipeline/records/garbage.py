@@ -15,7 +15,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.errors import BitsumError
 from pipeline.records import ownership, recorded
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 
 _ENDED_BADLY = (mlmd.Execution.FAILED, mlmd.Execution.CANCELED)
 _ENDED = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED, *_ENDED_BADLY)
@@ -50,7 +50,9 @@ class Collected:
     size: int
 
 
-def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int], window: int = 0) -> list[Garbage]:
+def old(
+    lineage: LineageGraph, folder: pathlib.Path, keep: int, served: Collection[int], window: int = 0
+) -> list[Garbage]:
     """Artifacts below `folder` that are not needed.
 
     Args:
@@ -58,10 +60,10 @@ def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int
         served: the versions that may be served, beside those that were pushed and are still there.
         window: the data of so many of the last blessed spans are needed, of each pipeline: later runs train on them.
     """
-    needed = _needed(known, folder, keep, served) | known.ancestors(_blessed_spans(known, folder, window))
-    needed_paths = {pathlib.Path(known.artifacts[id].uri) for id in needed}
+    needed = _needed(lineage, folder, keep, served) | lineage.ancestors(_blessed_spans(lineage, folder, window))
+    needed_paths = {pathlib.Path(lineage.artifacts[id].uri) for id in needed}
     by_path: dict[pathlib.Path, list[int]] = {}
-    for id, artifact in sorted(known.artifacts.items()):
+    for id, artifact in sorted(lineage.artifacts.items()):
         path = pathlib.Path(artifact.uri)
         if id not in needed and artifact.state in _THERE and folder in path.parents and ".." not in path.parts:
             by_path.setdefault(path, []).append(id)
@@ -69,7 +71,7 @@ def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int
         Garbage(
             path,
             _size(path),
-            f"artifact {', '.join(map(str, ids))}, {known.kind(ids[0])}: {_whence(known, ids[0])}",
+            f"artifact {', '.join(map(str, ids))}, {lineage.kind(ids[0])}: {_whence(lineage, ids[0])}",
             tuple(ids),
         )
         for path, ids in by_path.items()
@@ -77,7 +79,7 @@ def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int
     ]
 
 
-def orphans(known: Ancestry, folder: pathlib.Path) -> list[Garbage]:
+def orphans(lineage: LineageGraph, folder: pathlib.Path) -> list[Garbage]:
     """Folders that an execution left which failed or was killed.
 
     A folder whose execution the store does not know, or that is older than it, may belong to another store: it stays.
@@ -85,15 +87,15 @@ def orphans(known: Ancestry, folder: pathlib.Path) -> list[Garbage]:
     Raises:
         OSError: a folder cannot be read.
     """
-    recorded_paths = {pathlib.Path(artifact.uri) for artifact in known.artifacts.values()}
+    recorded_paths = {pathlib.Path(artifact.uri) for artifact in lineage.artifacts.values()}
     found = []
     outputs = _entries(_entries(_entries([folder])))
     for path in sorted([*outputs, *_entries(path for path in outputs if path.parent.name == _SYSTEM)]):
         node = path.relative_to(folder).parts[0]
-        execution = known.executions.get(int(path.name)) if path.name.isdecimal() and path.is_dir() else None
+        execution = lineage.executions.get(int(path.name)) if path.name.isdecimal() and path.is_dir() else None
         if execution is None or execution.last_known_state not in _ENDED_BADLY:
             continue
-        if known.node_of.get(execution.id) != node or path in recorded_paths:
+        if lineage.node_of.get(execution.id) != node or path in recorded_paths:
             continue
         if path.stat().st_mtime * 1000 + _CLOCK_MS >= execution.create_time_since_epoch:
             state = mlmd.Execution.State.Name(execution.last_known_state)
@@ -121,59 +123,59 @@ def remove(store: metadata_store.MetadataStore, found: list[Garbage]) -> None:
         _set_state(store, one, mlmd.Artifact.DELETED)
 
 
-def _needed(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int]) -> set[int]:
+def _needed(lineage: LineageGraph, folder: pathlib.Path, keep: int, served: Collection[int]) -> set[int]:
     last: dict[str, int] = {}
-    for id, run in known.run_of.items():
-        if any(folder in pathlib.Path(known.artifacts[link.artifact].uri).parents for link in known.outputs(id)):
+    for id, run in lineage.run_of.items():
+        if any(folder in pathlib.Path(lineage.artifacts[link.artifact].uri).parents for link in lineage.outputs(id)):
             last[run] = max(id, last.get(run, 0))
     kept = set(sorted(last, key=lambda run: last[run])[-keep:])
-    kept |= {known.run_of.get(id, "") for id, one in known.executions.items() if one.last_known_state not in _ENDED}
-    models = {*_blessed_models(known), *_served_models(known, served)}
+    kept |= {lineage.run_of.get(id, "") for id, one in lineage.executions.items() if one.last_known_state not in _ENDED}
+    models = {*_blessed_models(lineage), *_served_models(lineage, served)}
     # What was found out about such a model is the evidence for it.
     kept |= {
-        known.run_of.get(id, "")
-        for id in known.executions
-        if any(link.artifact in models for link in known.inputs(id, "model"))
+        lineage.run_of.get(id, "")
+        for id in lineage.executions
+        if any(link.artifact in models for link in lineage.inputs(id, "model"))
     }
-    executions = [execution for run in kept for execution in known.executions_of(run)]
-    links = [link for execution in executions for link in [*known.outputs(execution), *known.inputs(execution)]]
-    return known.ancestors({*(link.artifact for link in links), *models})
+    executions = [execution for run in kept for execution in lineage.executions_of(run)]
+    links = [link for execution in executions for link in [*lineage.outputs(execution), *lineage.inputs(execution)]]
+    return lineage.ancestors({*(link.artifact for link in links), *models})
 
 
-def _blessed_spans(known: Ancestry, folder: pathlib.Path, window: int) -> Iterator[int]:
+def _blessed_spans(lineage: LineageGraph, folder: pathlib.Path, window: int) -> Iterator[int]:
     """The data gate's blessings of the last spans: a refused span is in no window, nor is one of another pipeline or
     folder."""
     by_pipeline: dict[str, dict[int, int]] = {}
-    for artifact in known.of_kind("DataBlessing"):
-        made_by, span = known.producer(artifact.id), artifact.custom_properties[_SPAN].int_value
+    for artifact in lineage.of_kind("DataBlessing"):
+        made_by, span = lineage.producer(artifact.id), artifact.custom_properties[_SPAN].int_value
         # 0 is that of runs in no series.
-        if known.node_of.get(made_by) == _DATA_GATE and span > 0 and folder in pathlib.Path(artifact.uri).parents:
-            by_pipeline.setdefault(known.pipeline_of[made_by], {})[artifact.id] = span
+        if lineage.node_of.get(made_by) == _DATA_GATE and span > 0 and folder in pathlib.Path(artifact.uri).parents:
+            by_pipeline.setdefault(lineage.pipeline_of[made_by], {})[artifact.id] = span
     for spans in by_pipeline.values():
         last = sorted({*spans.values()})[-window:] if window else []
         yield from (id for id, span in spans.items() if span in last)
 
 
-def _blessed_models(known: Ancestry) -> Iterator[int]:
-    for artifact in known.of_kind("ModelBlessing"):
-        made_by = known.producer(artifact.id)
-        final = made_by is not None and known.node_of.get(made_by) == _PROVER
+def _blessed_models(lineage: LineageGraph) -> Iterator[int]:
+    for artifact in lineage.of_kind("ModelBlessing"):
+        made_by = lineage.producer(artifact.id)
+        final = made_by is not None and lineage.node_of.get(made_by) == _PROVER
         if final and artifact.custom_properties[recorded.BLESSED].int_value:
-            yield from (link.artifact for link in known.inputs(made_by, "model"))
+            yield from (link.artifact for link in lineage.inputs(made_by, "model"))
 
 
-def _served_models(known: Ancestry, served: Collection[int]) -> Iterator[int]:
+def _served_models(lineage: LineageGraph, served: Collection[int]) -> Iterator[int]:
     """By the number alone: the folder may have been moved since, and one model too many does no harm."""
     wanted = {str(version) for version in served}
-    for artifact in known.of_kind("PushedModel"):
-        made_by = known.producer(artifact.id)
+    for artifact in lineage.of_kind("PushedModel"):
+        made_by = lineage.producer(artifact.id)
         pushed_to = artifact.custom_properties[recorded.DESTINATION].string_value
         is_there = pushed_to and pathlib.Path(pushed_to).exists()
         if made_by is not None and (is_there or artifact.custom_properties[recorded.VERSION].string_value in wanted):
             yield from (
                 link.artifact
-                for link in known.inputs(made_by)
-                if known.kind(link.artifact) in ("Model", "InfraBlessing")
+                for link in lineage.inputs(made_by)
+                if lineage.kind(link.artifact) in ("Model", "InfraBlessing")
             )
 
 
@@ -182,10 +184,10 @@ def _entries(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     return [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
 
 
-def _whence(known: Ancestry, artifact: int) -> str:
-    made_by = known.producer(artifact)
+def _whence(lineage: LineageGraph, artifact: int) -> str:
+    made_by = lineage.producer(artifact)
     return (
-        f"of run {known.run_of.get(made_by, 'unknown')}, which no model that counts descends from"
+        f"of run {lineage.run_of.get(made_by, 'unknown')}, which no model that counts descends from"
         if made_by
         else "made by nobody"
     )

@@ -16,7 +16,7 @@ from components.errors import BitsumError
 from components.formats import strict_protos, tfrecords
 from components.savedmodel import version_folder
 from pipeline.records import ownership, recorded, verdicts
-from pipeline.records.ancestry import BASE_MODEL, Ancestry
+from pipeline.records.lineage_graph import BASE_MODEL, LineageGraph
 
 # Those whose word lets a model into the push folder, and the one that puts it there.
 _BLESSING_NODES = ("Evaluator", "Prover", "InfraValidator", "Pusher")
@@ -121,22 +121,22 @@ class Lineage:
     blessed_by: list[Approval]
 
 
-def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> Lineage:
+def of_version(lineage: LineageGraph, push_to: pathlib.Path, version: int | None) -> Lineage:
     """The lineage of a pushed version, of the newest one where `version` is None.
 
     Raises:
         BitsumError: nothing in the store was pushed as this version.
     """
-    pushed = _pushed(known, push_to, version)
-    push = known.producer(pushed.id)
-    run = known.run_of[push]
-    model = known.inputs(push, "model")[0].artifact
-    trainer = known.producer(model)
+    pushed = _pushed(lineage, push_to, version)
+    push = lineage.producer(pushed.id)
+    run = lineage.run_of[push]
+    model = lineage.inputs(push, "model")[0].artifact
+    trainer = lineage.producer(model)
     path = pathlib.Path(_text(pushed, recorded.DESTINATION))
     manifest = version_folder.manifest(path).get("origin", {})
-    of_run = known.outputs_of(run)
-    executions = [known.executions[execution] for execution in known.executions_of(run)]
-    properties = known.executions[push].custom_properties
+    of_run = lineage.outputs_of(run)
+    executions = [lineage.executions[execution] for execution in lineage.executions_of(run)]
+    properties = lineage.executions[push].custom_properties
     return Lineage(
         version=int(_text(pushed, recorded.VERSION)),
         path=path,
@@ -145,24 +145,24 @@ def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> L
         started=results.from_milliseconds(min(execution.create_time_since_epoch for execution in executions)),
         finished=results.from_milliseconds(max(execution.last_update_time_since_epoch for execution in executions)),
         task=properties["task"].string_value,
-        model=Model(model, trainer, known.artifacts[model].uri),
-        bases=_bases(known, model),
-        spans=_spans(known, model),
-        schema=_schema(known, model),
-        config=Knobs(properties["config_hash"].string_value, _knobs(known, run)),
+        model=Model(model, trainer, lineage.artifacts[model].uri),
+        bases=_bases(lineage, model),
+        spans=_spans(lineage, model),
+        schema=_schema(lineage, model),
+        config=Knobs(properties["config_hash"].string_value, _knobs(lineage, run)),
         code_sha256=properties[_CODE].string_value,
         data_sha256=manifest.get("data_sha256", ""),
-        training=Training(_curve(known, trainer)),
+        training=Training(_curve(lineage, trainer)),
         gates=verdicts.of_run(of_run),
         margin=next((float(output.text(recorded.MARGIN)) for output in of_run if output.text(recorded.MARGIN)), None),
-        blessed_by=list(_blessed_by(known, push)),
+        blessed_by=list(_blessed_by(lineage, push)),
     )
 
 
-def _pushed(known: Ancestry, push_to: pathlib.Path, version: int | None) -> mlmd.Artifact:
+def _pushed(lineage: LineageGraph, push_to: pathlib.Path, version: int | None) -> mlmd.Artifact:
     """The artifact of the push that made the version, in this folder if any is."""
     pushes = [
-        artifact for artifact in known.of_kind("PushedModel") if artifact.custom_properties[recorded.IS_NEW].int_value
+        artifact for artifact in lineage.of_kind("PushedModel") if artifact.custom_properties[recorded.IS_NEW].int_value
     ]
     here = [
         artifact for artifact in pushes if pathlib.Path(_text(artifact, recorded.DESTINATION)).parent == push_to
@@ -176,58 +176,58 @@ def _pushed(known: Ancestry, push_to: pathlib.Path, version: int | None) -> mlmd
     )
 
 
-def _bases(known: Ancestry, model: int) -> list[Base]:
+def _bases(lineage: LineageGraph, model: int) -> list[Base]:
     """The models that this one started from, the next one first."""
     bases = []
-    while (trainer := known.producer(model)) is not None and known.inputs(trainer, BASE_MODEL):
-        model = known.inputs(trainer, BASE_MODEL)[0].artifact
-        made_by = known.producer(model)
-        bases.append(Base(model, known.run_of.get(made_by, "unknown"), _version_of(known, model)))
+    while (trainer := lineage.producer(model)) is not None and lineage.inputs(trainer, BASE_MODEL):
+        model = lineage.inputs(trainer, BASE_MODEL)[0].artifact
+        made_by = lineage.producer(model)
+        bases.append(Base(model, lineage.run_of.get(made_by, "unknown"), _version_of(lineage, model)))
     return bases
 
 
-def _version_of(known: Ancestry, model: int) -> int:
-    for artifact in known.of_kind("PushedModel"):
-        push = known.producer(artifact.id)
-        if _text(artifact, recorded.VERSION) and any(link.artifact == model for link in known.inputs(push, "model")):
+def _version_of(lineage: LineageGraph, model: int) -> int:
+    for artifact in lineage.of_kind("PushedModel"):
+        push = lineage.producer(artifact.id)
+        if _text(artifact, recorded.VERSION) and any(link.artifact == model for link in lineage.inputs(push, "model")):
             return int(_text(artifact, recorded.VERSION))
     return 0
 
 
-def _spans(known: Ancestry, model: int) -> list[Span]:
+def _spans(lineage: LineageGraph, model: int) -> list[Span]:
     """The data that the model itself was trained on, with what was found out about each of them."""
-    data = [id for id in sorted(known.ancestors([model], without=[BASE_MODEL])) if known.kind(id) == "Examples"]
+    data = [id for id in sorted(lineage.ancestors([model], without=[BASE_MODEL])) if lineage.kind(id) == "Examples"]
     # A window of spans is made from those that it holds.
-    return [_span(known, examples) for examples in data if not known.ancestors([examples]) & {*data} - {examples}]
+    return [_span(lineage, examples) for examples in data if not lineage.ancestors([examples]) & {*data} - {examples}]
 
 
-def _span(known: Ancestry, examples: int) -> Span:
-    statistics = _made_from(known, examples, "ExampleStatistics", "examples")
+def _span(lineage: LineageGraph, examples: int) -> Span:
+    statistics = _made_from(lineage, examples, "ExampleStatistics", "examples")
     # A run that the gate refused may have looked at the same data, beside other requests or by other knobs.
-    gates = {known.producer(blessing) for blessing in _made_from(known, examples, "DataBlessing", "examples")}
-    let_pass = {link.artifact for gate in gates for link in known.inputs(gate)}
-    validated = [found for id in statistics for found in _made_from(known, id, "ExampleAnomalies", "statistics")]
-    anomalies = [line for id in validated if id in let_pass for line in _schema_anomalies(_uri(known, id))]
-    for id in {*_made_from(known, examples, "ArithmeticAnomalies", "examples")} & let_pass:
-        found = _json(_uri(known, id) / recorded.ANOMALIES_FILE).get("anomalies")
+    gates = {lineage.producer(blessing) for blessing in _made_from(lineage, examples, "DataBlessing", "examples")}
+    let_pass = {link.artifact for gate in gates for link in lineage.inputs(gate)}
+    validated = [found for id in statistics for found in _made_from(lineage, id, "ExampleAnomalies", "statistics")]
+    anomalies = [line for id in validated if id in let_pass for line in _schema_anomalies(_uri(lineage, id))]
+    for id in {*_made_from(lineage, examples, "ArithmeticAnomalies", "examples")} & let_pass:
+        found = _json(_uri(lineage, id) / recorded.ANOMALIES_FILE).get("anomalies")
         anomalies += [f"{count} x {kind}" for kind, count in found.items()] if isinstance(found, dict) else []
-    artifact = known.artifacts[examples]
+    artifact = lineage.artifacts[examples]
     return Span(
         span=artifact.properties["span"].int_value,
         artifact=examples,
-        node=known.node_of.get(known.producer(examples), ""),
+        node=lineage.node_of.get(lineage.producer(examples), ""),
         uri=artifact.uri,
-        records=next((dict(_records(_uri(known, id))) for id in statistics), {}),
-        statistics=[known.artifacts[id].uri for id in statistics],
+        records=next((dict(_records(_uri(lineage, id))) for id in statistics), {}),
+        statistics=[lineage.artifacts[id].uri for id in statistics],
         anomalies=anomalies,
     )
 
 
-def _made_from(known: Ancestry, artifact: int, kind: str, key: str) -> list[int]:
+def _made_from(lineage: LineageGraph, artifact: int, kind: str, key: str) -> list[int]:
     """The artifacts of a kind whose makers read `artifact` as their input `key`: not, say, as the span before
     theirs."""
-    made = [found.id for found in known.of_kind(kind) if known.producer(found.id) is not None]
-    return [id for id in made if any(link.artifact == artifact for link in known.inputs(known.producer(id), key))]
+    made = [found.id for found in lineage.of_kind(kind) if lineage.producer(found.id) is not None]
+    return [id for id in made if any(link.artifact == artifact for link in lineage.inputs(lineage.producer(id), key))]
 
 
 def _records(statistics: pathlib.Path) -> Iterator[tuple[str, int]]:
@@ -250,24 +250,24 @@ def _schema_anomalies(folder: pathlib.Path) -> list[str]:
     return found
 
 
-def _schema(known: Ancestry, model: int) -> Schema:
-    found = [id for id in known.ancestors([model], without=[BASE_MODEL]) if known.kind(id) == "Schema"]
+def _schema(lineage: LineageGraph, model: int) -> Schema:
+    found = [id for id in lineage.ancestors([model], without=[BASE_MODEL]) if lineage.kind(id) == "Schema"]
     if not found:
         return Schema()
-    uri = _uri(known, max(found))
+    uri = _uri(lineage, max(found))
     if not (uri / recorded.SCHEMA_FILE).is_file():
         return Schema(str(uri))
     content = (uri / recorded.SCHEMA_FILE).read_bytes()
     return Schema(str(uri), hashlib.sha256(content).hexdigest(), content.count(b"feature {"))
 
 
-def _knobs(known: Ancestry, run: str) -> dict[str, dict[str, Any]]:
+def _knobs(lineage: LineageGraph, run: str) -> dict[str, dict[str, Any]]:
     """What the steps of a run were told, by node and parameter, JSON taken apart, and plain values by node; hashes of
     code aside."""
     knobs: dict[str, dict[str, Any]] = {}
-    for execution in known.executions_of(run):
-        node = known.node_of[execution]
-        for name, value in sorted(known.executions[execution].custom_properties.items()):
+    for execution in lineage.executions_of(run):
+        node = lineage.node_of[execution]
+        for name, value in sorted(lineage.executions[execution].custom_properties.items()):
             told = _dictionary(value.string_value)
             told.pop(_CODE, None)
             if name.startswith("_") or name in _NO_KNOBS:
@@ -280,12 +280,12 @@ def _knobs(known: Ancestry, run: str) -> dict[str, dict[str, Any]]:
     return knobs
 
 
-def _curve(known: Ancestry, trainer: int) -> list[dict[str, float]]:
+def _curve(lineage: LineageGraph, trainer: int) -> list[dict[str, float]]:
     """The scalars that the training wrote for TensorBoard, a row for each step."""
-    runs = [link.artifact for link in known.outputs(trainer) if known.kind(link.artifact) == "ModelRun"]
+    runs = [link.artifact for link in lineage.outputs(trainer) if lineage.kind(link.artifact) == "ModelRun"]
     rows: dict[int, dict[str, float]] = {}
     for id in runs:
-        for path in sorted(_uri(known, id).glob("**/*tfevents*")):
+        for path in sorted(_uri(lineage, id).glob("**/*tfevents*")):
             for step, name, value in _scalars(path):
                 rows.setdefault(step, {"step": step})[name] = value
     return [rows[step] for step in sorted(rows)]
@@ -302,19 +302,19 @@ def _scalars(path: pathlib.Path) -> Iterator[tuple[int, str, float]]:
                 yield event.step, value.tag, value.tensor.float_val[0]
 
 
-def _blessed_by(known: Ancestry, push: int) -> Iterator[Approval]:
+def _blessed_by(lineage: LineageGraph, push: int) -> Iterator[Approval]:
     """Who let the model pass: the executions that made the blessings which the push read, directly or not, and the
     push."""
-    read = [link.artifact for link in known.inputs(push) if known.kind(link.artifact) in _BLESSINGS]
-    behind = known.ancestors(read, without=[BASE_MODEL, "baseline", "baseline_model"])
-    makers = {known.producer(id) for id in behind if known.kind(id) in _BLESSINGS}
-    for id in sorted(maker for maker in {*makers, push} if known.node_of.get(maker) in _BLESSING_NODES):
-        execution = known.executions[id]
+    read = [link.artifact for link in lineage.inputs(push) if lineage.kind(link.artifact) in _BLESSINGS]
+    behind = lineage.ancestors(read, without=[BASE_MODEL, "baseline", "baseline_model"])
+    makers = {lineage.producer(id) for id in behind if lineage.kind(id) in _BLESSINGS}
+    for id in sorted(maker for maker in {*makers, push} if lineage.node_of.get(maker) in _BLESSING_NODES):
+        execution = lineage.executions[id]
         owner = execution.custom_properties
         yield Approval(
-            node=known.node_of[id],
+            node=lineage.node_of[id],
             execution=id,
-            run=known.run_of[id],
+            run=lineage.run_of[id],
             at=results.from_milliseconds(execution.last_update_time_since_epoch),
             host=owner[ownership.HOST].string_value.partition(" ")[0] if ownership.HOST in owner else "",
             process=owner[ownership.PID].int_value if ownership.PID in owner else 0,
@@ -327,8 +327,8 @@ def _state(path: pathlib.Path) -> str:
     return "DAMAGED: " + version_folder.problems(path)[0] if version_folder.problems(path) else "files as pushed"
 
 
-def _uri(known: Ancestry, artifact: int) -> pathlib.Path:
-    return pathlib.Path(known.artifacts[artifact].uri)
+def _uri(lineage: LineageGraph, artifact: int) -> pathlib.Path:
+    return pathlib.Path(lineage.artifacts[artifact].uri)
 
 
 def _text(artifact: mlmd.Artifact, name: str) -> str:

@@ -42,7 +42,7 @@ class Output:
         return self.artifact.custom_properties[name].string_value
 
 
-class Ancestry:
+class LineageGraph:
     """Everything that the store holds, read once; ids are the store's own."""
 
     def __init__(self, store: metadata_store.MetadataStore):

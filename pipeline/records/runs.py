@@ -10,7 +10,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components import results
 from pipeline.records import ownership, recorded, verdicts
-from pipeline.records.ancestry import Ancestry, Output
+from pipeline.records.lineage_graph import LineageGraph, Output
 
 DATA = "data"
 PUSH = "push"
@@ -56,38 +56,38 @@ class History:
     runs: list[Run]
 
 
-def all_runs(known: Ancestry, last: int = 0) -> History:
+def all_runs(lineage: LineageGraph, last: int = 0) -> History:
     """The runs, oldest first; only the `last` ones if that is not 0."""
     ids = sorted(
-        {run: execution for execution, run in sorted(known.run_of.items(), reverse=True)}.items(),
+        {run: execution for execution, run in sorted(lineage.run_of.items(), reverse=True)}.items(),
         key=lambda item: item[1],
     )
     rows: list[Run] = []
     before = None
     for position, (run_id, _) in enumerate(ids):
-        outputs = known.outputs_of(run_id)
+        outputs = lineage.outputs_of(run_id)
         margin = next((float(output.text(recorded.MARGIN)) for output in outputs if output.text(recorded.MARGIN)), None)
         if not last or position >= len(ids) - last:
-            rows.append(_run(known, run_id, outputs, margin, before))
+            rows.append(_run(lineage, run_id, outputs, margin, before))
         before = before if margin is None else margin
     return History(rows)
 
 
-def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | None, before: float | None) -> Run:
-    attempts = [known.executions[id] for id in known.executions_of(run_id)]
+def _run(lineage: LineageGraph, run_id: str, outputs: list[Output], margin: float | None, before: float | None) -> Run:
+    attempts = [lineage.executions[id] for id in lineage.executions_of(run_id)]
     # What became of a node is what became of the last attempt at it.
-    executions = list({known.node_of[execution.id]: execution for execution in attempts}.values())
+    executions = list({lineage.node_of[execution.id]: execution for execution in attempts}.values())
     found = verdicts.of_run(outputs)
     push = verdicts.push_of_run(outputs)
-    refusals = _refusals(known, executions)
-    gates = {DATA: _data(known, executions)} | {verdict.gate: verdict.word for verdict in found}
+    refusals = _refusals(lineage, executions)
+    gates = {DATA: _data(lineage, executions)} | {verdict.gate: verdict.word for verdict in found}
     gates |= {INFRA: verdicts.REFUSED} if INFRA in refusals else {}
     return Run(
         run=run_id,
         span=_span(executions, outputs),
         started=results.from_milliseconds(min(execution.create_time_since_epoch for execution in attempts)),
         finished=results.from_milliseconds(max(execution.last_update_time_since_epoch for execution in attempts)),
-        state=_state(known, executions, any(not verdict.passed for verdict in found)),
+        state=_state(lineage, executions, any(not verdict.passed for verdict in found)),
         cached=sum(execution.last_known_state == mlmd.Execution.CACHED for execution in executions),
         steps=len(executions),
         gates=gates,
@@ -112,10 +112,10 @@ def _span(executions: list[mlmd.Execution], outputs: list[Output]) -> int:
     )
 
 
-def _refusals(known: Ancestry, executions: list[mlmd.Execution]) -> dict[str, str]:
+def _refusals(lineage: LineageGraph, executions: list[mlmd.Execution]) -> dict[str, str]:
     """Why the gates refused that raise when they do."""
     return {
-        _GATES.get(known.node_of[execution.id], known.node_of[execution.id]): execution.custom_properties[
+        _GATES.get(lineage.node_of[execution.id], lineage.node_of[execution.id]): execution.custom_properties[
             recorded.REFUSED_BECAUSE
         ].string_value
         for execution in executions
@@ -123,9 +123,11 @@ def _refusals(known: Ancestry, executions: list[mlmd.Execution]) -> dict[str, st
     }
 
 
-def _data(known: Ancestry, executions: list[mlmd.Execution]) -> str:
+def _data(lineage: LineageGraph, executions: list[mlmd.Execution]) -> str:
     states = {
-        known.node_of[execution.id]: execution for execution in executions if known.node_of[execution.id] in _DATA_GATES
+        lineage.node_of[execution.id]: execution
+        for execution in executions
+        if lineage.node_of[execution.id] in _DATA_GATES
     }
     if any(map(_refused, states.values())):
         return verdicts.REFUSED
@@ -133,9 +135,9 @@ def _data(known: Ancestry, executions: list[mlmd.Execution]) -> str:
     return "passed" if last is not None and last.last_known_state in _DONE else _NOT_REACHED
 
 
-def _state(known: Ancestry, executions: list[mlmd.Execution], refused: bool) -> str:
+def _state(lineage: LineageGraph, executions: list[mlmd.Execution], refused: bool) -> str:
     for execution in executions:
-        node = known.node_of[execution.id]
+        node = lineage.node_of[execution.id]
         if execution.last_known_state == mlmd.Execution.RUNNING:
             return f"killed at {node}" if ownership.why_abandoned(execution) else f"running {node}"
         if execution.last_known_state == mlmd.Execution.FAILED:
@@ -144,7 +146,7 @@ def _state(known: Ancestry, executions: list[mlmd.Execution], refused: bool) -> 
             return "refused" if _refused(execution) else f"failed at {node}"
     if refused:
         return "refused"
-    done = {known.node_of[execution.id] for execution in executions if execution.last_known_state in _DONE}
+    done = {lineage.node_of[execution.id] for execution in executions if execution.last_known_state in _DONE}
     return "done" if _LAST_NODE in done else "unfinished"
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from pipeline.records import evaluation, recorded
-from pipeline.records.ancestry import Output
+from pipeline.records.lineage_graph import Output
 
 REFUSED = "REFUSED"
 

@@ -67,7 +67,7 @@ def run(
             except Exception as error:
                 ours = _ours(error)
                 if isinstance(ours, Refusal):
-                    node.record_refusal(graph, node_id, connection, ours.reason)
+                    node.record_rejection(graph, node_id, connection, ours.reason)
                 raise ours or BitsumError(f"step {stage!r} failed: {_one_line(error)}") from error
             end("cached" if cached else "done")
 
@@ -100,10 +100,10 @@ def conclude(config: Config, run_id: str, line: Callable[[str], None]) -> "Push"
         BitsumError: the run has not come as far as the last gate.
     """
     from pipeline.records import verdicts
-    from pipeline.records.ancestry import Ancestry
+    from pipeline.records.lineage_graph import LineageGraph
 
     with metadata_store.opened(config) as store:
-        outputs = Ancestry(store).outputs_of(run_id)
+        outputs = LineageGraph(store).outputs_of(run_id)
     found = verdicts.of_run(outputs)
     for verdict in found:
         line(f"  {verdict.gate}: {verdict.word}, {verdict.reason}")

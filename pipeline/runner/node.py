@@ -17,8 +17,8 @@ from components.errors import BitsumError, ConfigError
 from components.progress import warn
 from pipeline.config import Config
 from pipeline.graph import create_pipeline
-from pipeline.runner import cache
-from pipeline.runner.owned_metadata import OwnedMetadata, amend, close_others, note_refusal, take_over
+from pipeline.runner import cache, owned_metadata
+from pipeline.runner.owned_metadata import OwnedMetadata
 
 # Whether the newest version is the candidate has to be looked at in each run: somebody may have removed it since.
 NEVER_CACHED = ("Pusher",)
@@ -59,7 +59,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
     if node is None:
         raise ConfigError(f"there is no node {node_id!r} in the pipeline: it has {', '.join(node_ids(graph))}")
     with OwnedMetadata(connection) as handle:
-        taken_over = take_over(handle.store, *_place(graph, node_id))
+        adopted = owned_metadata.adopt_execution(handle.store, *_place(graph, node_id))
     deployment = runner_utils.extract_local_deployment_config(graph)
     executor_spec = runner_utils.extract_executor_spec(deployment, node_id)
     if executor_spec and node.execution_options.caching_options.enable_cache:
@@ -79,7 +79,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
             ).launch()
     finally:
-        _close_others(graph, node_id, connection, taken_over)
+        _close_others(graph, node_id, connection, adopted)
     state = _state(connection, done.execution_id) if done and done.execution_id else None
     # TFX records a node whose inputs it cannot find as failed, or not at all, and raises nothing. Only a resolver may
     # find nothing.
@@ -87,9 +87,9 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
         raise BitsumError(
             f"{node_id} did not run: what it takes is not there in this run; the nodes before it have to be done first"
         )
-    if taken_over and node_id in deployment.executor_specs:
+    if adopted and node_id in deployment.executor_specs:
         with OwnedMetadata(connection) as handle:
-            amend(handle, node.node_info.type, done)
+            owned_metadata.update_execution(handle, node.node_info.type, done)
     return state == mlmd.Execution.CACHED
 
 
@@ -100,15 +100,17 @@ def _close_others(
     start does it then."""
     try:
         with OwnedMetadata(connection) as handle:
-            close_others(handle.store, *_place(graph, node_id), before)
+            owned_metadata.close_others(handle.store, *_place(graph, node_id), before)
     except Exception:
         logging.exception("the attempts at %s that came to nothing could not be closed", node_id)
 
 
-def record_refusal(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, reason: str) -> None:
+def record_rejection(
+    graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, reason: str
+) -> None:
     """Let the store know that the node did not just fail: its gate refused, for `reason`."""
     with OwnedMetadata(connection) as handle:
-        note_refusal(handle.store, *_place(graph, node_id), reason)
+        owned_metadata.record_rejection(handle.store, *_place(graph, node_id), reason)
 
 
 def _place(graph: pipeline_pb2.Pipeline, node_id: str) -> tuple[str, str]:

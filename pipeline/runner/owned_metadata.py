@@ -78,7 +78,7 @@ class _Stamping:
         return self._store.put_executions(executions, *args, **options)
 
 
-def take_over(store: metadata_store.MetadataStore, run_id: str, node_context: str) -> list[mlmd.Execution]:
+def adopt_execution(store: metadata_store.MetadataStore, run_id: str, node_context: str) -> list[mlmd.Execution]:
     """Make this process the owner of what earlier attempts at the node left: TFX goes on with such an execution as it
     is.
 
@@ -121,7 +121,7 @@ def close_others(
     each time.
 
     Args:
-        before: what `take_over` gave; those executions are again what they were, or closed if they were RUNNING.
+        before: what `adopt_execution` gave; those executions are again what they were, or closed if they were RUNNING.
     """
     known = {execution.id: execution for execution in before}
     left = []
@@ -137,7 +137,7 @@ def close_others(
         store.put_executions(left)
 
 
-def amend(handle: metadata.Metadata, kind: mlmd.ExecutionType, done: data_types.ExecutionInfo) -> None:
+def update_execution(handle: metadata.Metadata, kind: mlmd.ExecutionType, done: data_types.ExecutionInfo) -> None:
     """Write into an execution that was taken over what the last attempt at it read and was told: TFX keeps what the
     first one was."""
     [execution] = handle.store.get_executions_by_id([done.execution_id])
@@ -158,7 +158,7 @@ def amend(handle: metadata.Metadata, kind: mlmd.ExecutionType, done: data_types.
     )
 
 
-def note_refusal(store: metadata_store.MetadataStore, run_id: str, node_context: str, reason: str) -> None:
+def record_rejection(store: metadata_store.MetadataStore, run_id: str, node_context: str, reason: str) -> None:
     """Write into the failed execution that its gate refused: TFX records the failure and not what it was."""
     refused = [
         found for found in _attempts(store, run_id, node_context) if found.last_known_state == mlmd.Execution.FAILED

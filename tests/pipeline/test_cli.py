@@ -160,9 +160,9 @@ def test_quiet_and_verbose(option, seen, tmp_path):
     program = f"""
 import logging, pathlib, sys
 from components import progress
-from pipeline import cli, log_capture as quiet; from pipeline.commands import relocate
+from pipeline import cli, log_capture; from pipeline.commands import relocate
 def run(args):
-    with quiet.into(pathlib.Path({str(tmp_path / "log")!r})):
+    with log_capture.redirect_output(pathlib.Path({str(tmp_path / "log")!r})):
         logging.getLogger("library").info("a library's line")
     progress.note("note")
     return 0

@@ -10,7 +10,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from components.errors import BitsumError
 from pipeline import cli
 from pipeline.records import garbage, ownership
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 from serving import model_config
 from tests.support import json_tables
 from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
@@ -31,10 +31,10 @@ def there(store):
 
 def of(store, run):
     """Those that the executions of a run put out."""
-    known = Ancestry(store.client)
-    links = [link for execution in known.executions_of(run) for link in known.outputs(execution)]
+    lineage = LineageGraph(store.client)
+    links = [link for execution in lineage.executions_of(run) for link in lineage.outputs(execution)]
     return {
-        pathlib.Path(known.artifacts[link.artifact].uri).relative_to(store.root / "artifacts").as_posix()
+        pathlib.Path(lineage.artifacts[link.artifact].uri).relative_to(store.root / "artifacts").as_posix()
         for link in links
     }
 
@@ -100,8 +100,10 @@ def test_neither_refused_spans_nor_those_of_another_folder_take_the_place_of_ble
         refused = store.execution(f"refused {span}", "BitstringExampleGen", {}, {"examples": {"span": span}})
         store.execution(f"refused {span}", "DataGate", {"examples": refused["examples"]}, {}, FAILED)
     elsewhere = store.run("elsewhere", span=20779, exact=0.5)
-    known = Ancestry(store.client)
-    moved = [known.artifacts[link.artifact] for id in known.executions_of("elsewhere") for link in known.outputs(id)]
+    lineage = LineageGraph(store.client)
+    moved = [
+        lineage.artifacts[link.artifact] for id in lineage.executions_of("elsewhere") for link in lineage.outputs(id)
+    ]
     for artifact in moved:
         artifact.uri = artifact.uri.replace(str(store.root), str(tmp_path / "other root"))
     store.client.put_artifacts(moved)
@@ -113,9 +115,9 @@ def test_neither_refused_spans_nor_those_of_another_folder_take_the_place_of_ble
 
 def _withdrawn(store, run):
     """Take back the blessings of a run: only the push speaks for its model."""
-    known = Ancestry(store.client)
+    lineage = LineageGraph(store.client)
     blessings = [
-        link.artifact for id in known.executions_of(run) for link in known.outputs(id) if link.key == "blessing"
+        link.artifact for id in lineage.executions_of(run) for link in lineage.outputs(id) if link.key == "blessing"
     ]
     artifacts = store.client.get_artifacts_by_id(blessings)
     for artifact in artifacts:
@@ -163,7 +165,7 @@ def test_outputs_from_the_cache_are_needed_by_the_run_that_took_them(store):
     first = store.run("first", exact=0.5)
     store.cached("second", "BitstringExampleGen", {}, {"examples": first["examples"]})
     assert gc(store, "--keep", "1", "--delete") == 0
-    assert there(store) == {f"BitstringExampleGen/examples/{Ancestry(store.client).producer(first['examples'])}"}
+    assert there(store) == {f"BitstringExampleGen/examples/{LineageGraph(store.client).producer(first['examples'])}"}
 
 
 def test_a_run_that_is_under_way_stays(store):
@@ -234,7 +236,7 @@ def test_it_goes_on_where_it_was_stopped(store, monkeypatch, capsys):
 
     with monkeypatch.context() as patch, pytest.raises(BitsumError, match="Input/output error"):
         patch.setattr(garbage.shutil, "rmtree", full)
-        garbage.remove(store.client, garbage.old(Ancestry(store.client), store.root / "artifacts", 1, ()))
+        garbage.remove(store.client, garbage.old(LineageGraph(store.client), store.root / "artifacts", 1, ()))
     states = [artifact.state for artifact in store.client.get_artifacts()]
     assert states.count(mlmd.Artifact.MARKED_FOR_DELETION) == 1
     assert gc(store, "--keep", "1", "--delete") == 0

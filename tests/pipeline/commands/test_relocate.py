@@ -17,7 +17,7 @@ from components.savedmodel import version_folder
 from pipeline import cli, root_lock, workspace
 from pipeline import config as configuration
 from pipeline.records import metadata_store, relocation
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 from pipeline.runner import local, node
 from tests.pipeline.conftest import SMALL
 from tests.support.metadata_stores import Store
@@ -348,8 +348,8 @@ def test_a_step_whose_output_is_damaged_runs_again(mine, file, damage, word, sta
 
 
 def test_every_output_of_every_step_is_recorded(made):
-    known = Ancestry(metadata_store.open_store(_config(made)))
-    for artifact in known.artifacts.values():
+    lineage = LineageGraph(metadata_store.open_store(_config(made)))
+    for artifact in lineage.artifacts.values():
         recorded = artifact.custom_properties[output_files.PROPERTY].string_value
         files = {
             str(path.relative_to(artifact.uri)) for path in pathlib.Path(artifact.uri).rglob("*") if path.is_file()

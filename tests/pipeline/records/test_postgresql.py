@@ -12,7 +12,7 @@ from components.errors import BitsumError
 from pipeline import cli
 from pipeline import config as configuration
 from pipeline.records import metadata_store, ownership
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 from tests.pipeline.conftest import SMALL
 from tests.support import postgresql_server
 from tests.support.metadata_stores import RUNNING, Store
@@ -143,12 +143,12 @@ def test_two_runs_at_once_on_one_database(server, tmp_path):
         programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     said = [program.communicate(timeout=900) for program in programs]
     assert [program.returncode for program in programs] == [0, 0], said
-    known = Ancestry(metadata_store.open_store(configuration.load(None, settings)))
+    lineage = LineageGraph(metadata_store.open_store(configuration.load(None, settings)))
     runs = [re.match(r"bitsum run (\S+),", out)[1] for out, _ in said]
-    nodes = [[known.node_of[execution] for execution in known.executions_of(run)] for run in runs]
+    nodes = [[lineage.node_of[execution] for execution in lineage.executions_of(run)] for run in runs]
     assert sorted(nodes[0]) == sorted(nodes[1]) == sorted(set(nodes[0])) and "Pusher" in nodes[0]
     for run, program in zip(runs, programs, strict=True):
-        executions = [known.executions[execution] for execution in known.executions_of(run)]
+        executions = [lineage.executions[execution] for execution in lineage.executions_of(run)]
         assert {execution.custom_properties[ownership.PID].int_value for execution in executions} == {program.pid}
     # 3: complete, 5: from the cache.
     assert server.query("two", "SELECT count(*) FROM execution WHERE last_known_state NOT IN (3, 5)") == ["0"]

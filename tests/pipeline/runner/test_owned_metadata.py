@@ -11,7 +11,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from components.errors import BitsumError
 from pipeline import cli, processes
 from pipeline.records import metadata_store, ownership, recorded
-from pipeline.runner.owned_metadata import OwnedMetadata, note_refusal, take_over
+from pipeline.runner.owned_metadata import OwnedMetadata, adopt_execution, record_rejection
 from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
 
 # Holds the lock of a SQLite file until its input ends.
@@ -58,7 +58,7 @@ def test_what_is_begun_has_an_owner_from_the_first_moment_on(store, put, state, 
 )
 def test_an_attempt_that_ended_badly_is_taken_over(store, owner, state, then):
     id = store.execution("run", "Trainer", {}, {}, state, **owner)["execution"]
-    take_over(store.client, "run", _NODE)
+    adopt_execution(store.client, "run", _NODE)
     assert store.state(id) == then
     assert _owner(store, id) == (ownership.owner() if then == RUNNING else owner)
 
@@ -66,16 +66,16 @@ def test_an_attempt_that_ended_badly_is_taken_over(store, owner, state, then):
 def test_why_an_earlier_attempt_ended_is_not_said_of_the_next(store):
     id = store.execution("run", "Trainer", {}, {}, RUNNING, **_GONE)["execution"]
     ownership.close_abandoned(store.client)
-    take_over(store.client, "run", _NODE)
-    note_refusal(store.client, "run", _NODE, "it runs")
+    adopt_execution(store.client, "run", _NODE)
+    record_rejection(store.client, "run", _NODE, "it runs")
     [execution] = store.client.get_executions_by_id([id])
     assert {ownership.CLOSED, recorded.REFUSED_BECAUSE}.isdisjoint(execution.custom_properties)
     execution.last_known_state = FAILED
     store.client.put_executions([execution])
-    note_refusal(store.client, "run", _NODE, "3 + 3 = 7")
+    record_rejection(store.client, "run", _NODE, "3 + 3 = 7")
     [execution] = store.client.get_executions_by_id([id])
     assert execution.custom_properties[recorded.REFUSED_BECAUSE].string_value == "3 + 3 = 7"
-    take_over(store.client, "run", _NODE)
+    adopt_execution(store.client, "run", _NODE)
     [execution] = store.client.get_executions_by_id([id])
     assert recorded.REFUSED_BECAUSE not in execution.custom_properties
 
@@ -83,9 +83,9 @@ def test_why_an_earlier_attempt_ended_is_not_said_of_the_next(store):
 def test_a_node_that_a_living_process_works_on_is_left_to_it(store):
     id = store.execution("run", "Trainer", {}, {}, RUNNING, **_OTHER)["execution"]
     for run, node in (("another", _NODE), ("run", "bitsum-addition.Prover")):
-        take_over(store.client, run, node)
+        adopt_execution(store.client, run, node)
     with pytest.raises(BitsumError, match="Trainer of run run is being run by process 1"):
-        take_over(store.client, "run", _NODE)
+        adopt_execution(store.client, "run", _NODE)
     assert _owner(store, id) == _OTHER
 
 

@@ -15,7 +15,7 @@ from components.task import addition
 from pipeline import config as configuration
 from pipeline import workspace
 from pipeline.records import metadata_store
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 from pipeline.runner import local, node
 from tests.pipeline.conftest import SMALL
 
@@ -141,12 +141,12 @@ def test_a_node_that_is_tried_again_is_known_by_what_it_read_at_last(data):
     data.put(2, "pairs.csv", EVERY_SHORT_PAIR)
     assert not data.node("BitstringExampleGen", "first") and not data.node("ArithmeticValidator", "first")
 
-    known = Ancestry(metadata_store.open_store(data.config))
-    by_node = {name: id for id, name in known.node_of.items()}
+    lineage = LineageGraph(metadata_store.open_store(data.config))
+    by_node = {name: id for id, name in lineage.node_of.items()}
     generate, validate = (by_node[wanted] for wanted in ("BitstringExampleGen", "ArithmeticValidator"))
-    [examples] = known.outputs(generate)
-    assert [(link.key, link.artifact) for link in known.inputs(validate)] == [("examples", examples.artifact)]
-    told = known.executions[generate].custom_properties["fingerprint"].string_value
+    [examples] = lineage.outputs(generate)
+    assert [(link.key, link.artifact) for link in lineage.inputs(validate)] == [("examples", examples.artifact)]
+    told = lineage.executions[generate].custom_properties["fingerprint"].string_value
     assert told == span_folders.fingerprint(data.own / "span-2")
 
     # What was refused is not what was taken in the end: it does not come from the cache.
