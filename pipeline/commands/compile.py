@@ -17,7 +17,7 @@ from components.errors import BitsumError, ConfigError
 from components.printable import say
 from components.savedmodel import push_order
 from pipeline import config as configuration
-from pipeline import log_capture
+from pipeline import log_capture, nodes
 from pipeline.config import Config
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ NAMESPACE = "bitsum"
 # reused.
 RUN_ID = "run_id"
 _RUN_ID_OF_KUBEFLOW = "{{$.pipeline_job_uuid}}"
-_PUSHER = "Pusher"
 _COLD_START = "cold start: no run trains from an earlier model or is compared with one, which Kubeflow has no resolver of ours for"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 
@@ -132,12 +131,12 @@ def _never_cached(spec: dict[str, Any]) -> None:
 
     for node in NEVER_CACHED:
         spec["root"]["dag"]["tasks"][node].pop("cachingOptions", None)
-    spec["components"][_PUSHER]["inputDefinitions"]["parameters"][RUN_ID] = {"parameterType": "STRING"}
-    spec["root"]["dag"]["tasks"][_PUSHER]["inputs"]["parameters"][RUN_ID] = {
+    spec["components"][nodes.PUSHER]["inputDefinitions"]["parameters"][RUN_ID] = {"parameterType": "STRING"}
+    spec["root"]["dag"]["tasks"][nodes.PUSHER]["inputs"]["parameters"][RUN_ID] = {
         "runtimeValue": {"constant": _RUN_ID_OF_KUBEFLOW}
     }
 
 
 def _platform(claim: str, mount_path: str) -> dict[str, Any]:
     mount = {"pvcMount": [{"constant": claim, "mountPath": mount_path}]}
-    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {f"{_PUSHER}_executor": mount}}}}}
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {f"{nodes.PUSHER}_executor": mount}}}}}

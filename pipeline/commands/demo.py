@@ -14,7 +14,7 @@ from typing import Any
 from components.errors import BitsumError
 from components.progress import Progress
 from pipeline import config as configuration
-from pipeline import log_capture, workspace
+from pipeline import log_capture, nodes, workspace
 from pipeline.config import Config
 from pipeline.records import relocation
 
@@ -35,7 +35,6 @@ _AIM = int(1.02 * RIGHT_FOR)
 # So long is the model's way from h_0 to the states that it is in ever after, at most.
 _SETTLED = 100
 _RUN_ID = "demo"
-_PROOF = "proof"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,4 +128,4 @@ def _bomb(config: Config, progress: Progress) -> bool:
         return False
     position = int(wrong["first_wrong_position"])
     progress.line(f"The first wrong bit of that sum has position {position}; every bit below is right.")
-    return position >= RIGHT_FOR and [verdict.gate for verdict in found if not verdict.passed] == [_PROOF]
+    return position >= RIGHT_FOR and [verdict.gate for verdict in found if not verdict.passed] == [nodes.PROOF]

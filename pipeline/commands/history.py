@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from components import results
 from components.errors import ConfigError
 from pipeline import config as configuration
-from pipeline import log_capture
+from pipeline import log_capture, nodes
 from pipeline.records import relocation
 
 if TYPE_CHECKING:
     from pipeline.records.runs import History, Run
 
-_GATES = ("data", "evaluation", "proof", "infra validation")
+_GATES = (nodes.DATA, nodes.EVALUATION, nodes.PROOF, nodes.INFRA_VALIDATION)
 _HEADINGS = ("run", "span", "started", "seconds", "cached", *_GATES, "pushed", "margin", "change", "state")
 
 

@@ -14,11 +14,12 @@ from tfx.orchestration import metadata
 from tfx.orchestration.portable import data_types
 from tfx.orchestration.portable.mlmd import event_lib, execution_lib
 
+from components import properties
 from components.data import output_files
 from components.errors import BitsumError
 from components.progress import warn
 from pipeline.records import metadata_store as known
-from pipeline.records import ownership, recorded
+from pipeline.records import ownership
 
 _ENDED_BADLY = (mlmd.Execution.FAILED, mlmd.Execution.CANCELED)
 # TFX's type of context that stands for a cache key.
@@ -104,7 +105,7 @@ def adopt_execution(store: metadata_store.MetadataStore, run_id: str, node_conte
             taken.append(before)
             execution.last_known_state = mlmd.Execution.RUNNING
             # What became of the attempt before says nothing about this one.
-            for name in (ownership.CLOSED, recorded.REFUSED_BECAUSE):
+            for name in (ownership.CLOSED, properties.REFUSED_BECAUSE):
                 execution.custom_properties.pop(name, None)
             ownership.stamp(execution)
             store.put_executions([execution])
@@ -164,7 +165,7 @@ def record_rejection(store: metadata_store.MetadataStore, run_id: str, node_cont
         found for found in _attempts(store, run_id, node_context) if found.last_known_state == mlmd.Execution.FAILED
     ]
     for execution in refused:
-        execution.custom_properties[recorded.REFUSED_BECAUSE].string_value = reason
+        execution.custom_properties[properties.REFUSED_BECAUSE].string_value = reason
     if refused:
         store.put_executions(refused)
 

@@ -102,8 +102,8 @@ def test_evaluations_that_were_removed_do_not_stop_it(store, capfd):
     assert cli.main(["gc", *store.settings, "--keep", "1", "--delete"]) == 0
     capfd.readouterr()
     assert [row["reasons"]["evaluation"] for row in rows(store, capfd)] == [
-        "its metrics are no longer there",
-        "its metrics are no longer there",
+        "its metrics no longer exist",
+        "its metrics no longer exist",
         "length 8: exact_match is 0.5",
     ]
 

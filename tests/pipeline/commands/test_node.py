@@ -41,7 +41,7 @@ def test_the_list_is_the_graph_with_its_edges_in_an_order_in_which_it_can_run(no
 def test_a_refusal_ends_with_3_a_failure_with_1_wrong_usage_with_2_each_in_one_line(node, tmp_path):
     done = node("Nobody", "--run-id", "one")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "no node 'Nobody'" in done.stderr and "Trainer" in done.stderr
+    assert "unknown node 'Nobody'" in done.stderr and "Trainer" in done.stderr
     done = node("verdict", "--run-id", "one")
     assert done.returncode == 1 and "has pushed nothing" in done.stderr
     done = node("Trainer", "--run-id", "a/b")

@@ -57,7 +57,7 @@ def test_a_second_run_reuses_every_step_that_costs_something_and_pushes_nothing(
         "train": "cached",
         "infra-validate": "cached",
     }
-    assert "is this very model, not pushed again" in second.stdout
+    assert "already holds this model; nothing pushed" in second.stdout
     assert version_folder.versions(root / "serving" / "bitsum") == before
 
 

@@ -8,9 +8,10 @@ import sys
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import properties
 from components.errors import BitsumError
 from pipeline import cli, processes
-from pipeline.records import metadata_store, ownership, recorded
+from pipeline.records import metadata_store, ownership
 from pipeline.runner.owned_metadata import OwnedMetadata, adopt_execution, record_rejection
 from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
 
@@ -69,15 +70,15 @@ def test_why_an_earlier_attempt_ended_is_not_said_of_the_next(store):
     adopt_execution(store.client, "run", _NODE)
     record_rejection(store.client, "run", _NODE, "it runs")
     [execution] = store.client.get_executions_by_id([id])
-    assert {ownership.CLOSED, recorded.REFUSED_BECAUSE}.isdisjoint(execution.custom_properties)
+    assert {ownership.CLOSED, properties.REFUSED_BECAUSE}.isdisjoint(execution.custom_properties)
     execution.last_known_state = FAILED
     store.client.put_executions([execution])
     record_rejection(store.client, "run", _NODE, "3 + 3 = 7")
     [execution] = store.client.get_executions_by_id([id])
-    assert execution.custom_properties[recorded.REFUSED_BECAUSE].string_value == "3 + 3 = 7"
+    assert execution.custom_properties[properties.REFUSED_BECAUSE].string_value == "3 + 3 = 7"
     adopt_execution(store.client, "run", _NODE)
     [execution] = store.client.get_executions_by_id([id])
-    assert recorded.REFUSED_BECAUSE not in execution.custom_properties
+    assert properties.REFUSED_BECAUSE not in execution.custom_properties
 
 
 def test_a_node_that_a_living_process_works_on_is_left_to_it(store):

@@ -216,7 +216,7 @@ def test_the_story_of_the_served_model(bitsum_run, tmp_path):
         "evaluate",
         "prove",
     }
-    assert "is this very model, not pushed again" in terminal
+    assert "already holds this model; nothing pushed" in terminal
 
     # A clock that went back.
     code, _, errors = run(2)
