@@ -1,11 +1,10 @@
-"""`bitsum lineage VERSION`: where a pushed version comes from, read from the metadata store and the artifacts that it
-names."""
+"""`bitsum lineage VERSION`: where a pushed version comes from, according to the metadata store and its artifacts."""
 
 import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from components import results
+from components import progress, results
 from pipeline import config as configuration
 from pipeline import log_capture
 from pipeline.records import relocation
@@ -13,8 +12,8 @@ from pipeline.records import relocation
 if TYPE_CHECKING:
     from pipeline.records.lineage import Approval, Lineage, Schema, Span
 
-# Knobs of a step, in characters.
-_LONGEST = 240
+# Of a step, in characters.
+_MAX_KNOBS = 240
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "version", nargs="?", type=int, metavar="VERSION", help="the pushed version (default: the newest one)"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print everything as JSON, knobs and training curve in full"
+        "--json",
+        action="store_true",
+        help="print the whole lineage as JSON, with all knobs and the full training curve",
     )
 
 
@@ -34,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
         BitsumError: the store cannot be used, or does not know the version.
     """
     config = configuration.load(args.config, args.set)
-    log_capture.database()
-    relocation.settle_alone(config, relocation.tell_aside)
+    log_capture.silence_database_drivers()
+    relocation.lock_and_update_paths(config, progress.note)
     from pipeline.records import lineage, metadata_store
     from pipeline.records.lineage_graph import LineageGraph
 
@@ -76,7 +77,7 @@ def _model(found: "Lineage") -> str:
 
 def _schema(schema: "Schema") -> str:
     if not schema.sha256:
-        return f"no longer there, {schema.uri}" if schema.uri else "none"
+        return f"no longer exists, {schema.uri}" if schema.uri else "none"
     return f"{schema.features} features, sha256 {schema.sha256[:12]}, {schema.uri}"
 
 
@@ -89,18 +90,21 @@ def _span(span: "Span") -> str:
 
 def _knobs(knobs: dict[str, Any]) -> str:
     line = ", ".join(f"{name} {json.dumps(value)}" for name, value in knobs.items())
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}... (--json shows the rest)"
+    return line if len(line) <= _MAX_KNOBS else f"{line[:_MAX_KNOBS]}... (--json shows the rest)"
 
 
 def _curve(curve: list[dict[str, float]]) -> list[str]:
-    """First and last, and a few between."""
+    """The first and last steps, and a few between."""
     if not curve:
-        return ["  training    no curve was kept"]
+        return ["  training    no curve recorded"]
     shown = sorted({round(index * (len(curve) - 1) / 4) for index in range(5)})
     rows = [
         ", ".join(f"{name} {value:.4g}" for name, value in curve[index].items() if name != "step") for index in shown
     ]
-    return ["  training", *[f"    step {int(curve[index]['step'])}: {row}" for index, row in zip(shown, rows)]]
+    return [
+        "  training",
+        *[f"    step {int(curve[index]['step'])}: {row}" for index, row in zip(shown, rows, strict=True)],
+    ]
 
 
 def _where(by: "Approval") -> str:

@@ -91,9 +91,8 @@ def conclude(config: Config, run_id: str, line: Callable[[str], None]) -> "Push"
     push = verdicts.push_of_run(outputs)
     if not push.version:
         raise BitsumError(f"run {run_id} has pushed nothing, and no gate refused: not all of its nodes are done")
-    line(
-        f"  version {push.version} {'pushed' if push.is_new else 'already holds this model; nothing pushed'}: {push.path}"
-    )
+    result = "pushed" if push.is_new else "already holds this model; nothing pushed"
+    line(f"  version {push.version} {result}: {push.path}")
     return push
 
 

@@ -1,4 +1,4 @@
-"""Run one node of the compiled graph: the local runner does so for every node, and a scheduler through `bitsum node`."""
+"""Run one node of the compiled graph, for the local runner and for a scheduler through `bitsum node`."""
 
 import contextlib
 import logging

@@ -44,7 +44,7 @@ def test_only_recorded_processes_are_stopped_not_those_that_reuse_their_ids(serv
         subprocess.Popen(["sleep", "60"]) as strange,
     ):
         try:
-            # The id of the API server belongs to another process by now.
+            # Another process has the id of the API server now.
             api_server = {"pid": strange.pid, "started": "the boot before 1"}
             record(tmp_path, scheduler=service.process(ours.pid), **{"api-server": api_server})
             assert service.stop_all(tmp_path) == ["scheduler"]
@@ -69,7 +69,7 @@ def test_a_damaged_process_record_is_named(service, tmp_path, text):
 
 
 def test_tasks_in_their_own_process_groups_are_stopped_with_the_scheduler(service, tmp_path):
-    # As the scheduler: it waits for a task that is in a process group of its own, and passes no signal on.
+    # Like the scheduler, it waits for a task in a separate process group and forwards no signal.
     script = (
         "import os, pathlib, signal, subprocess\n"
         "task = subprocess.Popen(['sleep', '60'], preexec_fn=os.setpgrp)\n"

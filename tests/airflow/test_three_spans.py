@@ -14,7 +14,7 @@ _SECONDS = 1200.0
 
 
 def poison(source, day: str) -> None:
-    """A span of the user's own in which one sum is wrong."""
+    """A user's span with one wrong sum."""
     folder = source / f"span-{day}"
     folder.mkdir(parents=True)
     generator = random.Random(0)

@@ -1,4 +1,4 @@
-"""What stands in the metadata store, in a graph or in a checkpoint is shown escaped by the commands that tell of it."""
+"""Commands escape the text that they show from the metadata store, a graph or a checkpoint."""
 
 import json
 import shutil
