@@ -41,38 +41,37 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.records.lineage_graph import LineageGraph
 
     with metadata_store.existing(config) as store:
-        found = lineage.of_version(LineageGraph(store), config.push_to, args.version)
-    results.show(found, _lines, args.json)
+        result = lineage.of_version(LineageGraph(store), config.push_to, args.version)
+    results.show(result, _lines, args.json)
     return 0
 
 
-def _lines(found: "Lineage") -> list[str]:
-    started, finished = results.local_time(found.started), results.local_time(found.finished)
+def _lines(lineage: "Lineage") -> list[str]:
+    started, finished = results.local_time(lineage.started), results.local_time(lineage.finished)
     return [
-        f"version {found.version}: {found.state}, {found.path}",
-        f"  run         {found.run}, {started} to {finished}; {found.task}",
-        _model(found),
-        *map(_span, found.spans),
-        f"  schema      {_schema(found.schema)}",
-        f"  config      sha256 {found.config.sha256}",
-        *[f"    {name}: {_knobs(knobs)}" for name, knobs in found.config.knobs.items()],
-        f"  code        sha256 {found.code_sha256}",
-        *_curve(found.training.curve),
-        *[f"  {gate.gate}: {gate.word}, {gate.reason}" for gate in found.gates],
+        f"version {lineage.version}: {lineage.state}, {lineage.path}",
+        f"  run         {lineage.run}, {started} to {finished}; {lineage.task}",
+        _model(lineage),
+        *map(_span, lineage.spans),
+        f"  schema      {_schema(lineage.schema)}",
+        f"  config      sha256 {lineage.config.sha256}",
+        *[f"    {name}: {_knobs(knobs)}" for name, knobs in lineage.config.knobs.items()],
+        f"  code        sha256 {lineage.code_sha256}",
+        *_curve(lineage.training.curve),
+        *[f"  {gate.gate}: {gate.word}, {gate.reason}" for gate in lineage.gates],
         "  blessed by",
-        *[f"    {by.node:<14}  {results.local_time(by.at)}, {_where(by)}" for by in found.blessed_by],
+        *[f"    {by.node:<14}  {results.local_time(by.at)}, {_where(by)}" for by in lineage.blessed_by],
     ]
 
 
-def _model(found: "Lineage") -> str:
+def _model(lineage: "Lineage") -> str:
     bases = [
         f"artifact {base.artifact} of run {base.run}{f' (version {base.version})' if base.version else ''}"
-        for base in found.bases
+        for base in lineage.bases
     ]
     start = f"warm start from {', which started from '.join(bases)}" if bases else "cold start"
-    return (
-        f"  model       artifact {found.model.artifact}, execution {found.model.execution}, {start}; {found.model.uri}"
-    )
+    model = lineage.model
+    return f"  model       artifact {model.artifact}, execution {model.execution}, {start}; {model.uri}"
 
 
 def _schema(schema: "Schema") -> str:

@@ -85,11 +85,11 @@ def _pushed(push_to: pathlib.Path, version: int) -> PushedVersion:
     from serving.rollout import provenance
 
     folder = push_to / str(version)
-    found = provenance.of(folder)
-    damage = list(found.damage) or ([] if version_folder.manifest(folder) else version_folder.problems(folder))
-    not_proven = (found.unblessed or "").removeprefix(provenance.UNPROVEN) if found.margin is None else ""
+    origin = provenance.of(folder)
+    damage = list(origin.damage) or ([] if version_folder.manifest(folder) else version_folder.problems(folder))
+    not_proven = (origin.unblessed or "").removeprefix(provenance.UNPROVEN) if origin.margin is None else ""
     return PushedVersion(
-        version, folder, damage, list(found.ignored), found.task.name, found.margin, not_proven, found.run
+        version, folder, damage, list(origin.ignored), origin.task.name, origin.margin, not_proven, origin.run
     )
 
 

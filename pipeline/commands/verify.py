@@ -97,13 +97,13 @@ def run(args: argparse.Namespace) -> int:
     }
     if foreign:
         # Do not open any file: it could be a FIFO.
-        found = Verification(
+        result = Verification(
             **dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step")), **about
         )
     else:
-        found = Verification(**_checked(args, model_dir, path), **about)
-    results.show(found, lambda found: [_line(found)], args.json)
-    return _PROVEN if found.proven else _REFUSED
+        result = Verification(**_checked(args, model_dir, path), **about)
+    results.show(result, lambda result: [_line(result)], args.json)
+    return _PROVEN if result.proven else _REFUSED
 
 
 def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
@@ -114,10 +114,10 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
     weights, verdict = checked.weights, checked.verdict
     graph = Graph(model_dir)
     sha256 = graph.sha256()
-    found, others = _differences(args, sha256, weights.units)
+    graph_differences, weight_differences = _differences(args, sha256, weights.units)
     compared_with = _CELL if args.graph else _HASH if args.graph_sha256 else None
     return dataclasses.asdict(verdict) | {
-        "proven": verdict.proven and not found and not others,
+        "proven": verdict.proven and not graph_differences and not weight_differences,
         "margin": _finite(verdict.margin),
         "slack": _finite(verdict.slack),
         "units": weights.units,
@@ -125,8 +125,8 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
         "export_format": export_format.of(graph),
         "graph_sha256": sha256,
         "graph_compared_with": compared_with,
-        "graph_differences": found,
-        "weight_differences": others,
+        "graph_differences": graph_differences,
+        "weight_differences": weight_differences,
         "not_checked": [_KERNELS] if compared_with else [_GRAPH, _KERNELS],
     }
 
@@ -155,30 +155,30 @@ def _compared_with_the_cell(args: argparse.Namespace, units: int) -> tuple[list[
         )
 
 
-def _line(found: Verification) -> str:
-    values = (("worst margin", found.margin), ("tightest containment", found.slack))
+def _line(result: Verification) -> str:
+    values = (("worst margin", result.margin), ("tightest containment", result.slack))
     facts = [f"{name} {value:.6g}" for name, value in values if value is not None]
-    if found.units is not None:
-        facts += [f"{found.units} units", f"weights {found.weights_sha256[:12] or 'of no cell'}"]
-    if found.graph_compared_with and not found.graph_differences:
-        facts.append(_SAME_GRAPH[found.graph_compared_with])
-    if found.ignored_files:
-        facts.append("ignored: " + ", ".join(found.ignored_files))
-    if found.export_format == export_format.FIRST:
+    if result.units is not None:
+        facts += [f"{result.units} units", f"weights {result.weights_sha256[:12] or 'of no cell'}"]
+    if result.graph_compared_with and not result.graph_differences:
+        facts.append(_SAME_GRAPH[result.graph_compared_with])
+    if result.ignored_files:
+        facts.append("ignored: " + ", ".join(result.ignored_files))
+    if result.export_format == export_format.FIRST:
         facts.append(_UNNUMBERED)
-    facts.append("not checked: " + ", ".join(found.not_checked))
-    return f"{_heading(found)}; " + "; ".join(facts)
+    facts.append("not checked: " + ", ".join(result.not_checked))
+    return f"{_heading(result)}; " + "; ".join(facts)
 
 
-def _heading(found: Verification) -> str:
-    if found.proven:
-        return found.reason
-    problems = [] if found.reason.startswith("proven") else [f"{found.reason}, {found.where}"]
-    if found.graph_differences:
-        problems.append(f"the graph differs: {_first(found.graph_differences)}")
-    if found.weight_differences:
-        problems.append(_first(found.weight_differences))
-    return f"refused: {found.task} is not proven: " + "; ".join(problems)
+def _heading(result: Verification) -> str:
+    if result.proven:
+        return result.reason
+    problems = [] if result.reason.startswith("proven") else [f"{result.reason}, {result.where}"]
+    if result.graph_differences:
+        problems.append(f"the graph differs: {_first(result.graph_differences)}")
+    if result.weight_differences:
+        problems.append(_first(result.weight_differences))
+    return f"refused: {result.task} is not proven: " + "; ".join(problems)
 
 
 def _first(lines: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Run the pipeline on this machine: all nodes in this process, or one node of a run that a scheduler holds together."""
+"""Run the pipeline on this machine: all nodes in this process, or one node of a scheduled run."""
 
 import contextlib
 import pathlib
