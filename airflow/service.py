@@ -1,17 +1,17 @@
-"""Airflow on this machine: start it, stop it. Everything it keeps is in one folder, <pipeline.root>/airflow.
+"""Start and stop Airflow on this machine. It keeps everything in one folder, <pipeline.root>/airflow.
 
-    service.py start [--config FILE] [--set SECTION.KNOB=VALUE ...]      # the knobs of `bitsum run`; [schedule] has those of this
+    service.py start [--config FILE] [--set SECTION.KNOB=VALUE ...]  # the knobs of `bitsum run`; [schedule] is for this
     service.py stop [--config FILE] [--set ...]
 
-Run by the Python of Airflow's own environment, which has psutil. The folder gets
+Runs in the Python of Airflow's own environment, which has psutil. The folder holds
 
-    graph.json        the compiled pipeline that the DAG is made of
-    airflow           Airflow's command line, for this installation: airflow dags trigger ..., airflow backfill create ...
+    graph.json        the compiled pipeline that the DAG is built from
+    airflow           Airflow's command line for this installation, as in airflow dags trigger, airflow backfill create
     password.json     the generated password of the user admin
     airflow.cfg       Airflow's own defaults, with the keys that it generates once
-    service.json      its address, and the name by which others know this installation
-    processes.json    what runs: process ids and their start times
-    *.log             what each process says
+    service.json      the address and the name of this installation
+    processes.json    the running processes: ids and start times
+    *.log             the output of each process
 """
 
 import argparse
@@ -28,11 +28,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 
-# Beside this file, and as free of Airflow as it is.
-from dags.bitsum_turn import Turn, UnreadableTurn, process
+# Beside this file; like it, the module does not import Airflow.
+from dags.bitsum_run_lock import RunLock, UnreadableLock, process
 
 _TOP = pathlib.Path(__file__).resolve().parents[1]
 _BITSUM = _TOP / ".venv/bin/bitsum"
@@ -51,9 +52,9 @@ class ServiceError(Exception):
 
 
 def main() -> int:
-    """Exit code 0, or 1 with a line on stderr."""
+    """Exit code 0, or 1 with a line on standard error."""
     parser = argparse.ArgumentParser(description="Start or stop Airflow on this machine.", allow_abbrev=False)
-    parser.add_argument("action", choices=("start", "stop"), help="start or stop it")
+    parser.add_argument("action", choices=("start", "stop"), help="what to do")
     parser.add_argument("--config", metavar="FILE", help="TOML file with knobs, as for bitsum run")
     parser.add_argument(
         "--set", metavar="SECTION.KNOB=VALUE", action="append", default=[], help="set one knob; may be repeated"
@@ -66,17 +67,17 @@ def main() -> int:
     try:
         return start(options) if args.action == "start" else stop(options)
     except ServiceError as error:
-        print(f"airflow: {error}", file=sys.stderr)
+        sys.stderr.write(f"airflow: {error}\n")
         return 1
 
 
 def start(options: list[str]) -> int:
-    """Start what does not run yet, and say where it is and how to use it."""
+    """Start Airflow, and print its address and how to use it."""
     plan = _plan(options)
     home = pathlib.Path(plan["root"], "airflow")
     home.mkdir(exist_ok=True)
     if running := _running(home):
-        raise ServiceError(f"{', '.join(running)} of {home} run already: make airflow-stop")
+        raise ServiceError(f"{', '.join(running)} of {home} already run: make airflow-stop")
     _write(home / "graph.json", json.dumps(plan, indent=1))
     port = plan["schedule"]["port"] or _free_port()
     _check_free(port)
@@ -85,13 +86,15 @@ def start(options: list[str]) -> int:
     environment = _environment(home, plan, port)
     _write_program(home / "airflow", environment)
     _airflow(home, environment, "db", "migrate")
-    # So that the DAG is there as soon as the scheduler is, and can be triggered.
+    # The DAG can then be triggered as soon as the scheduler runs.
     _airflow(home, environment, "dags", "reserialize")
     started: dict[str, subprocess.Popen] = {}
     try:
         for name, arguments in _PROCESSES.items():
             started[name] = _start(home, environment, name, arguments)
-            _write(home / "processes.json", json.dumps({name: process(one.pid) for name, one in started.items()}))
+            _write(
+                home / "processes.json", json.dumps({name: process(program.pid) for name, program in started.items()})
+            )
             if name == "api-server":
                 _wait(home, port, started, lambda health: True)
         _wait(
@@ -103,68 +106,66 @@ def start(options: list[str]) -> int:
     except BaseException:
         stop_all(home)
         raise
-    _say(home, plan, port, password)
+    _print_usage(home, plan, port, password)
     return 0
 
 
 def stop(options: list[str]) -> int:
-    """Stop what runs; the tasks under way are ended with it, and tried again after the next start.
+    """Stop Airflow and its running tasks, which are retried after the next start.
 
-    The turn of the run that had it is free then, and the run takes it again when it goes on.
+    The run lock is released; its run acquires it again when it resumes.
     """
     root = pathlib.Path(_plan(options)["root"])
     home = root / "airflow"
     stopped = stop_all(home)
-    print(f"stopped: {', '.join(stopped)}" if stopped else f"nothing of {home} runs")
-    if run := free_turn(root):
-        print(f"run {run} has lost its turn, and takes it again after the next start")
+    _print(f"stopped: {', '.join(stopped)}" if stopped else f"Airflow is not running in {home}")
+    if run := release_lock(root):
+        _print(f"run {run} has lost the run lock; it acquires it again after the next start")
     return 0
 
 
-def free_turn(root: pathlib.Path) -> str | None:
-    """Let others work in the folder `root` whose Airflow has been stopped; the run that had the turn, None if none of
-    its had.
+def release_lock(root: pathlib.Path) -> str | None:
+    """Release the run lock of `root`, whose Airflow was stopped; the id of the run that held it, None if no run of this
+    Airflow did.
 
     Raises:
-        ServiceError: it cannot be seen who has it.
+        ServiceError: the lock file is unreadable.
     """
     if not (root / "airflow" / "service.json").exists():
         return None
     try:
-        run = Turn(str(root)).give_back_of(_name(root / "airflow"))
-    except (OSError, UnreadableTurn) as error:
+        run = RunLock(str(root)).release_of(_name(root / "airflow"))
+    except (OSError, UnreadableLock) as error:
         raise ServiceError(str(error)) from error
     return run.run if run else None
 
 
 def stop_all(home: pathlib.Path) -> list[str]:
-    """Stop the processes that `start` recorded, the last one first, and wait until they and their tasks are gone; their
+    """Stop the processes that `start` recorded, last one first, and wait until they and their tasks are gone; their
     names.
 
     Raises:
-        ServiceError: one does not end.
+        ServiceError: a process does not end.
     """
     running = _running(home)
     for name, pid in reversed(running.items()):
-        # Tasks have process groups of their own, and the scheduler waits for them: asked themselves, they end what they
-        # have started.
+        # Tasks have their own process groups, and the scheduler waits for them. Signalled directly, they stop their
+        # programs.
         if not _ended(pid, signal.SIGTERM) and not _ended(pid, signal.SIGKILL):
-            raise ServiceError(f"{name}, process {pid}, does not end, even when it is killed")
+            raise ServiceError(f"{name}, process {pid}, survives SIGKILL")
     (home / "processes.json").unlink(missing_ok=True)
     return list(running)
 
 
-def _plan(options: list[str]) -> dict:
-    done = subprocess.run(
-        [_BITSUM, "node", "--list", "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def _plan(options: list[str]) -> dict[str, Any]:
+    done = subprocess.run([_BITSUM, "node", "--list", "--json", *options], capture_output=True, text=True)
     if done.returncode:
         raise ServiceError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return json.loads(done.stdout)
 
 
-def _environment(home: pathlib.Path, plan: dict, port: int) -> dict[str, str]:
-    """What Airflow is told, by its own names."""
+def _environment(home: pathlib.Path, plan: dict[str, Any], port: int) -> dict[str, str]:
+    """Airflow's settings, as environment variables."""
     settings = {
         "core__dags_folder": str(_TOP / "airflow/dags"),
         "core__load_examples": "False",
@@ -183,7 +184,7 @@ def _environment(home: pathlib.Path, plan: dict, port: int) -> dict[str, str]:
         "dag_processor__refresh_interval": "30",
         "usage_data_collection__enabled": "False",
     }
-    # The tasks ask the API server, too, and it is this machine: a proxy of the environment could not reach it.
+    # Tasks call the API server on this machine, which a proxy could not reach.
     direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), _HOST]))
     return {
         "AIRFLOW_HOME": str(home),
@@ -201,7 +202,7 @@ def _database(home: pathlib.Path, file: str) -> str:
     try:
         return pathlib.Path(file).expanduser().read_text().splitlines()[0].strip()
     except (OSError, IndexError) as error:
-        raise ServiceError(f"schedule.database_file = {file!r} cannot be read, or is empty: {error}") from error
+        raise ServiceError(f"cannot read schedule.database_file = {file!r}, or it is empty: {error}") from error
 
 
 def _password(home: pathlib.Path) -> str:
@@ -213,19 +214,19 @@ def _password(home: pathlib.Path) -> str:
         return json.loads(file.read_text())[_USER]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ServiceError(
-            f"{file} holds no password of {_USER}: remove it, and the next start makes another"
+            f"{file} lacks the password of {_USER}: remove it, and the next start generates a new one"
         ) from error
 
 
 def _name(home: pathlib.Path) -> str:
-    """The name of this installation. It is that of the first start, so that it stays when the host is given another."""
+    """The name of this installation, fixed at the first start so that it survives a new host name."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads((home / "service.json").read_text())["name"]
     return f"{socket.gethostname()}:{home}"
 
 
 def _write(file: pathlib.Path, text: str, mode: int = 0o600) -> None:
-    """Whole or not at all, and for nobody else to read."""
+    """Atomic; readable by this user only."""
     beside = file.with_name(f".{file.name}.writing")
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as stream:
         stream.write(text)
@@ -244,9 +245,8 @@ def _write_program(file: pathlib.Path, environment: dict[str, str]) -> None:
 def _airflow(home: pathlib.Path, environment: dict[str, str], *arguments: str) -> None:
     log = home / "setup.log"
     with open(log, "ab") as output:
-        command = [_AIRFLOW, *arguments]
         done = subprocess.run(
-            command,
+            [_AIRFLOW, *arguments],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -269,59 +269,59 @@ def _start(home: pathlib.Path, environment: dict[str, str], name: str, arguments
         )
 
 
-def _wait(home: pathlib.Path, port: int, started: dict[str, subprocess.Popen], good: Callable[[dict], bool]) -> None:
-    """Until the API server's report of health is `good`."""
+def _wait(
+    home: pathlib.Path, port: int, started: dict[str, subprocess.Popen], is_ready: Callable[[dict], bool]
+) -> None:
+    """Wait until the API server's health report satisfies `is_ready`."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         for name, program in started.items():
             if program.poll() is not None:
                 raise ServiceError(f"{name} ended: {_last_line(home / f'{name}.log')} ({home / f'{name}.log'})")
         with contextlib.suppress(OSError, ValueError, KeyError):
-            # Without the proxies of the environment: it is this machine.
+            # Without proxies: this is a local address.
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             with opener.open(f"http://{_HOST}:{port}/api/v2/monitor/health", timeout=5) as answer:
-                if good(json.load(answer)):
+                if is_ready(json.load(answer)):
                     return
         time.sleep(0.5)
-    raise ServiceError(f"not ready after {_START_SECONDS:g} s: {home}/*.log say why")
+    raise ServiceError(f"not ready after {_START_SECONDS:g} s: see {home}/*.log")
 
 
 def _running(home: pathlib.Path) -> dict[str, int]:
-    """{name: process id} of what `start` recorded and still runs; an id that the system gave to another program is not
-    ours.
+    """{name: process id} of the processes that `start` recorded and that still run, not counting reused ids.
 
     Raises:
-        ServiceError: it cannot be seen what was started.
+        ServiceError: the record is unreadable.
     """
     file = home / "processes.json"
     try:
-        recorded = {name: (one["pid"], one["started"]) for name, one in json.loads(file.read_text()).items()}
-        return {name: pid for name, (pid, began) in recorded.items() if began and process(pid)["started"] == began}
+        recorded = {name: (entry["pid"], entry["started"]) for name, entry in json.loads(file.read_text()).items()}
+        return {name: pid for name, (pid, since) in recorded.items() if since and process(pid)["started"] == since}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ServiceError(f"{file} does not say what runs: end that by hand, and remove the file") from error
+        raise ServiceError(f"{file} is damaged: stop its Airflow by hand, and remove the file") from error
 
 
 def _session(leader: int) -> list[psutil.Process]:
-    """The living among the processes that `leader` has started, and theirs, but for those in sessions of their own;
-    itself among them."""
+    """The living processes in the session of `leader`, itself included."""
     members = []
-    for one in psutil.process_iter():
+    for candidate in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(one.pid) == leader and one.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
-                members.append(one)
+            is_dead = candidate.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            if os.getsid(candidate.pid) == leader and not is_dead:
+                members.append(candidate)
     return members
 
 
 def _ended(leader: int, number: signal.Signals) -> bool:
-    """Send a signal to the session of `leader`, and wait for it; whether it is over: a task may outlive what started
-    it."""
-    for one in _session(leader):
+    """Signal the session of `leader`, wait, and return whether it ended: a task may outlive the scheduler."""
+    for member in _session(leader):
         with contextlib.suppress(psutil.NoSuchProcess):
-            one.send_signal(number)
+            member.send_signal(number)
     deadline = time.monotonic() + _STOP_SECONDS
-    # Not psutil's own wait: that takes a zombie which nobody asks for, as in a container without an init, for alive.
+    # psutil's own wait counts an unreaped zombie as alive, for example in a container without an init.
     while _session(leader):
         if time.monotonic() > deadline:
             return False
@@ -330,20 +330,20 @@ def _ended(leader: int, number: signal.Signals) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((_HOST, 0))
-        return found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind((_HOST, 0))
+        return listener.getsockname()[1]
 
 
 def _check_free(port: int) -> None:
-    """Raises: ServiceError: somebody listens there, whose answers would be taken for those of our API server."""
-    with socket.socket() as asked:
-        asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Raises: ServiceError: the port is in use; its answers would be mistaken for those of our API server."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            asked.bind((_HOST, port))
+            listener.bind((_HOST, port))
         except OSError as error:
             raise ServiceError(
-                f"schedule.port = {port} cannot be had on {_HOST}: {error.strerror}; 0 takes a free one"
+                f"schedule.port = {port} cannot be used on {_HOST}: {error.strerror}; 0 picks a free one"
             ) from error
 
 
@@ -353,19 +353,24 @@ def _last_line(log: pathlib.Path) -> str:
     )
 
 
-def _say(home: pathlib.Path, plan: dict, port: int, password: str) -> None:
+def _print_usage(home: pathlib.Path, plan: dict[str, Any], port: int, password: str) -> None:
     dag, knobs = plan["pipeline"], plan["schedule"]
     program = shlex.quote(min(os.path.relpath(home / "airflow"), str(home / "airflow"), key=len))
-    print(f"Airflow is at http://{_HOST}:{port}, user {_USER}, password {password}")
-    print(f"  DAG {dag}: http://{_HOST}:{port}/dags/{dag}; it runs {knobs['cron'] or 'when it is triggered'}")
-    print(f"""  run a span:      {program} dags trigger {dag} --conf '{{"span": "2026-01-31"}}'""")
-    print(
-        f"""  ... with knobs:  {program} dags trigger {dag} --conf '{{"span": "2026-01-31", "set": ["train.steps=300"]}}'"""
+    trigger = f"{program} dags trigger {dag} --conf"
+    _print(
+        f"Airflow is at http://{_HOST}:{port}, user {_USER}, password {password}",
+        f"  DAG {dag}: http://{_HOST}:{port}/dags/{dag}; it runs {knobs['cron'] or 'when it is triggered'}",
+        f"""  run a span:      {trigger} '{{"span": "2026-01-31"}}'""",
+        f"""  ... with knobs:  {trigger} '{{"span": "2026-01-31", "set": ["train.steps=300"]}}'""",
+        f"  five days:       {program} backfill create --dag-id {dag} --from-date 2026-01-01 --to-date 2026-01-05",
+        f"  list runs:       {program} dags list-runs {dag}",
+        f"  failures:        {plan['root']}/logs/failures.jsonl",
+        "  stop it:         make airflow-stop (with the same ARGS)",
     )
-    print(f"  five days:       {program} backfill create --dag-id {dag} --from-date 2026-01-01 --to-date 2026-01-05")
-    print(f"  what ran:        {program} dags list-runs {dag}")
-    print(f"  what failed:     {plan['root']}/logs/failures.jsonl")
-    print("  stop it:         make airflow-stop (with the same ARGS)")
+
+
+def _print(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 if __name__ == "__main__":

@@ -76,12 +76,12 @@ class Airflow:
         return {name: task["state"] for name, task in self.tasks(run).items()}
 
     def worked(self, run: str) -> dict[str, tuple[float, float]]:
-        """{task: (start, end)}, in seconds since 1970, of the tasks of a run that did something but wait for the
-        turn."""
+        """{task: (start, end)}, in seconds since 1970, of the tasks of a run that did more than wait for the
+        run lock."""
         return {
             name: (_moment(task["start_date"]), _moment(task["end_date"]))
             for name, task in self.tasks(run).items()
-            if name not in ("take_turn", "outcome") and task["state"] in ("success", "failed") and task["start_date"]
+            if name not in ("acquire_lock", "outcome") and task["state"] in ("success", "failed") and task["start_date"]
         }
 
     def wait(self, run: str, seconds: float) -> str:

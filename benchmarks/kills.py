@@ -168,7 +168,7 @@ def main(arguments: list[str]) -> int:
 
 def in_stages(stages: list[str]) -> int:
     """Kill a run in each of `stages`, of all if there are none; 1 if a run could not be completed after one."""
-    from pipeline.runner.local import STAGES
+    from pipeline.nodes import STAGES
 
     failed = False
     print("| killed in | exit | left behind | next run |\n|---|---|---|---|")

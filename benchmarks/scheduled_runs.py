@@ -21,7 +21,7 @@ from benchmarks import airflow_service
 from benchmarks.kills import SMALL
 from pipeline import config as configuration
 from pipeline.records import metadata_store
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 
 DAYS = 5
 _FIRST_DAY = datetime.date(2026, 3, 1)
@@ -102,13 +102,13 @@ def _backfill(root: pathlib.Path, days: int, knobs: list[str]) -> int:
 def _seconds_of_nodes(root: pathlib.Path, run: str) -> dict[str, float]:
     """{node: seconds} of a run, as the metadata store has them."""
     with metadata_store.existing(configuration.load(None, [f"pipeline.root={root}"])) as store:
-        known = Ancestry(store)
+        lineage = LineageGraph(store)
     return {
-        known.node_of[id]: (
-            known.executions[id].last_update_time_since_epoch - known.executions[id].create_time_since_epoch
+        lineage.node_of[id]: (
+            lineage.executions[id].last_update_time_since_epoch - lineage.executions[id].create_time_since_epoch
         )
         / 1000
-        for id in known.executions_of(run)
+        for id in lineage.executions_of(run)
     }
 
 

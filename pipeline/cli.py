@@ -17,78 +17,62 @@ from components.errors import BitsumError, ConfigError, Terminated, reason
 from components.printable import say
 from components.suggestions import did_you_mean
 
-# What Python says when the system allows no more threads.
+# Python's message when the system allows no more threads.
 _NO_THREAD = "can't start new thread"
 
 # name -> (module with add_arguments and run, help, whether it takes --config and --set).
 _COMMANDS = {
-    "run": ("pipeline.commands.run", "run the pipeline: generate, validate, train, evaluate, push, serve, ask", True),
-    "node": ("pipeline.commands.node", "run one node of the pipeline, for a scheduler; or list nodes and edges", True),
+    "run": ("pipeline.commands.run", "run the pipeline: generate, validate, train, evaluate, push, serve, query", True),
+    "node": ("pipeline.commands.node", "run one node of the pipeline for a scheduler, or list nodes and edges", True),
     "status": ("pipeline.commands.status", "show what is pushed, served and blessed", True),
     "lineage": (
         "pipeline.commands.lineage",
         "show where a pushed version comes from: data, knobs, code, training, verdicts",
         True,
     ),
-    "history": ("pipeline.commands.history", "show the runs, a line each: what every gate said, and the margin", True),
-    "gc": ("pipeline.commands.gc", "show, and with --delete remove, what no model that counts descends from", True),
+    "history": ("pipeline.commands.history", "show the runs, one line each: verdicts of the gates, and margin", True),
+    "gc": (
+        "pipeline.commands.gc",
+        "list, and with --delete remove, artifacts that are not ancestors of any kept model",
+        True,
+    ),
     "relocate": (
         "pipeline.commands.relocate",
-        "show, and with --yes rewrite, what the metadata have of a root that was moved or copied",
+        "list, and with --yes rewrite, the metadata of a root that was moved or copied",
         True,
     ),
-    "verify": (
-        "pipeline.commands.verify",
-        "check that a model is proven: its certificate, its weights and its graph",
-        True,
-    ),
+    "verify": ("pipeline.commands.verify", "check that a model is proven: its certificate, weights and graph", True),
     "demo": (
         "pipeline.commands.demo",
-        "show what the proof is for: a model that passes every test and is refused by the proof alone",
+        "show why the proof matters: a model that passes every test, and only the proof refuses it",
         False,
     ),
-    "config": ("pipeline.commands.config", "print every knob with its value, unit and reason, as TOML", True),
-    "compile": (
-        "pipeline.commands.compile",
-        "write the pipeline as a file for another scheduler: Kubeflow Pipelines",
-        True,
-    ),
+    "config": ("pipeline.commands.config", "print every knob with its value, unit and purpose, as TOML", True),
+    "compile": ("pipeline.commands.compile", "compile the pipeline for another scheduler: Kubeflow Pipelines", True),
     "serve": ("serving.commands.serve", "serve a folder of versions over gRPC, as tensorflow_model_server does", False),
-    "rollout": (
-        "serving.commands.rollout",
-        "put a new version in the place of the stable one, if it answers as well",
-        False,
-    ),
-    "rollback": (
-        "serving.commands.rollback",
-        "make the version stable again that was it before the last rollout",
-        False,
-    ),
+    "rollout": ("serving.commands.rollout", "promote the newest version if it passes the canary checks", False),
+    "rollback": ("serving.commands.rollback", "restore the previously stable version", False),
     "add": ("serving.commands.calculate", "add two numbers with the served model", False),
     "subtract": (
         "serving.commands.calculate",
-        "subtract the second number from the first, with a model served for that task",
+        "subtract the second number from the first, with a model for that task",
         False,
     ),
     "compare": (
         "serving.commands.calculate",
-        "say whether the first number is greater (True or False), with a model served for that task",
+        "print whether the first number is greater (True or False), with a model for that task",
         False,
     ),
-    "probe": (
-        "serving.commands.probe",
-        "ask a model server questions whose answers are known, and check every bit",
-        False,
-    ),
+    "probe": ("serving.commands.probe", "query a model server with known answers, and check every bit", False),
     "qualify": (
         "serving.commands.qualify",
-        "measure whether a model server's sigmoid and tanh are within what the proof allows",
+        "measure whether a model server's sigmoid and tanh are as exact as the proof assumes",
         False,
     ),
 }
-# Those that import TensorFlow, or start what does.
+# Commands that import TensorFlow, or start a program that does.
 _COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
-# Those that show no progress; serve has a log file.
+# Commands without progress; serve has a log file.
 _WITHOUT_PROGRESS = {"config", "compile", "serve"}
 _JSON = "--json"
 _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
@@ -100,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if sys.stdout is None:
-        # The next file that is opened would take its descriptor, and get what is meant for the user.
+        # The next opened file would get descriptor 1, and with it the output for the user.
         say("bitsum: standard output is closed: give it a file, or /dev/null", stream=sys.stderr)
         return 1
     try:
@@ -115,25 +99,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BitsumError as error:
         code = _fail(str(error), error.exit_code, arguments)
     except (UnicodeEncodeError, UnicodeDecodeError) as error:
-        # A path or a name with bytes that are no text, on its way into a database, a request or a file.
-        text = f"what is called {error.object!r:.300} is no text ({error.reason}): give it another name"
+        # A path or name that is not valid text, on its way into a database, a request or a file.
+        text = f"{error.object!r:.300} is not valid text ({error.reason}): use another name"
         code = _fail(text, 1, arguments)
     except (OSError, RuntimeError) as error:
-        # What nobody expected: the machine's, not ours. Other RuntimeErrors are defects, which a traceback shows.
+        # An unexpected fault of the machine. Any other RuntimeError is a defect, which a traceback shows.
         if isinstance(error, RuntimeError) and _NO_THREAD not in str(error):
             raise
-        code = _fail(f"cannot go on: {reason(error) if isinstance(error, OSError) else error}", 1, arguments)
+        code = _fail(f"cannot continue: {reason(error) if isinstance(error, OSError) else error}", 1, arguments)
     try:
         sys.stdout.flush()
     except OSError:
-        # An error of the output was told. Python would write what is left once more at exit, and complain.
+        # The error is already reported. At exit Python would try to write the rest, and report it again.
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), sys.stdout.fileno())
     return code
 
 
 def _fail(text: str, code: int, arguments: Sequence[str]) -> int:
-    """Say why the command ends, also on standard output where that is JSON; gives the exit code."""
+    """Print why the command ends, also as JSON with --json; the exit code."""
     say(f"bitsum: {text}", stream=sys.stderr)
     if _JSON in arguments:
         with contextlib.suppress(OSError):
@@ -157,27 +141,27 @@ def _run(arguments: list[str]) -> int:
 
 
 def _version() -> str:
-    """The version of bitsum, and of TFX and TensorFlow as they are installed."""
+    """The installed versions of bitsum, TFX and TensorFlow."""
     import importlib.metadata
 
     versions = {"bitsum": "", "tfx": "TFX", "tensorflow-cpu": "TensorFlow", "tensorflow": "TensorFlow"}
-    found = {}
+    installed = {}
     for package, name in versions.items():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name or package] = importlib.metadata.version(package)
-    return ", ".join(" ".join(item) for item in found.items())
+            installed[name or package] = importlib.metadata.version(package)
+    return ", ".join(" ".join(item) for item in installed.items())
 
 
 @contextlib.contextmanager
 def _verbosity(args: argparse.Namespace) -> Iterator[None]:
-    """With -q progress is not shown; with -v the log lines of Python's libraries are, on the standard error of now."""
+    """-q hides progress; -v shows the log lines of Python libraries on the current standard error."""
     if getattr(args, "quiet", False):
         with progress.hidden():
             yield
     elif getattr(args, "verbose", False):
         from components.log_lines import LineHandler
 
-        # A descriptor of its own, since a command may send its standard error into a log file.
+        # A descriptor of its own, since a command may redirect its standard error to a log file.
         with open(os.dup(2), "w", encoding="utf-8", errors="replace") as stream:
             root, handler = logging.getLogger(), LineHandler(stream, _LOG_FORMAT)
             level = root.level
@@ -194,7 +178,7 @@ def _verbosity(args: argparse.Namespace) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """SIGTERM ends a command as an interrupt does; those that serve have handlers of their own."""
+    """SIGTERM ends a command like an interrupt; serving commands have their own handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -210,19 +194,20 @@ def _terminated() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes no abbreviations, suggests options, and raises ConfigError for a mistake."""
+    """Accepts no abbreviations, suggests options, and raises ConfigError for a mistake."""
 
     def __init__(self, **options: Any):
         super().__init__(**options, allow_abbrev=False)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but refuses unknown options before it looks for a missing argument."""
         words = list(args)
         if self._subparsers is not None:
-            # The rest is the command's.
+            # The rest belongs to the command.
             words = words[: next((place for place, word in enumerate(words) if not word.startswith("-")), None)]
         for word in words[: words.index("--") if "--" in words else None]:
             name = word.partition("=")[0]
-            # As argparse has it: with a space in it, a word is a value.
+            # As in argparse, a word with a space is a value.
             if name.startswith("--") and " " not in word and name not in self._option_string_actions:
                 self.error(f"unrecognized arguments: {word}{did_you_mean(name, self._option_string_actions)}")
         namespace, unknown = super().parse_known_args(args, namespace)
@@ -230,15 +215,17 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return namespace, unknown
 
-    def print_help(self, file=None) -> None:
+    def print_help(self, file: Any = None) -> None:
+        """Write the help as all output is written."""
         say(*self.format_help().splitlines(), stream=file)
 
     def error(self, message: str) -> NoReturn:
+        """Raises: ConfigError: always."""
         raise ConfigError(f"{self.prog.removeprefix('bitsum').strip() or 'command line'}: {message}")
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser; only the module of the command that is asked for is imported.
+    """The parser; imports only the module of the given command.
 
     Raises:
         ConfigError: an unknown command.
@@ -246,9 +233,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(prog="bitsum", description="A GRU that adds numbers of any length: train it, prove it, serve it.")
     parser.add_argument("--version", action="store_true", dest="show_version", help="print the versions and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if asked is not None and asked not in _COMMANDS:
-        raise ConfigError(f"unknown command {asked}{did_you_mean(asked, _COMMANDS) or '; bitsum --help lists them'}")
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if chosen is not None and chosen not in _COMMANDS:
+        raise ConfigError(f"unknown command {chosen}{did_you_mean(chosen, _COMMANDS) or '; bitsum --help lists them'}")
     for name, (module, text, configurable) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if configurable:
@@ -260,8 +247,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             verbosity = command.add_mutually_exclusive_group()
             verbosity.add_argument("-q", "--quiet", action="store_true", help="show errors and the result only")
             verbosity.add_argument(
-                "-v", "--verbose", action="store_true", help="show the libraries' log lines, on standard error"
+                "-v", "--verbose", action="store_true", help="show the libraries' log lines on standard error"
             )
-        if name == asked:
+        if name == chosen:
             importlib.import_module(module).add_arguments(command)
     return parser

@@ -1,4 +1,4 @@
-"""A hash of the code, so that a step's cached outputs are not reused when the code that made them has changed."""
+"""A hash of the code: a step's cached outputs are not reused after the code changed."""
 
 import hashlib
 import pathlib
@@ -8,7 +8,7 @@ STEPS_AND_SERVER = ("components", "serving")
 
 
 def code_sha256(folders: tuple[str, ...]) -> str:
-    """The sha256 of all Python modules and schemas in `folders`: those of the steps, or of what they start as well."""
+    """The sha256 of all Python modules and schemas in `folders`: the steps, or the steps and the server."""
     top = pathlib.Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for folder in folders:

@@ -3,13 +3,14 @@
     config = load("bitsum.toml", ["train.steps=300", "data.long_lengths=[16, 100]"])
     config.train.steps                                       # 300
 
-`to_toml` prints the whole tree with the unit and the reason of every knob: that print is the manual of the knobs.
+`to_toml` prints the whole tree with the unit and the purpose of every knob, and so is their manual.
 """
 
 import dataclasses
 import datetime
 import pathlib
 import sys
+import typing
 from typing import Any
 
 from components import settings
@@ -25,26 +26,28 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline(Section):
-    """Where the pipeline keeps its things, and how it runs."""
+    """The pipeline's folders, and how it runs."""
 
     name: str = knob("bitsum", "Name of the pipeline in the metadata store.")
     root: str = knob(
         "var",
-        "Folder for everything that a run writes: artifacts, metadata, logs, served models. A local or mounted POSIX path, no URI.",
+        "Folder for everything that a run writes: artifacts, metadata, logs, served models. A local or mounted POSIX "
+        "path, not a URI.",
     )
     push_to: str = knob("", "Folder of the served versions; empty for <root>/serving/<serve.model_name>.")
-    cache: bool = knob(True, "A step whose inputs, knobs and code are those of an earlier run reuses its outputs.")
+    cache: bool = knob(True, "Reuse the outputs of an earlier run's step with the same inputs, knobs and code.")
     lock_timeout: float = knob(
         3600.0,
-        "How long a command waits for another that works in the folder, before it gives up.",
+        "How long a command waits for another one in the same folder before it gives up.",
         unit="seconds",
         at_least=0.0,
     )
     progress_interval: float = knob(
-        1.0, "Least time between two lines of progress where there is no terminal.", unit="seconds", at_least=0.0
+        1.0, "Minimum time between two lines of progress without a terminal.", unit="seconds", at_least=0.0
     )
 
     def check(self) -> None:
+        """Check name and folders."""
         if not self.name or not self.root:
             self.refuse("name" if not self.name else "root", "must not be empty")
         self.require_path("root")
@@ -53,11 +56,12 @@ class Pipeline(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Beam(Section):
-    """The engine for the steps that run on Apache Beam."""
+    """The runner of the steps that use Apache Beam."""
 
     args: tuple = knob(
         ("--runner=FnApiRunner", "--direct_running_mode=in_memory"),
-        "Beam's own options. The default runs in this process; a cluster is e.g. --runner=PortableRunner --job_endpoint=HOST:PORT.",
+        "Beam's own options. The default runs in this process; for a cluster use, for example, --runner=PortableRunner "
+        "--job_endpoint=HOST:PORT.",
     )
 
 
@@ -65,83 +69,73 @@ class Beam(Section):
 class Metadata(Section):
     """The ML Metadata store."""
 
-    backend: str = knob("sqlite", "Where the metadata lives.", choices=("sqlite", "mysql", "postgresql"))
+    backend: str = knob("sqlite", "Kind of database.", choices=("sqlite", "mysql", "postgresql"))
     path: str = knob("", "SQLite file, a local or mounted POSIX path; empty for <pipeline.root>/metadata.sqlite.")
     host: str = knob("127.0.0.1", "Database server (mysql, postgresql).")
     port: int = knob(0, "Its port; 0 for the database's usual one.", at_least=0, at_most=65535)
     database: str = knob("bitsum", "Database name (mysql, postgresql).")
     user: str = knob("bitsum", "Database user (mysql, postgresql).")
-    password_file: str = knob("", "File whose first line is the password: no secret stands in a configuration.")
+    password_file: str = knob("", "File whose first line is the password, which is kept out of the configuration.")
 
     def check(self) -> None:
+        """Check the path."""
         self.require_path("path")
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(Section):
-    """The pipeline under a scheduler: when it runs, how often a machine that fails is tried again, who is told."""
+    """The pipeline under a scheduler: when it runs, how often a failed node is retried, where failures are reported."""
 
     cron: str = knob(
         "@daily",
-        "When a run starts, in UTC: five fields of cron, or @hourly, @daily, @weekly; empty for never by itself. A run is for "
-        "the time since the one before: that of @daily at midnight for the day that has ended.",
+        "When a run starts, in UTC: five fields of cron, or @hourly, @daily, @weekly; empty for manual runs only. A "
+        "run covers the interval since the previous one: with @daily, a run at midnight covers the day that has ended.",
     )
     start: str = knob("2026-01-01", "First day of the schedule, YYYY-MM-DD.")
-    catchup: bool = knob(False, "Start the runs that were missed since schedule.start, too.")
+    catchup: bool = knob(False, "Also start the runs missed since schedule.start.")
     span_hours: int = knob(
         24,
-        "How much of the time a span is: a run that names no span has the one in which its logical date lies, counted from "
-        "1970-01-01, so that spans of 24 hours are TFX's spans of a day.",
+        "Length of a span. A run that names no span has the one that holds its logical date, counted from 1970-01-01, "
+        "so that spans of 24 hours are TFX's daily spans.",
         unit="hours",
         at_least=1,
         at_most=8760,
     )
     retries: int = knob(
-        2,
-        "How often a node whose machine failed is tried again; a gate that refuses never is.",
-        at_least=0,
-        at_most=100,
+        2, "How often a node is retried after a failure; a refusal by a gate is never retried.", at_least=0, at_most=100
     )
-    retry_delay: float = knob(
-        60.0, "Pause before it is tried again; it doubles each time.", unit="seconds", at_least=0.0
-    )
+    retry_delay: float = knob(60.0, "Pause before a retry; it doubles each time.", unit="seconds", at_least=0.0)
     node_timeout: float = knob(
-        21_600.0,
-        "A node that takes longer is killed and tried again: the runs after it wait.",
-        unit="seconds",
-        at_least=1.0,
+        21_600.0, "A node that takes longer is killed and retried; later runs wait.", unit="seconds", at_least=1.0
     )
     parallelism: int = knob(
-        2, "Tasks at the same time; each node takes up to 2 GB of memory.", unit="tasks", at_least=1, at_most=1000
+        2, "Concurrent tasks; each node takes up to 2 GB of memory.", unit="tasks", at_least=1, at_most=1000
     )
-    rollout_server: str = knob(
-        "", "HOST:PORT of the model server that each new version is rolled out on; empty for none."
-    )
-    rollout_config_file: str = knob("", "Its model config file, as bitsum serve --model_config_file has it.")
-    rollout_options: tuple = knob((), "More options of bitsum rollout, as --max_latency_ratio=3.")
-    webhook_file: str = knob(
-        "", "File whose first line is the URL that is told of failures: such an address is a secret."
-    )
+    rollout_server: str = knob("", "HOST:PORT of the model server to roll out each new version on; empty for none.")
+    rollout_config_file: str = knob("", "The server's model config file, as given to bitsum serve --model_config_file.")
+    rollout_options: tuple = knob((), "More options for bitsum rollout, such as --max_latency_ratio=3.")
+    webhook_file: str = knob("", "File whose first line is the URL of a webhook for failures; the URL is a secret.")
     database_file: str = knob(
-        "", "File whose first line is the SQLAlchemy URL of the scheduler's own database; empty for a SQLite file."
+        "", "File whose first line is the SQLAlchemy URL of the scheduler's database; empty for a SQLite file."
     )
     port: int = knob(
-        8080, "Port of the scheduler's page on this machine; 0 takes a free one.", at_least=0, at_most=65535
+        8080, "Port of the scheduler's web page on this machine; 0 picks a free one.", at_least=0, at_most=65535
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.start, datetime.date):
             object.__setattr__(self, "start", str(self.start))
         super().__post_init__()
 
     def check(self) -> None:
+        """Check the start and the rollout."""
         try:
             datetime.date.fromisoformat(self.start)
         except ValueError:
-            self.refuse("start", "must be a day, as in 2026-01-31")
+            self.refuse("start", "must be a day such as 2026-01-31")
         if bool(self.rollout_server) != bool(self.rollout_config_file):
             self.refuse(
-                "rollout_server", f"needs schedule.rollout_config_file beside it, which is {self.rollout_config_file!r}"
+                "rollout_server", f"must be set together with rollout_config_file = {self.rollout_config_file!r}"
             )
 
 
@@ -149,17 +143,17 @@ class Schedule(Section):
 class Config:
     """The whole tree."""
 
-    pipeline: Pipeline = Pipeline()
-    data: settings.Data = settings.Data()
-    spans: settings.Spans = settings.Spans()
-    train: settings.Train = settings.Train()
-    proof: settings.ProofSettings = settings.ProofSettings()
-    evaluate: settings.Evaluate = settings.Evaluate()
-    infra: settings.Infra = settings.Infra()
-    serve: settings.Serve = settings.Serve()
-    beam: Beam = Beam()
-    metadata: Metadata = Metadata()
-    schedule: Schedule = Schedule()
+    pipeline: Pipeline = dataclasses.field(default_factory=Pipeline)
+    data: settings.Data = dataclasses.field(default_factory=settings.Data)
+    spans: settings.Spans = dataclasses.field(default_factory=settings.Spans)
+    train: settings.Train = dataclasses.field(default_factory=settings.Train)
+    proof: settings.ProofSettings = dataclasses.field(default_factory=settings.ProofSettings)
+    evaluate: settings.Evaluate = dataclasses.field(default_factory=settings.Evaluate)
+    infra: settings.Infra = dataclasses.field(default_factory=settings.Infra)
+    serve: settings.Serve = dataclasses.field(default_factory=settings.Serve)
+    beam: Beam = dataclasses.field(default_factory=Beam)
+    metadata: Metadata = dataclasses.field(default_factory=Metadata)
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
 
     @property
     def root(self) -> pathlib.Path:
@@ -175,9 +169,9 @@ class Config:
 
 
 def load(path: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """The configuration of TOML file `path` (defaults without one), with `section.knob=value` overrides applied.
+    """The configuration in the TOML file `path`, or the defaults, with `section.knob=value` overrides applied.
 
-    Values of overrides are TOML (`300`, `0.5`, `true`, `[16, 32]`, `"text"`); anything else is taken as text.
+    Override values are TOML (`300`, `0.5`, `true`, `[16, 32]`, `"text"`); anything else is text.
 
     Raises:
         ConfigError: unreadable file, unknown section or knob, impossible value; the text names it.
@@ -191,18 +185,18 @@ def load(path: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
 
 def from_dict(tree: dict[str, Any]) -> Config:
     """The configuration that holds `tree`'s values, {section: {knob: value}}, and the defaults elsewhere."""
-    sections = {field.name: type(field.default) for field in dataclasses.fields(Config)}
-    values = {}
+    sections: dict[str, type[Section]] = typing.get_type_hints(Config)
+    values: dict[str, Any] = {}
     for section, knobs in tree.items():
         if section not in sections:
-            hint = did_you_mean(section, sections) or f": there are {', '.join(sections)}"
+            hint = did_you_mean(section, sections) or f": the sections are {', '.join(sections)}"
             raise ConfigError(f"unknown section {section!r}{hint}")
         values[section] = sections[section].of(knobs)
     return Config(**values)
 
 
 def to_toml(config: Config) -> str:
-    """The tree as a TOML file that says of every knob what it is for, in which unit and within which limits."""
+    """The tree as a TOML file that gives the purpose, unit and limits of every knob."""
     lines = []
     for section in dataclasses.fields(config):
         value = getattr(config, section.name)
@@ -220,14 +214,14 @@ def _read(path: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
 def _parse(override: str) -> tuple[str, str, Any]:
     key, equals, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and section and name):
-        raise ConfigError(f"{override!r} is no override: write section.knob=value, as in train.steps=300")
+        raise ConfigError(f"invalid override {override!r}: write section.knob=value, as in train.steps=300")
     try:
         return section, name, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,4 +1,4 @@
-"""The graph: every component, top to bottom, as the data flows."""
+"""The graph: every component, in the order in which the data flows."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ from components.steps.infra_validator import InfraValidator
 from components.steps.last_blessed import LastBlessedModelStrategy
 from components.steps.prover import Prover
 from components.steps.pusher import Pusher
-from pipeline import series
+from pipeline import nodes, series
 from pipeline.code_hash import STEPS, STEPS_AND_SERVER, code_sha256
 from pipeline.config import Config, to_toml
 
@@ -30,7 +30,7 @@ EVALUATED_SPLITS = ["eval", "long"]
 
 
 class _Data(NamedTuple):
-    """The nodes that make and check the data, in their order, and those of them that others read from."""
+    """The nodes that generate and validate the data, in order, and those that later nodes read."""
 
     nodes: list[BaseNode]
     generator: BaseNode
@@ -39,7 +39,7 @@ class _Data(NamedTuple):
 
 
 class _Model(NamedTuple):
-    """The nodes that train and judge a model, in their order, and those of them that others read from."""
+    """The nodes that train, evaluate and prove a model, in order, and those that later nodes read."""
 
     nodes: list[BaseNode]
     train: BaseNode
@@ -47,24 +47,22 @@ class _Model(NamedTuple):
 
 
 def create_pipeline(config: Config, cold_start: bool = False, allow_older: bool = False) -> pipeline.Pipeline:
-    """The pipeline that `config` describes; nothing is run and no folder made.
+    """The pipeline that `config` describes. Nothing runs, and no folder is created.
 
-    It names no metadata store: whoever runs it says where that is, so that no password gets into a compiled pipeline.
-    With `cold_start` it has no resolver and compares with no earlier model, for a scheduler that knows none of our
-    strategies. With `allow_older` the push takes a model that is older than the newest version; no other node is told,
-    or its cache would be cold.
+    The pipeline names no metadata store: its runner does, so that a compiled pipeline holds no password. With
+    `cold_start` it has no resolvers and no baseline, for schedulers that do not know our resolver strategies. With
+    `allow_older` the Pusher accepts a model older than the newest version; only its cache key depends on that.
     """
     code = code_sha256(STEPS)
     data = _data(config, code, cold_start)
     model = _model(config, code, cold_start, data)
     return pipeline.Pipeline(
-        # The last blessed model is looked for in the pipeline of this name: one that computes something else is no
-        # baseline.
+        # Resolvers search the pipeline of this name: a model for another task must not become a baseline.
         pipeline_name=f"{config.pipeline.name}-{config.data.task}",
         pipeline_root=str(config.root / "artifacts"),
         components=[*data.nodes, *model.nodes, *_release(config, code, allow_older, data, model)],
         enable_cache=config.pipeline.cache,
-        # TFX builds a source distribution of itself for Beam's workers unless they have an image of their own.
+        # Without an image of its own for Beam's workers, TFX would build a source distribution of itself.
         beam_pipeline_args=[*config.beam.args, "--sdk_container_image=unused"],
     )
 
@@ -77,15 +75,14 @@ def _data(config: Config, code: str, cold_start: bool) -> _Data:
     """Generate the examples and validate them."""
     generator = series.generator(config, code)
     arithmetic_validator = ArithmeticValidator(examples=generator.outputs["examples"], task=config.data.task, code=code)
-    # TFX's StatisticsGen ends in an error of Beam's on records that cannot be read: those are refused before, with
-    # their names.
-    readable = DataGate(
+    # TFX's StatisticsGen fails with an error of Beam's on unreadable records: this gate refuses them first, by name.
+    readability = DataGate(
         arithmetic_anomalies=arithmetic_validator.outputs["anomalies"],
         quarantine_folder=series.quarantine(config),
         code=code,
-    ).with_id("ReadableGate")
+    ).with_id(nodes.READABILITY_GATE)
     statistics = StatisticsGen(examples=generator.outputs["examples"])
-    statistics.add_upstream_node(readable)
+    statistics.add_upstream_node(readability)
     schema = ImportSchemaGen(schema_file=str(pathlib.Path(components.__file__).parent / "data" / "schema.pbtxt"))
     example_validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     drift = series.drift(config, statistics, code) if _in_series(config, cold_start) else []
@@ -98,15 +95,15 @@ def _data(config: Config, code: str, cold_start: bool) -> _Data:
         quarantine_folder=series.quarantine(config),
         code=code,
     )
-    nodes = [generator, arithmetic_validator, readable, statistics, schema, example_validator, *drift, gate]
-    return _Data(nodes, generator, schema, gate)
+    checks = [arithmetic_validator, readability, statistics, schema, example_validator, *drift, gate]
+    return _Data([generator, *checks], generator, schema, gate)
 
 
 def _model(config: Config, code: str, cold_start: bool, data: _Data) -> _Model:
     """Train a model, evaluate it and prove it."""
     in_series = _in_series(config, cold_start)
     window = series.window(config, data.generator, data.gate, code) if in_series else []
-    base = series.base_model(config, Trainer.__name__, Prover.__name__) if in_series else None
+    base = series.base_model(config) if in_series else None
     train = Trainer(
         run_fn=config.train.run_fn,
         examples=window[-1].outputs["window"] if window else data.generator.outputs["examples"],
@@ -147,7 +144,7 @@ def _model(config: Config, code: str, cold_start: bool, data: _Data) -> _Model:
 
 
 def _release(config: Config, code: str, allow_older: bool, data: _Data, model: _Model) -> list[BaseNode]:
-    """Try the model on a server, and push it."""
+    """Validate the model on a server, and push it."""
     infra_validate = InfraValidator(
         model=model.train.outputs["model"],
         certificate=model.prove.outputs["certificate"],
@@ -173,15 +170,15 @@ def _release(config: Config, code: str, allow_older: bool, data: _Data, model: _
 
 
 def _last_blessed(train: Trainer) -> Resolver:
-    """The node that finds what a run on its own is compared with."""
+    """The node that finds the baseline of a run outside a series."""
     return Resolver(
         strategy_class=LastBlessedModelStrategy,
-        model=Channel(type=standard_artifacts.Model, producer_component_id=train.id),
-        model_blessing=Channel(type=standard_artifacts.ModelBlessing, producer_component_id=Prover.__name__),
+        model=Channel(type=standard_artifacts.Model, producer_component_id=nodes.TRAINER),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing, producer_component_id=nodes.PROVER),
         candidate=train.outputs["model"],
-    ).with_id("LastBlessedModel")
+    ).with_id(nodes.LAST_BLESSED)
 
 
 def evaluated_lengths(config: Config) -> list[int]:
-    """Every length at which a model has to be right."""
+    """Every length, in bits, at which a model has to be exact."""
     return [*range(1, config.data.max_length + 1), *config.data.long_lengths]

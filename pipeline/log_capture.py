@@ -1,4 +1,4 @@
-"""Keep the libraries' noise off the terminal: everything that this process writes goes into a log file for a while."""
+"""Keeps library output off the terminal: redirects everything that this process writes to a log file."""
 
 import contextlib
 import logging
@@ -16,16 +16,16 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @contextlib.contextmanager
-def into(log: pathlib.Path) -> Iterator[TextIO]:
-    """Send file descriptors 1 and 2, the root logger and warnings to `log`; gives a stream to the terminal of before.
+def redirect_output(log: pathlib.Path) -> Iterator[TextIO]:
+    """Redirect file descriptors 1 and 2, the root logger and warnings to `log`; yields a stream to the terminal.
 
-    The descriptors themselves are redirected, since TensorFlow's and gRPC's C++ code knows nothing of sys.stderr.
+    The descriptors themselves are redirected, since the C++ code of TensorFlow and gRPC does not use sys.stderr.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
     with open(log, "a", buffering=1) as file, open(os.dup(1), "w", encoding="utf-8", errors="replace") as terminal:
-        # Libraries log whole messages in many lines; indented, none of them looks like a record of its own.
+        # Libraries log messages of several lines; indented, none looks like a separate record.
         handler = LineHandler(file, LOG_FORMAT, newline="\n    ")
         root = logging.getLogger()
         level = root.level
@@ -43,21 +43,21 @@ def into(log: pathlib.Path) -> Iterator[TextIO]:
             root.setLevel(level)
             sys.stdout.flush()
             sys.stderr.flush()
-            for descriptor, target in zip(kept, (1, 2)):
+            for descriptor, target in zip(kept, (1, 2), strict=True):
                 os.dup2(descriptor, target)
                 os.close(descriptor)
 
 
 @contextlib.contextmanager
-def into_nothing() -> Iterator[None]:
-    """Drop the noise, for what is over at once and says in its exception what went wrong."""
-    with tempfile.TemporaryDirectory(prefix="bitsum-log-") as folder, into(pathlib.Path(folder) / "log"):
+def discard_output() -> Iterator[None]:
+    """Discard the output of a short operation whose errors are exceptions."""
+    with tempfile.TemporaryDirectory(prefix="bitsum-log-") as folder, redirect_output(pathlib.Path(folder) / "log"):
         yield
 
 
-def database() -> None:
-    """Keep ML Metadata's database drivers from writing every connection to stderr; before ml_metadata is imported.
+def silence_database_drivers() -> None:
+    """Keep ML Metadata's database drivers from logging connections and errors; errors are raised as well.
 
-    What goes wrong is raised as well.
+    Call it before ml_metadata is imported.
     """
     os.environ.setdefault("GLOG_minloglevel", "3")

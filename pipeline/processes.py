@@ -1,5 +1,4 @@
-"""Processes that can be told apart for good, also after their ids were given to others: by host, id, and when they
-started."""
+"""Identifies processes uniquely, even after their ids are reused: by host, id, and start time."""
 
 import dataclasses
 import os
@@ -9,18 +8,17 @@ import socket
 
 _PROC = pathlib.Path("/proc")
 _MACHINE = pathlib.Path("/etc/machine-id")
-# After the name of the program, which may hold anything in its parentheses: state, and 19 fields on, the start in ticks
-# since boot.
+# After the program's name, which may contain anything in its parentheses: the state, and 19 fields later the start in
+# ticks since boot.
 _STAT = re.compile(r".*\) (?P<state>\S)(?: \S+){18} (?P<ticks>\d+)", re.DOTALL)
 _DEAD = "ZXx"
 # Of a command line, in characters.
-_LONGEST = 80
+_MAX_COMMAND = 80
 
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """A process: its host, its id there, and when it started (boot and ticks since then; empty where that was not to be
-    seen)."""
+    """A process: its host, its id there, and its start (boot, and ticks since then; empty if unknown)."""
 
     host: str
     pid: int
@@ -28,11 +26,11 @@ class Process:
 
     @property
     def host_name(self) -> str:
-        """The name of the host, without what tells it from others of that name."""
+        """The name of the host, without machine and namespace."""
         return self.host.partition(" ")[0]
 
     def is_gone(self) -> bool:
-        """Whether it can be seen that it is no more: it was on this host, and no process of that id has this start."""
+        """Whether the process is known to be gone: it ran on this host, and no process has its id and start."""
         if self.host != host() or not self.started or started(self.pid) == self.started:
             return False
         return not _is_hidden(self.pid)
@@ -42,35 +40,33 @@ class Process:
 
 
 def this() -> Process:
-    """The process that asks."""
+    """The current process."""
     return Process(host(), os.getpid(), started(os.getpid()) or "")
 
 
 def host() -> str:
-    """The host's name and, since process ids mean something only there, the machine and the namespace that they are in.
+    """The host's name, process-id namespace and machine id, within which a process id is meaningful.
 
-    Neither of the others would do: machines made from one image share the name, and the first namespace has one number
-    on all.
+    The name and namespace do not suffice: machines made from one image share the name, and the first namespace has the
+    same number everywhere.
     """
     machine = _MACHINE.read_text().strip() if _MACHINE.is_file() else ""
     return f"{socket.gethostname()} {os.readlink(_PROC / 'self/ns/pid')} {machine}".rstrip()
 
 
 def started(pid: int) -> str | None:
-    """When process `pid` started: the boot and the ticks since then, which no two processes of an id share; None if
-    there is none."""
+    """The start of process `pid`: the boot, and the ticks since then, unique per id; None if it does not exist."""
     try:
-        found = _STAT.match((_PROC / str(pid) / "stat").read_text(errors="replace"))
+        stat = _STAT.match((_PROC / str(pid) / "stat").read_text(errors="replace"))
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
-    # Killed, and not waited for yet: it works on nothing any more.
-    return None if not found or found["state"] in _DEAD else f"{boot} {found['ticks']}"
+    # A zombie was killed but not yet reaped; it no longer works.
+    return None if not stat or stat["state"] in _DEAD else f"{boot} {stat['ticks']}"
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether there is such a process that /proc does not show us, as that of another user where it is mounted with
-    hidepid."""
+    """Whether the process exists but /proc hides it, for example another user's under hidepid."""
     try:
         (_PROC / str(pid) / "stat").read_bytes()
         return False
@@ -84,8 +80,8 @@ def _is_hidden(pid: int) -> bool:
         return True
 
 
-def lock_holder(path: str | os.PathLike) -> str | None:
-    """Who holds a POSIX lock on a file, as SQLite's are, in words: id and command; None where that cannot be seen."""
+def lock_holder(path: str | os.PathLike[str]) -> str | None:
+    """The process, with its command, that holds a POSIX lock such as SQLite's on a file; None if unknown."""
     try:
         status = os.stat(path)
         inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
@@ -96,7 +92,7 @@ def lock_holder(path: str | os.PathLike) -> str | None:
                 command = (
                     (_PROC / words[4] / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 )
-                return f"process {words[4]}, {command[:_LONGEST]!r}"
+                return f"process {words[4]}, {command[:_MAX_COMMAND]!r}"
     except (OSError, IndexError):
         pass
     return None

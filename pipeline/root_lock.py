@@ -1,12 +1,12 @@
-"""The lock of the folder in which a run keeps everything: one run at a time, the nodes of a scheduled one side by side.
+"""The lock of the folder that holds everything of a pipeline: one run at a time; the nodes of a scheduled run share it.
 
-It is a flock on the folder's marker, which the kernel lets go of when its holder is gone, however it went. Beside it
-are
+It is a flock on the folder's marker file, which the kernel releases when its holder ends, however it ends. Two more
+files name the holders:
 
-    holders/*.json        who holds it, so that others can say for whom they wait
-    schedule/turn.json    the scheduled run that has the turn, from its first task to its last (airflow/dags/bitsum_turn.py writes it)
+    holders/*.json          holders of the flock, for the messages of those who wait
+    schedule/run-lock.json  the scheduled run that holds the run lock, which airflow/dags/bitsum_run_lock.py writes
 
-Whoever wants the folder for itself waits for the turn, too, unless the Airflow that has it can be seen to be gone.
+An exclusive lock also waits for the run lock, unless the Airflow that holds it is known to be gone.
 """
 
 import contextlib
@@ -24,25 +24,23 @@ from components.errors import BitsumError
 from pipeline import processes, workspace
 from pipeline.config import Config
 
-TURN = pathlib.PurePath("schedule", "turn.json")
-# Held for the moment in which turn.json changes, by all who change it.
-_TURN_LOCK = "turn.lock"
+RUN_LOCK = pathlib.PurePath("schedule", "run-lock.json")
+# Every writer of run-lock.json holds a flock on this file while it writes.
+_CHANGE_LOCK = "run-lock.lock"
 _HOLDERS = "holders"
 _KNOB = "pipeline.lock_timeout"
-_ASK_AGAIN_SECONDS = 0.5
-_SAY_AGAIN_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+_REPORT_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = False) -> Iterator[None]:
-    """Hold the folder `config.root`, which is prepared, for what `doing` names: a command, and the run that it is part
-    of.
+def locked(config: Config, doing: str, on_wait: Callable[[str], None], shared: bool = False) -> Iterator[None]:
+    """Lock the folder `config.root`, which is prepared, for `doing`: a command and its run.
 
-    Those who hold it `shared`, the nodes of a scheduled run, do not wait for one another; everybody else waits for all
-    of that run.
+    `shared` holders, the nodes of a scheduled run, do not wait for one another. An exclusive lock waits for them all.
 
     Args:
-        say: told in one line for whom it waits, again and again.
+        on_wait: gets a line that names the holder, first at once and then every ten seconds.
 
     Raises:
         BitsumError: pipeline.lock_timeout has passed, or the folder cannot be locked.
@@ -51,9 +49,9 @@ def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = 
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open(root / workspace.MARKER, "r+"))
-            _until_free(lambda: _take(file, root, say, shared), say, config.pipeline.lock_timeout)
+            _until_free(lambda: _acquire(file, root, on_wait, shared), on_wait, config.pipeline.lock_timeout)
         except BrokenPipeError:
-            # Of whoever reads what `say` is told.
+            # The reader of what `on_wait` prints is gone; the lock is fine.
             raise
         except OSError as error:
             raise BitsumError(f"cannot lock pipeline.root = {root}: {error.strerror or error}") from error
@@ -61,57 +59,57 @@ def held(config: Config, doing: str, say: Callable[[str], None], shared: bool = 
         yield
 
 
-def _until_free(holder: Callable[[], str | None], say: Callable[[str], None], limit: float) -> None:
-    """Ask `holder` for who has the lock until it says None, which takes it; `say` is told of whom, at first and again.
+def _until_free(acquire: Callable[[], str | None], on_wait: Callable[[str], None], limit: float) -> None:
+    """Call `acquire` until it returns None instead of the holder, and report the holder to `on_wait`.
 
     Raises:
-        BitsumError: it was given up after `limit` seconds.
+        BitsumError: `limit` seconds have passed.
     """
-    began = said = time.monotonic()
+    began = reported = time.monotonic()
     before = None
-    while found := holder():
+    while holder := acquire():
         now = time.monotonic()
         if now - began >= limit:
             raise BitsumError(
-                f"gave up after {_KNOB} = {limit:g} s of waiting for {found}; stop that, or set {_KNOB} higher"
+                f"gave up after {_KNOB} = {limit:g} s of waiting for {holder}; stop that, or set {_KNOB} higher"
             )
-        if found != before or now - said >= _SAY_AGAIN_SECONDS:
-            say(f"waiting for {found}" + (f"; {now - began:.0f} s so far" if before else ""))
-            before, said = found, now
-        time.sleep(min(_ASK_AGAIN_SECONDS, limit))
+        if holder != before or now - reported >= _REPORT_SECONDS:
+            on_wait(f"waiting for {holder}" + (f"; {now - began:.0f} s so far" if before else ""))
+            before, reported = holder, now
+        time.sleep(min(_POLL_SECONDS, limit))
 
 
 def forget(root: pathlib.Path) -> None:
-    """Remove what the original of a copied root had written down of its lock: nobody works in the copy."""
+    """Remove the lock files that a copied root inherited from its original: they name no process in the copy."""
     with contextlib.suppress(OSError):
-        (root / TURN).unlink(missing_ok=True)
+        (root / RUN_LOCK).unlink(missing_ok=True)
         for path in (root / _HOLDERS).glob("*.json"):
             path.unlink(missing_ok=True)
 
 
-def _take(file: TextIO, root: pathlib.Path, say: Callable[[str], None], shared: bool) -> str | None:
-    """Take the lock if it is free; who has it otherwise, in words."""
-    turn = None if shared else _Turn.read(root / TURN)
-    if turn and not turn.is_gone():
-        return str(turn)
+def _acquire(file: TextIO, root: pathlib.Path, on_takeover: Callable[[str], None], shared: bool) -> str | None:
+    """Acquire the lock if it is free; otherwise describe its holder."""
+    run_lock = None if shared else _RunLock.read(root / RUN_LOCK)
+    if run_lock and not run_lock.is_gone():
+        return str(run_lock)
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return _holders(root / _HOLDERS) or f"another program that works in {root}"
-    if turn and turn.end():
-        say(f"the Airflow {turn.airflow!r} is gone: the turn of its run {turn.run!r} is taken over")
-    # It was free a moment ago, or this one's: that somebody got it since is found out here.
-    turn = None if shared else _Turn.read(root / TURN)
-    if turn:
+    if run_lock and run_lock.remove():
+        on_takeover(f"the Airflow {run_lock.airflow!r} is gone: its run {run_lock.run!r} has lost the run lock")
+    # Another run may have acquired the run lock in the meantime.
+    run_lock = None if shared else _RunLock.read(root / RUN_LOCK)
+    if run_lock:
         fcntl.flock(file, fcntl.LOCK_UN)
-        return str(turn)
+        return str(run_lock)
     return None
 
 
 @dataclasses.dataclass(frozen=True)
-class _Turn:
-    """What turn.json says: the scheduled run that has the turn, since when, and the Airflow (its scheduler's process)
-    that runs it."""
+class _RunLock:
+    """The content of run-lock.json: the scheduled run that holds it, since when, and the Airflow that runs it with its
+    scheduler's process."""
 
     path: pathlib.Path
     text: str
@@ -119,32 +117,34 @@ class _Turn:
     dag: str
     run: str
     since: float
-    service: processes.Process | None
+    scheduler: processes.Process | None
 
     @classmethod
-    def read(cls, path: pathlib.Path) -> "_Turn | None":
-        """None where nobody has it. Raises: BitsumError, the file does not say who."""
+    def read(cls, path: pathlib.Path) -> "_RunLock | None":
+        """The lock; None if it is free. Raises: BitsumError: the file is damaged."""
         try:
             text, changed = regular_files.read(path).decode(errors="replace"), path.stat().st_mtime
         except FileNotFoundError:
             return None
         try:
-            told = json.loads(text)
-            return cls(
-                path, text, told["airflow"], told["dag"], told["run"], float(told.get("since", changed)), _process(told)
-            )
+            record = json.loads(text)
+            since = float(record.get("since", changed))
+            return cls(path, text, record["airflow"], record["dag"], record["run"], since, _process(record))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise BitsumError(
-                f"{path} does not say which run has the turn: remove it once no run works here"
+                f"{path} does not name the run that holds the lock: remove it once no run works here"
             ) from error
 
     def is_gone(self) -> bool:
-        """Whether it can be seen that nobody runs this run any more."""
-        return self.service is not None and self.service.is_gone()
+        """Whether the scheduler of this run is known to be gone."""
+        return self.scheduler is not None and self.scheduler.is_gone()
 
-    def end(self) -> bool:
-        """Let the next one have it; False where somebody else changes it at this moment, or has."""
-        with open(self.path.parent / _TURN_LOCK, "a") as lock, contextlib.suppress(BlockingIOError, FileNotFoundError):
+    def remove(self) -> bool:
+        """Release the lock; False if another process is changing it, or has."""
+        with (
+            open(self.path.parent / _CHANGE_LOCK, "a") as lock,
+            contextlib.suppress(BlockingIOError, FileNotFoundError),
+        ):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self.path.read_bytes().decode(errors="replace") == self.text:
                 self.path.unlink()
@@ -152,17 +152,16 @@ class _Turn:
         return False
 
     def __str__(self) -> str:
-        service = f" ({self.service})" if self.service else ""
+        scheduler = f" ({self.scheduler})" if self.scheduler else ""
         return (
-            f"the scheduled run {self.run!r} of {self.dag!r}, which has the turn since {_when(self.since)} from the Airflow "
-            f"{self.airflow!r}{service}; if that is no more, remove {self.path}"
+            f"the scheduled run {self.run!r} of {self.dag!r}, which has held the run lock since {_when(self.since)} "
+            f"from the Airflow {self.airflow!r}{scheduler}; if that no longer exists, remove {self.path}"
         )
 
 
 @contextlib.contextmanager
 def _recorded(folder: pathlib.Path, doing: str, shared: bool) -> Iterator[None]:
-    """Write down who holds the lock. Nothing but what others are told depends on it, so what goes wrong with it stops
-    nobody."""
+    """Record the holder. Only messages depend on the record, so a failure to write it is ignored."""
     record = folder / f"{uuid.uuid4().hex}.json"
     with contextlib.suppress(OSError):
         folder.mkdir(exist_ok=True)
@@ -187,30 +186,31 @@ class _Holder:
 
 
 def _holder(path: pathlib.Path) -> _Holder | None:
-    """What a file in holders/ says; None where that cannot be read, or is nothing of ours."""
+    """The holder recorded in a file of holders/; None if the file is unreadable or not ours."""
     try:
-        told = regular_files.read_json(path)
-        process = _process(told)
-        return _Holder(str(told["doing"]), float(told["since"]), process) if process else None
+        record: Any = regular_files.read_json(path)
+        process = _process(record)
+        return _Holder(str(record["doing"]), float(record["since"]), process) if process else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
 
 
 def _holders(folder: pathlib.Path) -> str | None:
-    """Who holds the lock, in words; None where nobody who lives has written it down."""
-    known = [holder for path in folder.glob("*.json") if (holder := _holder(path)) and not holder.process.is_gone()]
-    if not known:
+    """The recorded holders that still run, in words; None if there are none."""
+    holders = [holder for path in folder.glob("*.json") if (holder := _holder(path)) and not holder.process.is_gone()]
+    if not holders:
         return None
-    first = min(known, key=lambda holder: holder.since)
-    more = f", and {len(known) - 1} more" if len(known) > 1 else ""
+    first = min(holders, key=lambda holder: holder.since)
+    more = f", and {len(holders) - 1} more" if len(holders) > 1 else ""
     return f"{first.doing!r}, {first.process}, at work in {folder.parent} since {_when(first.since)}{more}"
 
 
-def _process(told: dict[str, Any]) -> processes.Process | None:
-    """The process that a record names; None where it names none, as those of before."""
-    host, pid, started = told.get("host"), told.get("pid"), told.get("started")
-    known = isinstance(host, str) and type(pid) is int and 0 < pid < 2**31 and isinstance(started, str)
-    return processes.Process(host, pid, started) if known else None
+def _process(record: dict[str, Any]) -> processes.Process | None:
+    """The process in a record; None if the record lacks one."""
+    host, pid, started = record.get("host"), record.get("pid"), record.get("started")
+    if isinstance(host, str) and type(pid) is int and 0 < pid < 2**31 and isinstance(started, str):
+        return processes.Process(host, pid, started)
+    return None
 
 
 def _when(seconds: float) -> str:

@@ -1,10 +1,8 @@
-"""What the graph has besides for a run in a series: its data, the spans before it, and the model that it begins
-with."""
+"""The graph of a run in a series: its data, the spans before it, and the model that training starts from."""
 
 import hashlib
 import pathlib
 
-from tfx.components import StatisticsGen
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
@@ -19,48 +17,43 @@ from components.steps.example_gen import BitstringExampleGen
 from components.steps.request_statistics import RequestStatistics
 from components.steps.span_importer import SpanImporter
 from components.steps.span_window import SpanWindow
+from pipeline import nodes
 from pipeline.config import Config
-
-# Where the runs of a pipeline find each other's outputs; imported data stands in the place of generated data.
-GENERATOR = BitstringExampleGen.__name__
-GATE = "DataGate"
 
 
 def generator(config: Config, code: str) -> BaseComponent:
-    """The component that makes or imports the span of the run."""
+    """The component that generates or imports the span of the run."""
     if not config.spans.source:
         return BitstringExampleGen(data=config.data.to_json(), code=code)
     if not config.data.span:
-        config.spans.refuse("source", "the data of which span? Set data.span, too")
+        config.spans.refuse("source", "the data of which span? Set data.span as well")
     return SpanImporter(
         data=config.data.to_json(),
         source=_absolute(config.spans.source),
         fingerprint=_fingerprint(config.spans.source, config.data.span),
         quarantine_folder=quarantine(config),
         code=code,
-    ).with_id(GENERATOR)
+    ).with_id(nodes.GENERATOR)
 
 
 def quarantine(config: Config) -> str:
-    """Where the reports of refused spans go."""
+    """The folder for reports of refused spans."""
     return str(config.root / "quarantine") if config.data.span else ""
 
 
 def drift(config: Config, statistics: BaseComponent, code: str) -> list[BaseNode]:
-    """The nodes that compare the span with the one before it and with what was asked; the last is the
+    """The nodes that compare the span with the previous one and with the requests served; the last is the
     DriftValidator."""
     previous = Resolver(
         strategy_class=resolvers.PreviousStatisticsStrategy,
         config={"span": config.data.span},
-        statistics=Channel(type=standard_artifacts.ExampleStatistics, producer_component_id=StatisticsGen.__name__),
-        data_blessing=Channel(type=DataBlessing, producer_component_id=GATE),
-    ).with_id("PreviousSpan")
-    log = config.spans.request_log
-    requests = (
-        [RequestStatistics(folder=_absolute(log), fingerprint=_log_fingerprint(_absolute(log)), code=code)]
-        if log
-        else []
-    )
+        statistics=Channel(type=standard_artifacts.ExampleStatistics, producer_component_id=nodes.STATISTICS),
+        data_blessing=Channel(type=DataBlessing, producer_component_id=nodes.DATA_GATE),
+    ).with_id(nodes.PREVIOUS_SPAN)
+    requests = None
+    if config.spans.request_log:
+        log = _absolute(config.spans.request_log)
+        requests = RequestStatistics(folder=log, fingerprint=_log_fingerprint(log), code=code)
     validator = DriftValidator(
         statistics=statistics.outputs["statistics"],
         previous=previous.outputs["statistics"],
@@ -68,33 +61,32 @@ def drift(config: Config, statistics: BaseComponent, code: str) -> list[BaseNode
         max_skew=config.spans.max_skew,
         least_requests=config.spans.least_requests,
         code=code,
-        **{"requests": component.outputs["statistics"] for component in requests},
+        requests=requests.outputs["statistics"] if requests else None,
     )
-    return [previous, *requests, validator]
+    return [previous, *([requests] if requests else []), validator]
 
 
 def window(config: Config, examples: BaseComponent, gate: BaseComponent, code: str) -> list[BaseNode]:
-    """The nodes that put together what is trained on, once the span of the run is blessed; the last is the
-    SpanWindow."""
+    """The nodes that assemble the training data once the run's span is blessed; the last is the SpanWindow."""
     spans = Resolver(
         strategy_class=resolvers.WindowStrategy,
         config={"span": config.data.span, "window": config.spans.window},
-        examples=Channel(type=standard_artifacts.Examples, producer_component_id=GENERATOR),
-        data_blessing=Channel(type=DataBlessing, producer_component_id=GATE),
+        examples=Channel(type=standard_artifacts.Examples, producer_component_id=nodes.GENERATOR),
+        data_blessing=Channel(type=DataBlessing, producer_component_id=nodes.DATA_GATE),
         current=examples.outputs["examples"],
-    ).with_id("WindowSpans")
+    ).with_id(nodes.WINDOW_SPANS)
     spans.add_upstream_node(gate)
     return [spans, SpanWindow(examples=spans.outputs["examples"], shards=config.data.shards, code=code)]
 
 
-def base_model(config: Config, trainer: str, blesser: str) -> Resolver:
-    """The node that finds the model to begin with and to compare with; names of the nodes that train and that bless."""
+def base_model(config: Config) -> Resolver:
+    """The node that finds the model that training starts from and that the candidate is compared with."""
     return Resolver(
         strategy_class=last_blessed.EarlierBlessedModelStrategy,
         config={"span": config.data.span},
-        model=Channel(type=standard_artifacts.Model, producer_component_id=trainer),
-        model_blessing=Channel(type=standard_artifacts.ModelBlessing, producer_component_id=blesser),
-    ).with_id("BaseModel")
+        model=Channel(type=standard_artifacts.Model, producer_component_id=nodes.TRAINER),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing, producer_component_id=nodes.PROVER),
+    ).with_id(nodes.BASE_MODEL)
 
 
 def _absolute(folder: str) -> str:
@@ -102,8 +94,7 @@ def _absolute(folder: str) -> str:
 
 
 def _fingerprint(source: str, span: int) -> str:
-    """Of a user's own span; "" where it cannot be read, which the importer says when it is its turn, and no other
-    node."""
+    """The fingerprint of a user's own span; empty if it cannot be read, which only the importer reports."""
     try:
         return span_folders.fingerprint(span_folders.folder_of(source, span))
     except BitsumError:
@@ -111,7 +102,7 @@ def _fingerprint(source: str, span: int) -> str:
 
 
 def _log_fingerprint(folder: str) -> str:
-    """Of the files of a request log, which are whole when they appear and never change."""
+    """The fingerprint of a request log, whose files are complete when they appear and never change."""
     files = sorted(pathlib.Path(folder).rglob(logged_requests.PATTERN))
     return hashlib.sha256(
         "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files).encode()

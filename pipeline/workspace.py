@@ -1,4 +1,4 @@
-"""The folder in which a run keeps everything: made on first use, recognised by a marker."""
+"""The folder that holds everything of a pipeline: created on first use, recognised by a marker file."""
 
 import os
 import pathlib
@@ -10,10 +10,10 @@ _MARKER_TEXT = "This folder belongs to bitsum: artifacts, metadata, logs and ser
 
 
 def prepare(root: pathlib.Path) -> pathlib.Path:
-    """Make the folder `root`, or look that it is one of ours.
+    """Create the folder `root`, or check that it is ours.
 
     Raises:
-        BitsumError: it holds somebody else's files, or cannot be written.
+        BitsumError: it holds other files, or cannot be written.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -21,8 +21,8 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
             strangers = sorted(entry.name for entry in root.iterdir())
             if strangers:
                 raise BitsumError(
-                    f"pipeline.root = {root} holds {len(strangers)} files that are not bitsum's, the first being {strangers[0]!r}: "
-                    "choose an empty folder"
+                    f"pipeline.root = {root} holds {len(strangers)} files that are not bitsum's, "
+                    f"the first being {strangers[0]!r}: choose an empty folder"
                 )
             (root / MARKER).write_text(_MARKER_TEXT)
         for name in ("logs", "tmp"):

@@ -1,5 +1,5 @@
-"""The tasks of the DAG: wait for the turn, run a program of bitsum for the run's span, give the turn back; and who is
-told of failures."""
+"""The tasks of the DAG: acquire the run lock, run a bitsum command for the run's span, release the lock; and the
+failure notifier."""
 
 import contextlib
 import datetime
@@ -23,21 +23,22 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 from bitsum_program import REFUSED, WRONG_USAGE, Program, printable, refusal
-from bitsum_turn import Run, Turn, UnreadableTurn, process
+from bitsum_run_lock import Run, RunLock, UnreadableLock, process
 
-GIVE_BACK_TURN = "give_back_turn"
+ACQUIRE_LOCK = "acquire_lock"
+RELEASE_LOCK = "release_lock"
 
 _UNFINISHED = ["queued", "running"]
 _ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
-_ASK_AGAIN_SECONDS = 10.0
-# A backfill starts its runs within seconds, unless it is one that goes backwards.
-_PATIENCE_SECONDS = 300.0
+_POLL_SECONDS = 10.0
+# A backfill starts its runs within seconds, unless it runs backwards.
+_QUEUED_RUN_SECONDS = 300.0
 _WEBHOOK_SECONDS = 10.0
-_NO_ERROR = "the process of a task ended and left no error: its log has the last lines"
+_NO_ERROR = "a task's process ended without an error message: see the end of its log"
 
 
 class Refused(AirflowFailException):
-    """A gate refused: trying again would change nothing. `gate` is empty where the line named none."""
+    """A gate refused: a retry would change nothing. `gate` is empty if the line names none."""
 
     def __init__(self, line: str):
         super().__init__(line)
@@ -45,20 +46,20 @@ class Refused(AirflowFailException):
 
 
 def span_of(context: Context, hours: int) -> int:
-    """The span of a run: its parameter, a number or a date, or else the span of `hours` in which its logical date lies.
+    """The span of a run: its parameter, a number or a date; by default the span of `hours` that holds its logical date.
 
     Raises:
-        AirflowFailException: it has neither, or a parameter that is no span.
+        AirflowFailException: the run has neither, or the parameter is not a span.
     """
     given = context["params"].get("span")
-    # A form or a shell may give a number as text, and JSON's integers are floats with nothing after the point, too.
+    # A form or a shell may pass a number as text, and JSON an integer as a float such as 3.0.
     if isinstance(given, float) or (isinstance(given, str) and given.isdecimal() and len(given) < len("20260131")):
         return int(given)
     try:
         moment = datetime.datetime.fromisoformat(given) if isinstance(given, str) else context["dag_run"].logical_date
     except ValueError as error:
         raise AirflowFailException(
-            f"the parameter span = {given!r} is neither a number nor a date, as 2026-01-31"
+            f"the parameter span = {given!r} is neither a number nor a date such as 2026-01-31"
         ) from error
     if isinstance(given, int):
         return given
@@ -70,10 +71,9 @@ def span_of(context: Context, hours: int) -> int:
 
 
 def run_of(context: Context) -> Run:
-    """The run that a task is part of. BITSUM_AIRFLOW names the installation, on whichever of its hosts the task
-    runs."""
-    here = os.environ.get("BITSUM_AIRFLOW") or f"{socket.gethostname()}:{os.environ.get('AIRFLOW_HOME', '')}"
-    return Run(here, context["dag_run"].dag_id, context["dag_run"].run_id)
+    """The run that a task belongs to. BITSUM_AIRFLOW names the installation on all of its hosts."""
+    airflow = os.environ.get("BITSUM_AIRFLOW") or f"{socket.gethostname()}:{os.environ.get('AIRFLOW_HOME', '')}"
+    return Run(airflow, context["dag_run"].dag_id, context["dag_run"].run_id)
 
 
 def run_id(context: Context) -> str:
@@ -82,90 +82,87 @@ def run_id(context: Context) -> str:
 
 
 def _holder(root: str) -> Run | None:
-    """Who has the turn. Raises: AirflowFailException: that cannot be read, and will not become readable by asking
-    again."""
+    """The run that holds the lock. Raises: AirflowFailException: the file is unreadable, which a retry cannot mend."""
     try:
-        return Turn(root).holder()
-    except UnreadableTurn as error:
+        return RunLock(root).holder()
+    except UnreadableLock as error:
         raise AirflowFailException(str(error)) from error
 
 
 def scheduler() -> dict[str, Any] | None:
-    """The process that runs this Airflow; None where `make airflow` has not started it, or not on this host."""
+    """The scheduler's process of this Airflow; None unless `make airflow` started it on this host."""
     try:
         recorded = json.loads(pathlib.Path(os.environ["AIRFLOW_HOME"], "processes.json").read_text())["scheduler"]
-        found = process(recorded["pid"])
-        return found if found["started"] and found["started"] == recorded["started"] else None
+        running = process(recorded["pid"])
+        return running if running["started"] and running["started"] == recorded["started"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _take(root: str, context: Context, log: Any) -> bool:
-    """Whether the run has the turn now; who has it else is told to `log`. Raises: AirflowFailException, as
-    `_holder`."""
-    turn, task = Turn(root), context["ti"]
+def _acquire(root: str, context: Context, log: logging.Logger) -> bool:
+    """Whether the run holds the lock now; otherwise logs the holder. Raises: AirflowFailException, as `_holder`."""
+    lock, task = RunLock(root), context["ti"]
     try:
-        holder = turn.take(
+        holder = lock.acquire(
             run_of(context),
             lambda other: task.get_dr_count(other.dag, run_ids=[other.run], states=_UNFINISHED) == 0,
             scheduler(),
         )
-    except UnreadableTurn as error:
+    except UnreadableLock as error:
         raise AirflowFailException(str(error)) from error
     if holder:
         log.info(
-            "run %s of %s at %s has the turn in %s: waiting for it; if that Airflow is no more, remove %s",
+            "waiting for run %s of %s at %s, which holds the lock of %s; if that Airflow no longer exists, remove %s",
             holder.run,
             holder.dag,
             holder.airflow,
             root,
-            turn.file,
+            lock.file,
         )
     return holder is None
 
 
-class TakeTurn(BaseSensorOperator):
-    """Waits until no other run works in the pipeline's folder, and no run of an earlier date is under way; then holds
-    the turn.
+class AcquireLock(BaseSensorOperator):
+    """Waits for the run lock of the pipeline's folder, and for runs of earlier dates; then holds the lock.
 
-    It is asked again and again instead of waiting in a process, so that any number of waiting runs leaves room for the
-    one at work.
+    It reschedules itself instead of blocking a worker slot, so that waiting runs leave room for the active one.
     """
 
     def __init__(self, *, root: str, span_hours: int, **options: Any):
-        super().__init__(mode="reschedule", poke_interval=_ASK_AGAIN_SECONDS, **options)
+        super().__init__(mode="reschedule", poke_interval=_POLL_SECONDS, **options)
         self.root = root
         self.span_hours = span_hours
 
     def poke(self, context: Context) -> bool:
+        """Whether the run holds the lock now."""
         span = span_of(context, self.span_hours)
         run, task = run_of(context), context["ti"]
         if _holder(self.root) != run:
             earlier = task.get_previous_dagrun("running") or (
-                task.get_previous_dagrun("queued") if self._is_patient(context) else None
+                task.get_previous_dagrun("queued") if self._waits_for_queued(context) else None
             )
             if earlier:
-                self.log.info("run %s is of an earlier date and not done: waiting for it", earlier.run_id)
+                self.log.info("waiting for run %s, which has an earlier date", earlier.run_id)
                 return False
-        if not _take(self.root, context, self.log):
+        if not _acquire(self.root, context, self.log):
             return False
-        self.log.info("span %d has the turn", span)
+        self.log.info("the run lock is held for span %d", span)
         return True
 
-    def _is_patient(self, context: Context) -> bool:
-        """Whether an earlier run that has not been started yet is still waited for; Airflow may never start it before
-        this one ends."""
+    def _waits_for_queued(self, context: Context) -> bool:
+        """Whether to wait for an earlier run that is only queued; Airflow may not start it before this one ends."""
         since = context["ti"].get_first_reschedule_date(context)
         return (
-            since is None or (datetime.datetime.now(datetime.timezone.utc) - since).total_seconds() < _PATIENCE_SECONDS
+            since is None
+            or (datetime.datetime.now(datetime.timezone.utc) - since).total_seconds() < _QUEUED_RUN_SECONDS
         )
 
 
-class GiveBackTurn(BaseOperator):
+class ReleaseLock(BaseOperator):
     """Lets the next run begin.
 
-    Airflow leaves a run that somebody marks as failed running until this task is done, and forgets what it was marked
-    as: all that is left to see is that the task `last` was skipped, which nothing else does.
+    A run that a user marks as failed keeps running until this task is done, and Airflow forgets the mark. The only
+    trace is that the task `last` was skipped, which nothing else causes.
     """
 
     def __init__(self, *, root: str, last: str, **options: Any):
@@ -174,19 +171,19 @@ class GiveBackTurn(BaseOperator):
         self.last = last
 
     def execute(self, context: Context) -> None:
-        Turn(self.root).give_back(run_of(context))
+        """Release the lock. Raises: AirflowFailException: a user ended the run."""
+        RunLock(self.root).release(run_of(context))
         run = context["dag_run"]
         states = context["ti"].get_task_states(run.dag_id, run_ids=[run.run_id]).get(run.run_id, {})
         if states.get(self.last) == "skipped":
-            raise AirflowFailException("the run was ended by hand, before its verdict")
+            raise AirflowFailException("a user ended the run before its verdict")
 
 
 class BitsumOperator(BaseOperator):
-    """Runs a command of bitsum. Exit code 3 and 2 fail the task at once, anything else is tried again.
+    """Runs a bitsum command. Exit codes 3 and 2 fail the task at once; Airflow retries any other failure.
 
-    A BashOperator would try every exit code again, or none. Each takes the turn of its run first, which has it already
-    unless its Airflow was stopped meanwhile; where another run has it now, it is asked again later, and leaves its
-    place to that run's tasks.
+    A BashOperator would retry every exit code, or none. The task acquires the run lock first: its run lost it if
+    Airflow was stopped meanwhile. If another run holds it, the task reschedules itself and frees its worker slot.
     """
 
     def __init__(self, *, command: Sequence[str], folder: str, root: str, **options: Any):
@@ -197,11 +194,18 @@ class BitsumOperator(BaseOperator):
         self._program: Program | None = None
 
     def execute(self, context: Context) -> None:
-        if _holder(self.root) != run_of(context) and self._has_given_back(context):
-            raise AirflowFailException(f"this run has not the turn in {self.root}: clear its task take_turn")
-        if not _take(self.root, context, self.log):
-            again = datetime.timedelta(seconds=_ASK_AGAIN_SECONDS)
-            raise AirflowRescheduleException(datetime.datetime.now(datetime.timezone.utc) + again)
+        """Run the command.
+
+        Raises:
+            AirflowFailException: a gate refused, the usage is wrong, or the run has released its lock.
+            AirflowRescheduleException: another run holds the lock.
+            AirflowException: any other failure.
+        """
+        if _holder(self.root) != run_of(context) and self._has_released(context):
+            raise AirflowFailException(f"this run does not hold the lock of {self.root}: clear its task {ACQUIRE_LOCK}")
+        if not _acquire(self.root, context, self.log):
+            pause = datetime.timedelta(seconds=_POLL_SECONDS)
+            raise AirflowRescheduleException(datetime.datetime.now(datetime.timezone.utc) + pause)
         self._program = Program(self.line(context), self.folder)
         ended = self._program.wait(self.log.info)
         if ended.code == REFUSED:
@@ -211,30 +215,31 @@ class BitsumOperator(BaseOperator):
         if ended.code:
             raise AirflowException(ended.reason)
 
-    def _has_given_back(self, context: Context) -> bool:
-        """Whether the run is past its end, so that nobody would give the turn back again."""
+    def _has_released(self, context: Context) -> bool:
+        """Whether the run has ended, so that no task would release the lock again."""
         run = context["dag_run"]
-        states = context["ti"].get_task_states(run.dag_id, run_ids=[run.run_id], task_ids=[GIVE_BACK_TURN])
-        return states.get(run.run_id, {}).get(GIVE_BACK_TURN) in _ENDED
+        states = context["ti"].get_task_states(run.dag_id, run_ids=[run.run_id], task_ids=[RELEASE_LOCK])
+        return states.get(run.run_id, {}).get(RELEASE_LOCK) in _ENDED
 
     def line(self, context: Context) -> list[str]:
         """Program and arguments."""
         return self.command
 
     def on_kill(self) -> None:
+        """Stop the program and its children."""
         if self._program:
             self._program.stop()
 
 
 class NodeOperator(BitsumOperator):
-    """Runs a node of the pipeline for the span of the run, with the knobs and the option that the run's parameters
-    give."""
+    """Runs a node of the pipeline for the run's span, with the knobs and options in the run's parameters."""
 
     def __init__(self, *, span_hours: int, **options: Any):
         super().__init__(**options)
         self.span_hours = span_hours
 
     def line(self, context: Context) -> list[str]:
+        """Program and arguments."""
         knobs = [*context["params"].get("set", []), f"data.span={span_of(context, self.span_hours)}"]
         options = ["--allow-older"] if context["params"].get("allow_older") else []
         return [
@@ -247,7 +252,7 @@ class NodeOperator(BitsumOperator):
 
 
 class RolloutOperator(BitsumOperator):
-    """Rolls the newest version out. Before a server was ever started there is nothing to do: it begins with the newest
+    """Rolls out the newest version. The task is skipped before the first start of a server, which begins with that
     version."""
 
     def __init__(self, *, config_file: str, **options: Any):
@@ -255,83 +260,73 @@ class RolloutOperator(BitsumOperator):
         self.config_file = config_file
 
     def execute(self, context: Context) -> None:
+        """Roll out. Raises: AirflowSkipException: no server was ever started; otherwise as BitsumOperator."""
         if not pathlib.Path(self.folder, self.config_file).exists():
             raise AirflowSkipException(
-                f"there is no {self.config_file}: bitsum serve writes it when it starts, with the newest version"
+                f"{self.config_file} does not exist: bitsum serve writes it at its first start, with the newest version"
             )
         super().execute(context)
 
 
-class Alarm:
-    """What happens when a task has failed for good: a line in the log, one in a file, and a POST to the webhook where
-    there is one."""
+class FailureNotifier:
+    """Reports a task's final failure: a line in the log, a line in logs/failures.jsonl, and a POST to the webhook, if
+    set."""
 
     def __init__(self, root: str, folder: str, webhook_file: str):
         self._file = pathlib.Path(root, "logs", "failures.jsonl")
-        # Relative to where `make airflow` was called, as every path in knobs; Airflow works in a folder of its own.
+        # Relative to where `make airflow` was called, like every path in knobs; Airflow runs in a folder of its own.
         self._webhook_file = str(pathlib.Path(folder, webhook_file)) if webhook_file else ""
 
     def __call__(self, context: Context) -> None:
+        """Report the failure of a task."""
         task, error = context["ti"], context.get("exception")
         gate, reason = (error.gate, error.reason) if isinstance(error, Refused) else ("", str(error or _NO_ERROR))
-        what = f"{gate} refused" if gate else "failed"
-        failure = {
-            "text": f"{task.dag_id} {task.run_id}, {task.task_id}: {what}: {reason}",
-            "dag": task.dag_id,
-            "run": task.run_id,
-            "task": task.task_id,
-            "gate": gate,
-            "reason": reason,
-            "refused": bool(gate),
-        }
-        self._tell(failure, task.task.log)
+        self._report(task.dag_id, task.run_id, task.task_id, gate, reason, task.task.log)
 
-    def of_run(self, context: Context) -> None:
-        """A run failed. Airflow asks no callback of a task whose process was killed: then this is the only one to
-        tell."""
+    def run_failed(self, context: Context) -> None:
+        """Report the failure of a run unless a task did: Airflow calls no callback of a task whose process was
+        killed."""
         run = context["dag_run"]
-        if self._is_told(run):
-            return
-        self._tell(
-            {
-                "text": f"{run.dag_id} {run.run_id}: failed: {_NO_ERROR}",
-                "dag": run.dag_id,
-                "run": run.run_id,
-                "task": "",
-                "gate": "",
-                "reason": _NO_ERROR,
-                "refused": False,
-            },
-            logging.getLogger(__name__),
-        )
+        if not self._is_reported(run):
+            self._report(run.dag_id, run.run_id, "", "", _NO_ERROR, logging.getLogger(__name__))
 
-    def _is_told(self, run: Any) -> bool:
-        """Whether a task of the run told of its failure since the run was last started."""
+    def _is_reported(self, run: Any) -> bool:
+        """Whether a task reported a failure since the run was last started."""
         if not self._file.exists():
             return False
         since = run.start_date.timestamp()
         for line in self._file.read_text().splitlines():
             # A loss of power may leave half a line.
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-                told = json.loads(line)
-                if (told["dag"], told["run"]) == (run.dag_id, run.run_id) and told.get("time", 0) >= since:
+                failure = json.loads(line)
+                if (failure["dag"], failure["run"]) == (run.dag_id, run.run_id) and failure.get("time", 0) >= since:
                     return True
         return False
 
-    def _tell(self, failure: dict[str, Any], log: Any) -> None:
-        failure |= {"text": printable(failure["text"]), "reason": printable(failure["reason"]), "time": time.time()}
+    def _report(self, dag: str, run: str, task: str, gate: str, reason: str, log: logging.Logger) -> None:
+        where = f"{dag} {run}, {task}" if task else f"{dag} {run}"
+        failure = {
+            "text": printable(f"{where}: {f'{gate} refused' if gate else 'failed'}: {reason}"),
+            "dag": dag,
+            "run": run,
+            "task": task,
+            "gate": gate,
+            "reason": printable(reason),
+            "refused": bool(gate),
+            "time": time.time(),
+        }
         log.error("%s", failure["text"])
         with open(self._file, "a") as file:
             file.write(json.dumps(failure) + "\n")
         if self._webhook_file:
             self._post(failure, log)
 
-    def _post(self, failure: dict[str, Any], log: Any) -> None:
+    def _post(self, failure: dict[str, Any], log: logging.Logger) -> None:
         try:
             url = pathlib.Path(self._webhook_file).read_text().splitlines()[0]
             body = json.dumps(failure).encode()
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=_WEBHOOK_SECONDS).close()
         except (OSError, http.client.HTTPException, ValueError, IndexError) as error:
-            # The address is a secret: what it was stays out of the log.
-            log.error("the webhook of %s was not reached: %s", self._webhook_file, type(error).__name__)
+            # The address is a secret and stays out of the log.
+            log.error("cannot reach the webhook in %s: %s", self._webhook_file, type(error).__name__)

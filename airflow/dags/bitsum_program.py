@@ -1,4 +1,4 @@
-"""Run a program of bitsum for a task: its lines go to the task's log, its exit code says what became of it."""
+"""Runs a bitsum command for a task: its lines go to the task's log, its exit code is the result."""
 
 import contextlib
 import ctypes
@@ -15,23 +15,23 @@ REFUSED = 3
 
 _PREFIX = "bitsum: "
 _REFUSAL = re.compile(r"(?P<gate>.+?) refused: (?P<reason>.*)")
-# What Airflow sets for its own Python must not reach another one, and its secrets nobody.
+# Settings of Airflow's own Python, and Airflow's secrets, must not reach the program.
 _NOT_PASSED_ON = re.compile(r"_?AIRFLOW.*|PYTHON(PATH|HOME)|VIRTUAL_ENV|__.*")
 _PR_SET_PDEATHSIG = 1
-# Airflow itself kills a task that does not end within 5 seconds, and then nobody is left to do this.
+# Airflow kills a task that takes longer than 5 seconds to stop, and the program would survive it.
 _KILL_SECONDS = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a program ended: its exit code, and the line in which it said why."""
+    """How a program ended: its exit code, and the line that gives the reason."""
 
     code: int
     reason: str
 
 
 class Program:
-    """A program that runs until it ends or is stopped, with its children in a group of their own."""
+    """A running program, with its children in a process group of their own."""
 
     def __init__(self, command: Sequence[str], folder: str):
         environment = {name: value for name, value in os.environ.items() if not _NOT_PASSED_ON.fullmatch(name)}
@@ -48,13 +48,13 @@ class Program:
             preexec_fn=_ends_with_parent(),
         )
 
-    def wait(self, say: Callable[[str], None]) -> Ended:
-        """How it ended; each of its lines is told to `say` at once."""
+    def wait(self, on_line: Callable[[str], None]) -> Ended:
+        """Wait until the program ends; `on_line` gets each line at once."""
         last = ""
-        for line in self._process.stdout:
+        for line in self._process.stdout or ():
             line = printable(line.rstrip())
             last = line or last
-            say(line)
+            on_line(line)
         code = self._process.wait()
         reason = (
             last.removeprefix(_PREFIX) if last.startswith(_PREFIX) else f"exit code {code}: {last or 'it said nothing'}"
@@ -62,8 +62,8 @@ class Program:
         return Ended(code, reason)
 
     def stop(self) -> None:
-        """End it and its children: asked first, killed if that is not heard."""
-        # It leads a group of its own, which may outlive it, as when the system killed it alone.
+        """End the program and its children: SIGTERM, then SIGKILL."""
+        # The process group may outlive its leader, for example if the system killed only that.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -73,18 +73,17 @@ class Program:
 
 
 def printable(text: str) -> str:
-    """`text` as one line: what would end it or steer a terminal is escaped, as bitsum does with what it prints
-    itself."""
+    """`text` as one line: line breaks and control characters are escaped, as in bitsum's own output."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def refusal(reason: str) -> tuple[str, str]:
-    """(gate, why) of the line in which a gate refused; the gate is empty where the line says nothing of one."""
-    found = _REFUSAL.fullmatch(reason)
-    return (found["gate"], found["reason"]) if found else ("", reason)
+    """(gate, reason) of the line in which a gate refused; the gate is empty if the line names none."""
+    match = _REFUSAL.fullmatch(reason)
+    return (match["gate"], match["reason"]) if match else ("", reason)
 
 
 def _ends_with_parent() -> Callable[[], None]:
-    """Linux ends the program when the task that started it is killed, so that no second attempt runs beside it."""
+    """Linux ends the program when its task is killed, so that a second attempt never runs beside it."""
     library = ctypes.CDLL(None, use_errno=True)
     return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -20,13 +20,13 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.data import scratch
 from components.data.tf_examples import CorruptFile, parse, read_records, write_records
 from components.progress import report
+from components.properties import ANOMALIES_FILE
 from components.steps.artifacts import ArithmeticAnomalies
 from components.task import record_checks
 from components.task.addition import FEATURE_A, FEATURE_B
 from components.task.record_checks import Problem
 from components.task.transducer import TASKS, Transducer
 
-ANOMALIES_FILE = "anomalies.json"
 QUARANTINE_FILE = "quarantine.tfrecord.gz"
 OFFENDERS_NAMED = 20
 

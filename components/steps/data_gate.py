@@ -16,7 +16,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.data import quarantine
 from components.errors import Refusal
 from components.formats import strict_protos
-from components.steps.arithmetic_validator import ANOMALIES_FILE, QUARANTINE_FILE
+from components.properties import ANOMALIES_FILE, EXAMPLES_ID, SCHEMA_DIFF_FILE, SPAN, STATISTICS_ID
+from components.steps.arithmetic_validator import QUARANTINE_FILE
 from components.steps.artifacts import ArithmeticAnomalies, DataBlessing
 from components.task.record_checks import CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE
 
@@ -28,13 +29,6 @@ NAMED = 3
 
 # Kinds of anomalies that TFDV's statistics do not survive.
 UNREADABLE = {CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE}
-
-# In a blessing: the ids of what was blessed, and the span.
-EXAMPLES_ID = "examples_id"
-STATISTICS_ID = "statistics_id"
-SPAN = "span"
-
-_SCHEMA_DIFF = "SchemaDiff.pb"
 
 
 @component
@@ -112,7 +106,7 @@ def _set_aside(folder: str, anomalies: ArithmeticAnomalies, reasons: list[str]) 
 
 
 def _split_anomalies(uri: str, split: str) -> list[str]:
-    with tf.io.gfile.GFile(os.path.join(uri, f"Split-{split}", _SCHEMA_DIFF), "rb") as file:
+    with tf.io.gfile.GFile(os.path.join(uri, f"Split-{split}", SCHEMA_DIFF_FILE), "rb") as file:
         anomalies = strict_protos.parse(anomalies_pb2.Anomalies, file.read())
     found = {name: info.description for name, info in anomalies.anomaly_info.items()}
     if anomalies.HasField("dataset_anomaly_info"):

@@ -17,11 +17,11 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, writer_utils
 
 from components.progress import report
+from components.properties import SCHEMA_DIFF_FILE
 from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH
 
 SPLIT = "train"
 _STATISTICS_FILE = "FeatureStats.pb"
-_SCHEMA_DIFF = "SchemaDiff.pb"
 _DRIFTING = (FEATURE_A, FEATURE_B, FEATURE_LENGTH)
 _SKEWED = (FEATURE_A, FEATURE_B)
 
@@ -52,7 +52,7 @@ def DriftValidator(
     anomalies.span = statistics.span
     folder = os.path.join(anomalies.uri, f"Split-{SPLIT}")
     fileio.makedirs(folder)
-    writer_utils.write_anomalies(os.path.join(folder, _SCHEMA_DIFF), found)
+    writer_utils.write_anomalies(os.path.join(folder, SCHEMA_DIFF_FILE), found)
     report(
         "drift", previous=int(before is not None), requests=int(asked is not None), anomalies=len(found.anomaly_info)
     )

@@ -19,10 +19,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.data import sampling, scratch
 from components.data.tf_examples import serialize_batch, write_records
 from components.progress import report
+from components.properties import SPAN, SPLITS_KEY
 from components.settings import Data
-
-SPAN_PROPERTY = "span"
-SPLITS_PROPERTY = "splits_key"
 
 # Bits of each operand that are in memory at the same time.
 _CHUNK_BITS = 1 << 22
@@ -54,8 +52,8 @@ def describe(examples: standard_artifacts.Examples, data: Data) -> None:
     """Write into the artifact which splits it has, which span it is, and what decides in which split a pair is."""
     examples.split_names = artifact_utils.encode_split_names(list(sampling.splits(data)))
     examples.span = data.span
-    examples.set_int_custom_property(SPAN_PROPERTY, data.span)
-    examples.set_string_custom_property(SPLITS_PROPERTY, sampling.splits_key(data))
+    examples.set_int_custom_property(SPAN, data.span)
+    examples.set_string_custom_property(SPLITS_KEY, sampling.splits_key(data))
     examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     examples_utils.set_file_format(examples, "tfrecords_gzip")
 

@@ -28,15 +28,13 @@ from components.model import activation_sweep
 from components.printable import printable
 from components.progress import report
 from components.proof import certificate as claims
+from components.properties import BLESSED, HAS_MODEL, REASON
 from components.savedmodel import checkpoint, warmup
 from components.steps import model_server
 from components.steps.artifacts import CertificateArtifact
 
 GATE = "infra validation"
 
-BLESSED = "blessed"
-HAS_MODEL = "has_model"
-REASON = "reason"
 REPORT_FILE = "report.json"
 
 _ACTIVATIONS = "bitsum-activations"

@@ -12,15 +12,11 @@ from tfx.dsl.components.common import resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 
 from components.data import output_files
+from components.properties import BLESSED, CURRENT_MODEL_ID, SPAN
 
 MODEL = "model"
 BLESSING = "model_blessing"
 CANDIDATE = "candidate"
-
-# In a blessing: the span of the run that trained the model.
-SPAN = "span"
-BLESSED = "blessed"
-_MODEL_ID = "current_model_id"
 
 
 class LastBlessedModelStrategy(resolver.ResolverStrategy):
@@ -62,12 +58,12 @@ class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
             for blessing in input_dict[BLESSING]
             if blessing.get_int_custom_property(BLESSED)
             and 0 < blessing.get_int_custom_property(SPAN) < self._span
-            and blessing.get_int_custom_property(_MODEL_ID) in models
+            and blessing.get_int_custom_property(CURRENT_MODEL_ID) in models
         ]
         for last in sorted(
             blessings, key=lambda blessing: (blessing.get_int_custom_property(SPAN), blessing.id), reverse=True
         ):
-            model = models[last.get_int_custom_property(_MODEL_ID)]
+            model = models[last.get_int_custom_property(CURRENT_MODEL_ID)]
             if output_files.is_whole(model):
                 return {MODEL: [model], BLESSING: [last]}
         return {MODEL: [], BLESSING: []}

@@ -18,6 +18,19 @@ from components.printable import printable
 from components.progress import report
 from components.proof import attempt, picture
 from components.proof import certificate as claims
+from components.properties import (
+    BASELINE_MARGIN,
+    BLESSED,
+    CURRENT_MODEL,
+    CURRENT_MODEL_ID,
+    EVALUATED,
+    MARGIN,
+    MARGIN_KEPT,
+    PROVEN,
+    REASON,
+    REQUIRED,
+    SPAN,
+)
 from components.savedmodel import checkpoint, export_format, loaded_weights, model_files
 from components.savedmodel.canonical_graph import Graph
 from components.steps.artifacts import CertificateArtifact
@@ -26,21 +39,6 @@ from components.task.transducer import TASKS
 
 REPORT_FILE = "report.json"
 PICTURE_FILE = "proof.svg"
-
-# Names that TFX's resolver of blessed models reads.
-BLESSED = "blessed"
-_CURRENT_MODEL = "current_model"
-_CURRENT_MODEL_ID = "current_model_id"
-
-PROVEN = "proven"
-EVALUATED = "evaluated"
-REQUIRED = "required"
-REASON = "reason"
-MARGIN = "margin"
-BASELINE_MARGIN = "baseline_margin"
-# Whether the margin is not too far below the baseline's.
-MARGIN_KEPT = "margin_kept"
-SPAN = "span"
 
 
 @component
@@ -90,12 +88,12 @@ def Prover(
         EVALUATED: evaluated,
         PROVEN: int(found.proven),
         REQUIRED: int(knobs.required),
-        _CURRENT_MODEL_ID: model.id,
+        CURRENT_MODEL_ID: model.id,
     }
     values |= {MARGIN_KEPT: int(not worse), SPAN: span}
     for name, value in values.items():
         blessing.set_int_custom_property(name, value)
-    blessing.set_string_custom_property(_CURRENT_MODEL, model.uri)
+    blessing.set_string_custom_property(CURRENT_MODEL, model.uri)
     blessing.set_string_custom_property(REASON, printable(found.reason or worse or ""))
     blessing.set_string_custom_property(MARGIN, _shown(found.margin))
     blessing.set_string_custom_property(BASELINE_MARGIN, _shown(before))

@@ -17,15 +17,10 @@ from components import atomic
 from components.errors import BitsumError
 from components.progress import report
 from components.proof import certificate
+from components.properties import BLESSED, DESTINATION, IS_NEW, PUSHED, VERSION
 from components.savedmodel import fingerprint, graph_identity, push_order, version_folder
 
 LOGGER = logging.getLogger(__name__)
-
-BLESSED = "blessed"
-VERSION = "pushed_version"
-DESTINATION = "pushed_destination"
-PUSHED = "pushed"
-IS_NEW = "is_new"
 
 
 class PusherSpec(component_spec.ComponentSpec):

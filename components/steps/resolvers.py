@@ -13,8 +13,7 @@ from tfx import types
 from tfx.dsl.components.common import resolver
 
 from components.data import output_files
-from components.steps.data_gate import EXAMPLES_ID, SPAN, STATISTICS_ID
-from components.steps.example_gen import SPLITS_PROPERTY
+from components.properties import EXAMPLES_ID, SPAN, SPLITS_KEY, STATISTICS_ID
 
 BLESSING = "data_blessing"
 CURRENT = "current"
@@ -37,8 +36,8 @@ class WindowStrategy(resolver.ResolverStrategy):
     def resolve_artifacts(self, store: metadata_store.MetadataStore, input_dict: Artifacts) -> Artifacts:
         """EXAMPLES newest span first; the other inputs as they came, but no blessing."""
         [current] = input_dict[CURRENT]
-        rules = current.get_string_custom_property(SPLITS_PROPERTY)
-        same = [found for found in input_dict[EXAMPLES] if found.get_string_custom_property(SPLITS_PROPERTY) == rules]
+        rules = current.get_string_custom_property(SPLITS_KEY)
+        same = [found for found in input_dict[EXAMPLES] if found.get_string_custom_property(SPLITS_KEY) == rules]
         earlier = _blessed_before(self._span, input_dict[BLESSING], EXAMPLES_ID, same)
         return {EXAMPLES: [current, *itertools.islice(earlier, self._window - 1)], CURRENT: [current], BLESSING: []}
 

@@ -19,11 +19,11 @@ from components.data import scratch
 from components.data.tf_examples import CorruptFile, parse, read_records, write_records
 from components.errors import BitsumError
 from components.progress import report
+from components.properties import SPAN, SPANS, SPLITS_KEY
 from components.steps.arithmetic_validator import pair_key, split_files
-from components.steps.example_gen import SPAN_PROPERTY, SPLITS_PROPERTY, shard_path
+from components.steps.example_gen import shard_path
 from components.task.addition import FEATURE_A, FEATURE_B
 
-SPANS_PROPERTY = "spans"
 # What a training reads; the long split is the evaluation's, which looks at one span.
 SPLITS = ("train", "eval")
 
@@ -41,17 +41,17 @@ def SpanWindow(
     """Write the records of `examples`, one artifact a span, each pair once; `code` is a hash of the code, for TFX's
     cache."""
     # The metadata store keeps no order among the inputs of one name.
-    examples = sorted(examples, key=lambda artifact: artifact.get_int_custom_property(SPAN_PROPERTY), reverse=True)
-    spans = [artifact.get_int_custom_property(SPAN_PROPERTY) for artifact in examples]
+    examples = sorted(examples, key=lambda artifact: artifact.get_int_custom_property(SPAN), reverse=True)
+    spans = [artifact.get_int_custom_property(SPAN) for artifact in examples]
     uris = [artifact.uri for artifact in examples]
     with scratch.folder(window.uri) as beside, beam_pipeline as pipeline:
         for split in SPLITS:
             _ = pipeline | f"Window_{split}" >> WriteWindow(uris, split, window.uri, shards, beside)
     window.split_names = artifact_utils.encode_split_names(list(SPLITS))
     window.span = spans[0]
-    window.set_int_custom_property(SPAN_PROPERTY, spans[0])
-    window.set_string_custom_property(SPANS_PROPERTY, ",".join(map(str, spans)))
-    window.set_string_custom_property(SPLITS_PROPERTY, examples[0].get_string_custom_property(SPLITS_PROPERTY))
+    window.set_int_custom_property(SPAN, spans[0])
+    window.set_string_custom_property(SPANS, ",".join(map(str, spans)))
+    window.set_string_custom_property(SPLITS_KEY, examples[0].get_string_custom_property(SPLITS_KEY))
     examples_utils.set_payload_format(window, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     examples_utils.set_file_format(window, "tfrecords_gzip")
     report("window", spans=len(spans), first=spans[-1], last=spans[0])

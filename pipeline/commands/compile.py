@@ -1,10 +1,9 @@
-"""`bitsum compile --target kubeflow`: the pipeline as a file that Kubeflow Pipelines takes, written without asking any
-server.
+"""`bitsum compile --target kubeflow`: the pipeline as a file for Kubeflow Pipelines, written without asking a server.
 
-The file is a PipelineSpec of schema 2.1.0 in YAML, with `--claim` a PlatformSpec after it. Each node is a container of
-`--image` whose command is `pipeline.kubeflow.container`. TFX's compiler for Kubeflow knows two of its own resolvers only,
-asks for a blessing whoever gave it, and Kubeflow Pipelines itself runs no resolver: the compiled pipeline is a cold
-start, compared with no model.
+The file is a PipelineSpec of schema 2.1.0 in YAML, followed with `--claim` by a PlatformSpec. Each node is a container
+of `--image` with the command `pipeline.kubeflow.container`. TFX's compiler for Kubeflow supports only two of its own
+resolvers, does not filter blessings by producer, and Kubeflow Pipelines runs no resolver at all: the compiled pipeline
+is a cold start without a baseline.
 """
 
 import argparse
@@ -17,27 +16,26 @@ from components.errors import BitsumError, ConfigError
 from components.printable import say
 from components.savedmodel import push_order
 from pipeline import config as configuration
-from pipeline import log_capture
+from pipeline import log_capture, nodes
 from pipeline.config import Config
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
+    from tfx.types.artifact import Artifact
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.container")
 NAMESPACE = "bitsum"
-# The pushed version names its run by this parameter, which is no other node's: it would keep their outputs from being
-# reused.
+# The Pusher alone gets this parameter, which names the run of a version: it would defeat the cache of other nodes.
 RUN_ID = "run_id"
 _RUN_ID_OF_KUBEFLOW = "{{$.pipeline_job_uuid}}"
-_PUSHER = "Pusher"
-_COLD_START = "cold start: no run trains from an earlier model or is compared with one, which Kubeflow has no resolver of ours for"
+_COLD_START = "cold start: no run trains from an earlier model or is compared with one, as Kubeflow runs no resolvers"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum compile`."""
     parser.add_argument("--target", choices=["kubeflow"], required=True, help="the scheduler to compile for")
-    parser.add_argument("--image", required=True, help="container image with this project in it (docs/schedule.md)")
+    parser.add_argument("--image", required=True, help="container image that holds this project (docs/schedule.md)")
     parser.add_argument("--output", metavar="FILE", default="kubeflow.yaml", help="file to write (default %(default)s)")
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
     parser.add_argument(
@@ -46,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compile, write the file, say what is in it; 0."""
+    """Compile, write the file, and print its content in short; 0."""
     config = configuration.load(args.config, args.set)
-    with log_capture.into_nothing():
+    with log_capture.discard_output():
         documents = compiled(config, args.image, args.claim, args.allow_older)
     write(pathlib.Path(args.output), documents)
     tasks = documents[0]["root"]["dag"]["tasks"]
@@ -65,7 +63,7 @@ def compiled(config: Config, image: str, claim: str | None = None, allow_older: 
     """The YAML documents: a PipelineSpec, and with a volume claim for the Pusher a PlatformSpec.
 
     Raises:
-        ConfigError: Kubeflow takes no pipeline of that name.
+        ConfigError: Kubeflow does not accept the pipeline's name.
     """
     from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
@@ -75,24 +73,25 @@ def compiled(config: Config, image: str, claim: str | None = None, allow_older: 
     name = pipeline.pipeline_info.pipeline_name
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"pipeline.name = {config.pipeline.name!r}: Kubeflow takes at most 128 lower case letters, digits and hyphens"
+            f"pipeline.name = {config.pipeline.name!r}: Kubeflow allows at most 128 lower-case letters, digits and "
+            "hyphens"
         )
-    _in_the_container(pipeline)
+    _make_portable(pipeline)
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
         kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
             default_image=image, default_commands=COMMAND, use_pipeline_spec_2_1=True
         )
     )
     spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
-    _never_cached(spec)
+    _disable_caching(spec)
     return [spec, _platform(claim, str(config.push_to))] if claim else [spec]
 
 
 def write(path: pathlib.Path, documents: list[dict[str, Any]]) -> None:
-    """Write the documents to `path`, whole or not at all.
+    """Write the documents to `path` atomically.
 
     Raises:
-        BitsumError: it cannot be written.
+        BitsumError: the file cannot be written.
     """
     import yaml
 
@@ -103,9 +102,8 @@ def write(path: pathlib.Path, documents: list[dict[str, Any]]) -> None:
         raise BitsumError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _in_the_container(pipeline: "Pipeline") -> None:
-    """Make the pipeline independent of this machine: our artifact types by title, files of the project by their place
-    in it."""
+def _make_portable(pipeline: "Pipeline") -> None:
+    """Make the pipeline independent of this machine: our artifact types by title, project files by relative path."""
     import components
     from components.steps import artifacts
 
@@ -119,25 +117,25 @@ def _in_the_container(pipeline: "Pipeline") -> None:
                 node.exec_properties[name] = str(pathlib.Path(value).relative_to(project))
 
 
-def _titled(kind: type) -> type:
-    """An artifact type as TFX's compiler wants one that is not TFX's: with a namespace, and without properties."""
+def _titled(kind: "type[Artifact]") -> "type[Artifact]":
+    """An artifact type as TFX's compiler requires custom ones: with a namespace, and without properties."""
     from tfx.types.artifact import Artifact
 
     return type(kind.__name__, (Artifact,), {"TYPE_NAME": f"{NAMESPACE}.{kind.TYPE_NAME}"})
 
 
-def _never_cached(spec: dict[str, Any]) -> None:
-    """The nodes that look at the world run each time; the Pusher is told the run."""
+def _disable_caching(spec: dict[str, Any]) -> None:
+    """Nodes that depend on outside state always run; the Pusher gets the run id."""
     from pipeline.runner.node import NEVER_CACHED
 
     for node in NEVER_CACHED:
         spec["root"]["dag"]["tasks"][node].pop("cachingOptions", None)
-    spec["components"][_PUSHER]["inputDefinitions"]["parameters"][RUN_ID] = {"parameterType": "STRING"}
-    spec["root"]["dag"]["tasks"][_PUSHER]["inputs"]["parameters"][RUN_ID] = {
+    spec["components"][nodes.PUSHER]["inputDefinitions"]["parameters"][RUN_ID] = {"parameterType": "STRING"}
+    spec["root"]["dag"]["tasks"][nodes.PUSHER]["inputs"]["parameters"][RUN_ID] = {
         "runtimeValue": {"constant": _RUN_ID_OF_KUBEFLOW}
     }
 
 
 def _platform(claim: str, mount_path: str) -> dict[str, Any]:
     mount = {"pvcMount": [{"constant": claim, "mountPath": mount_path}]}
-    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {f"{_PUSHER}_executor": mount}}}}}
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {f"{nodes.PUSHER}_executor": mount}}}}}

@@ -1,4 +1,4 @@
-"""`bitsum config`: the configuration in force, as a TOML file that explains every knob."""
+"""`bitsum config`: the effective configuration, as a TOML file that explains every knob."""
 
 import argparse
 

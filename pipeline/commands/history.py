@@ -1,25 +1,25 @@
-"""`bitsum history`: the runs, a line each, with the verdict of every gate and the trend of the margin."""
+"""`bitsum history`: the runs, one line each, with the verdict of every gate, and the trend of the margin."""
 
 import argparse
 from typing import TYPE_CHECKING
 
-from components import results
+from components import progress, results
 from components.errors import ConfigError
 from pipeline import config as configuration
-from pipeline import log_capture
+from pipeline import log_capture, nodes
 from pipeline.records import relocation
 
 if TYPE_CHECKING:
     from pipeline.records.runs import History, Run
 
-_GATES = ("data", "evaluation", "proof", "infra validation")
+_GATES = (nodes.DATA, nodes.EVALUATION, nodes.PROOF, nodes.INFRA_VALIDATION)
 _HEADINGS = ("run", "span", "started", "seconds", "cached", *_GATES, "pushed", "margin", "change", "state")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum history`."""
     parser.add_argument(
-        "--last", type=int, default=20, metavar="N", help="the last N runs; 0 for all (default %(default)s)"
+        "--last", type=int, default=20, metavar="N", help="show the last N runs; 0 for all (default %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the runs as JSON, with the reasons of refusals")
 
@@ -33,14 +33,14 @@ def run(args: argparse.Namespace) -> int:
     if args.last < 0:
         raise ConfigError(f"--last = {args.last}: must be at least 0")
     config = configuration.load(args.config, args.set)
-    log_capture.database()
-    relocation.settle_alone(config, relocation.tell_aside)
+    log_capture.silence_database_drivers()
+    relocation.lock_and_update_paths(config, progress.note)
     from pipeline.records import metadata_store, runs
-    from pipeline.records.ancestry import Ancestry
+    from pipeline.records.lineage_graph import LineageGraph
 
     with metadata_store.existing(config) as store:
-        found = runs.all_runs(Ancestry(store), args.last)
-    results.show(found, _lines, args.json)
+        history = runs.all_runs(LineageGraph(store), args.last)
+    results.show(history, _lines, args.json)
     return 0
 
 
@@ -66,13 +66,14 @@ def _row(run: "Run") -> tuple[str, ...]:
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _trend(runs: list["Run"]) -> str:
-    """The margins of the models that differ, since a run that takes its model from the cache tells nothing new."""
+    """The margins of distinct models; a run that takes its model from the cache adds nothing."""
     margins = [run.margin for run in runs if run.margin is not None and run.change != 0]
     if not margins:
         return "no run has a certified margin"
-    least, most = min(margins), max(margins)
-    return f"certified margin: first {margins[0]:.6g}, last {margins[-1]:.6g}, least {least:.6g}, most {most:.6g}, of {len(margins)} models"
+    values = {"first": margins[0], "last": margins[-1], "least": min(margins), "most": max(margins)}
+    listed = ", ".join(f"{name} {margin:.6g}" for name, margin in values.items())
+    return f"certified margin: {listed}, of {len(margins)} models"

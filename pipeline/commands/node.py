@@ -1,14 +1,13 @@
-"""`bitsum node`: run one node of the graph, as part of a run that a scheduler holds together; or show the graph to the
-scheduler.
+"""`bitsum node`: run one node of the graph, as part of a scheduled run, or list the graph for the scheduler.
 
     bitsum node --list --json > graph.json                              # nodes and edges; needs TFX
-    bitsum node Trainer --run-id 2026-11-22 --set data.span=2026-11-22  # exit code 0 done, 3 refused, 1 failed, 2 wrong usage
+    bitsum node Trainer --run-id 2026-11-22 --set data.span=2026-11-22  # code: 0 done, 3 refused, 1 failed, 2 usage
     bitsum node check --run-id 2026-11-22                               # 3 if the newest version is for a later span
     bitsum node verdict --run-id 2026-11-22                             # 3 if a gate refused the model
 
-The nodes of a run share its id and its knobs. `check`, before them, saves a run whose model would not be pushed. A gate
-that blesses ends with 0 when it refuses, so that the later nodes see it; `verdict` then says so. Nodes of one run that
-do not wait for one another may run side by side; `bitsum run` waits for them.
+The nodes of a run share its id and knobs. `check` runs first and stops a run whose model would not be pushed. A gate
+that blesses ends with 0 even if it refuses, so that later nodes see the blessing; `verdict` then reports the refusal.
+Independent nodes of one run may run at the same time; `bitsum run` waits for them.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from pipeline.records import relocation
 
 CHECK = "check"
 VERDICT = "verdict"
-# It becomes the name of a log file, and of a context in the metadata store.
+# The run id becomes the name of a log file, and of a context in the metadata store.
 _RUN_ID = re.compile(r"[\w.:+-]{1,200}")
 
 
@@ -41,17 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "node",
         nargs="?",
         metavar="NODE",
-        help=f"id of a node; {CHECK}: may the run push; {VERDICT}: what its gates said",
+        help=f"id of a node; {CHECK}: whether the run may push; {VERDICT}: the verdicts of its gates",
     )
-    parser.add_argument(
-        "--run-id", metavar="ID", help="the run that the node is part of; letters, digits and any of _ . : + -"
-    )
+    parser.add_argument("--run-id", metavar="ID", help="id of the run: letters, digits and _ . : + -")
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
+    parser.add_argument("--list", action="store_true", help="print the nodes with their upstream nodes")
     parser.add_argument(
-        "--list", action="store_true", help="print the nodes, each with those that have to be done before it"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="with --list: as JSON, with what a scheduler needs to start them"
+        "--json", action="store_true", help="with --list: print JSON with all that a scheduler needs to run the nodes"
     )
 
 
@@ -59,26 +54,30 @@ def run(args: argparse.Namespace) -> int:
     """Run the node; the exit code.
 
     Raises:
-        ConfigError: no node of that id, no usable run id, or a knob that is wrong.
+        ConfigError: an unknown node, an invalid run id, or an invalid knob.
         Refusal: a gate refused.
         BitsumError: the node failed.
     """
     config = configuration.load(args.config, args.set)
     if args.list:
-        with log_capture.into_nothing():
+        with log_capture.discard_output():
             listed = _json(config, args) if args.json else _text(config)
         say(*listed.split("\n"))
         return 0
     if not args.node or not args.run_id or not _RUN_ID.fullmatch(args.run_id):
         raise ConfigError(
-            f"--run-id = {args.run_id!r}, NODE = {args.node!r}: both are needed, the id of letters, digits and _ . : + -"
+            f"--run-id = {args.run_id!r}, NODE = {args.node!r}: both are required; a run id has letters, digits and "
+            "_ . : + - only"
         )
     root = workspace.prepare(config.root)
     log = root / "logs" / f"{args.run_id}.{pathlib.PurePath(args.node).name}.log"
-    with log_capture.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+    with (
+        log_capture.redirect_output(log) as terminal,
+        Progress(terminal, config.pipeline.progress_interval) as progress,
+    ):
         try:
-            relocation.settle_alone(config, progress.line)
-            with root_lock.held(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):
+            relocation.lock_and_update_paths(config, progress.line)
+            with root_lock.locked(config, f"bitsum node {args.node} of run {args.run_id}", progress.line, shared=True):
                 _run(config, args.node, args.run_id, progress, args.allow_older)
         except BaseException:
             say(*traceback.format_exc().split("\n"), stream=sys.stderr)
@@ -102,7 +101,7 @@ def _run(config: Config, node_id: str, run_id: str, progress: Progress, allow_ol
 
 
 def _graph(config: Config) -> dict[str, list[str]]:
-    """The graph of a run in a series, whichever its span: imported data has the place of generated data in it."""
+    """The graph of a run in a series. It does not depend on the span, nor on whether the data are imported."""
     from pipeline.runner import node
 
     data = dataclasses.replace(config.data, span=config.data.span or 1)
@@ -118,14 +117,14 @@ def _text(config: Config) -> str:
 
 
 def _json(config: Config, args: argparse.Namespace) -> str:
-    """The graph, and what a scheduler has to know to start its nodes."""
+    """The graph, and all that a scheduler needs to run its nodes."""
     workspace.prepare(config.root)
     options = ["--config", str(pathlib.Path(args.config).resolve())] if args.config else []
     options += [word for override in args.set for word in ("--set", override)]
     plan: dict[str, Any] = {
         "pipeline": config.pipeline.name,
         "program": str(pathlib.Path(sys.executable).with_name("bitsum")),
-        # Relative paths in knobs are relative to this.
+        # The base of relative paths in knobs.
         "folder": str(pathlib.Path.cwd()),
         "options": options,
         "root": str(config.root),

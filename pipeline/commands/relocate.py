@@ -1,10 +1,9 @@
-"""`bitsum relocate`: show what the metadata store has of a root that was moved or copied under its old path, and with
---yes rewrite it.
+"""`bitsum relocate`: list the paths that the metadata store still has of a root that was moved or copied, and rewrite
+them with --yes.
 
-With a SQLite file in the root every other command does this by itself. A store that several roots may have in common,
-such as a PostgreSQL, is changed only here, through ML Metadata's own API: all artifacts and executions in one
-transaction. That gives them a new time of their last change, by which TFX knows what a step was given: only steps
-without inputs are taken from the cache afterwards.
+With a SQLite file in the root every other command does so itself. A store that several roots may share, such as
+PostgreSQL, is changed only here, through ML Metadata's own API, all artifacts and executions in one transaction. This
+changes their update times, on which TFX's cache keys depend: afterwards only steps without inputs come from the cache.
 """
 
 import argparse
@@ -17,7 +16,7 @@ from pipeline import log_capture, root_lock, workspace
 from pipeline.config import Config
 from pipeline.records import relocation
 
-# Of each kind so many are shown.
+# Per kind.
 _SHOWN = 3
 
 
@@ -26,22 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="before", metavar="DIR", help=f"the old path of the root (default: the one in {relocation.FILE})"
     )
-    parser.add_argument("--yes", action="store_true", help="rewrite what is listed; without it nothing is changed")
+    parser.add_argument("--yes", action="store_true", help="rewrite the listed entries; the default is to list only")
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, and perhaps rewrite.
+    """List, or rewrite.
 
     Raises:
-        BitsumError: the root or the store cannot be used, or a copy may have its store in common with the original.
+        BitsumError: the root or the store cannot be used, or a copy may share its store with the original.
     """
     config = configuration.load(args.config, args.set)
     if not (config.root / workspace.MARKER).exists():
-        raise BitsumError(f"pipeline.root = {config.root} is no folder of bitsum's")
+        raise BitsumError(f"pipeline.root = {config.root} is not a bitsum folder")
     if not args.yes:
         _relocate(config, args)
         return 0
-    with root_lock.held(config, "bitsum relocate", say):
+    with root_lock.locked(config, "bitsum relocate", say):
         _relocate(config, args)
     return 0
 
@@ -52,28 +51,28 @@ def _relocate(config: Config, args: argparse.Namespace) -> None:
         recorded = change.root if change else relocation.read(config.root)
         change = relocation.Change(recorded, os.path.abspath(args.before), is_copy=bool(change and change.is_copy))
     if change is None or change.before in (None, str(config.root)):
-        say(f"pipeline.root = {config.root} is where it was: nothing to rewrite")
+        say(f"pipeline.root = {config.root} was not moved: nothing to rewrite")
         return
-    log_capture.database()
+    log_capture.silence_database_drivers()
     from pipeline.records import metadata_store
 
     with metadata_store.existing(config) as store:
-        found = {
+        changes = {
             "artifacts": _changed(store.get_artifacts(), change.before, config),
             "executions": _changed(store.get_executions(), change.before, config),
             "contexts": _changed(store.get_contexts(), change.before, config),
         }
-        count = sum(map(len, found.values()))
+        count = sum(map(len, changes.values()))
         if change.is_copy and count and not args.before:
             raise BitsumError(
-                f"pipeline.root = {config.root} is a copy of {change.before}: if its metadata are not in the same store, but copied as "
-                f"well, say --from {change.before}; otherwise set metadata.path or metadata.database to a store of its own"
+                f"pipeline.root = {config.root} is a copy of {change.before}: if its metadata were copied too, use "
+                f"--from {change.before}; if both share a store, set metadata.path or metadata.database to another one"
             )
-        for kind, items in found.items():
+        for kind, items in changes.items():
             _show(kind, items)
         if args.yes:
-            store.put_contexts([item for item, _ in found["contexts"]])
-            lists = ([item for item, _ in found[kind]] for kind in ("executions", "artifacts"))
+            store.put_contexts([item for item, _ in changes["contexts"]])
+            lists = ([item for item, _ in changes[kind]] for kind in ("executions", "artifacts"))
             store.put_lineage_subgraph(*lists, contexts=[], event_edges=[])
             relocation.relocate_model_config(config, change.before)
             relocation.write(config.root, change)
@@ -84,7 +83,7 @@ def _relocate(config: Config, args: argparse.Namespace) -> None:
 
 
 def _changed(items: list, before: str, config: Config) -> list[tuple]:
-    """Those that change, as they are afterwards, each with what stood there before."""
+    """The items that change, in their new state, each with its old values."""
     changes = [(item, relocation.relocate(item, before, str(config.root))) for item in items]
     return [(item, changed) for item, changed in changes if changed]
 

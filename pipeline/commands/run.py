@@ -1,4 +1,4 @@
-"""`bitsum run`: the whole job, from nothing to an answer over gRPC, with the verdicts in words."""
+"""`bitsum run`: the whole job, from generated data to an answer over gRPC, with the verdicts of the gates."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ from pipeline import log_capture, root_lock, workspace
 from pipeline.config import Config
 from pipeline.records import relocation
 
-# Pairs that the served model is asked about at the end. Long chains of carries are what a model gets wrong first.
+# Pairs for the queries at the end. Long carry chains fail first.
 _SHOWN = ((13, 29), (0, 0), (2**64 - 1, 1), (2**1000 - 1, 2**1000 - 1))
 _RANDOM_BITS = 4096
 
@@ -25,29 +25,32 @@ _RANDOM_BITS = 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum run`."""
     parser.add_argument(
-        "--keep-serving", action="store_true", help="leave the model server running at the end, on serve.port"
+        "--keep-serving", action="store_true", help="keep the model server running at the end, on serve.port"
     )
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the pipeline, serve what it pushed, ask it; 0 only if a blessed model answered right.
+    """Run the pipeline, serve the pushed version, query it; 0 only if a blessed model answers correctly.
 
     Raises:
-        Refusal: a gate refused; before any work, if the newest version is for a later span.
-        BitsumError: something failed.
+        Refusal: a gate refused, or, before any work, the newest version is for a later span.
+        BitsumError: any other failure.
     """
     config = configuration.load(args.config, args.set)
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 10**9 // 1000:06d}"
     root = workspace.prepare(config.root)
     log = root / "logs" / f"{run_id}.log"
-    with log_capture.into(log) as terminal, Progress(terminal, config.pipeline.progress_interval) as progress:
+    with (
+        log_capture.redirect_output(log) as terminal,
+        Progress(terminal, config.pipeline.progress_interval) as progress,
+    ):
         progress.line(f"bitsum run {run_id}, log {log}")
         try:
-            # First, since the lock of a copy still names the run that works in the original.
-            relocation.settle_alone(config, progress.line)
-            with root_lock.held(config, f"bitsum run {run_id}", progress.line):
-                relocation.settle(config, progress.line)
+            # Before the lock: the run lock of a copy still names a run of the original.
+            relocation.lock_and_update_paths(config, progress.line)
+            with root_lock.locked(config, f"bitsum run {run_id}", progress.line):
+                relocation.update_paths(config, progress.line)
                 if not args.allow_older:
                     push_order.check_span(config.push_to, config.data.span)
                 _pipeline(config, run_id, progress, args.allow_older)
@@ -92,7 +95,7 @@ def _serve(config: Config, version: int, log: pathlib.Path, progress: Progress, 
         model_server.stop(server.process)
         raise
     if keep:
-        progress.line(f"serving on at {server.target}, stop it with: kill {server.process.pid}")
+        progress.line(f"still serving at {server.target}, stop it with: kill {server.process.pid}")
     else:
         model_server.stop(server.process)
         progress.line("server stopped; start it again with:")
@@ -115,8 +118,8 @@ def _query(config: Config, target: str, version: int, progress: Progress) -> Non
     ) as client:
         answers = client.apply(task, pairs)
     progress.end(f"{len(answers)} answers over gRPC")
-    for (a, b), answer in zip(pairs, answers):
-        said = task.statement(*map(abbreviated, (a, b, answer)))
+    for (a, b), answer in zip(pairs, answers, strict=True):
+        statement = task.statement(*map(abbreviated, (a, b, answer)))
         if answer != task.meaning(a, b):
-            raise BitsumError(f"the served model answered {said}, which is wrong")
-        progress.line(f"    {said}")
+            raise BitsumError(f"the served model answered {statement}, which is wrong")
+        progress.line(f"    {statement}")

@@ -1,11 +1,11 @@
-"""`bitsum status`: what is pushed, whether its files are those of the push, and what the model server serves."""
+"""`bitsum status`: the pushed versions, whether their files are intact, and the versions on the model server."""
 
 import argparse
 import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
-from components import results
+from components import progress, results
 from components.savedmodel import version_folder
 from pipeline import config as configuration
 from pipeline.config import Config
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PushedVersion:
-    """A version in the push folder: `damage` is what is wrong with its files, `not_proven` why no certificate counts."""
+    """A version in the push folder; `damage`: problems with its files, `not_proven`: why no certificate is valid."""
 
     version: int
     path: pathlib.Path
@@ -32,7 +32,7 @@ class PushedVersion:
 
 @dataclasses.dataclass(frozen=True)
 class ServedVersion:
-    """A version as the model server tells of it."""
+    """A version on the model server."""
 
     version: int
     state: str
@@ -41,7 +41,7 @@ class ServedVersion:
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """The model server that was asked; `error` is why it told nothing."""
+    """The model server; `error` is why it did not answer."""
 
     target: str
     versions: list[ServedVersion]
@@ -50,7 +50,7 @@ class Server:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What is pushed and what is served."""
+    """The pushed and the served versions."""
 
     push_to: pathlib.Path
     pushed: list[PushedVersion]
@@ -60,21 +60,21 @@ class Status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum status`."""
     parser.add_argument(
-        "--server", metavar="HOST:PORT", help="the model server to ask (default: serve.host and serve.port)"
+        "--server", metavar="HOST:PORT", help="model server to query (default: serve.host and serve.port)"
     )
     parser.add_argument("--json", action="store_true", help="print the status as JSON")
     connection_flags.add_tls_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the status; 1 if a pushed version's files are not those of its manifest.
+    """Print the status; 1 if the files of a pushed version differ from its manifest.
 
     Raises:
-        ConfigError: a knob is wrong, or a file for TLS cannot be used.
+        ConfigError: a knob is invalid, or a TLS file cannot be used.
     """
     config = configuration.load(args.config, args.set)
     credentials = connection_flags.credentials(args)
-    relocation.settle_alone(config, relocation.tell_aside)
+    relocation.lock_and_update_paths(config, progress.note)
     pushed = [_pushed(config.push_to, version) for version in version_folder.versions(config.push_to)]
     server = _server(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials)
     results.show(Status(config.push_to, pushed, server), _lines, args.json)
@@ -85,11 +85,11 @@ def _pushed(push_to: pathlib.Path, version: int) -> PushedVersion:
     from serving.rollout import provenance
 
     folder = push_to / str(version)
-    found = provenance.of(folder)
-    damage = list(found.damage) or ([] if version_folder.manifest(folder) else version_folder.problems(folder))
-    not_proven = found.unblessed.removeprefix(provenance.UNPROVEN) if found.margin is None else ""
+    origin = provenance.of(folder)
+    damage = list(origin.damage) or ([] if version_folder.manifest(folder) else version_folder.problems(folder))
+    not_proven = (origin.unblessed or "").removeprefix(provenance.UNPROVEN) if origin.margin is None else ""
     return PushedVersion(
-        version, folder, damage, list(found.ignored), found.task.name, found.margin, not_proven, found.run
+        version, folder, damage, list(origin.ignored), origin.task.name, origin.margin, not_proven, origin.run
     )
 
 
@@ -97,11 +97,11 @@ def _server(config: Config, server: str, credentials: "grpc.ChannelCredentials |
     from serving.client import AdderClient, ServingError
     from serving.rollout.deployment import LABELS, served
 
-    name, options = config.serve.model_name, {"deadline": config.serve.deadline, "credentials": credentials}
+    name, deadline = config.serve.model_name, config.serve.deadline
     try:
-        with AdderClient(server, name, attempts=1, **options) as client:
+        with AdderClient(server, name, attempts=1, deadline=deadline, credentials=credentials) as client:
             states = client.status()
-            labels = {label: served(server, name, label, **options) for label in LABELS}
+            labels = {label: served(server, name, label, deadline, credentials=credentials) for label in LABELS}
     except ServingError as error:
         return Server(server, [], str(error))
     return Server(
@@ -116,12 +116,14 @@ def _server(config: Config, server: str, credentials: "grpc.ChannelCredentials |
 
 
 def _lines(status: Status) -> list[str]:
-    told = [f"version {served.version} {' '.join([served.state, *served.labels])}" for served in status.server.versions]
+    served = [
+        f"version {served.version} {' '.join([served.state, *served.labels])}" for served in status.server.versions
+    ]
     return [
         *([] if status.pushed else [f"nothing is pushed in {status.push_to}: bitsum run pushes"]),
         *map(_line, status.pushed),
         *[f"DAMAGED: {problem}" for version in status.pushed for problem in version.damage],
-        f"server {status.server.target}: {status.server.error or ', '.join(told)}",
+        f"server {status.server.target}: {status.server.error or ', '.join(served)}",
     ]
 
 

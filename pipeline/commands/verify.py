@@ -1,13 +1,12 @@
-"""`bitsum verify MODEL_DIR`: check a SavedModel's certificate against the weights in it, and its graph against the
-cell.
+"""`bitsum verify MODEL_DIR`: check a SavedModel's certificate against its weights, and its graph against the cell.
 
 The certificate and the weights are checked without TensorFlow. The graph is compared on request: with --graph, which
-imports TensorFlow to export the cell anew and to see that it loads the same weights, or with --graph-sha256, the hash
-of a graph that was compared before. A model with a file that no certified model has (`components.savedmodel.model_files`) is
-refused before anything is read.
+imports TensorFlow to export the cell again and to check that it loads the same weights, or with --graph-sha256, the
+hash of a graph that was compared before. A model with a file that no certified model has
+(`components.savedmodel.model_files`) is refused before anything is read.
 
-With --json, one object (docs/json.md). Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: no
-model, or a damaged one.
+With --json, one object (docs/json.md). Exit code 0 when proven, 3 when refused, 1 when there is nothing to check: the
+model is missing or damaged.
 """
 
 import argparse
@@ -34,7 +33,7 @@ _KERNELS = "the kernels of the server that runs it"
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """What `bitsum verify` found; docs/json.md says what each field is."""
+    """The result of `bitsum verify`; docs/json.md describes the fields."""
 
     proven: bool
     reason: str
@@ -59,18 +58,20 @@ class Verification:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum verify`."""
-    parser.add_argument("model_dir", metavar="MODEL_DIR", help="folder of a SavedModel, as a pushed version is one")
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="folder of a SavedModel, such as a pushed version")
     parser.add_argument(
-        "--certificate", metavar="FILE", help=f"the certificate (default: MODEL_DIR/{certificate.FILE})"
+        "--certificate", metavar="FILE", help=f"certificate to check (default: MODEL_DIR/{certificate.FILE})"
     )
     parser.add_argument(
-        "--task", choices=TASKS, default=ADDITION.name, help="what must be proven (default %(default)s)"
+        "--task", choices=TASKS, default=ADDITION.name, help="task that must be proven (default %(default)s)"
     )
     graph = parser.add_mutually_exclusive_group()
     graph.add_argument(
         "--graph", action="store_true", help="compare the graph with a fresh export of the cell; imports TensorFlow"
     )
-    graph.add_argument("--graph-sha256", metavar="HASH", help="the hash that the graph must have; needs no TensorFlow")
+    graph.add_argument(
+        "--graph-sha256", metavar="HASH", help="hash that the graph must have; does not import TensorFlow"
+    )
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
 
 
@@ -78,13 +79,13 @@ def run(args: argparse.Namespace) -> int:
     """Check, print the verdict; the exit code.
 
     Raises:
-        BitsumError: there is no readable model, or no such certificate file.
+        BitsumError: the model or the certificate file is missing or unreadable.
     """
     from components.savedmodel import model_files
 
     model_dir = pathlib.Path(args.model_dir)
     if not model_dir.is_dir():
-        raise BitsumError(f"{model_dir} is no folder: give the one that holds saved_model.pb")
+        raise BitsumError(f"{model_dir} is not a folder: name the one that holds saved_model.pb")
     path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
     foreign = model_files.foreign(model_dir)
     about = {
@@ -95,14 +96,14 @@ def run(args: argparse.Namespace) -> int:
         "ignored_files": model_files.litter(model_dir),
     }
     if foreign:
-        # Nothing of it is opened: it could be a FIFO.
-        found = Verification(
+        # Do not open any file: it could be a FIFO.
+        result = Verification(
             **dataclasses.asdict(checker.Verdict(False, _first(foreign), where="before any step")), **about
         )
     else:
-        found = Verification(**_checked(args, model_dir, path), **about)
-    results.show(found, lambda found: [_line(found)], args.json)
-    return _PROVEN if found.proven else _REFUSED
+        result = Verification(**_checked(args, model_dir, path), **about)
+    results.show(result, lambda result: [_line(result)], args.json)
+    return _PROVEN if result.proven else _REFUSED
 
 
 def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
@@ -113,10 +114,10 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
     weights, verdict = checked.weights, checked.verdict
     graph = Graph(model_dir)
     sha256 = graph.sha256()
-    found, others = _differences(args, sha256, weights.units)
+    graph_differences, weight_differences = _differences(args, sha256, weights.units)
     compared_with = _CELL if args.graph else _HASH if args.graph_sha256 else None
     return dataclasses.asdict(verdict) | {
-        "proven": verdict.proven and not found and not others,
+        "proven": verdict.proven and not graph_differences and not weight_differences,
         "margin": _finite(verdict.margin),
         "slack": _finite(verdict.slack),
         "units": weights.units,
@@ -124,15 +125,14 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
         "export_format": export_format.of(graph),
         "graph_sha256": sha256,
         "graph_compared_with": compared_with,
-        "graph_differences": found,
-        "weight_differences": others,
+        "graph_differences": graph_differences,
+        "weight_differences": weight_differences,
         "not_checked": [_KERNELS] if compared_with else [_GRAPH, _KERNELS],
     }
 
 
 def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[list[str], list[str]]:
-    """What distinguishes the graph from the one it is compared with, and the weights from those that TensorFlow loads,
-    if they are."""
+    """The differences of the graph to its reference, and of the weights to those that TensorFlow loads, if compared."""
     if args.graph_sha256:
         wanted = args.graph_sha256.strip().lower()
         return [] if sha256 == wanted else [f"its hash is {sha256}, not {wanted[:64]}"], []
@@ -142,7 +142,10 @@ def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[lis
 def _compared_with_the_cell(args: argparse.Namespace, units: int) -> tuple[list[str], list[str]]:
     from pipeline import log_capture
 
-    with tempfile.TemporaryDirectory(prefix="bitsum-verify-") as folder, log_capture.into(pathlib.Path(folder) / "log"):
+    with (
+        tempfile.TemporaryDirectory(prefix="bitsum-verify-") as folder,
+        log_capture.redirect_output(pathlib.Path(folder) / "log"),
+    ):
         from components.model import expected_graph
         from components.savedmodel import loaded_weights
 
@@ -152,30 +155,30 @@ def _compared_with_the_cell(args: argparse.Namespace, units: int) -> tuple[list[
         )
 
 
-def _line(found: Verification) -> str:
-    known = (("worst margin", found.margin), ("tightest containment", found.slack))
-    facts = [f"{name} {value:.6g}" for name, value in known if value is not None]
-    if found.units is not None:
-        facts += [f"{found.units} units", f"weights {found.weights_sha256[:12] or 'of no cell'}"]
-    if found.graph_compared_with and not found.graph_differences:
-        facts.append(_SAME_GRAPH[found.graph_compared_with])
-    if found.ignored_files:
-        facts.append("ignored: " + ", ".join(found.ignored_files))
-    if found.export_format == export_format.FIRST:
+def _line(result: Verification) -> str:
+    values = (("worst margin", result.margin), ("tightest containment", result.slack))
+    facts = [f"{name} {value:.6g}" for name, value in values if value is not None]
+    if result.units is not None:
+        facts += [f"{result.units} units", f"weights {result.weights_sha256[:12] or 'of no cell'}"]
+    if result.graph_compared_with and not result.graph_differences:
+        facts.append(_SAME_GRAPH[result.graph_compared_with])
+    if result.ignored_files:
+        facts.append("ignored: " + ", ".join(result.ignored_files))
+    if result.export_format == export_format.FIRST:
         facts.append(_UNNUMBERED)
-    facts.append("not checked: " + ", ".join(found.not_checked))
-    return f"{_heading(found)}; " + "; ".join(facts)
+    facts.append("not checked: " + ", ".join(result.not_checked))
+    return f"{_heading(result)}; " + "; ".join(facts)
 
 
-def _heading(found: Verification) -> str:
-    if found.proven:
-        return found.reason
-    problems = [] if found.reason.startswith("proven") else [f"{found.reason}, {found.where}"]
-    if found.graph_differences:
-        problems.append(f"the graph is another: {_first(found.graph_differences)}")
-    if found.weight_differences:
-        problems.append(_first(found.weight_differences))
-    return f"refused: {found.task} is not proven: " + "; ".join(problems)
+def _heading(result: Verification) -> str:
+    if result.proven:
+        return result.reason
+    problems = [] if result.reason.startswith("proven") else [f"{result.reason}, {result.where}"]
+    if result.graph_differences:
+        problems.append(f"the graph differs: {_first(result.graph_differences)}")
+    if result.weight_differences:
+        problems.append(_first(result.weight_differences))
+    return f"refused: {result.task} is not proven: " + "; ".join(problems)
 
 
 def _first(lines: list[str]) -> str:
@@ -183,5 +186,5 @@ def _first(lines: list[str]) -> str:
 
 
 def _finite(value: float | None) -> float | None:
-    """A slack is infinite where no side can be crossed, or where there is no box."""
+    """None for an infinite slack, which occurs without boxes, or if no side of one can be crossed."""
     return value if value is not None and math.isfinite(value) else None

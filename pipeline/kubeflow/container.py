@@ -1,8 +1,8 @@
 """Run one node in a container of Kubeflow Pipelines: the command of every container that `bitsum compile` writes.
 
-Takes the place of TFX's own entry point, which does not know our artifact types, and opens an artifact where it is
-stored instead of where the launcher of Kubeflow Pipelines put it: it can open no minio:// at all. Flags and files are
-those of TFX's.
+Replaces TFX's own entry point, which does not know our artifact types, and opens artifacts at their storage URI instead
+of where the launcher of Kubeflow Pipelines mounted them; it cannot open minio:// at all. The flags and files are those
+of TFX's entry point.
 """
 
 import argparse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-# Where the launcher keeps what is stored under a scheme (kubeflow/pipelines, backend/src/v2/component/launcher_v2.go).
+# The mount point of each storage scheme (kubeflow/pipelines, backend/src/v2/component/launcher_v2.go).
 MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
 
 
@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[LineHandler(sys.stderr, LOG_FORMAT, newline="\n    ")])
     if note := arithmetic_switches.clear():
         LOGGER.warning("%s", note)
-    # Beam reads the command line of the program for options of its own.
+    # Beam parses the command line of the program for its own options.
     sys.argv = sys.argv[:1]
-    # The compiled pipeline names the project's files by their place in it.
+    # The compiled pipeline names project files by relative path.
     os.chdir(pathlib.Path(__file__).parents[2])
     try:
         run(
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(executor_class_path: str, invocation: str, inputs_spec: str, beam_args: list[str]) -> None:
-    """Run an executor on the artifacts of `invocation` and write the ExecutorOutput that it asks for.
+    """Run an executor on the artifacts of `invocation`, and write its ExecutorOutput.
 
     Raises:
-        Exception: whatever the executor raised.
+        Exception: the executor's own error.
     """
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
@@ -100,8 +100,7 @@ def run(executor_class_path: str, invocation: str, inputs_spec: str, beam_args: 
 
 
 def local_path(uri: str) -> str:
-    """Where in the container the launcher keeps what is stored as `uri`: minio://bucket/run/model is
-    /minio/bucket/run/model."""
+    """The path of `uri` in the container: /minio/bucket/run/model for minio://bucket/run/model."""
     for scheme, mount in MOUNTS.items():
         if uri.startswith(scheme):
             return mount + uri.removeprefix(scheme)
@@ -109,8 +108,7 @@ def local_path(uri: str) -> str:
 
 
 def _localized(artifacts: "Mapping[str, pipeline_spec_pb2.ArtifactList]") -> dict[str, str]:
-    """Turn the URIs of all artifacts into paths in the container; gives the URIs of before, those of the first of each
-    list."""
+    """Replace the URIs of all artifacts by paths in the container; the original URI of the first artifact per list."""
     stored = {name: listed.artifacts[0].uri for name, listed in artifacts.items() if listed.artifacts}
     for listed in artifacts.values():
         for artifact in listed.artifacts:
@@ -119,19 +117,16 @@ def _localized(artifacts: "Mapping[str, pipeline_spec_pb2.ArtifactList]") -> dic
 
 
 def _register_artifact_types() -> None:
-    """Tell TFX which class is meant by the title that the compiled pipeline gives an artifact type of ours."""
+    """Register the classes for the titles of our artifact types in the compiled pipeline."""
     from tfx.orchestration.kubeflow.v2 import compiler_utils
     from tfx.types.artifact import Artifact
 
     from components.steps import artifacts
 
-    ours = [
-        kind
-        for kind in vars(artifacts).values()
-        if isinstance(kind, type) and issubclass(kind, Artifact) and kind.TYPE_NAME
-    ]
-    for kind in ours:
-        compiler_utils.TITLE_TO_CLASS_PATH[f"{NAMESPACE}.{kind.TYPE_NAME}"] = f"{kind.__module__}.{kind.__qualname__}"
+    for kind in Artifact.__subclasses__():
+        if kind.__module__ == artifacts.__name__:
+            title = f"{NAMESPACE}.{kind.TYPE_NAME}"
+            compiler_utils.TITLE_TO_CLASS_PATH[title] = f"{kind.__module__}.{kind.__qualname__}"
 
 
 if __name__ == "__main__":

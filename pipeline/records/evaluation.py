@@ -1,10 +1,10 @@
-"""What TensorFlow Model Analysis wrote about a model, read without importing it: metrics by length, and which
-thresholds were missed."""
+"""Reads the output of TensorFlow Model Analysis without importing it: metrics by length, and missed thresholds."""
 
 import functools
 import math
 import pathlib
 import types
+from typing import Any
 
 from components.formats import protos, tfrecords
 
@@ -22,32 +22,32 @@ def exact_match_by_length(evaluation: str) -> dict[int, float]:
     Raises:
         BitsumError: a file there is damaged.
     """
-    found = {}
+    rates = {}
     for path in sorted(pathlib.Path(evaluation).glob(_METRICS)):
         for metrics in tfrecords.messages(_protos().metrics.MetricsForSlice, path):
             keys = {key.column: key.int64_value for key in metrics.slice_key.single_slice_keys}
             for entry in metrics.metric_keys_and_values:
-                wanted = entry.key.name == _EXACT_MATCH and entry.key.model_name != _BASELINE and not entry.key.is_diff
-                if _LENGTH in keys and wanted:
-                    found[keys[_LENGTH]] = entry.value.double_value.value
-    return {length: found[length] for length in sorted(found)}
+                is_candidates = entry.key.model_name != _BASELINE and not entry.key.is_diff
+                if _LENGTH in keys and entry.key.name == _EXACT_MATCH and is_candidates:
+                    rates[keys[_LENGTH]] = entry.value.double_value.value
+    return dict(sorted(rates.items()))
 
 
 def failures(evaluation: str) -> list[str]:
-    """Which thresholds the candidate missed, a line each: on a metric, shortest length first, or for want of examples.
+    """The thresholds that the candidate missed, one line each: metrics, shortest length first, then missing examples.
 
     Raises:
-        BitsumError: there is no such file, or it is damaged.
+        BitsumError: the file is missing or damaged.
     """
     lines, missing = [], []
     for result in tfrecords.messages(_protos().validation.ValidationResult, pathlib.Path(evaluation) / _VALIDATIONS):
-        # They are written in whatever order Beam's workers were done in.
+        # Beam's workers write them in any order.
         for per_slice in sorted(result.metric_validations_per_slice, key=_length):
             for failure in sorted(
                 per_slice.failures, key=lambda failure: (failure.metric_key.name, failure.metric_key.is_diff)
             ):
                 value = failure.metric_value.double_value.value
-                # A difference is that to the last blessed model.
+                # Differences are to the last blessed model.
                 verb = "changes by" if failure.metric_key.is_diff else "is"
                 lines.append(f"{_slice(per_slice.slice_key)}: {failure.metric_key.name} {verb} {value:.4g}")
         missing += [f"{_spec(spec)}: no examples" for spec in result.missing_slices]
@@ -62,14 +62,14 @@ def _protos() -> types.SimpleNamespace:
     )
 
 
-def _length(per_slice) -> float:
-    """The length that a slice is of; that of all lengths comes after the others."""
-    return min((one.int64_value for one in per_slice.slice_key.single_slice_keys), default=math.inf)
+def _length(per_slice: Any) -> float:
+    """The length of a MetricsValidationForSlice; the slice of all lengths comes last."""
+    return min((key.int64_value for key in per_slice.slice_key.single_slice_keys), default=math.inf)
 
 
-def _slice(key) -> str:
-    return ", ".join(f"{one.column} {one.int64_value}" for one in key.single_slice_keys) or "all lengths"
+def _slice(slice_key: Any) -> str:
+    return ", ".join(f"{key.column} {key.int64_value}" for key in slice_key.single_slice_keys) or "all lengths"
 
 
-def _spec(spec) -> str:
+def _spec(spec: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in spec.feature_values.items()) or "all lengths"

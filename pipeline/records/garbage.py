@@ -1,8 +1,8 @@
-"""Which files below the artifacts' folder nobody needs any more, and their removal.
+"""Which folders below the artifacts' folder are no longer needed, and their removal.
 
-Needed is what the last runs put out, what a model that counts was made from, and what the runs that evaluated, proved
-or pushed such a model found out. A model counts if it was finally blessed, or if it is among the versions that may be
-served. What is outside of the artifacts' folder, the served versions above all, is never touched.
+Needed are the outputs of the last runs, the ancestors of every kept model, and the outputs of the runs that evaluated,
+proved or pushed such a model. A model is kept if it was finally blessed, or if it is among the versions that may be
+served. Nothing outside the artifacts' folder, above all no served version, is ever touched.
 """
 
 import dataclasses
@@ -13,24 +13,23 @@ from collections.abc import Collection, Iterable, Iterator
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import properties
 from components.errors import BitsumError
-from pipeline.records import ownership, recorded
-from pipeline.records.ancestry import Ancestry
+from pipeline import nodes
+from pipeline.records import ownership
+from pipeline.records.lineage_graph import LineageGraph
 
 _ENDED_BADLY = (mlmd.Execution.FAILED, mlmd.Execution.CANCELED)
 _ENDED = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED, *_ENDED_BADLY)
-_THERE = (mlmd.Artifact.LIVE, mlmd.Artifact.MARKED_FOR_DELETION)
+_EXISTING = (mlmd.Artifact.LIVE, mlmd.Artifact.MARKED_FOR_DELETION)
 _SYSTEM = ".system"
-_PROVER = "Prover"
-_DATA_GATE = "DataGate"
-_SPAN = "span"
-# Clocks of file systems and of databases may differ by so much.
+# The clocks of a file system and a database may differ by this much.
 _CLOCK_MS = 2_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Garbage:
-    """A folder that can go, its size in bytes, why, and the artifacts in the store that it belongs to."""
+    """A folder that can be removed, its size in bytes, the reason, and its artifacts in the store."""
 
     path: pathlib.Path
     size: int
@@ -40,8 +39,8 @@ class Garbage:
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """What `bitsum gc` found, and removed if `deleted`: executions that it closed, running ones by the name of a host
-    that cannot be looked into, the folders, and their size in bytes."""
+    """The result of `bitsum gc`: the folders, removed if `deleted`, their size in bytes, the closed executions, and the
+    number of running executions by the name of their unreachable host."""
 
     deleted: bool
     closed: list[ownership.Closed]
@@ -50,26 +49,28 @@ class Collected:
     size: int
 
 
-def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int], window: int = 0) -> list[Garbage]:
+def old(
+    lineage: LineageGraph, folder: pathlib.Path, keep: int, served: Collection[int], window: int = 0
+) -> list[Garbage]:
     """Artifacts below `folder` that are not needed.
 
     Args:
-        keep: so many of the last runs that put something there are needed whole, and all that are under way.
-        served: the versions that may be served, beside those that were pushed and are still there.
-        window: the data of so many of the last blessed spans are needed, of each pipeline: later runs train on them.
+        keep: how many of the last runs with artifacts there keep everything, beside all unfinished runs.
+        served: the versions that may be served, beside those that were pushed and still exist.
+        window: how many of the last blessed spans of each pipeline keep their data, since later runs train on them.
     """
-    needed = _needed(known, folder, keep, served) | known.ancestors(_blessed_spans(known, folder, window))
-    needed_paths = {pathlib.Path(known.artifacts[id].uri) for id in needed}
+    needed = _needed(lineage, folder, keep, served) | lineage.ancestors(_blessed_spans(lineage, folder, window))
+    needed_paths = {pathlib.Path(lineage.artifacts[id].uri) for id in needed}
     by_path: dict[pathlib.Path, list[int]] = {}
-    for id, artifact in sorted(known.artifacts.items()):
+    for id, artifact in sorted(lineage.artifacts.items()):
         path = pathlib.Path(artifact.uri)
-        if id not in needed and artifact.state in _THERE and folder in path.parents and ".." not in path.parts:
+        if id not in needed and artifact.state in _EXISTING and folder in path.parents and ".." not in path.parts:
             by_path.setdefault(path, []).append(id)
     return [
         Garbage(
             path,
             _size(path),
-            f"artifact {', '.join(map(str, ids))}, {known.kind(ids[0])}: {_whence(known, ids[0])}",
+            f"artifact {', '.join(map(str, ids))}, {lineage.kind(ids[0])}: {_reason(lineage, ids[0])}",
             tuple(ids),
         )
         for path, ids in by_path.items()
@@ -77,122 +78,119 @@ def old(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int
     ]
 
 
-def orphans(known: Ancestry, folder: pathlib.Path) -> list[Garbage]:
-    """Folders that an execution left which failed or was killed.
+def orphans(lineage: LineageGraph, folder: pathlib.Path) -> list[Garbage]:
+    """Folders left by an execution that failed or was killed.
 
-    A folder whose execution the store does not know, or that is older than it, may belong to another store: it stays.
+    A folder stays if its execution is not in the store, or is newer than the folder: it may belong to another store.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    recorded_paths = {pathlib.Path(artifact.uri) for artifact in known.artifacts.values()}
-    found = []
+    recorded_paths = {pathlib.Path(artifact.uri) for artifact in lineage.artifacts.values()}
+    orphaned = []
     outputs = _entries(_entries(_entries([folder])))
     for path in sorted([*outputs, *_entries(path for path in outputs if path.parent.name == _SYSTEM)]):
         node = path.relative_to(folder).parts[0]
-        execution = known.executions.get(int(path.name)) if path.name.isdecimal() and path.is_dir() else None
+        execution = lineage.executions.get(int(path.name)) if path.name.isdecimal() and path.is_dir() else None
         if execution is None or execution.last_known_state not in _ENDED_BADLY:
             continue
-        if known.node_of.get(execution.id) != node or path in recorded_paths:
+        if lineage.node_of.get(execution.id) != node or path in recorded_paths:
             continue
         if path.stat().st_mtime * 1000 + _CLOCK_MS >= execution.create_time_since_epoch:
             state = mlmd.Execution.State.Name(execution.last_known_state)
-            found.append(Garbage(path, _size(path), f"orphaned: execution {execution.id} of {node} is {state}"))
-    return found
+            orphaned.append(Garbage(path, _size(path), f"orphaned: execution {execution.id} of {node} is {state}"))
+    return orphaned
 
 
-def remove(store: metadata_store.MetadataStore, found: list[Garbage]) -> None:
-    """Remove what was found; the store learns of it before and after, so that no run takes half an artifact from the
-    cache.
+def remove(store: metadata_store.MetadataStore, folders: list[Garbage]) -> None:
+    """Remove the folders. The store is updated before and after, so that no run takes half an artifact from the cache.
 
     Raises:
-        BitsumError: a folder cannot be removed; what was removed before it stays removed, and the next time goes on
-        from there.
+        BitsumError: a folder cannot be removed; those before it are gone, and the next call continues from there.
     """
-    for one in found:
-        _set_state(store, one, mlmd.Artifact.MARKED_FOR_DELETION)
+    for folder in folders:
+        _set_state(store, folder, mlmd.Artifact.MARKED_FOR_DELETION)
         try:
-            if one.path.exists():
-                shutil.rmtree(one.path)
+            if folder.path.exists():
+                shutil.rmtree(folder.path)
         except OSError as error:
             raise BitsumError(
-                f"cannot remove {error.filename or one.path}: {error.strerror}; everything before it is removed"
+                f"cannot remove {error.filename or folder.path}: {error.strerror}; everything before it is removed"
             ) from error
-        _set_state(store, one, mlmd.Artifact.DELETED)
+        _set_state(store, folder, mlmd.Artifact.DELETED)
 
 
-def _needed(known: Ancestry, folder: pathlib.Path, keep: int, served: Collection[int]) -> set[int]:
+def _needed(lineage: LineageGraph, folder: pathlib.Path, keep: int, served: Collection[int]) -> set[int]:
     last: dict[str, int] = {}
-    for id, run in known.run_of.items():
-        if any(folder in pathlib.Path(known.artifacts[link.artifact].uri).parents for link in known.outputs(id)):
+    for id, run in lineage.run_of.items():
+        if any(folder in pathlib.Path(lineage.artifacts[link.artifact].uri).parents for link in lineage.outputs(id)):
             last[run] = max(id, last.get(run, 0))
     kept = set(sorted(last, key=lambda run: last[run])[-keep:])
-    kept |= {known.run_of.get(id, "") for id, one in known.executions.items() if one.last_known_state not in _ENDED}
-    models = {*_blessed_models(known), *_served_models(known, served)}
-    # What was found out about such a model is the evidence for it.
     kept |= {
-        known.run_of.get(id, "")
-        for id in known.executions
-        if any(link.artifact in models for link in known.inputs(id, "model"))
+        lineage.run_of.get(id, "")
+        for id, execution in lineage.executions.items()
+        if execution.last_known_state not in _ENDED
     }
-    executions = [execution for run in kept for execution in known.executions_of(run)]
-    links = [link for execution in executions for link in [*known.outputs(execution), *known.inputs(execution)]]
-    return known.ancestors({*(link.artifact for link in links), *models})
+    models = {*_blessed_models(lineage), *_served_models(lineage, served)}
+    # The runs that checked such a model hold the evidence for it.
+    kept |= {
+        lineage.run_of.get(id, "")
+        for id in lineage.executions
+        if any(link.artifact in models for link in lineage.inputs(id, "model"))
+    }
+    executions = [execution for run in kept for execution in lineage.executions_of(run)]
+    links = [link for execution in executions for link in [*lineage.outputs(execution), *lineage.inputs(execution)]]
+    return lineage.ancestors({*(link.artifact for link in links), *models})
 
 
-def _blessed_spans(known: Ancestry, folder: pathlib.Path, window: int) -> Iterator[int]:
-    """The data gate's blessings of the last spans: a refused span is in no window, nor is one of another pipeline or
-    folder."""
+def _blessed_spans(lineage: LineageGraph, folder: pathlib.Path, window: int) -> Iterator[int]:
+    """The data gate's blessings of the last spans, in this folder, of each pipeline."""
     by_pipeline: dict[str, dict[int, int]] = {}
-    for artifact in known.of_kind("DataBlessing"):
-        made_by, span = known.producer(artifact.id), artifact.custom_properties[_SPAN].int_value
-        # 0 is that of runs in no series.
-        if known.node_of.get(made_by) == _DATA_GATE and span > 0 and folder in pathlib.Path(artifact.uri).parents:
-            by_pipeline.setdefault(known.pipeline_of[made_by], {})[artifact.id] = span
+    for artifact in lineage.of_kind("DataBlessing"):
+        span = artifact.custom_properties[properties.SPAN].int_value
+        is_final = lineage.producer_node(artifact.id) == nodes.DATA_GATE
+        # A run outside a series has span 0.
+        if is_final and span > 0 and folder in pathlib.Path(artifact.uri).parents:
+            pipeline = lineage.pipeline_of[lineage.producer(artifact.id)]
+            by_pipeline.setdefault(pipeline, {})[artifact.id] = span
     for spans in by_pipeline.values():
         last = sorted({*spans.values()})[-window:] if window else []
         yield from (id for id, span in spans.items() if span in last)
 
 
-def _blessed_models(known: Ancestry) -> Iterator[int]:
-    for artifact in known.of_kind("ModelBlessing"):
-        made_by = known.producer(artifact.id)
-        final = made_by is not None and known.node_of.get(made_by) == _PROVER
-        if final and artifact.custom_properties[recorded.BLESSED].int_value:
-            yield from (link.artifact for link in known.inputs(made_by, "model"))
+def _blessed_models(lineage: LineageGraph) -> Iterator[int]:
+    for artifact in lineage.of_kind("ModelBlessing"):
+        is_final = lineage.producer_node(artifact.id) == nodes.PROVER
+        if is_final and artifact.custom_properties[properties.BLESSED].int_value:
+            yield from (link.artifact for link in lineage.made_from(artifact.id, "model"))
 
 
-def _served_models(known: Ancestry, served: Collection[int]) -> Iterator[int]:
-    """By the number alone: the folder may have been moved since, and one model too many does no harm."""
-    wanted = {str(version) for version in served}
-    for artifact in known.of_kind("PushedModel"):
-        made_by = known.producer(artifact.id)
-        pushed_to = artifact.custom_properties[recorded.DESTINATION].string_value
-        is_there = pushed_to and pathlib.Path(pushed_to).exists()
-        if made_by is not None and (is_there or artifact.custom_properties[recorded.VERSION].string_value in wanted):
+def _served_models(lineage: LineageGraph, served: Collection[int]) -> Iterator[int]:
+    """Compares the number alone: the folder may have been moved, and keeping one model too many does no harm."""
+    versions = {str(version) for version in served}
+    for artifact in lineage.of_kind("PushedModel"):
+        destination = artifact.custom_properties[properties.DESTINATION].string_value
+        exists = destination and pathlib.Path(destination).exists()
+        if exists or artifact.custom_properties[properties.VERSION].string_value in versions:
             yield from (
                 link.artifact
-                for link in known.inputs(made_by)
-                if known.kind(link.artifact) in ("Model", "InfraBlessing")
+                for link in lineage.made_from(artifact.id)
+                if lineage.kind(link.artifact) in ("Model", "InfraBlessing")
             )
 
 
 def _entries(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """What is in the folders. Unlike pathlib's glob, one that cannot be read is an error and not left out."""
+    """The entries of the folders. Unlike pathlib's glob, it raises if a folder cannot be read."""
     return [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
 
 
-def _whence(known: Ancestry, artifact: int) -> str:
-    made_by = known.producer(artifact)
-    return (
-        f"of run {known.run_of.get(made_by, 'unknown')}, which no model that counts descends from"
-        if made_by
-        else "made by nobody"
-    )
+def _reason(lineage: LineageGraph, artifact: int) -> str:
+    run = lineage.producer_run(artifact)
+    return f"of run {run}, not an ancestor of any kept model" if run else "no recorded producer"
 
 
-def _set_state(store: metadata_store.MetadataStore, one: Garbage, state: int) -> None:
-    artifacts = store.get_artifacts_by_id(list(one.artifacts)) if one.artifacts else []
+def _set_state(store: metadata_store.MetadataStore, folder: Garbage, state: int) -> None:
+    artifacts = store.get_artifacts_by_id(list(folder.artifacts)) if folder.artifacts else []
     for artifact in artifacts:
         artifact.state = state
     if artifacts:

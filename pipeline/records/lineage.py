@@ -11,20 +11,21 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import results
+from components import properties, results
 from components.errors import BitsumError
 from components.formats import strict_protos, tfrecords
 from components.savedmodel import version_folder
-from pipeline.records import ownership, recorded, verdicts
-from pipeline.records.ancestry import BASE_MODEL, Ancestry
+from pipeline import nodes
+from pipeline.records import ownership, verdicts
+from pipeline.records.lineage_graph import BASE_MODEL, LineageGraph
 
-# Those whose word lets a model into the push folder, and the one that puts it there.
-_BLESSING_NODES = ("Evaluator", "Prover", "InfraValidator", "Pusher")
+_BLESSERS = (nodes.EVALUATOR, nodes.PROVER, nodes.INFRA_VALIDATOR)
 _BLESSINGS = ("ModelBlessing", "InfraBlessing")
 _CODE = "code"
+_SCHEMA_FILE = "schema.pbtxt"
 _PLAIN = ("int_value", "double_value", "string_value", "bool_value")
-# What stands beside the knobs in an execution and is none.
-_NO_KNOBS = (_CODE, ownership.HOST, ownership.PID, ownership.STARTED, ownership.CLOSED, recorded.REFUSED_BECAUSE)
+# Custom properties of an execution that are not knobs.
+_NO_KNOBS = (_CODE, ownership.HOST, ownership.PID, ownership.STARTED, ownership.CLOSED, properties.REFUSED_BECAUSE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Data that the model was trained on: records by split, and what was found out about them."""
+    """A span that the model was trained on: records by split, statistics and anomalies."""
 
     span: int
     artifact: int
@@ -60,7 +61,7 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """The schema file; all empty and 0 if the model has none, `sha256` is empty if its file is gone."""
+    """The schema file; empty and 0 if the model has none. `sha256` is empty if the file is gone."""
 
     uri: str = ""
     sha256: str = ""
@@ -77,7 +78,7 @@ class Knobs:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The scalars that the training wrote for TensorBoard, one row a step."""
+    """The scalars that the training wrote for TensorBoard, one row per step."""
 
     curve: list[dict[str, float]]
 
@@ -96,9 +97,10 @@ class Approval:
 
 @dataclasses.dataclass(frozen=True)
 class Lineage:
-    """Where a pushed version comes from; `bases` has the models that it started from, the next one first.
+    """Where a pushed version comes from.
 
-    `state`: how its files are. `margin`: the certified worst margin, None without one.
+    `state`: the state of its files. `bases`: the models that training started from, the nearest first. `margin`: the
+    certified worst margin, None without one.
     """
 
     version: int
@@ -121,113 +123,112 @@ class Lineage:
     blessed_by: list[Approval]
 
 
-def of_version(known: Ancestry, push_to: pathlib.Path, version: int | None) -> Lineage:
-    """The lineage of a pushed version, of the newest one where `version` is None.
+def of_version(lineage: LineageGraph, push_to: pathlib.Path, version: int | None) -> Lineage:
+    """The lineage of a pushed version, of the newest one if `version` is None.
 
     Raises:
-        BitsumError: nothing in the store was pushed as this version.
+        BitsumError: the store has no push of this version, or not all of its lineage.
     """
-    pushed = _pushed(known, push_to, version)
-    push = known.producer(pushed.id)
-    run = known.run_of[push]
-    model = known.inputs(push, "model")[0].artifact
-    trainer = known.producer(model)
-    path = pathlib.Path(_text(pushed, recorded.DESTINATION))
+    pushed = _pushed(lineage, push_to, version)
+    push = lineage.producer(pushed.id)
+    run = lineage.run_of[push]
+    model = lineage.inputs(push, "model")[0].artifact
+    trainer = lineage.producer(model)
+    path = pathlib.Path(_text(pushed, properties.DESTINATION))
     manifest = version_folder.manifest(path).get("origin", {})
-    of_run = known.outputs_of(run)
-    executions = [known.executions[execution] for execution in known.executions_of(run)]
-    properties = known.executions[push].custom_properties
+    outputs = lineage.outputs_of(run)
+    executions = [lineage.executions[execution] for execution in lineage.executions_of(run)]
+    pusher = lineage.executions[push].custom_properties
     return Lineage(
-        version=int(_text(pushed, recorded.VERSION)),
+        version=int(_text(pushed, properties.VERSION)),
         path=path,
         state=_state(path),
         run=run,
         started=results.from_milliseconds(min(execution.create_time_since_epoch for execution in executions)),
         finished=results.from_milliseconds(max(execution.last_update_time_since_epoch for execution in executions)),
-        task=properties["task"].string_value,
-        model=Model(model, trainer, known.artifacts[model].uri),
-        bases=_bases(known, model),
-        spans=_spans(known, model),
-        schema=_schema(known, model),
-        config=Knobs(properties["config_hash"].string_value, _knobs(known, run)),
-        code_sha256=properties[_CODE].string_value,
+        task=pusher["task"].string_value,
+        model=Model(model, trainer, lineage.artifacts[model].uri),
+        bases=_bases(lineage, model),
+        spans=_spans(lineage, model),
+        schema=_schema(lineage, model),
+        config=Knobs(pusher["config_hash"].string_value, _knobs(lineage, run)),
+        code_sha256=pusher[_CODE].string_value,
         data_sha256=manifest.get("data_sha256", ""),
-        training=Training(_curve(known, trainer)),
-        gates=verdicts.of_run(of_run),
-        margin=next((float(output.text(recorded.MARGIN)) for output in of_run if output.text(recorded.MARGIN)), None),
-        blessed_by=list(_blessed_by(known, push)),
+        training=Training(_curve(lineage, trainer)),
+        gates=verdicts.of_run(outputs),
+        margin=verdicts.margin_of_run(outputs),
+        blessed_by=list(_blessed_by(lineage, push)),
     )
 
 
-def _pushed(known: Ancestry, push_to: pathlib.Path, version: int | None) -> mlmd.Artifact:
-    """The artifact of the push that made the version, in this folder if any is."""
+def _pushed(lineage: LineageGraph, push_to: pathlib.Path, version: int | None) -> mlmd.Artifact:
+    """The artifact of the push that made the version, preferably in `push_to`."""
     pushes = [
-        artifact for artifact in known.of_kind("PushedModel") if artifact.custom_properties[recorded.IS_NEW].int_value
+        artifact
+        for artifact in lineage.of_kind("PushedModel")
+        if artifact.custom_properties[properties.IS_NEW].int_value
     ]
-    here = [
-        artifact for artifact in pushes if pathlib.Path(_text(artifact, recorded.DESTINATION)).parent == push_to
+    candidates = [
+        artifact for artifact in pushes if pathlib.Path(_text(artifact, properties.DESTINATION)).parent == push_to
     ] or pushes
-    found = [artifact for artifact in here if version is None or _text(artifact, recorded.VERSION) == str(version)]
-    if found:
-        return found[-1]
-    versions = ", ".join(_text(artifact, recorded.VERSION) for artifact in here[-5:]) or "none"
-    raise BitsumError(
-        f"the metadata store knows nothing of version {version or 'any'}: the last ones that it knows are {versions}"
-    )
+    for artifact in reversed(candidates):
+        if version is None or _text(artifact, properties.VERSION) == str(version):
+            return artifact
+    versions = ", ".join(_text(artifact, properties.VERSION) for artifact in candidates[-5:]) or "none"
+    missing = "a pushed version" if version is None else f"version {version}"
+    raise BitsumError(f"the metadata store does not know {missing}; the last versions it knows: {versions}")
 
 
-def _bases(known: Ancestry, model: int) -> list[Base]:
-    """The models that this one started from, the next one first."""
+def _bases(lineage: LineageGraph, model: int) -> list[Base]:
+    """The models that training started from, the nearest first."""
     bases = []
-    while (trainer := known.producer(model)) is not None and known.inputs(trainer, BASE_MODEL):
-        model = known.inputs(trainer, BASE_MODEL)[0].artifact
-        made_by = known.producer(model)
-        bases.append(Base(model, known.run_of.get(made_by, "unknown"), _version_of(known, model)))
+    while links := lineage.made_from(model, BASE_MODEL):
+        model = links[0].artifact
+        bases.append(Base(model, lineage.producer_run(model) or "unknown", _version_of(lineage, model)))
     return bases
 
 
-def _version_of(known: Ancestry, model: int) -> int:
-    for artifact in known.of_kind("PushedModel"):
-        push = known.producer(artifact.id)
-        if _text(artifact, recorded.VERSION) and any(link.artifact == model for link in known.inputs(push, "model")):
-            return int(_text(artifact, recorded.VERSION))
+def _version_of(lineage: LineageGraph, model: int) -> int:
+    for artifact in lineage.of_kind("PushedModel"):
+        version = _text(artifact, properties.VERSION)
+        if version and any(link.artifact == model for link in lineage.made_from(artifact.id, "model")):
+            return int(version)
     return 0
 
 
-def _spans(known: Ancestry, model: int) -> list[Span]:
-    """The data that the model itself was trained on, with what was found out about each of them."""
-    data = [id for id in sorted(known.ancestors([model], without=[BASE_MODEL])) if known.kind(id) == "Examples"]
-    # A window of spans is made from those that it holds.
-    return [_span(known, examples) for examples in data if not known.ancestors([examples]) & {*data} - {examples}]
+def _spans(lineage: LineageGraph, model: int) -> list[Span]:
+    """The data that the model itself was trained on."""
+    data = [id for id in sorted(lineage.ancestors([model], without=[BASE_MODEL])) if lineage.kind(id) == "Examples"]
+    # A window of spans is made from the spans in it.
+    return [_span(lineage, examples) for examples in data if not lineage.ancestors([examples]) & {*data} - {examples}]
 
 
-def _span(known: Ancestry, examples: int) -> Span:
-    statistics = _made_from(known, examples, "ExampleStatistics", "examples")
-    # A run that the gate refused may have looked at the same data, beside other requests or by other knobs.
-    gates = {known.producer(blessing) for blessing in _made_from(known, examples, "DataBlessing", "examples")}
-    let_pass = {link.artifact for gate in gates for link in known.inputs(gate)}
-    validated = [found for id in statistics for found in _made_from(known, id, "ExampleAnomalies", "statistics")]
-    anomalies = [line for id in validated if id in let_pass for line in _schema_anomalies(_uri(known, id))]
-    for id in {*_made_from(known, examples, "ArithmeticAnomalies", "examples")} & let_pass:
-        found = _json(_uri(known, id) / recorded.ANOMALIES_FILE).get("anomalies")
-        anomalies += [f"{count} x {kind}" for kind, count in found.items()] if isinstance(found, dict) else []
-    artifact = known.artifacts[examples]
+def _span(lineage: LineageGraph, examples: int) -> Span:
+    statistics = _made_with(lineage, examples, "ExampleStatistics", "examples")
+    # A refused run may have checked the same data against other requests, or with other knobs.
+    blessings = _made_with(lineage, examples, "DataBlessing", "examples")
+    passed = {link.artifact for blessing in blessings for link in lineage.made_from(blessing)}
+    validated = [id for source in statistics for id in _made_with(lineage, source, "ExampleAnomalies", "statistics")]
+    anomalies = [line for id in validated if id in passed for line in _schema_anomalies(_uri(lineage, id))]
+    for id in {*_made_with(lineage, examples, "ArithmeticAnomalies", "examples")} & passed:
+        counts = _json(_uri(lineage, id) / properties.ANOMALIES_FILE).get("anomalies")
+        anomalies += [f"{count} x {kind}" for kind, count in counts.items()] if isinstance(counts, dict) else []
+    artifact = lineage.artifacts[examples]
     return Span(
-        span=artifact.properties["span"].int_value,
+        span=artifact.properties[properties.SPAN].int_value,
         artifact=examples,
-        node=known.node_of.get(known.producer(examples), ""),
+        node=lineage.producer_node(examples),
         uri=artifact.uri,
-        records=next((dict(_records(_uri(known, id))) for id in statistics), {}),
-        statistics=[known.artifacts[id].uri for id in statistics],
+        records=next((dict(_records(_uri(lineage, id))) for id in statistics), {}),
+        statistics=[lineage.artifacts[id].uri for id in statistics],
         anomalies=anomalies,
     )
 
 
-def _made_from(known: Ancestry, artifact: int, kind: str, key: str) -> list[int]:
-    """The artifacts of a kind whose makers read `artifact` as their input `key`: not, say, as the span before
-    theirs."""
-    made = [found.id for found in known.of_kind(kind) if known.producer(found.id) is not None]
-    return [id for id in made if any(link.artifact == artifact for link in known.inputs(known.producer(id), key))]
+def _made_with(lineage: LineageGraph, artifact: int, kind: str, key: str) -> list[int]:
+    """The artifacts of a kind whose executions read `artifact` as their input `key`, not, say, as the previous span."""
+    candidates = [candidate.id for candidate in lineage.of_kind(kind)]
+    return [id for id in candidates if any(link.artifact == artifact for link in lineage.made_from(id, key))]
 
 
 def _records(statistics: pathlib.Path) -> Iterator[tuple[str, int]]:
@@ -241,51 +242,50 @@ def _records(statistics: pathlib.Path) -> Iterator[tuple[str, int]]:
 def _schema_anomalies(folder: pathlib.Path) -> list[str]:
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-    found = []
-    for path in sorted(folder.glob(f"Split-*/{recorded.SCHEMA_DIFF_FILE}")):
+    lines = []
+    for path in sorted(folder.glob(f"Split-*/{properties.SCHEMA_DIFF_FILE}")):
         anomalies = strict_protos.read(anomalies_pb2.Anomalies, path)
-        found += [
+        lines += [
             f"{path.parent.name}, {name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())
         ]
-    return found
+    return lines
 
 
-def _schema(known: Ancestry, model: int) -> Schema:
-    found = [id for id in known.ancestors([model], without=[BASE_MODEL]) if known.kind(id) == "Schema"]
-    if not found:
+def _schema(lineage: LineageGraph, model: int) -> Schema:
+    schemas = [id for id in lineage.ancestors([model], without=[BASE_MODEL]) if lineage.kind(id) == "Schema"]
+    if not schemas:
         return Schema()
-    uri = _uri(known, max(found))
-    if not (uri / recorded.SCHEMA_FILE).is_file():
+    uri = _uri(lineage, max(schemas))
+    if not (uri / _SCHEMA_FILE).is_file():
         return Schema(str(uri))
-    content = (uri / recorded.SCHEMA_FILE).read_bytes()
+    content = (uri / _SCHEMA_FILE).read_bytes()
     return Schema(str(uri), hashlib.sha256(content).hexdigest(), content.count(b"feature {"))
 
 
-def _knobs(known: Ancestry, run: str) -> dict[str, dict[str, Any]]:
-    """What the steps of a run were told, by node and parameter, JSON taken apart, and plain values by node; hashes of
-    code aside."""
+def _knobs(lineage: LineageGraph, run: str) -> dict[str, dict[str, Any]]:
+    """The parameters of a run's nodes: JSON objects by "NODE.PARAMETER", plain values by "NODE"; no code hashes."""
     knobs: dict[str, dict[str, Any]] = {}
-    for execution in known.executions_of(run):
-        node = known.node_of[execution]
-        for name, value in sorted(known.executions[execution].custom_properties.items()):
-            told = _dictionary(value.string_value)
-            told.pop(_CODE, None)
+    for execution in lineage.executions_of(run):
+        node = lineage.node_of[execution]
+        for name, value in sorted(lineage.executions[execution].custom_properties.items()):
             if name.startswith("_") or name in _NO_KNOBS:
                 continue
+            section = _dictionary(value.string_value)
+            section.pop(_CODE, None)
             kind = value.WhichOneof("value")
-            if told:
-                knobs[f"{node}.{name}"] = told
+            if section:
+                knobs[f"{node}.{name}"] = section
             elif kind in _PLAIN:
                 knobs.setdefault(node, {})[name] = getattr(value, kind)
     return knobs
 
 
-def _curve(known: Ancestry, trainer: int) -> list[dict[str, float]]:
-    """The scalars that the training wrote for TensorBoard, a row for each step."""
-    runs = [link.artifact for link in known.outputs(trainer) if known.kind(link.artifact) == "ModelRun"]
+def _curve(lineage: LineageGraph, trainer: int) -> list[dict[str, float]]:
+    """The scalars that the training wrote for TensorBoard, one row per step."""
+    runs = [link.artifact for link in lineage.outputs(trainer) if lineage.kind(link.artifact) == "ModelRun"]
     rows: dict[int, dict[str, float]] = {}
     for id in runs:
-        for path in sorted(_uri(known, id).glob("**/*tfevents*")):
+        for path in sorted(_uri(lineage, id).glob("**/*tfevents*")):
             for step, name, value in _scalars(path):
                 rows.setdefault(step, {"step": step})[name] = value
     return [rows[step] for step in sorted(rows)]
@@ -302,19 +302,18 @@ def _scalars(path: pathlib.Path) -> Iterator[tuple[int, str, float]]:
                 yield event.step, value.tag, value.tensor.float_val[0]
 
 
-def _blessed_by(known: Ancestry, push: int) -> Iterator[Approval]:
-    """Who let the model pass: the executions that made the blessings which the push read, directly or not, and the
-    push."""
-    read = [link.artifact for link in known.inputs(push) if known.kind(link.artifact) in _BLESSINGS]
-    behind = known.ancestors(read, without=[BASE_MODEL, "baseline", "baseline_model"])
-    makers = {known.producer(id) for id in behind if known.kind(id) in _BLESSINGS}
-    for id in sorted(maker for maker in {*makers, push} if known.node_of.get(maker) in _BLESSING_NODES):
-        execution = known.executions[id]
+def _blessed_by(lineage: LineageGraph, push: int) -> Iterator[Approval]:
+    """The executions whose blessings the push read, directly or not, and the push itself."""
+    read = [link.artifact for link in lineage.inputs(push) if lineage.kind(link.artifact) in _BLESSINGS]
+    behind = lineage.ancestors(read, without=[BASE_MODEL, "baseline", "baseline_model"])
+    blessings = [id for id in behind if lineage.kind(id) in _BLESSINGS]
+    for id in sorted({push, *(lineage.producer(id) for id in blessings if lineage.producer_node(id) in _BLESSERS)}):
+        execution = lineage.executions[id]
         owner = execution.custom_properties
         yield Approval(
-            node=known.node_of[id],
+            node=lineage.node_of[id],
             execution=id,
-            run=known.run_of[id],
+            run=lineage.run_of[id],
             at=results.from_milliseconds(execution.last_update_time_since_epoch),
             host=owner[ownership.HOST].string_value.partition(" ")[0] if ownership.HOST in owner else "",
             process=owner[ownership.PID].int_value if ownership.PID in owner else 0,
@@ -327,8 +326,8 @@ def _state(path: pathlib.Path) -> str:
     return "DAMAGED: " + version_folder.problems(path)[0] if version_folder.problems(path) else "files as pushed"
 
 
-def _uri(known: Ancestry, artifact: int) -> pathlib.Path:
-    return pathlib.Path(known.artifacts[artifact].uri)
+def _uri(lineage: LineageGraph, artifact: int) -> pathlib.Path:
+    return pathlib.Path(lineage.artifacts[artifact].uri)
 
 
 def _text(artifact: mlmd.Artifact, name: str) -> str:
@@ -344,7 +343,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 
 def _dictionary(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

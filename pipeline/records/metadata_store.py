@@ -1,4 +1,4 @@
-"""The ML Metadata store: where it is, and how it is opened."""
+"""The ML Metadata store: its location, and how to open it."""
 
 import contextlib
 import os
@@ -20,22 +20,21 @@ _PORTS = {"mysql": 3306, "postgresql": 5432}
 RUN_CONTEXT = "pipeline_run"
 NODE_CONTEXT = "node"
 
-# ML Metadata itself tries some 25 s on a locked file, and then says that tables are missing.
+# ML Metadata itself retries a locked file for some 25 s, and then reports missing tables.
 _LOCK_SECONDS = 10.0
-_ASK_AGAIN_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _CONNECT_SECONDS = 5.0
 
-# What SQLite keeps beside its file while it writes: the journal to roll back, or, in its other mode, the one to go on
-# with.
-_LEFT_BY_WRITERS = ("-journal", "-wal")
+# SQLite's journal and write-ahead log, which a killed writer leaves beside the file.
+_JOURNALS = ("-journal", "-wal")
 
-# What a database says to the second of two programs that set it up at once: it will be there in a moment.
+# Errors of a database that another program is setting up at the same time; a retry succeeds.
 _SET_UP_BY_ANOTHER = ("duplicate key", "already exists", "subset of tables", "oncurrent")
 _ATTEMPTS = 6
 
 
 def connection(config: Config) -> mlmd.ConnectionConfig:
-    """Where the metadata store is, as ML Metadata wants to be told.
+    """The location of the metadata store, as ML Metadata's connection config.
 
     Raises:
         ConfigError: the password file cannot be read.
@@ -67,30 +66,30 @@ def sqlite_file(config: Config) -> pathlib.Path:
 
 
 def open_store(config: Config) -> metadata_store.MetadataStore:
-    """A client of the store; a new one is set up where there is none.
+    """A client of the store, which is created if it does not exist.
 
     Raises:
-        BitsumError: it cannot be reached or opened.
+        BitsumError: the store cannot be reached or opened.
     """
-    where = connection(config)
-    recover(where)
+    location = connection(config)
+    recover(location)
     for attempt in range(_ATTEMPTS):
         try:
-            return metadata_store.MetadataStore(where)
+            return metadata_store.MetadataStore(location)
         except Exception as error:
-            # ML Metadata raises errors of many modules of its own, all with the database's words in them.
+            # ML Metadata raises errors of many modules; all contain the database's message.
             if attempt + 1 == _ATTEMPTS or not any(words in str(error) for words in _SET_UP_BY_ANOTHER):
-                raise unusable(where, error) from error
+                raise unusable(location, error) from error
             time.sleep(attempt + random.random())
     raise AssertionError("the last attempt returns or raises")
 
 
 @contextlib.contextmanager
 def opened(config: Config) -> Iterator[metadata_store.MetadataStore]:
-    """As `open_store`; what goes wrong in the block with the database is told in one line, too.
+    """As `open_store`; a database error inside the block becomes a BitsumError too.
 
     Raises:
-        BitsumError: it cannot be reached, opened or used.
+        BitsumError: the store cannot be reached, opened or used.
     """
     store = open_store(config)
     try:
@@ -101,17 +100,17 @@ def opened(config: Config) -> Iterator[metadata_store.MetadataStore]:
 
 @contextlib.contextmanager
 def existing(config: Config) -> Iterator[metadata_store.MetadataStore]:
-    """As `opened`, of a store that is there already.
+    """As `opened`, for a store that must exist.
 
     Raises:
-        BitsumError: there is none, or it cannot be used.
+        BitsumError: the store does not exist, or cannot be used.
     """
     path = sqlite_file(config)
     try:
         if config.metadata.backend == "sqlite":
             os.stat(path)
     except FileNotFoundError as error:
-        missing = f"there is no metadata store {path}: bitsum run makes one, --set pipeline.root names another folder"
+        missing = f"{path} does not exist: bitsum run creates it, --set pipeline.root names another folder"
         raise BitsumError(missing) from error
     except OSError as error:
         raise BitsumError(f"cannot use the metadata store {path}: {error.strerror}") from error
@@ -119,71 +118,68 @@ def existing(config: Config) -> Iterator[metadata_store.MetadataStore]:
         yield store
 
 
-def recover(where: mlmd.ConnectionConfig) -> None:
-    """Have a SQLite file ready for whoever opens it next, also to read only: what a killed writer left half done is
-    rolled back.
+def recover(location: mlmd.ConnectionConfig) -> None:
+    """Roll back what a killed writer left in a SQLite file, so that it can also be opened read-only.
 
-    SQLite does that itself, but only through a connection that may write. A lock is waited for, since ML Metadata says
-    nothing of it. Not to be called while another thread of this process is at work in the store: ML Metadata has a
-    SQLite of its own, and in one process the two do not see each other's locks.
+    SQLite does so itself, but only through a writable connection. This function waits for locks, since ML Metadata does
+    not report them. Do not call it while another thread of this process uses the store: ML Metadata links its own
+    SQLite, and within one process the two do not see each other's locks.
 
     Raises:
-        BitsumError: the file stays locked, is no database, or must be rolled back by somebody who may write to it.
+        BitsumError: the file stays locked, is not a database, or needs a rollback by a user with write access.
     """
-    path = pathlib.Path(where.sqlite.filename_uri)
-    if where.WhichOneof("config") != "sqlite" or not os.path.isfile(path):
+    path = pathlib.Path(location.sqlite.filename_uri)
+    if location.WhichOneof("config") != "sqlite" or not os.path.isfile(path):
         return
     end = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            # SQLite's own wait cannot be interrupted. Where the file may not be written, this opens it to read.
+            # SQLite's own wait cannot be interrupted. Without write permission this opens the file read-only.
             with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0)) as database:
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return
         except sqlite3.Error as error:
             if "locked" not in str(error) or time.monotonic() > end:
                 raise _unusable_file(path, str(error)) from error
-        time.sleep(_ASK_AGAIN_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
-def _unusable_file(path: pathlib.Path, words: str) -> BitsumError:
-    """The one line about a SQLite file: what `words` of SQLite's mean here, and what to do."""
-    if "locked" in words:
-        words = f"{processes.lock_holder(path) or 'another program'} has held its lock for {_LOCK_SECONDS:g} s"
+def _unusable_file(path: pathlib.Path, message: str) -> BitsumError:
+    """The meaning of SQLite's `message` about a file, and what to do."""
+    if "locked" in message:
+        message = f"{processes.lock_holder(path) or 'another program'} has held its lock for {_LOCK_SECONDS:g} s"
         advice = "wait for it, or stop it"
     elif not os.access(path, os.R_OK):
-        words, advice = f"you may not read it ({words})", "let somebody run this who may"
+        message, advice = f"you have no permission to read it ({message})", "run this as a user who has"
     elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        left = [
-            file.name for file in (path.with_name(path.name + end) for end in _LEFT_BY_WRITERS) if os.path.exists(file)
-        ]
-        words = f"{' and '.join(left) or 'its journal mode'} asks for a user who may write to the file and its folder ({words})"
-        advice = "let one run bitsum history: that rolls back what a killed run left half done"
+        journals = [name for end in _JOURNALS if os.path.exists(path.with_name(name := path.name + end))]
+        needs = " and ".join(journals) or "its journal mode"
+        message = f"{needs} requires write access to the file and its folder ({message})"
+        advice = "run bitsum history as a user who has it: that rolls back what a killed run left"
     else:
         advice = "set metadata.path to another file"
-    return BitsumError(f"cannot use the metadata store {path}: {words}; {advice}")
+    return BitsumError(f"cannot use the metadata store {path}: {message}; {advice}")
 
 
-def unusable(where: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
-    """`error` of ML Metadata's as one line that says what can be done. Of a database server it does not say why it
-    cannot be used."""
-    backend = where.WhichOneof("config")
-    words = " ".join(str(error).split())[:300]
+def unusable(location: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
+    """ML Metadata's `error` as one line with advice. ML Metadata does not say why a database server is unusable."""
+    backend = location.WhichOneof("config")
+    message = " ".join(str(error).split())[:300]
     if backend == "sqlite":
-        return BitsumError(f"cannot use the metadata store {where.sqlite.filename_uri}: {words}")
-    database = getattr(where, backend)
+        return BitsumError(f"cannot use the metadata store {location.sqlite.filename_uri}: {message}")
+    database = getattr(location, backend)
     target = f"{backend} at {database.host}:{database.port}"
     try:
         socket.create_connection((database.host, int(database.port)), _CONNECT_SECONDS).close()
-    except OSError as away:
-        reason = f"nobody answers ({away.strerror or away}): start the database, or see metadata.host and metadata.port"
+    except OSError as down:
+        reason = f"no server answers ({down.strerror or down}): start it, or see metadata.host and metadata.port"
         return BitsumError(f"cannot reach the metadata store, {target}: {reason}")
-    if "connection pointer is NULL" in words:
-        words = "it does not let us in"
+    if "connection pointer is NULL" in message:
+        message = "the server refuses the login"
     name = database.dbname if backend == "postgresql" else database.database
     knobs = "metadata.user, metadata.password_file and metadata.database"
     return BitsumError(
-        f"cannot use the metadata store, {target}, database {name!r}, user {database.user!r}: {words}; see {knobs}"
+        f"cannot use the metadata store, {target}, database {name!r}, user {database.user!r}: {message}; see {knobs}"
     )
 
 
@@ -194,5 +190,5 @@ def _password(knobs: Metadata) -> str:
         return pathlib.Path(knobs.password_file).expanduser().read_text().splitlines()[0]
     except (OSError, IndexError) as error:
         raise ConfigError(
-            f"metadata.password_file = {knobs.password_file!r} cannot be read, or is empty: {error}"
+            f"cannot read metadata.password_file = {knobs.password_file!r}, or it is empty: {error}"
         ) from error

@@ -1,8 +1,7 @@
-"""What a killed process leaves in the metadata store: executions that stay RUNNING although nobody works on them.
+"""The owners of executions: a killed process leaves its executions RUNNING in the metadata store.
 
-Every execution that is begun carries its owner: the host, the process and when that process started. An execution whose
-owner can be seen to be gone is closed as FAILED; where that cannot be seen, because the owner lives on another host,
-nothing is done.
+Every new execution records its owner: host, process, and start time of the process. An execution is closed as FAILED
+once its owner is known to be gone. Executions of other hosts, whose processes are not visible here, stay.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ CLOSED = "closed_because"
 
 @dataclasses.dataclass(frozen=True)
 class Closed:
-    """An execution that was closed: its id, its node's type, and why."""
+    """A closed execution: its id, its node's type, and the reason."""
 
     execution: int
     kind: str
@@ -30,23 +29,22 @@ class Closed:
 
 
 def owner() -> dict[str, str | int]:
-    """This process, as it is recorded in the executions that it begins."""
+    """This process, as recorded in its executions."""
     this = processes.this()
     return {HOST: this.host, PID: this.pid, STARTED: this.started}
 
 
 def stamp(execution: mlmd.Execution) -> None:
-    """Write this process into `execution` as its owner; whoever calls this puts it into the store."""
+    """Set this process as the owner of `execution`; the caller puts it into the store."""
     for name, value in owner().items():
         setattr(execution.custom_properties[name], "int_value" if isinstance(value, int) else "string_value", value)
 
 
 def close_abandoned(store: metadata_store.MetadataStore, gone_hosts: Collection[str] = ()) -> list[Closed]:
-    """Close as FAILED what RUNNING executions have lost their owner; what has an owner, or none recorded, is left as it
-    is.
+    """Close as FAILED the RUNNING executions whose recorded owner is gone.
 
     Args:
-        gone_hosts: hosts that are known to be no more, so that nothing on them can be looked at.
+        gone_hosts: hosts that no longer exist.
     """
     kinds = {kind.id: kind.name.rpartition(".")[2] for kind in store.get_execution_types()}
     closed = []
@@ -58,22 +56,22 @@ def close_abandoned(store: metadata_store.MetadataStore, gone_hosts: Collection[
             closed.append((execution, Closed(execution.id, kinds[execution.type_id], reason)))
     if closed:
         store.put_executions([execution for execution, _ in closed])
-    return [told for _, told in closed]
+    return [record for _, record in closed]
 
 
 def why_abandoned(execution: mlmd.Execution, gone_hosts: Collection[str] = ()) -> str | None:
-    """Why nobody works on `execution` any more, in words; None where somebody does, or where that cannot be seen."""
-    recorded = execution.custom_properties
-    if any(name not in recorded for name in (HOST, PID, STARTED)):
+    """Why the owner of `execution` is gone; None if it runs, or if that is unknown."""
+    owner = execution.custom_properties
+    if any(name not in owner for name in (HOST, PID, STARTED)):
         return None
-    worker = processes.Process(recorded[HOST].string_value, recorded[PID].int_value, recorded[STARTED].string_value)
-    if worker.host in gone_hosts or worker.host_name in gone_hosts:
-        return f"host {worker.host_name} is gone"
-    return f"{worker} is gone" if worker.is_gone() else None
+    process = processes.Process(owner[HOST].string_value, owner[PID].int_value, owner[STARTED].string_value)
+    if process.host in gone_hosts or process.host_name in gone_hosts:
+        return f"host {process.host_name} is gone"
+    return f"{process} is gone" if process.is_gone() else None
 
 
 def elsewhere(store: metadata_store.MetadataStore) -> dict[str, int]:
-    """How many RUNNING executions there are by the name of their host, where that cannot be looked into from here."""
+    """The number of RUNNING executions on other hosts, by host name."""
     counts: dict[str, int] = {}
     for execution in store.get_executions(ListOptions(filter_query="last_known_state = RUNNING")):
         if HOST in execution.custom_properties and execution.custom_properties[HOST].string_value != processes.host():

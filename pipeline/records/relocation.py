@@ -1,10 +1,8 @@
-"""Where a root is, and where it was: a root that was moved or copied gets metadata that name the files where they are
-now.
+"""Keeps the paths in the metadata right when a root is moved or copied.
 
-The metadata store holds absolute paths. `root.json` in the root holds an id, the path at which the root was used last,
-and those before it. Where it lies somewhere else now, it was moved if nothing with its id is at that path any more, and
-copied otherwise. A copy gets an id of its own. Until root.json says so, nothing is settled: who is killed in between
-does the same again.
+The metadata store holds absolute paths. `root.json` in the root holds an id, the path at which the root was last used,
+and earlier paths. If the root is elsewhere now, it was copied if a root with its id still exists at that path, and
+moved otherwise. A copy gets a new id. root.json is written last: an update that is killed is repeated.
 """
 
 import contextlib
@@ -20,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from components import atomic, progress, regular_files
+from components import atomic, regular_files
 from components.errors import BitsumError
 from pipeline import root_lock
 from pipeline.workspace import MARKER
@@ -31,11 +29,11 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 FILE = "root.json"
-# How long a node waits for another one that settles the same root.
+# How long a node waits for another that updates the same root.
 _LOCK_SECONDS = 10.0
-_ASK_AGAIN_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _SQLITE_SECONDS = 10.0
-# ML Metadata's tables, and the columns of them that hold paths.
+# ML Metadata's tables and columns that hold paths.
 _COLUMNS = (
     ("Artifact", "uri"),
     ("ArtifactProperty", "string_value"),
@@ -49,7 +47,7 @@ _ARTIFACT = re.compile(r"(?P<root>/.+)/artifacts/[^/]+/[^/]+/\d+")
 
 @dataclasses.dataclass(frozen=True)
 class Root:
-    """What root.json holds: the root's id, its path, and the paths at which it was before, the last one first."""
+    """The content of root.json: the root's id, its path, and its earlier paths, the last one first."""
 
     id: str
     path: str
@@ -58,81 +56,76 @@ class Root:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What has happened to a root since it was used last.
+    """How a root changed since it was last used.
 
-    before: the path at which it was then; None for a root that is new, or has no root.json and lies where its metadata
-    say. is_copy: something with its id is still there.
+    root: the content of root.json, if it exists. before: the previous path; None if only root.json is missing. is_copy:
+    the root at the previous path still exists.
     """
 
     root: Root | None
     before: str | None
     is_copy: bool = False
 
+    def __str__(self) -> str:
+        return f"{'is a copy of' if self.is_copy else 'was moved here from'} {self.before}"
 
-def settle(config: "Config", tell: Callable[[str], None]) -> None:
-    """See to it that the metadata of the root name this root; whoever calls this holds it alone. `tell` gets a line
-    where it changed.
+
+def update_paths(config: "Config", on_change: Callable[[str], None]) -> None:
+    """Update the metadata if the root, which the caller has locked, was moved or copied. `on_change` gets a line if so.
 
     Raises:
-        BitsumError: they cannot be rewritten from here; nothing is changed.
+        BitsumError: the metadata cannot be rewritten from here; nothing is changed.
     """
     change = find_change(config)
     if change is None:
         return
     if change.before:
-        _rewrite(config, change)
+        _rewrite(config, change, change.before)
     write(config.root, change)
     if change.is_copy:
         root_lock.forget(config.root)
     if change.before:
-        word = "is a copy of" if change.is_copy else "was moved here from"
-        tell(f"pipeline.root = {config.root} {word} {change.before}: its metadata name the files here from now on")
+        on_change(f"pipeline.root = {config.root} {change}: its metadata now name the files here")
 
 
-def settle_alone(config: "Config", tell: Callable[[str], None]) -> None:
-    """As `settle`, for those who do not hold the root: where something has changed, it is held for as long as that
-    takes.
+def lock_and_update_paths(config: "Config", on_change: Callable[[str], None]) -> None:
+    """As `update_paths`, for callers without the lock; the root is locked for the update only.
 
     Raises:
-        BitsumError: as in `settle`; or the root was moved, and somebody else works in it.
+        BitsumError: as in `update_paths`; or the root was moved, and another program works in it.
     """
     if not (config.root / MARKER).exists() or (change := find_change(config)) is None:
         return
     try:
-        with _alone(config.root, _LOCK_SECONDS if change.before else 0.0):
-            settle(config, tell)
+        with _exclusive(config.root, _LOCK_SECONDS if change.before else 0.0):
+            update_paths(config, on_change)
     except (OSError, BitsumError) as error:
-        # A root that lies where it did can be used without root.json.
+        # An unmoved root can be used without root.json.
         if not change.before:
             return
         if isinstance(error, BitsumError):
             raise
         problem = "another program works in it" if isinstance(error, BlockingIOError) else error.strerror
         raise BitsumError(
-            f"pipeline.root = {config.root} was at {change.before} before, which its metadata still name, and they cannot be rewritten "
-            f"now: {problem}; try again later"
+            f"pipeline.root = {config.root} was at {change.before} before, which its metadata still name, and they "
+            f"cannot be rewritten now: {problem}; try again later"
         ) from error
 
 
-def tell_aside(line: str) -> None:
-    """Write a line to standard error, for commands whose output may be read by a program."""
-    progress.note(line)
-
-
 def find_change(config: "Config") -> Change | None:
-    """What has happened to the root since it was used last; None if it is where it was, under this path or another.
+    """How the root changed since it was last used; None if it is where it was, under this path or another.
 
     Raises:
-        BitsumError: root.json cannot be read, or the path in it cannot be looked at.
+        BitsumError: root.json, or the path in it, cannot be read.
     """
     recorded = read(config.root)
     try:
         before = recorded.path if recorded else _path_in_metadata(config)
         if before == str(config.root):
-            # Metadata that were put back from before the root was moved, or from its original.
+            # The metadata may have been restored from before a move, or from the original.
             before = _former_path_in_metadata(config, recorded) or before
     except sqlite3.Error:
-        # Whoever opens the store tells what is wrong with it.
+        # Opening the store reports the problem.
         return None
     if before in (None, str(config.root)):
         return None if recorded else Change(None, None)
@@ -142,7 +135,8 @@ def find_change(config: "Config") -> Change | None:
         return Change(recorded, before)
     except OSError as error:
         raise BitsumError(
-            f"pipeline.root = {config.root} was at {before} before, and whether it was moved or copied cannot be seen: {error.strerror}"
+            f"pipeline.root = {config.root} was at {before} before; cannot tell whether it was moved or copied: "
+            f"{error.strerror}"
         ) from error
     if os.path.samestat(there, os.stat(config.root)):
         return None if recorded else Change(None, None)
@@ -151,16 +145,16 @@ def find_change(config: "Config") -> Change | None:
 
 
 def read(root: pathlib.Path) -> Root | None:
-    """What root.json of a root holds; None where there is none. Raises: BitsumError, it cannot be read."""
+    """The content of root.json; None if the file is missing. Raises: BitsumError: it cannot be read."""
     path = root / FILE
     try:
-        content = regular_files.read_json(path)
-        found = Root(content["id"], content["path"], tuple(content["former"]))
-        if not isinstance(found.id, str) or not all(
-            isinstance(place, str) and _is_folder(place) for place in (found.path, *found.former)
+        content: Any = regular_files.read_json(path)
+        recorded = Root(content["id"], content["path"], tuple(content["former"]))
+        if not isinstance(recorded.id, str) or not all(
+            isinstance(place, str) and _is_folder(place) for place in (recorded.path, *recorded.former)
         ):
             raise ValueError("not an id and absolute paths")
-        return found
+        return recorded
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -170,10 +164,10 @@ def read(root: pathlib.Path) -> Root | None:
 
 
 def write(root: pathlib.Path, change: Change) -> None:
-    """Write root.json, as it is after `change`. Raises: BitsumError, it cannot be written."""
-    keeps_id = change.root and not change.is_copy
+    """Write root.json as it is after `change`. Raises: BitsumError: it cannot be written."""
+    id = change.root.id if change.root and not change.is_copy else uuid.uuid4().hex
     former = [path for path in (change.before, *(change.root.former if change.root else ())) if path]
-    now = Root(change.root.id if keeps_id else uuid.uuid4().hex, str(root), tuple(dict.fromkeys(former)))
+    now = Root(id, str(root), tuple(dict.fromkeys(former)))
     try:
         atomic.write(root / FILE, json.dumps(dataclasses.asdict(now), indent=1) + "\n")
     except OSError as error:
@@ -181,15 +175,15 @@ def write(root: pathlib.Path, change: Change) -> None:
 
 
 def former_paths(root: pathlib.Path) -> tuple[str, ...]:
-    """The paths at which the root was before, the last one first."""
+    """The earlier paths of the root, the last one first."""
     recorded = read(root)
     return recorded.former if recorded else ()
 
 
 def moved(value: Any, before: str, now: str) -> Any:
-    """`value`, or, if it is the path `before` or one below it, the same below `now`.
+    """`value` with the path prefix `before` replaced by `now`; any other value is unchanged.
 
-    Where `now` is below `before` itself, what is there already stays: so doing it twice is doing it once.
+    If `now` is below `before`, paths below `now` are unchanged too, so that the function is idempotent.
 
     >>> moved("/a/root/x", "/a/root", "/b"), moved("/a/root2/x", "/a/root", "/b")
     ('/b/x', '/a/root2/x')
@@ -200,8 +194,7 @@ def moved(value: Any, before: str, now: str) -> Any:
 
 
 def relocate(item: "mlmd.Artifact | mlmd.Execution | mlmd.Context", before: str, now: str) -> list[tuple[str, str]]:
-    """Put `now` in the place of `before` in what the metadata store knows of `item`; (name, old value) of all that
-    changed."""
+    """Replace the path `before` by `now` in the fields of `item`; (name, old value) of each change."""
     changed = []
     uri = moved(getattr(item, "uri", ""), before, now)
     if uri != getattr(item, "uri", ""):
@@ -217,25 +210,25 @@ def relocate(item: "mlmd.Artifact | mlmd.Execution | mlmd.Context", before: str,
 
 
 def relocate_model_config(config: "Config", before: str) -> None:
-    """Put the root in the place of `before` in the base paths of the model config file beside the push folder, if it is
-    in the root.
+    """Replace `before` by the root in the base paths of the model config file beside the push folder, if it is in the
+    root.
 
     Raises:
-        BitsumError: it cannot be read or written.
+        BitsumError: the file cannot be read or written.
     """
     path = config.push_to.parent / "models.config"
     if config.root not in path.parents or not path.is_file():
         return
-    from google.protobuf import text_encoding
+    from google.protobuf import text_encoding  # type: ignore[attr-defined]  # types-protobuf lacks the module
 
     try:
         old = path.read_text()
         now = text_encoding.CEscape(str(config.root).encode(), False)
-        # Text format has two ways to write a letter beyond ASCII.
+        # Text format writes a non-ASCII letter in one of two ways.
         names = "|".join(
             map(re.escape, (text_encoding.CEscape(before.encode(), False), text_encoding.CEscape(before, True)))
         )
-        new = re.sub(rf"""(["'](?:file://)?)(?:{names})(?=[/"'])""", lambda found: found[1] + now, old)
+        new = re.sub(rf"""(["'](?:file://)?)(?:{names})(?=[/"'])""", lambda match: match[1] + now, old)
         if new != old:
             atomic.write(path, new)
     except (OSError, UnicodeDecodeError) as error:
@@ -245,63 +238,56 @@ def relocate_model_config(config: "Config", before: str) -> None:
 
 
 def rewrite_sqlite(path: pathlib.Path, before: str, now: str) -> int:
-    """Put `now` in the place of `before` in a SQLite file of ML Metadata's, in one transaction; how many values
-    changed.
+    """Replace the path `before` by `now` in an ML Metadata SQLite file, atomically; the number of changed values.
 
     Raises:
-        BitsumError: it cannot be written; nothing is changed.
+        BitsumError: the file cannot be written; nothing is changed.
     """
     changed = 0
     try:
         with contextlib.closing(_open(path, _SQLITE_SECONDS)) as database:
             database.execute("BEGIN IMMEDIATE")
             for table, column in _columns(database):
-                where = f"{_BELOW.format(column, 'before')} AND NOT ({_BELOW.format(':now', 'before')} AND {_BELOW.format(column, 'now')})"
+                below_before, below_now = _BELOW.format(column, "before"), _BELOW.format(column, "now")
+                where = f"{below_before} AND NOT ({_BELOW.format(':now', 'before')} AND {below_now})"
                 update = f"UPDATE {table} SET {column} = :now || substr({column}, length(:before) + 1) WHERE {where}"
                 changed += database.execute(update, {"before": before, "now": now}).rowcount
             database.execute("COMMIT")
     except sqlite3.Error as error:
-        raise BitsumError(
-            f"cannot put {now} in the place of {before} in {path}: {error}; nothing was changed"
-        ) from error
+        raise BitsumError(f"cannot replace {before} by {now} in {path}: {error}; nothing was changed") from error
     return changed
 
 
-def _rewrite(config: "Config", change: Change) -> None:
+def _rewrite(config: "Config", change: Change, before: str) -> None:
     from pipeline.records import metadata_store
 
-    name = (
-        f"pipeline.root = {config.root} {'is a copy of' if change.is_copy else 'was moved here from'} {change.before}"
-    )
+    problem = f"pipeline.root = {config.root} {change}"
     if config.metadata.backend != "sqlite":
         raise BitsumError(
-            f"{name}, which the metadata in {config.metadata.backend} still name: bitsum relocate shows what to do"
+            f"{problem}, which the metadata in {config.metadata.backend} still name: bitsum relocate shows what to do"
         )
     file = metadata_store.sqlite_file(config)
     if file.exists():
-        if change.is_copy and config.root not in file.parents and _names(file, change.before):
-            raise BitsumError(
-                f"{name} and has its metadata in common with it, in {file}: bitsum relocate shows what to do"
-            )
-        rewrite_sqlite(file, change.before, str(config.root))
-    relocate_model_config(config, change.before)
+        if change.is_copy and config.root not in file.parents and _names(file, before):
+            raise BitsumError(f"{problem}, and both use the metadata in {file}: bitsum relocate shows what to do")
+        rewrite_sqlite(file, before, str(config.root))
+    relocate_model_config(config, before)
 
 
 def _is_original(other: pathlib.Path, recorded: Root | None) -> bool:
-    """Whether `other` is the root that this one was copied from, and not just something that lies where this one
-    was."""
+    """Whether `other` is the root that this one was copied from, not something else at its previous path."""
     if recorded is None:
         return (other / MARKER).exists()
     try:
-        found = read(other)
+        original = read(other)
     except BitsumError:
         return False
-    return found is not None and found.id == recorded.id
+    return original is not None and original.id == recorded.id
 
 
 def _path_in_metadata(config: "Config") -> str | None:
-    """The root that the newest artifact was put below, for a root without root.json; None where no store of its own
-    says so."""
+    """The root in the newest artifact's path, for a root without root.json; None without such an artifact in a store of
+    its own."""
     path = config.root / "metadata.sqlite"
     if config.metadata.backend != "sqlite" or config.metadata.path or not path.exists():
         return None
@@ -309,12 +295,12 @@ def _path_in_metadata(config: "Config") -> str | None:
         if ("Artifact", "uri") not in _columns(database):
             return None
         newest = database.execute("SELECT uri FROM Artifact ORDER BY id DESC LIMIT 1").fetchone()
-    found = _ARTIFACT.fullmatch(newest[0] or "") if newest else None
-    return found["root"] if found else None
+    match = _ARTIFACT.fullmatch(newest[0] or "") if newest else None
+    return match["root"] if match else None
 
 
 def _former_path_in_metadata(config: "Config", recorded: Root | None) -> str | None:
-    """A path at which the root was before, and that its own store still names; None where none does."""
+    """An earlier path of the root that its own store still names; None if there is none."""
     path = config.root / "metadata.sqlite"
     if recorded is None or config.metadata.backend != "sqlite" or config.metadata.path or not path.exists():
         return None
@@ -324,7 +310,7 @@ def _former_path_in_metadata(config: "Config", recorded: Root | None) -> str | N
 
 
 def _holds(path: pathlib.Path, root: str, table: str, column: str) -> bool:
-    """Whether a column of a SQLite file of ML Metadata's has anything below `root`."""
+    """Whether a column of an ML Metadata SQLite file has a path below `root`."""
     with contextlib.closing(_open(path, 0.0)) as database:
         if (table, column) not in _columns(database):
             return False
@@ -333,12 +319,12 @@ def _holds(path: pathlib.Path, root: str, table: str, column: str) -> bool:
 
 
 def _is_folder(path: str) -> bool:
-    """Whether a root can have been there: an absolute path, and not the top of everything."""
+    """Whether `path` can be a root: absolute, and not the top folder."""
     return path.startswith("/") and path.strip("/") != ""
 
 
 def _names(path: pathlib.Path, root: str) -> bool:
-    """Whether anything in a SQLite file of ML Metadata's is below `root`."""
+    """Whether an ML Metadata SQLite file has any path below `root`."""
     try:
         return any(_holds(path, root, table, column) for table, column in _COLUMNS)
     except sqlite3.Error as error:
@@ -346,12 +332,12 @@ def _names(path: pathlib.Path, root: str) -> bool:
 
 
 def _open(path: pathlib.Path, timeout: float) -> sqlite3.Connection:
-    # For writing, since a journal that a killed program left can only be played back so.
+    # Writable, since only then can SQLite roll back the journal of a killed program.
     return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None)
 
 
 def _columns(database: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Those of ML Metadata's columns with paths that are there: a new file has none."""
+    """ML Metadata's columns with paths that exist in the file; a new file has none."""
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     return [(table, column) for table, column in _COLUMNS if table in tables]
 
@@ -361,8 +347,8 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(root: pathlib.Path, seconds: float) -> Iterator[None]:
-    """Hold the root alone. A scheduled run that has the turn is no hindrance: this may be a node of it."""
+def _exclusive(root: pathlib.Path, seconds: float) -> Iterator[None]:
+    """Lock the root exclusively, whether or not a scheduled run holds the run lock: this may be one of its nodes."""
     end = time.monotonic() + seconds
     with open(root / MARKER, "r+") as file:
         while True:
@@ -372,5 +358,5 @@ def _alone(root: pathlib.Path, seconds: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= end:
                     raise
-                time.sleep(_ASK_AGAIN_SECONDS)
+                time.sleep(_POLL_SECONDS)
         yield

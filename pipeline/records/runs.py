@@ -1,26 +1,19 @@
-"""The runs that a metadata store knows, each as one row: how far it came, what every gate said, what it pushed, and its
-margin."""
+"""The runs in a metadata store, one row each: state, verdicts of the gates, pushed version, and margin."""
 
 import contextlib
 import dataclasses
 import datetime
 import json
+from collections.abc import Iterable
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import results
-from pipeline.records import ownership, recorded, verdicts
-from pipeline.records.ancestry import Ancestry, Output
+from components import properties, results
+from pipeline import nodes
+from pipeline.records import ownership, verdicts
+from pipeline.records.lineage_graph import LineageGraph, Output
 
-DATA = "data"
-PUSH = "push"
-INFRA = "infra validation"
-# These raise when they refuse, and so does the push, and infra validation where its server crashes; the others put out
-# a blessing.
-_DATA_GATES = ("BitstringExampleGen", "ReadableGate", "DataGate")
 _DONE = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
-_LAST_NODE = "Pusher"
-_GATES = {**dict.fromkeys(_DATA_GATES, DATA), "InfraValidator": INFRA, _LAST_NODE: PUSH}
 _NOT_REACHED = "-"
 
 
@@ -29,9 +22,9 @@ class Run:
     """A run; times are in UTC.
 
     `state`: "done", "refused", "failed at NODE", "killed at NODE" or "running NODE", or "unfinished" between two nodes.
-    `gates`: what each gate said, in a word, in the order of the graph; `reasons`: why, where it refused. `version`:
-    what was pushed, also where it was pushed before; 0 for nothing. `margin`: the certified worst margin, and `change`
-    the difference to the last run before that has one.
+    `gates`: each gate's verdict in a word, in the order of the graph; `reasons`: the reasons of refusals. `version`:
+    the pushed version, new or not; 0 for none. `margin`: the certified worst margin; `change`: the difference to the
+    previous run that has one.
     """
 
     run: str
@@ -56,103 +49,96 @@ class History:
     runs: list[Run]
 
 
-def all_runs(known: Ancestry, last: int = 0) -> History:
-    """The runs, oldest first; only the `last` ones if that is not 0."""
-    ids = sorted(
-        {run: execution for execution, run in sorted(known.run_of.items(), reverse=True)}.items(),
-        key=lambda item: item[1],
-    )
+def all_runs(lineage: LineageGraph, last: int = 0) -> History:
+    """The runs, oldest first; only the `last` ones unless that is 0."""
+    first_execution = {run: execution for execution, run in sorted(lineage.run_of.items(), reverse=True)}
+    ids = sorted(first_execution, key=first_execution.__getitem__)
+    shown = set(ids[-last:])
     rows: list[Run] = []
-    before = None
-    for position, (run_id, _) in enumerate(ids):
-        outputs = known.outputs_of(run_id)
-        margin = next((float(output.text(recorded.MARGIN)) for output in outputs if output.text(recorded.MARGIN)), None)
-        if not last or position >= len(ids) - last:
-            rows.append(_run(known, run_id, outputs, margin, before))
-        before = before if margin is None else margin
+    previous = None
+    for run_id in ids:
+        outputs = lineage.outputs_of(run_id)
+        margin = verdicts.margin_of_run(outputs)
+        if run_id in shown:
+            rows.append(_run(lineage, run_id, outputs, margin, previous))
+        previous = previous if margin is None else margin
     return History(rows)
 
 
-def _run(known: Ancestry, run_id: str, outputs: list[Output], margin: float | None, before: float | None) -> Run:
-    attempts = [known.executions[id] for id in known.executions_of(run_id)]
-    # What became of a node is what became of the last attempt at it.
-    executions = list({known.node_of[execution.id]: execution for execution in attempts}.values())
-    found = verdicts.of_run(outputs)
+def _run(
+    lineage: LineageGraph, run_id: str, outputs: list[Output], margin: float | None, previous: float | None
+) -> Run:
+    attempts = [lineage.executions[id] for id in lineage.executions_of(run_id)]
+    # The last attempt at a node counts.
+    executions = {lineage.node_of[execution.id]: execution for execution in attempts}
+    blessings = verdicts.of_run(outputs)
     push = verdicts.push_of_run(outputs)
-    refusals = _refusals(known, executions)
-    gates = {DATA: _data(known, executions)} | {verdict.gate: verdict.word for verdict in found}
-    gates |= {INFRA: verdicts.REFUSED} if INFRA in refusals else {}
+    refusals = _refusals(executions)
+    gates = {nodes.DATA: _data(executions)} | {verdict.gate: verdict.word for verdict in blessings}
+    gates |= {nodes.INFRA_VALIDATION: verdicts.REFUSED} if nodes.INFRA_VALIDATION in refusals else {}
     return Run(
         run=run_id,
-        span=_span(executions, outputs),
+        span=_span(executions.values(), outputs),
         started=results.from_milliseconds(min(execution.create_time_since_epoch for execution in attempts)),
         finished=results.from_milliseconds(max(execution.last_update_time_since_epoch for execution in attempts)),
-        state=_state(known, executions, any(not verdict.passed for verdict in found)),
-        cached=sum(execution.last_known_state == mlmd.Execution.CACHED for execution in executions),
+        state=_state(executions, any(not verdict.passed for verdict in blessings)),
+        cached=sum(execution.last_known_state == mlmd.Execution.CACHED for execution in executions.values()),
         steps=len(executions),
         gates=gates,
-        reasons=refusals | {verdict.gate: verdict.reason for verdict in found if not verdict.passed},
+        reasons=refusals | {verdict.gate: verdict.reason for verdict in blessings if not verdict.passed},
         version=push.version,
         is_new=push.is_new,
         margin=margin,
-        change=None if margin is None or before is None else margin - before,
+        change=None if margin is None or previous is None else margin - previous,
     )
 
 
-def _span(executions: list[mlmd.Execution], outputs: list[Output]) -> int:
-    """As the generator was told: a span that it refused to import has no output that would say so."""
+def _span(executions: Iterable[mlmd.Execution], outputs: list[Output]) -> int:
+    """The generator's parameter: a span whose import was refused has no output that holds it."""
     for execution in executions:
         if "data" in execution.custom_properties:
-            # Knobs of another version may be unknown here, so that this is no settings.Data.
+            # settings.Data would reject the knobs of another version.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 return int(json.loads(execution.custom_properties["data"].string_value)["span"])
+    name = properties.SPAN
     return max(
-        (output.artifact.properties["span"].int_value for output in outputs if "span" in output.artifact.properties),
+        (output.artifact.properties[name].int_value for output in outputs if name in output.artifact.properties),
         default=0,
     )
 
 
-def _refusals(known: Ancestry, executions: list[mlmd.Execution]) -> dict[str, str]:
-    """Why the gates refused that raise when they do."""
+def _refusals(executions: dict[str, mlmd.Execution]) -> dict[str, str]:
+    """The reasons of the gates that raise when they refuse."""
     return {
-        _GATES.get(known.node_of[execution.id], known.node_of[execution.id]): execution.custom_properties[
-            recorded.REFUSED_BECAUSE
-        ].string_value
-        for execution in executions
+        nodes.REFUSING.get(node, node): execution.custom_properties[properties.REFUSED_BECAUSE].string_value
+        for node, execution in executions.items()
         if _refused(execution)
     }
 
 
-def _data(known: Ancestry, executions: list[mlmd.Execution]) -> str:
-    states = {
-        known.node_of[execution.id]: execution for execution in executions if known.node_of[execution.id] in _DATA_GATES
-    }
-    if any(map(_refused, states.values())):
+def _data(executions: dict[str, mlmd.Execution]) -> str:
+    if any(_refused(execution) and nodes.REFUSING.get(node) == nodes.DATA for node, execution in executions.items()):
         return verdicts.REFUSED
-    last = states.get(_DATA_GATES[-1])
+    last = executions.get(nodes.DATA_GATE)
     return "passed" if last is not None and last.last_known_state in _DONE else _NOT_REACHED
 
 
-def _state(known: Ancestry, executions: list[mlmd.Execution], refused: bool) -> str:
-    for execution in executions:
-        node = known.node_of[execution.id]
+def _state(executions: dict[str, mlmd.Execution], refused: bool) -> str:
+    for node, execution in executions.items():
         if execution.last_known_state == mlmd.Execution.RUNNING:
             return f"killed at {node}" if ownership.why_abandoned(execution) else f"running {node}"
         if execution.last_known_state == mlmd.Execution.FAILED:
-            if _killed(execution):
+            if ownership.CLOSED in execution.custom_properties:
                 return f"killed at {node}"
             return "refused" if _refused(execution) else f"failed at {node}"
     if refused:
         return "refused"
-    done = {known.node_of[execution.id] for execution in executions if execution.last_known_state in _DONE}
-    return "done" if _LAST_NODE in done else "unfinished"
+    push = executions.get(nodes.PUSHER)
+    return "done" if push is not None and push.last_known_state in _DONE else "unfinished"
 
 
 def _refused(execution: mlmd.Execution) -> bool:
     return (
-        execution.last_known_state == mlmd.Execution.FAILED and recorded.REFUSED_BECAUSE in execution.custom_properties
+        execution.last_known_state == mlmd.Execution.FAILED
+        and properties.REFUSED_BECAUSE in execution.custom_properties
     )
-
-
-def _killed(execution: mlmd.Execution) -> bool:
-    return ownership.CLOSED in execution.custom_properties

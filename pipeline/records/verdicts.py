@@ -1,17 +1,19 @@
-"""The verdict of every gate of a run, in words: read from the artifacts that the gates put out."""
+"""The verdict of each gate of a run, read from the artifacts that the gate wrote."""
 
 import dataclasses
 import pathlib
 
-from pipeline.records import evaluation, recorded
-from pipeline.records.ancestry import Output
+from components import properties
+from pipeline import nodes
+from pipeline.records import evaluation
+from pipeline.records.lineage_graph import Output
 
 REFUSED = "REFUSED"
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a gate said: whether it let the run pass, and why; `word` is the verdict as it is shown."""
+    """A gate's verdict: whether the run passed, the verdict as a word for users, and the reason."""
 
     gate: str
     passed: bool
@@ -21,7 +23,7 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Push:
-    """What was pushed: version (0 for nothing), its folder, and whether this run made it."""
+    """A pushed version (0 for none), its folder, and whether this run created it."""
 
     version: int
     path: str
@@ -31,28 +33,34 @@ class Push:
 def of_run(outputs: list[Output]) -> list[Verdict]:
     """The verdicts of the gates that bless, in the order of the graph."""
     verdicts = []
-    metrics, blessing = _find(outputs, "evaluation"), _find(outputs, "blessing", "Evaluator")
+    metrics, blessing = _find(outputs, "evaluation"), _find(outputs, "blessing", nodes.EVALUATOR)
     if blessing and metrics:
-        passed = bool(blessing.integer(recorded.BLESSED))
-        verdicts.append(_blessed("evaluation", passed, (_exact_match if passed else _failures)(metrics.artifact.uri)))
-    proof = _find(outputs, "blessing", "Prover")
+        passed = bool(blessing.integer(properties.BLESSED))
+        summary = (_exact_match if passed else _failures)(metrics.artifact.uri)
+        verdicts.append(_blessed(nodes.EVALUATION, passed, summary))
+    proof = _find(outputs, "blessing", nodes.PROVER)
     if proof:
         verdicts.append(_proof(proof))
-    infra = _find(outputs, "blessing", "InfraValidator")
+    infra = _find(outputs, "blessing", nodes.INFRA_VALIDATOR)
     if infra:
-        passed = bool(infra.integer(recorded.BLESSED))
-        verdicts.append(_blessed("infra validation", passed, infra.text(recorded.REASON) or "every answer right"))
+        passed = bool(infra.integer(properties.BLESSED))
+        reason = infra.text(properties.REASON) or "every answer right"
+        verdicts.append(_blessed(nodes.INFRA_VALIDATION, passed, reason))
     return verdicts
 
 
+def margin_of_run(outputs: list[Output]) -> float | None:
+    """The certified worst margin of a run's model; None without a proof."""
+    return next((float(margin) for output in outputs if (margin := output.text(properties.MARGIN))), None)
+
+
 def push_of_run(outputs: list[Output]) -> Push:
-    """What the Pusher of a run did."""
+    """The version that a run's Pusher pushed."""
     pushed = _find(outputs, "pushed_model")
-    if not pushed or not pushed.integer(recorded.PUSHED):
+    if not pushed or not pushed.integer(properties.PUSHED):
         return Push(0, "", False)
-    return Push(
-        int(pushed.text(recorded.VERSION)), pushed.text(recorded.DESTINATION), bool(pushed.integer(recorded.IS_NEW))
-    )
+    version, path = int(pushed.text(properties.VERSION)), pushed.text(properties.DESTINATION)
+    return Push(version, path, bool(pushed.integer(properties.IS_NEW)))
 
 
 def _blessed(gate: str, passed: bool, reason: str) -> Verdict:
@@ -60,37 +68,34 @@ def _blessed(gate: str, passed: bool, reason: str) -> Verdict:
 
 
 def _proof(blessing: Output) -> Verdict:
-    if blessing.integer(recorded.PROVEN) and blessing.text(recorded.REASON):
-        # Proven, and refused all the same: its margin is too far below that of the model before.
-        return Verdict("proof", False, REFUSED, blessing.text(recorded.REASON))
-    if blessing.integer(recorded.PROVEN):
-        before = blessing.text(recorded.BASELINE_MARGIN)
-        margin = f"worst margin {blessing.text(recorded.MARGIN)}" + (
-            f" (last blessed model {before})" if before else ""
-        )
-        return Verdict("proof", True, "proven", f"right for numbers of any length, {margin}")
-    if not blessing.integer(recorded.REQUIRED):
-        reason = f"AND NOT REQUIRED TO BE (proof.required = false): {blessing.text(recorded.REASON)}"
-        return Verdict("proof", True, "NOT PROVEN", reason)
-    return Verdict("proof", False, REFUSED, blessing.text(recorded.REASON))
+    proven, reason = blessing.integer(properties.PROVEN), blessing.text(properties.REASON)
+    if proven and not reason:
+        baseline = blessing.text(properties.BASELINE_MARGIN)
+        margin = blessing.text(properties.MARGIN) + (f" (last blessed model {baseline})" if baseline else "")
+        return Verdict(nodes.PROOF, True, "proven", f"right for numbers of any length, worst margin {margin}")
+    if not proven and not blessing.integer(properties.REQUIRED):
+        reason = f"AND NOT REQUIRED TO BE (proof.required = false): {reason}"
+        return Verdict(nodes.PROOF, True, "NOT PROVEN", reason)
+    # A proven model is refused if its margin is too far below the baseline's.
+    return Verdict(nodes.PROOF, False, REFUSED, reason)
 
 
 def _find(outputs: list[Output], key: str, node: str = "") -> Output | None:
-    found = [output for output in outputs if output.key == key and node in output.node]
-    return found[-1] if found else None
+    matching = [output for output in outputs if output.key == key and node in output.node]
+    return matching[-1] if matching else None
 
 
 def _exact_match(uri: str) -> str:
-    found = evaluation.exact_match_by_length(uri)
-    if not found:
-        return "its metrics are no longer there"
+    rates = evaluation.exact_match_by_length(uri)
+    if not rates:
+        return "its metrics no longer exist"
     return (
-        f"exact match at least {min(found.values()):.6g} at {len(found)} lengths from {min(found)} to {max(found)} bits"
+        f"exact match at least {min(rates.values()):.6g} at {len(rates)} lengths from {min(rates)} to {max(rates)} bits"
     )
 
 
 def _failures(uri: str) -> str:
     if not pathlib.Path(uri).is_dir():
-        return "its metrics are no longer there"
-    found = evaluation.failures(uri)
-    return "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
+        return "its metrics no longer exist"
+    failures = evaluation.failures(uri)
+    return "; ".join(failures[:4]) + (f"; and {len(failures) - 4} more" if len(failures) > 4 else "")

@@ -1,8 +1,7 @@
-"""What TFX's launcher would take from its cache, looked at before it does: whether the files are whole, and where they
-lay before.
+"""Checks the outputs that TFX's launcher would take from its cache, and finds them after the root was moved.
 
-TFX takes the outputs of an earlier execution that was given the same, as long as their folders exist. Its key is a hash
-of what the step is given, paths included, so that a root that was moved would begin with an empty cache.
+TFX reuses the outputs of an earlier execution with the same inputs and parameters if their folders exist. Its cache key
+is a hash of these, paths included, so that a moved root would start with an empty cache.
 """
 
 import copy
@@ -31,10 +30,9 @@ def damage(
     node: pipeline_pb2.PipelineNode,
     executor_spec: message.Message,
 ) -> str | None:
-    """What is wrong with the files that `node` would take from the cache, in words; None if nothing is, or if it would
-    take none.
+    """The damage to the files that `node` would take from the cache; None if they are whole, or there are none.
 
-    An execution from before the root was moved is tied to the key that the same inputs have now.
+    An execution from before the root was moved is associated with the current key of the same inputs.
     """
     parameters = data_types_utils.build_parsed_value_dict(inputs_utils.resolve_parameters_with_schema(node.parameters))
     context_lib.prepare_contexts(handle, node.contexts)
@@ -56,23 +54,23 @@ def damage(
     for before in relocation.former_paths(root):
         if handle.store.get_executions_by_context(now.id):
             break
-        then = key(*_as_in(before, str(root), inputs[0], parameters))
-        found = handle.store.get_executions_by_context(then.id)
-        associations = [mlmd.Association(execution_id=execution.id, context_id=now.id) for execution in found]
+        then = key(*_with_root_at(before, str(root), inputs[0], parameters))
+        executions = handle.store.get_executions_by_context(then.id)
+        associations = [mlmd.Association(execution_id=execution.id, context_id=now.id) for execution in executions]
         handle.store.put_attributions_and_associations([], associations)
     cached = cache_utils.get_cached_outputs(handle, now) or {}
     for artifact in (artifact for artifacts in cached.values() for artifact in artifacts):
-        found = output_files.problem(artifact.uri, artifact.get_string_custom_property(output_files.PROPERTY))
-        if found:
-            return found
+        problem = output_files.problem(artifact.uri, artifact.get_string_custom_property(output_files.PROPERTY))
+        if problem:
+            return problem
     return None
 
 
-def _as_in(
+def _with_root_at(
     before: str, root: str, inputs: _Artifacts, parameters: Mapping[str, Any]
 ) -> tuple[_Artifacts, dict[str, Any]]:
-    """What the node was given when `root` lay at `before`."""
-    given = {name: copy.deepcopy(list(artifacts)) for name, artifacts in inputs.items()}
-    for artifact in (artifact.mlmd_artifact for artifacts in given.values() for artifact in artifacts):
+    """The node's inputs and parameters with `before` in place of `root`."""
+    earlier = {name: copy.deepcopy(list(artifacts)) for name, artifacts in inputs.items()}
+    for artifact in (artifact.mlmd_artifact for artifacts in earlier.values() for artifact in artifacts):
         relocation.relocate(artifact, root, before)
-    return given, {name: relocation.moved(value, root, before) for name, value in parameters.items()}
+    return earlier, {name: relocation.moved(value, root, before) for name, value in parameters.items()}

@@ -1,5 +1,4 @@
-"""Run one node of the compiled graph: what the local runner does for each, and what any scheduler can do with a
-command."""
+"""Run one node of the compiled graph, for the local runner and for a scheduler through `bitsum node`."""
 
 import contextlib
 import logging
@@ -15,17 +14,18 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from components.errors import BitsumError, ConfigError
 from components.progress import warn
+from pipeline import nodes
 from pipeline.config import Config
 from pipeline.graph import create_pipeline
-from pipeline.runner import cache
-from pipeline.runner.owned_metadata import OwnedMetadata, amend, close_others, note_refusal, take_over
+from pipeline.runner import cache, owned_metadata
+from pipeline.runner.owned_metadata import OwnedMetadata
 
-# Whether the newest version is the candidate has to be looked at in each run: somebody may have removed it since.
-NEVER_CACHED = ("Pusher",)
+# Every run has to compare the newest version with its candidate: a user may have removed it since.
+NEVER_CACHED = (nodes.PUSHER,)
 
 
 def compile_pipeline(config: Config, allow_older: bool = False) -> pipeline_pb2.Pipeline:
-    """The intermediate representation of the pipeline, in which the run's id is still open."""
+    """The intermediate representation of the pipeline, with the run id still unset."""
     graph = compiler.Compiler().compile(create_pipeline(config, allow_older=allow_older))
     for node in graph.nodes:
         if node.pipeline_node.node_info.id in NEVER_CACHED:
@@ -34,7 +34,7 @@ def compile_pipeline(config: Config, allow_older: bool = False) -> pipeline_pb2.
 
 
 def set_run_id(graph: pipeline_pb2.Pipeline, run_id: str) -> None:
-    """Fill in the run's id, the one runtime parameter of the graph."""
+    """Set the run id, the graph's only runtime parameter."""
     runtime_parameter_utils.substitute_runtime_parameter(graph, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
 
 
@@ -44,22 +44,23 @@ def node_ids(graph: pipeline_pb2.Pipeline) -> list[str]:
 
 
 def upstream(graph: pipeline_pb2.Pipeline) -> dict[str, list[str]]:
-    """The graph's edges: {node id: ids of the nodes that have to be done before it}, in topological order."""
+    """The graph's edges: {node id: ids of its upstream nodes}, in topological order."""
     return {node.pipeline_node.node_info.id: sorted(node.pipeline_node.upstream_nodes) for node in graph.nodes}
 
 
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> bool:
-    """Run one node of a graph whose run id is set; says whether its outputs came from the cache.
+    """Run one node of a graph whose run id is set; whether its outputs came from the cache.
 
     Raises:
         ConfigError: the graph has no such node.
-        Exception: whatever the component raised; BitsumError, its inputs are not there, or another process works on it.
+        BitsumError: the node's inputs are missing, or another process runs it.
+        Exception: the component's own error.
     """
     node = next((node.pipeline_node for node in graph.nodes if node.pipeline_node.node_info.id == node_id), None)
     if node is None:
-        raise ConfigError(f"there is no node {node_id!r} in the pipeline: it has {', '.join(node_ids(graph))}")
+        raise ConfigError(f"unknown node {node_id!r}: the pipeline has {', '.join(node_ids(graph))}")
     with OwnedMetadata(connection) as handle:
-        taken_over = take_over(handle.store, *_place(graph, node_id))
+        adopted = owned_metadata.adopt_execution(handle.store, *_context(graph, node_id))
     deployment = runner_utils.extract_local_deployment_config(graph)
     executor_spec = runner_utils.extract_executor_spec(deployment, node_id)
     if executor_spec and node.execution_options.caching_options.enable_cache:
@@ -79,40 +80,40 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.Connec
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
             ).launch()
     finally:
-        _close_others(graph, node_id, connection, taken_over)
+        _close_others(graph, node_id, connection, adopted)
     state = _state(connection, done.execution_id) if done and done.execution_id else None
-    # TFX records a node whose inputs it cannot find as failed, or not at all, and raises nothing. Only a resolver may
-    # find nothing.
+    # If TFX cannot find a node's inputs it raises nothing, and records the node as failed or not at all. Only a
+    # resolver may find nothing.
     if state == mlmd.Execution.FAILED or (state is None and node_id in deployment.executor_specs):
-        raise BitsumError(
-            f"{node_id} did not run: what it takes is not there in this run; the nodes before it have to be done first"
-        )
-    if taken_over and node_id in deployment.executor_specs:
+        raise BitsumError(f"{node_id} did not run: this run lacks its inputs; run the nodes before it first")
+    if adopted and node_id in deployment.executor_specs:
         with OwnedMetadata(connection) as handle:
-            amend(handle, node.node_info.type, done)
+            owned_metadata.update_execution(handle, node.node_info.type, done)
     return state == mlmd.Execution.CACHED
 
 
 def _close_others(
     graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, before: list[mlmd.Execution]
 ) -> None:
-    """What came of the node stands in the store already: that this fails is no failure of the node's, and the next
-    start does it then."""
+    """Close other attempts at the node. The result is in the store already, so a failure here is only logged; the next
+    start closes them."""
     try:
         with OwnedMetadata(connection) as handle:
-            close_others(handle.store, *_place(graph, node_id), before)
+            owned_metadata.close_others(handle.store, *_context(graph, node_id), before)
     except Exception:
-        logging.exception("the attempts at %s that came to nothing could not be closed", node_id)
+        logging.exception("cannot close the unfinished attempts at %s", node_id)
 
 
-def record_refusal(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, reason: str) -> None:
-    """Let the store know that the node did not just fail: its gate refused, for `reason`."""
+def record_rejection(
+    graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig, reason: str
+) -> None:
+    """Record that the node failed because its gate refused, for `reason`."""
     with OwnedMetadata(connection) as handle:
-        note_refusal(handle.store, *_place(graph, node_id), reason)
+        owned_metadata.record_rejection(handle.store, *_context(graph, node_id), reason)
 
 
-def _place(graph: pipeline_pb2.Pipeline, node_id: str) -> tuple[str, str]:
-    """The run and the node's context, by which the store finds what was begun there."""
+def _context(graph: pipeline_pb2.Pipeline, node_id: str) -> tuple[str, str]:
+    """The run id and the name of the node's context, which select its executions in the store."""
     return graph.runtime_spec.pipeline_run_id.field_value.string_value, f"{graph.pipeline_info.id}.{node_id}"
 
 
@@ -124,7 +125,7 @@ def _state(connection: mlmd.ConnectionConfig, execution_id: int) -> "mlmd.Execut
 
 @contextlib.contextmanager
 def _no_arguments() -> Iterator[None]:
-    """Hide this program's command line: TFX hands sys.argv to Beam, which would read our options as its own."""
+    """Hide this program's command line: TFX passes sys.argv to Beam, which would take our options for its own."""
     arguments = sys.argv
     sys.argv = arguments[:1]
     try:

@@ -226,7 +226,7 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
         labels_after=after,
         config_after=str(changed(config, args.model_name, after) if loads else config),
         keep=args.keep,
-        deleted_versions=retention.superfluous(deployment.base_path(), args.keep, after.values()),
+        deleted_versions=retention.expired(deployment.base_path(), args.keep, after.values()),
     )
 
 
@@ -323,7 +323,7 @@ def _retain(deployment: "Deployment", keep: int) -> None:
     try:
         base_path, in_use = deployment.base_path(), set(deployment.labels().values())
         retention.sweep(base_path)
-        for version in retention.superfluous(base_path, keep, in_use):
+        for version in retention.expired(base_path, keep, in_use):
             retention.delete(base_path, version)
             _tell(f"deleted: version {version} (--keep {keep})")
     except (BitsumError, OSError) as error:

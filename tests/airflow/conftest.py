@@ -18,7 +18,7 @@ from tests.support import certified_model, postgresql_server
 
 
 class Story:
-    """The folder of a pipeline, its Airflow, its model server, and what the webhook was told."""
+    """The folder of a pipeline, its Airflow, its model server, and the requests to its webhook."""
 
     def __init__(self, root: pathlib.Path, airflow: airflow_service.Airflow, told: list[dict], target: str = ""):
         self.root, self.airflow, self._told, self._target = root, airflow, told, target
@@ -35,7 +35,7 @@ class Story:
 
 @contextlib.contextmanager
 def _listening(told: list[dict], folder: pathlib.Path):
-    """The knob that names somebody who listens to failures."""
+    """Listen for failures; the knob that names the webhook."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:

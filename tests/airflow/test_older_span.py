@@ -9,7 +9,7 @@ from components.savedmodel import version_folder
 pytestmark = pytest.mark.airflow
 
 
-def test_an_older_span_is_refused_before_any_work_and_not_tried_again(story, tmp_path):
+def test_an_older_span_is_refused_before_any_work_and_not_retried(story, tmp_path):
     served = story.root / "serving" / "bitsum"
     [first] = version_folder.versions(served)
     manifest = version_folder.manifest(served / str(first))
@@ -27,10 +27,10 @@ def test_an_older_span_is_refused_before_any_work_and_not_tried_again(story, tmp
     assert {tasks[name]["state"] for name in ("BitstringExampleGen", "ImportSchemaGen", "Pusher", "verdict")} == {
         "upstream_failed"
     }
-    assert tasks["give_back_turn"]["state"] == "success"
+    assert tasks["release_lock"]["state"] == "success"
     assert not (story.root / "artifacts").exists()
 
-    # Allowed, it goes on to the nodes: here to a span that is in no folder.
+    # If allowed, the run continues to the nodes; here the span has no folder.
     story.airflow.trigger("allowed", None, {"span": 4, "allow_older": True, "set": [f"spans.source={tmp_path}"]})
     while story.airflow.states("allowed").get("check") != "success":
         assert story.airflow.state("allowed") in airflow_service.UNFINISHED

@@ -10,16 +10,16 @@ from benchmarks import airflow_service
 pytestmark = pytest.mark.airflow
 
 
-def test_a_run_with_neither_span_nor_date_fails_at_once_and_says_what_it_needs(on_postgresql):
+def test_a_run_without_span_and_date_fails_at_once(on_postgresql):
     story, _ = on_postgresql
     story.airflow.trigger("nothing", None, {})
     assert story.airflow.wait("nothing", 300) == "failed"
     [told] = story.told_of("nothing")
-    assert told["task"] == "take_turn" and "parameter span" in told["reason"] and not told["refused"]
+    assert told["task"] == "acquire_lock" and "parameter span" in told["reason"] and not told["refused"]
 
 
-def test_a_machine_that_fails_is_tried_again(on_postgresql, tmp_path):
-    """The span is in no folder yet, as when the data come late."""
+def test_a_failed_node_is_retried(on_postgresql, tmp_path):
+    """The span has no folder yet, as with late data."""
     story, database = on_postgresql
     story.airflow.trigger("late", None, {"span": 7, "set": [f"spans.source={tmp_path}"]})
     assert story.airflow.wait("late", 300) == "failed"
@@ -28,9 +28,9 @@ def test_a_machine_that_fails_is_tried_again(on_postgresql, tmp_path):
     [told] = story.told_of("late")
     assert (told["task"], told["gate"], told["refused"]) == ("BitstringExampleGen", "", False)
     assert "span 7 does not exist" in told["reason"]
-    assert not (story.root / "schedule" / "turn.json").exists(), "the next run may begin"
+    assert not (story.root / "schedule" / "run-lock.json").exists(), "the next run may begin"
 
-    # Both in the database, and nowhere else.
+    # Both are in the database, and nowhere else.
     assert database.query("airflow", "SELECT state FROM dag_run ORDER BY run_id") == ["failed", "failed"]
     assert database.query(
         "bitsum", "SELECT count(*) FROM information_schema.tables WHERE table_name = 'execution'"
@@ -38,17 +38,17 @@ def test_a_machine_that_fails_is_tried_again(on_postgresql, tmp_path):
     assert not list(story.root.rglob("*.sqlite"))
 
 
-def test_a_run_that_somebody_marks_as_failed_is_failed_and_told(on_postgresql, tmp_path):
+def test_a_run_marked_as_failed_is_failed_and_reported(on_postgresql, tmp_path):
     story, _ = on_postgresql
     story.airflow.trigger("marked", None, {"span": 8, "set": [f"spans.source={tmp_path}"]})
-    while story.airflow.states("marked").get("take_turn") != "success":
+    while story.airflow.states("marked").get("acquire_lock") != "success":
         assert story.airflow.state("marked") in airflow_service.UNFINISHED
     story.airflow.mark("marked", "failed")
     assert story.airflow.wait("marked", 300) == "failed"
-    assert any("ended by hand" in told["reason"] for told in story.told_of("marked"))
+    assert any("a user ended the run" in told["reason"] for told in story.told_of("marked"))
 
 
-def test_what_failed_stands_in_a_file_too(on_postgresql):
+def test_failures_are_in_the_log_file(on_postgresql):
     story, _ = on_postgresql
     lines = (story.root / "logs" / "failures.jsonl").read_text().splitlines()
     assert {json.loads(line)["run"] for line in lines} == {"nothing", "late", "marked"}

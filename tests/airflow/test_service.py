@@ -1,4 +1,4 @@
-"""What `make airflow` leaves and what `make airflow-stop` takes for its own."""
+"""What `make airflow` records, and what `make airflow-stop` stops."""
 
 import importlib.util
 import json
@@ -38,13 +38,13 @@ def ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_only_processes_that_were_started_are_stopped_not_those_that_got_their_ids(service, tmp_path):
+def test_only_recorded_processes_are_stopped_not_those_that_reuse_their_ids(service, tmp_path):
     with (
         subprocess.Popen(["sleep", "60"], start_new_session=True) as ours,
         subprocess.Popen(["sleep", "60"]) as strange,
     ):
         try:
-            # The id of the API server belongs to another process by now.
+            # Another process has the id of the API server now.
             api_server = {"pid": strange.pid, "started": "the boot before 1"}
             record(tmp_path, scheduler=service.process(ours.pid), **{"api-server": api_server})
             assert service.stop_all(tmp_path) == ["scheduler"]
@@ -55,21 +55,21 @@ def test_only_processes_that_were_started_are_stopped_not_those_that_got_their_i
             strange.kill()
 
 
-def test_what_was_never_started_cannot_be_stopped(service, tmp_path):
+def test_stopping_without_a_started_process_does_nothing(service, tmp_path):
     assert service.stop_all(tmp_path) == []
     record(tmp_path, scheduler={"pid": 2**22 + 1, "started": ""})
     assert service.stop_all(tmp_path) == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"scheduler": [1, "5"]}', '{"scheduler": {"pid": 1}}'])
-def test_a_damaged_record_of_what_runs_is_named(service, tmp_path, text):
+def test_a_damaged_process_record_is_named(service, tmp_path, text):
     (tmp_path / "processes.json").write_text(text)
-    with pytest.raises(service.ServiceError, match=f"^{tmp_path}/processes.json does not say what runs: .*$"):
+    with pytest.raises(service.ServiceError, match=f"^{tmp_path}/processes.json is damaged: .*$"):
         service.stop_all(tmp_path)
 
 
-def test_tasks_are_stopped_with_what_started_them_though_they_have_groups_of_their_own(service, tmp_path):
-    # As the scheduler: it waits for a task that is in a process group of its own, and passes no signal on.
+def test_tasks_in_their_own_process_groups_are_stopped_with_the_scheduler(service, tmp_path):
+    # Like the scheduler, it waits for a task in a separate process group and forwards no signal.
     script = (
         "import os, pathlib, signal, subprocess\n"
         "task = subprocess.Popen(['sleep', '60'], preexec_fn=os.setpgrp)\n"
@@ -87,7 +87,7 @@ def test_tasks_are_stopped_with_what_started_them_though_they_have_groups_of_the
         assert ended(task) and ended(scheduler.pid)
 
 
-def test_a_task_that_outlives_its_scheduler_is_waited_for_and_killed(service, tmp_path, monkeypatch):
+def test_a_task_that_outlives_its_scheduler_is_killed(service, tmp_path, monkeypatch):
     monkeypatch.setattr(service, "_STOP_SECONDS", 0.5)
     script = (
         "import pathlib, subprocess, sys\n"
@@ -107,43 +107,43 @@ def test_a_task_that_outlives_its_scheduler_is_waited_for_and_killed(service, tm
         assert ended(task) and ended(scheduler.pid)
 
 
-def test_stopping_frees_the_turn_of_its_own_run_once_its_processes_are_gone(service, tmp_path, monkeypatch, capsys):
+def test_stopping_releases_the_lock_of_its_own_run_once_its_processes_are_gone(service, tmp_path, monkeypatch, capsys):
     home = tmp_path / "airflow"
     home.mkdir()
     monkeypatch.setattr(service, "_plan", lambda options: {"root": str(tmp_path)})
-    turn = tmp_path / "schedule" / "turn.json"
-    turn.parent.mkdir()
-    turn.write_text(json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs"}))
-    assert service.stop([]) == 0 and turn.exists(), "an Airflow that was never started here has no turn"
+    lock = tmp_path / "schedule" / "run-lock.json"
+    lock.parent.mkdir()
+    lock.write_text(json.dumps({"airflow": "another", "dag": "bitsum", "run": "theirs"}))
+    assert service.stop([]) == 0 and lock.exists(), "an Airflow that never started here holds no lock"
     name = "the name of the host at the first start"
     (home / "service.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "port": 1, "name": name}))
-    assert service.stop([]) == 0 and turn.exists(), "it is another's"
-    turn.write_text(json.dumps({"airflow": name, "dag": "bitsum", "run": "ours"}))
+    assert service.stop([]) == 0 and lock.exists(), "another Airflow holds it"
+    lock.write_text(json.dumps({"airflow": name, "dag": "bitsum", "run": "ours"}))
 
     def stop_all(folder) -> list:
-        assert folder == home and turn.exists(), "a task of the run may be at work until all are gone"
+        assert folder == home and lock.exists(), "a task may still run until all processes are gone"
         return ["scheduler"]
 
     monkeypatch.setattr(service, "stop_all", stop_all)
-    assert service.stop([]) == 0 and not turn.exists()
-    assert "run ours has lost its turn" in capsys.readouterr().out
-    turn.write_text("{")
-    with pytest.raises(service.ServiceError, match="does not say which run has the turn"):
+    assert service.stop([]) == 0 and not lock.exists()
+    assert "run ours has lost the run lock" in capsys.readouterr().out
+    lock.write_text("{")
+    with pytest.raises(service.ServiceError, match="does not name the run that holds the lock"):
         service.stop([])
 
 
-def test_a_port_that_somebody_has_is_refused_before_anything_is_started(service):
+def test_a_port_in_use_is_refused(service):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(
-            service.ServiceError, match=f"schedule.port = {taken.getsockname()[1]} cannot be had on 127.0.0.1: Address"
+            service.ServiceError, match=f"schedule.port = {taken.getsockname()[1]} cannot be used on 127.0.0.1: Address"
         ):
             service._check_free(taken.getsockname()[1])
     service._check_free(service._free_port())
 
 
-def test_the_password_is_made_once_for_nobody_else_to_read(service, tmp_path):
+def test_the_password_is_generated_once_and_readable_by_its_owner_only(service, tmp_path):
     plan = {"schedule": {"parallelism": 2, "database_file": ""}}
     password = service._password(tmp_path)
     assert service._password(tmp_path) == password and len(password) >= 16
@@ -154,11 +154,11 @@ def test_the_password_is_made_once_for_nobody_else_to_read(service, tmp_path):
     service._write_program(tmp_path / "airflow", first)
     assert (tmp_path / "airflow").stat().st_mode & 0o777 == 0o700
     (tmp_path / "password.json").write_text("{")
-    with pytest.raises(service.ServiceError, match=r"password\.json holds no password of admin: remove it"):
+    with pytest.raises(service.ServiceError, match=r"password\.json lacks the password of admin: remove it"):
         service._password(tmp_path)
 
 
-def test_another_database_comes_from_a_file_since_its_address_holds_a_password(service, tmp_path):
+def test_the_database_url_is_read_from_a_file(service, tmp_path):
     file = tmp_path / "database"
     file.write_text("postgresql+psycopg2://airflow:secret@127.0.0.1/airflow\n")
     assert service._database(tmp_path, str(file)) == "postgresql+psycopg2://airflow:secret@127.0.0.1/airflow"
@@ -166,7 +166,7 @@ def test_another_database_comes_from_a_file_since_its_address_holds_a_password(s
         service._database(tmp_path, str(tmp_path / "none"))
 
 
-def test_a_missing_pipeline_is_told_in_one_line(service, tmp_path, monkeypatch):
+def test_an_error_of_bitsum_is_one_line(service, tmp_path, monkeypatch):
     program = tmp_path / "bitsum"
     program.write_text("#!/bin/sh\necho noise >&2\necho 'bitsum: schedule.start = 5: wrong' >&2\nexit 2\n")
     os.chmod(program, 0o755)

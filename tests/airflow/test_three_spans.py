@@ -14,7 +14,7 @@ _SECONDS = 1200.0
 
 
 def poison(source, day: str) -> None:
-    """A span of the user's own in which one sum is wrong."""
+    """A user's span with one wrong sum."""
     folder = source / f"span-{day}"
     folder.mkdir(parents=True)
     generator = random.Random(0)
@@ -45,7 +45,7 @@ def test_a_good_span_is_served_a_poisoned_one_and_a_worse_model_change_nothing(s
     tasks = airflow.tasks(RUNS[1])
     assert tasks["BitstringExampleGen"]["try_number"] == 1, "a gate that refuses is not tried again"
     assert {tasks[name]["state"] for name in ("Trainer", "Pusher", "verdict", "rollout")} == {"upstream_failed"}
-    assert tasks["give_back_turn"]["state"] == "success"
+    assert tasks["release_lock"]["state"] == "success"
     assert story.served() == second_version
 
     assert airflow.wait(RUNS[2], _SECONDS) == "failed"

@@ -78,8 +78,8 @@ def test_reports_without_a_listener_go_nowhere(capfd):
 
 _NOISY = """
 import logging, os, pathlib, sys, warnings
-from pipeline import log_capture as quiet
-with quiet.into(pathlib.Path(sys.argv[1])) as terminal:
+from pipeline import log_capture
+with log_capture.redirect_output(pathlib.Path(sys.argv[1])) as terminal:
     print("printed")
     os.write(2, b"from C++\\n")
     logging.getLogger("library").info("logged")

@@ -61,7 +61,7 @@ def test_every_command_has_help(command, capsys):
         (["run", "--set", "train.steps=-3"], 2, "train.steps = -3"),
         (["run", "--config", "no-such-file.toml"], 2, "no-such-file.toml"),
         (["run", "--set", "pipeline.root=/proc/nowhere"], 1, "/proc/nowhere"),
-        (["config", "--set", "nonsense"], 2, "'nonsense' is no override"),
+        (["config", "--set", "nonsense"], 2, "invalid override 'nonsense'"),
     ],
 )
 def test_mistakes_get_one_line_and_their_exit_code(arguments, code, words, capsys):
@@ -78,9 +78,9 @@ def test_mistakes_get_one_line_and_their_exit_code(arguments, code, words, capsy
         (
             PermissionError(13, "Permission denied", "/some/file"),
             1,
-            "bitsum: cannot go on: Permission denied: /some/file\n",
+            "bitsum: cannot continue: Permission denied: /some/file\n",
         ),
-        (RuntimeError("can't start new thread"), 1, "bitsum: cannot go on: can't start new thread\n"),
+        (RuntimeError("can't start new thread"), 1, "bitsum: cannot continue: can't start new thread\n"),
         (KeyboardInterrupt(), 130, "bitsum: interrupted\n"),
         (
             KeyboardInterrupt("version 3 is pushed to /served"),
@@ -90,7 +90,7 @@ def test_mistakes_get_one_line_and_their_exit_code(arguments, code, words, capsy
         (signal.SIGTERM, 143, "bitsum: terminated\n"),
     ],
 )
-def test_whatever_ends_a_command_is_one_line(failure, code, said, capsys, monkeypatch):
+def test_every_failure_of_a_command_is_one_line(failure, code, said, capsys, monkeypatch):
     def run(args):
         if isinstance(failure, signal.Signals):
             os.kill(os.getpid(), failure)
@@ -110,12 +110,12 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_without_a_command_the_help_is_shown_and_the_exit_code_is_that_of_a_mistake(capsys):
+def test_without_a_command_help_is_shown_with_the_exit_code_of_wrong_usage(capsys):
     assert cli.main([]) == 2
     assert "COMMAND" in capsys.readouterr().out
 
 
-def test_a_knob_in_a_file_is_suggested_too(tmp_path, capsys):
+def test_a_knob_is_suggested_for_a_mistyped_one_in_a_file(tmp_path, capsys):
     (tmp_path / "knobs.toml").write_text("[train]\nstepz = 3\n")
     assert cli.main(["config", "--config", str(tmp_path / "knobs.toml")]) == 2
     assert "did you mean train.steps?" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_every_option_has_one_line_of_help_and_is_suggested_for_a_mistyped_one(n
             assert f"unrecognized arguments: {option[:-1]}~; did you mean {option}?" in capsys.readouterr().err
 
 
-def test_no_abbreviation_is_taken(capsys):
+def test_abbreviations_are_refused(capsys):
     assert cli.main(["config", "--conf", "no-such-file.toml"]) == 2
     assert capsys.readouterr().err == "bitsum: config: unrecognized arguments: --conf; did you mean --config?\n"
 
@@ -160,9 +160,9 @@ def test_quiet_and_verbose(option, seen, tmp_path):
     program = f"""
 import logging, pathlib, sys
 from components import progress
-from pipeline import cli, log_capture as quiet; from pipeline.commands import relocate
+from pipeline import cli, log_capture; from pipeline.commands import relocate
 def run(args):
-    with quiet.into(pathlib.Path({str(tmp_path / "log")!r})):
+    with log_capture.redirect_output(pathlib.Path({str(tmp_path / "log")!r})):
         logging.getLogger("library").info("a library's line")
     progress.note("note")
     return 0
@@ -183,17 +183,17 @@ def test_quiet_ends_with_the_command(monkeypatch):
 
 
 def ended(arguments, **options):
-    """Exit code and standard error of a command whose standard output is at an end."""
+    """Exit code and standard error of a command whose standard output is full, broken or closed."""
     command = [sys.executable, "-m", "pipeline", *arguments]
-    # Without a buffer Python has nothing left to write at exit.
+    # Unbuffered, Python has nothing left to write at exit.
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL, env=buffered, **options)
     return done.returncode, done.stderr
 
 
 _LINES = {
-    "full": "bitsum: cannot go on: No space left on device: standard output\n",
-    "broken": "bitsum: cannot go on: Broken pipe: standard output\n",
+    "full": "bitsum: cannot continue: No space left on device: standard output\n",
+    "broken": "bitsum: cannot continue: Broken pipe: standard output\n",
     "closed": "bitsum: standard output is closed: give it a file, or /dev/null\n",
 }
 # Those of which something comes without a server or a run before; the others show their help.

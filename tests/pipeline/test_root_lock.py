@@ -1,5 +1,4 @@
-"""The lock of a pipeline's folder: who waits for whom, what is said meanwhile, how long, and which locks are nobody's
-any more."""
+"""The lock of a pipeline's folder: who waits for whom, the messages, the timeout, and locks of dead holders."""
 
 import dataclasses
 import fcntl
@@ -22,7 +21,7 @@ _HOLDER = """
 import sys
 from pipeline import config, root_lock
 knobs = config.load(None, [sys.argv[1]])
-with root_lock.held(knobs, "bitsum run \\x1b[31mmonday", print, shared=sys.argv[2] == "shared"):
+with root_lock.locked(knobs, "bitsum run \\x1b[31mmonday", print, shared=sys.argv[2] == "shared"):
     print("holds", flush=True)
     sys.stdin.read()
 """
@@ -30,17 +29,17 @@ _SLEEPER = (
     "import dataclasses, json, time; from pipeline import processes\n"
     "print(json.dumps(dataclasses.asdict(processes.this())), flush=True); time.sleep(600)"
 )
-TURN = {"airflow": "host:/var/airflow", "dag": "bitsum", "run": "scheduled__1"}
+_RECORD = {"airflow": "host:/var/airflow", "dag": "bitsum", "run": "scheduled__1"}
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    monkeypatch.setattr(root_lock, "_ASK_AGAIN_SECONDS", 0.02)
+def polling_fast(monkeypatch):
+    monkeypatch.setattr(root_lock, "_POLL_SECONDS", 0.02)
 
 
 @pytest.fixture
 def config(tmp_path):
-    """A folder whose lock is waited for a short while."""
+    """A folder with a short lock timeout."""
     made = configuration.load(None, [f"pipeline.root={tmp_path / 'var'}", "pipeline.lock_timeout=0.1"])
     workspace.prepare(made.root)
     return made
@@ -51,17 +50,17 @@ def patient(config):
 
 
 def silent(line: str) -> None:
-    raise AssertionError(f"nothing to say: {line}")
+    raise AssertionError(f"unexpected line: {line}")
 
 
 def gives_up(config, words: str, say=lambda line: None) -> None:
-    with pytest.raises(BitsumError, match=words), root_lock.held(config, "bitsum run", say):
+    with pytest.raises(BitsumError, match=words), root_lock.locked(config, "bitsum run", say):
         pass
 
 
 @pytest.fixture
 def holder(config):
-    """A function: a process that holds the folder, until its input ends."""
+    """A function that starts a process which holds the lock until its input ends."""
     started = []
 
     def hold(kind: str = "alone") -> subprocess.Popen:
@@ -78,13 +77,13 @@ def holder(config):
 
 
 @pytest.fixture
-def turn(config):
-    """A function that writes turn.json; its path."""
-    path = config.root / root_lock.TURN
+def run_lock(config):
+    """A function that writes run-lock.json and returns its path."""
+    path = config.root / root_lock.RUN_LOCK
     path.parent.mkdir()
 
     def write(**more):
-        path.write_text(json.dumps({**TURN, **more}))
+        path.write_text(json.dumps({**_RECORD, **more}))
         return path
 
     return write
@@ -92,7 +91,7 @@ def turn(config):
 
 @pytest.fixture
 def sleeper():
-    """A process and its own word on who it is."""
+    """A process and its own record."""
     process = subprocess.Popen([sys.executable, "-c", _SLEEPER], stdout=subprocess.PIPE, text=True)
     yield process, json.loads(process.stdout.readline())
     process.kill()
@@ -100,11 +99,11 @@ def sleeper():
 
 
 @pytest.mark.parametrize(("theirs", "shared"), [("alone", False), ("alone", True), ("shared", False)])
-def test_who_waits_says_for_whom_and_gives_up(config, holder, theirs, shared):
+def test_a_waiting_command_names_the_holder_and_gives_up(config, holder, theirs, shared):
     other, said = holder(theirs), []
-    with pytest.raises(BitsumError) as error, root_lock.held(config, "bitsum gc", said.append, shared):
+    with pytest.raises(BitsumError) as error, root_lock.locked(config, "bitsum gc", said.append, shared):
         pass
-    # What a file says must not reach the terminal as it is.
+    # Control characters in a record must not reach the terminal.
     whom = (
         rf"'bitsum run \x1b[31mmonday', process {other.pid} on {os.uname().nodename}, at work in {config.root} since 20"
     )
@@ -112,7 +111,7 @@ def test_who_waits_says_for_whom_and_gives_up(config, holder, theirs, shared):
     assert str(error.value).startswith(f"gave up after pipeline.lock_timeout = 0.1 s of waiting for {whom}")
     assert error.value.exit_code == 1 and len(str(error.value).splitlines()) == 1
     other.communicate("")
-    with root_lock.held(config, "bitsum gc", silent, shared):
+    with root_lock.locked(config, "bitsum gc", silent, shared):
         assert len(list((config.root / "holders").iterdir())) == 1
     assert list((config.root / "holders").iterdir()) == []
 
@@ -120,7 +119,7 @@ def test_who_waits_says_for_whom_and_gives_up(config, holder, theirs, shared):
 @pytest.mark.parametrize(
     "command", [("run",), ("node", "Trainer", "--run-id", "one"), ("gc", "--delete")], ids=" ".join
 )
-def test_a_command_that_waits_in_vain_ends_with_1_and_one_line(config, holder, command):
+def test_a_lock_timeout_ends_a_command_with_exit_code_1_and_one_line(config, holder, command):
     other = holder()
     program = [
         sys.executable,
@@ -134,7 +133,7 @@ def test_a_command_that_waits_in_vain_ends_with_1_and_one_line(config, holder, c
     ]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 1
-    # What gc writes to standard output may be read by a program.
+    # A program may read the standard output of gc.
     waiting, *gave_up = (done.stdout + done.stderr).splitlines()[-2:]
     assert f"waiting for 'bitsum run \\x1b[31mmonday', process {other.pid} on" in waiting
     assert gave_up[0].startswith("bitsum: gave up after pipeline.lock_timeout = 0.1 s")
@@ -143,16 +142,16 @@ def test_a_command_that_waits_in_vain_ends_with_1_and_one_line(config, holder, c
 def test_nodes_of_one_run_share_the_folder(config, holder):
     holder("shared")
     with (
-        root_lock.held(config, "bitsum node", silent, shared=True),
-        root_lock.held(config, "bitsum node", silent, shared=True),
+        root_lock.locked(config, "bitsum node", silent, shared=True),
+        root_lock.locked(config, "bitsum node", silent, shared=True),
     ):
         said = []
-        with pytest.raises(BitsumError, match="and 2 more"), root_lock.held(config, "bitsum run", said.append):
+        with pytest.raises(BitsumError, match="and 2 more"), root_lock.locked(config, "bitsum run", said.append):
             pass
 
 
-def test_the_wait_ends_with_the_holder_and_it_is_told_again_meanwhile(config, holder, monkeypatch):
-    monkeypatch.setattr(root_lock, "_SAY_AGAIN_SECONDS", 0.05)
+def test_the_wait_ends_with_the_holder_and_is_reported_again_meanwhile(config, holder, monkeypatch):
+    monkeypatch.setattr(root_lock, "_REPORT_SECONDS", 0.05)
     other, said = holder(), []
 
     def say(line: str) -> None:
@@ -160,13 +159,13 @@ def test_the_wait_ends_with_the_holder_and_it_is_told_again_meanwhile(config, ho
         if len(said) == 3:
             other.kill()
 
-    with root_lock.held(patient(config), "bitsum run", say):
-        # Its record stayed, which says nothing any more.
+    with root_lock.locked(patient(config), "bitsum run", say):
+        # The stale record of the killed holder is gone.
         assert len(list((config.root / "holders").iterdir())) == 1
     assert ["so far" in line for line in said[:3]] == [False, True, True]
 
 
-def test_what_killed_holders_left_is_said_of_nobody(config, holder):
+def test_records_of_killed_holders_are_ignored(config, holder):
     gone = holder("shared")
     gone.kill()
     gone.wait()
@@ -185,48 +184,48 @@ def test_a_wait_can_be_interrupted(config, holder):
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(KeyboardInterrupt), root_lock.held(patient(config), "bitsum run", lambda line: None):
+        with pytest.raises(KeyboardInterrupt), root_lock.locked(patient(config), "bitsum run", lambda line: None):
             pass
     finally:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_whole_run_waits_until_a_scheduled_one_is_over_and_its_nodes_do_not(config, turn):
-    path, said = turn(), []
-    with root_lock.held(config, "bitsum node", silent, shared=True):
+def test_a_whole_run_waits_for_a_scheduled_one_and_its_nodes_do_not(config, run_lock):
+    path, said = run_lock(), []
+    with root_lock.locked(config, "bitsum node", silent, shared=True):
         pass
 
     def say(line: str) -> None:
         said.append(line)
         path.unlink()
 
-    with root_lock.held(patient(config), "bitsum run", say):
+    with root_lock.locked(patient(config), "bitsum run", say):
         pass
     assert len(said) == 1
     since = time.strftime("%Y-%m-%d")
-    assert f"the scheduled run 'scheduled__1' of 'bitsum', which has the turn since {since}" in said[0]
-    assert f"from the Airflow 'host:/var/airflow'; if that is no more, remove {path}" in said[0]
+    assert f"the scheduled run 'scheduled__1' of 'bitsum', which has held the run lock since {since}" in said[0]
+    assert f"from the Airflow 'host:/var/airflow'; if that no longer exists, remove {path}" in said[0]
 
 
-def test_the_turn_of_an_airflow_that_is_gone_is_taken_over(config, turn, sleeper):
+def test_the_run_lock_of_an_airflow_that_is_gone_is_removed(config, run_lock, sleeper):
     airflow, told = sleeper
-    path, said = turn(since=time.time(), **told), []
+    path, said = run_lock(since=time.time(), **told), []
     with (
         pytest.raises(BitsumError, match=f"process {airflow.pid} on"),
-        root_lock.held(config, "bitsum run", said.append),
+        root_lock.locked(config, "bitsum run", said.append),
     ):
         pass
     airflow.kill()
     os.waitid(os.P_PID, airflow.pid, os.WEXITED | os.WNOWAIT)
     said.clear()
-    with root_lock.held(config, "bitsum run", said.append):
-        assert said == ["the Airflow 'host:/var/airflow' is gone: the turn of its run 'scheduled__1' is taken over"]
+    with root_lock.locked(config, "bitsum run", said.append):
+        assert said == ["the Airflow 'host:/var/airflow' is gone: its run 'scheduled__1' has lost the run lock"]
         assert not path.exists()
 
 
-def test_no_turn_is_taken_over_while_a_node_works_or_it_changes(config, turn, holder, sleeper):
+def test_a_run_lock_is_kept_while_a_node_works_or_it_changes(config, run_lock, holder, sleeper):
     airflow, told = sleeper
-    path = turn(**told)
+    path = run_lock(**told)
     airflow.kill()
     airflow.wait()
     node = holder("shared")
@@ -236,7 +235,7 @@ def test_no_turn_is_taken_over_while_a_node_works_or_it_changes(config, turn, ho
         fcntl.flock(lock, fcntl.LOCK_EX)
         gives_up(config, "scheduled__1")
     assert path.exists()
-    with root_lock.held(config, "bitsum run", lambda line: None):
+    with root_lock.locked(config, "bitsum run", lambda line: None):
         pass
 
 
@@ -244,26 +243,26 @@ def test_no_turn_is_taken_over_while_a_node_works_or_it_changes(config, turn, ho
     "changed",
     [{"host": "elsewhere pid:[1]"}, {"host": None}, {"pid": "7"}, {"pid": -1}, {"started": ""}, {"started": None}],
 )
-def test_what_cannot_be_seen_to_be_gone_is_waited_for(config, turn, changed):
-    turn(**{**dataclasses.asdict(processes.this()), "started": "0f7d 17", **changed})
+def test_a_run_lock_is_kept_unless_its_scheduler_is_known_to_be_gone(config, run_lock, changed):
+    run_lock(**{**dataclasses.asdict(processes.this()), "started": "0f7d 17", **changed})
     gives_up(config, "gave up")
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"airflow": "here"}', '{"airflow": "a", "dag": "b", "run": "c", "since": "d"}']
 )
-def test_a_turn_that_cannot_be_read_is_named_at_once(config, turn, text):
-    turn().write_text(text)
-    gives_up(config, r"turn.json does not say which run has the turn: remove it", silent)
+def test_a_damaged_run_lock_is_named_at_once(config, run_lock, text):
+    run_lock().write_text(text)
+    gives_up(config, r"run-lock.json does not name the run that holds the lock: remove it", silent)
 
 
-def test_who_cannot_write_a_record_works_all_the_same(config):
+def test_a_holder_record_that_cannot_be_written_is_ignored(config):
     (config.root / "holders").write_text("in its place")
-    with root_lock.held(config, "bitsum run", silent):
+    with root_lock.locked(config, "bitsum run", silent):
         pass
 
 
-def test_a_marker_that_cannot_be_opened_is_told_in_one_line(config):
+def test_a_marker_that_cannot_be_opened_is_one_line(config):
     (config.root / workspace.MARKER).unlink()
     (config.root / workspace.MARKER).mkdir()
     gives_up(config, r"cannot lock pipeline.root = .*: Is a directory", silent)

@@ -1,4 +1,4 @@
-"""`bitsum gc` removes what no model that counts descends from, and nothing else."""
+"""`bitsum gc` removes artifacts that are not ancestors of any kept model, and nothing else."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from components.errors import BitsumError
 from pipeline import cli
 from pipeline.records import garbage, ownership
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 from serving import model_config
 from tests.support import json_tables
 from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
 
-# What a span that later runs train on consists of: examples, statistics, anomalies and the blessing.
+# The parts of a span that later runs train on: examples, statistics, anomalies and the blessing.
 CHECKED_DATA = ("BitstringExampleGen", "StatisticsGen", "ArithmeticValidator", "ExampleValidator", "DataGate")
 
 
@@ -30,11 +30,11 @@ def there(store):
 
 
 def of(store, run):
-    """Those that the executions of a run put out."""
-    known = Ancestry(store.client)
-    links = [link for execution in known.executions_of(run) for link in known.outputs(execution)]
+    """The outputs of a run's executions."""
+    lineage = LineageGraph(store.client)
+    links = [link for execution in lineage.executions_of(run) for link in lineage.outputs(execution)]
     return {
-        pathlib.Path(known.artifacts[link.artifact].uri).relative_to(store.root / "artifacts").as_posix()
+        pathlib.Path(lineage.artifacts[link.artifact].uri).relative_to(store.root / "artifacts").as_posix()
         for link in links
     }
 
@@ -55,7 +55,7 @@ def test_a_dry_run_changes_nothing(store, capsys):
     assert {artifact.state for artifact in store.client.get_artifacts()} == {mlmd.Artifact.LIVE}
 
 
-def test_refused_runs_go_and_the_last_ones_stay(store):
+def test_refused_runs_are_removed_and_the_last_ones_stay(store):
     for run in ("first", "second", "third"):
         store.run(run, exact=0.5)
     assert gc(store, "--keep", "2", "--delete") == 0
@@ -64,7 +64,7 @@ def test_refused_runs_go_and_the_last_ones_stay(store):
     assert len(gone) == 14 and not any(map(os.path.exists, gone))
 
 
-def test_what_a_blessed_model_descends_from_stays(store):
+def test_ancestors_of_a_blessed_model_stay(store):
     first = store.run("first", span=1, version=7)
     store.run("refused", span=2, exact=0.5, base=first["model"])
     second = store.run("second", span=3, version=8, base=first["model"])
@@ -74,8 +74,8 @@ def test_what_a_blessed_model_descends_from_stays(store):
     assert there(store) == of(store, "first") | of(store, "second") | of(store, "later 2")
 
 
-def test_the_base_of_a_blessed_model_stays_though_it_was_never_blessed_itself(store):
-    """By hand, somebody may start from any model: what descends from it needs its data all the same."""
+def test_an_unblessed_base_of_a_blessed_model_stays(store):
+    """A user may start from any model: its descendants still need its data."""
     first = store.run("first", span=1, exact=0.5)
     store.run("second", span=2, version=8, base=first["model"])
     store.run("third", span=3, exact=0.5)
@@ -94,14 +94,16 @@ def test_data_that_later_runs_may_train_on_stay(store):
     assert there(store) == of(store, "in no series") | {*data} and len(data) == 2 * len(CHECKED_DATA)
 
 
-def test_neither_refused_spans_nor_those_of_another_folder_take_the_place_of_blessed_ones(store, tmp_path):
+def test_only_blessed_spans_of_the_same_folder_count_for_the_window(store, tmp_path):
     store.run("blessed", span=1, exact=0.5)
     for span in (2, 3):
         refused = store.execution(f"refused {span}", "BitstringExampleGen", {}, {"examples": {"span": span}})
         store.execution(f"refused {span}", "DataGate", {"examples": refused["examples"]}, {}, FAILED)
     elsewhere = store.run("elsewhere", span=20779, exact=0.5)
-    known = Ancestry(store.client)
-    moved = [known.artifacts[link.artifact] for id in known.executions_of("elsewhere") for link in known.outputs(id)]
+    lineage = LineageGraph(store.client)
+    moved = [
+        lineage.artifacts[link.artifact] for id in lineage.executions_of("elsewhere") for link in lineage.outputs(id)
+    ]
     for artifact in moved:
         artifact.uri = artifact.uri.replace(str(store.root), str(tmp_path / "other root"))
     store.client.put_artifacts(moved)
@@ -112,10 +114,10 @@ def test_neither_refused_spans_nor_those_of_another_folder_take_the_place_of_ble
 
 
 def _withdrawn(store, run):
-    """Take back the blessings of a run: only the push speaks for its model."""
-    known = Ancestry(store.client)
+    """Remove the blessings of a run, so that only the push keeps its model."""
+    lineage = LineageGraph(store.client)
     blessings = [
-        link.artifact for id in known.executions_of(run) for link in known.outputs(id) if link.key == "blessing"
+        link.artifact for id in lineage.executions_of(run) for link in lineage.outputs(id) if link.key == "blessing"
     ]
     artifacts = store.client.get_artifacts_by_id(blessings)
     for artifact in artifacts:
@@ -130,7 +132,7 @@ def _named(store, folder, **options):
 
 
 @pytest.mark.parametrize("where", ["on disk", "moved", "version", "label", "nowhere"])
-def test_what_a_served_model_descends_from_stays(store, where, capsys):
+def test_ancestors_of_a_served_model_stay(store, where, capsys):
     store.run("served", version=7)
     store.run("later", exact=0.5)
     _withdrawn(store, "served")
@@ -148,7 +150,7 @@ def test_what_a_served_model_descends_from_stays(store, where, capsys):
     assert there(store) == expected
 
 
-def test_a_model_config_that_cannot_be_read_stops_it(store, capsys):
+def test_an_unreadable_model_config_file_is_an_error(store, capsys):
     for run in ("first", "second"):
         store.run(run, exact=0.5)
     before = there(store)
@@ -159,14 +161,14 @@ def test_a_model_config_that_cannot_be_read_stops_it(store, capsys):
     assert there(store) == before
 
 
-def test_outputs_from_the_cache_are_needed_by_the_run_that_took_them(store):
+def test_cached_outputs_are_kept_for_the_run_that_reused_them(store):
     first = store.run("first", exact=0.5)
     store.cached("second", "BitstringExampleGen", {}, {"examples": first["examples"]})
     assert gc(store, "--keep", "1", "--delete") == 0
-    assert there(store) == {f"BitstringExampleGen/examples/{Ancestry(store.client).producer(first['examples'])}"}
+    assert there(store) == {f"BitstringExampleGen/examples/{LineageGraph(store.client).producer(first['examples'])}"}
 
 
-def test_a_run_that_is_under_way_stays(store):
+def test_an_unfinished_run_stays(store):
     first = store.run("first", exact=0.5)
     store.execution("first", "Trainer", {"examples": first["examples"]}, {}, RUNNING, **ownership.owner())
     store.run("second", exact=0.5)
@@ -194,8 +196,8 @@ def test_outputs_of_killed_and_failed_steps_are_orphans(store, capsys):
     assert not killed.exists() and not failed.exists() and not system.exists()
 
 
-def test_what_may_belong_to_another_store_is_no_orphan(store):
-    """Two stores that take turns in one folder: the ids of one mean nothing in the other."""
+def test_a_folder_of_another_store_is_not_an_orphan(store):
+    """Two stores alternate in one folder: their ids are unrelated."""
     id = store.execution("run", "Trainer", {}, {}, FAILED)["execution"]
     unknown, other_node = _left(store, "Trainer", 4711), _left(store, "Prover", id)
     older = _left(store, "Trainer", id)
@@ -208,14 +210,14 @@ def test_what_may_belong_to_another_store_is_no_orphan(store):
     assert all(path.exists() for path in (unknown, other_node, older, complete, live))
 
 
-def test_nothing_outside_of_the_folder_is_touched(store, tmp_path):
+def test_nothing_outside_the_folder_is_touched(store, tmp_path):
     ids = store.run("first", exact=0.5)
     store.run("second", exact=0.5)
     outside = tmp_path / "examples"
     outside.mkdir()
     inside = store.root / "artifacts" / "Trainer" / "model"
     artifacts = store.client.get_artifacts_by_id([ids["examples"], ids["model"], ids["schema"]])
-    # Of a user's own folder; through a way up; and the folder that holds models of other runs.
+    # In a user's own folder; through `..`; and a folder that holds models of other runs.
     for artifact, uri in zip(
         artifacts, (outside, inside / ".." / ".." / ".." / ".." / "examples", inside), strict=True
     ):
@@ -225,7 +227,7 @@ def test_nothing_outside_of_the_folder_is_touched(store, tmp_path):
     assert outside.exists() and of(store, "second") <= there(store)
 
 
-def test_it_goes_on_where_it_was_stopped(store, monkeypatch, capsys):
+def test_an_interrupted_removal_continues(store, monkeypatch, capsys):
     for run in ("first", "second"):
         store.run(run, exact=0.5)
 
@@ -234,7 +236,7 @@ def test_it_goes_on_where_it_was_stopped(store, monkeypatch, capsys):
 
     with monkeypatch.context() as patch, pytest.raises(BitsumError, match="Input/output error"):
         patch.setattr(garbage.shutil, "rmtree", full)
-        garbage.remove(store.client, garbage.old(Ancestry(store.client), store.root / "artifacts", 1, ()))
+        garbage.remove(store.client, garbage.old(LineageGraph(store.client), store.root / "artifacts", 1, ()))
     states = [artifact.state for artifact in store.client.get_artifacts()]
     assert states.count(mlmd.Artifact.MARKED_FOR_DELETION) == 1
     assert gc(store, "--keep", "1", "--delete") == 0

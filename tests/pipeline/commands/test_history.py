@@ -1,4 +1,4 @@
-"""`bitsum history`: a line for each run, with what every gate said and how the margin changed."""
+"""`bitsum history`: one line per run, with the verdict of every gate and the change of the margin."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_every_run_has_a_line_with_the_verdicts_and_the_margin(store, capfd):
     assert lines[-1] == "certified margin: first 4, last 4.5, least 4, most 4.5, of 2 models"
 
 
-def test_the_last_ones_know_the_margin_before_them(store, capfd):
+def test_the_last_runs_include_the_change_to_the_run_before(store, capfd):
     store.run("monday", version=7, margin=4.0)
     store.run("tuesday", exact=0.5, margin=None)
     store.run("wednesday", version=9, margin=3.0)
@@ -58,7 +58,7 @@ def test_the_last_ones_know_the_margin_before_them(store, capfd):
     assert [row["run"] for row in rows(store, capfd, "--last", "0")] == ["monday", "tuesday", "wednesday"]
 
 
-def test_how_far_a_run_came(store, capfd):
+def test_the_state_of_a_run(store, capfd):
     gone = {**ownership.owner(), ownership.STARTED: "0f7d 17"}
     store.execution("killed", "Trainer", {}, {}, RUNNING, **gone)
     store.execution("running", "Trainer", {}, {}, RUNNING, **ownership.owner())
@@ -83,7 +83,7 @@ def test_how_far_a_run_came(store, capfd):
     assert [row["gates"]["data"] for row in found] == ["-", "-", "-", "REFUSED", "REFUSED", "-", "-", "-"]
     assert [row["reasons"] for row in found[4:8]] == [{"data": "line 2"}, {}, {"push": "span 1 is earlier"}, {}]
     assert found[4]["span"] == 7
-    # Only looking changes nothing; the next start closes it, and the line stays as it was.
+    # Reading changes nothing; the next start closes it, and the line stays the same.
     assert ownership.close_abandoned(store.client) and [row["state"] for row in rows(store, capfd)] == expected
 
 
@@ -96,14 +96,14 @@ def test_a_run_that_pushed_nothing_new_says_so(store, capfd):
     assert (row["version"], row["is_new"], row["cached"], row["steps"], row["state"]) == (7, False, 1, 2, "done")
 
 
-def test_evaluations_that_were_removed_do_not_stop_it(store, capfd):
+def test_removed_evaluations_are_tolerated(store, capfd):
     for run in ("monday", "tuesday", "wednesday"):
         store.run(run, exact=0.5)
     assert cli.main(["gc", *store.settings, "--keep", "1", "--delete"]) == 0
     capfd.readouterr()
     assert [row["reasons"]["evaluation"] for row in rows(store, capfd)] == [
-        "its metrics are no longer there",
-        "its metrics are no longer there",
+        "its metrics no longer exist",
+        "its metrics no longer exist",
         "length 8: exact_match is 0.5",
     ]
 
@@ -111,11 +111,11 @@ def test_evaluations_that_were_removed_do_not_stop_it(store, capfd):
 def test_bad_options_and_no_store(store, tmp_path, capfd):
     assert cli.main(["history", *store.settings, "--last", "-1"]) == 2
     assert cli.main(["history", "--set", f"pipeline.root={tmp_path / 'no'}"]) == 1
-    assert "there is no metadata store" in capfd.readouterr().err
+    assert "does not exist: bitsum run creates it" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("data", ["{", "[]", '{"span": "x"}', "{}"])
-def test_knobs_that_cannot_be_read_do_not_stop_it(store, capfd, data):
+def test_unreadable_knobs_are_tolerated(store, capfd, data):
     store.run("monday", span=5)
     changed = [found for found in store.client.get_executions() if "data" in found.custom_properties]
     assert changed

@@ -1,4 +1,4 @@
-"""`bitsum node`: the nodes one by one, each in a process of its own, come to what `bitsum run` comes to."""
+"""`bitsum node`: the nodes, each in a process of its own, have the same result as `bitsum run`."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ def node(tmp_path):
     return run
 
 
-def test_the_list_is_the_graph_with_its_edges_in_an_order_in_which_it_can_run(node, tmp_path):
+def test_the_list_is_the_graph_in_topological_order(node, tmp_path):
     done = node("--list", "--json", "--set", "data.span=3")
     plan = json.loads(done.stdout)
     assert plan["program"] == BITSUM and plan["root"] == str(tmp_path / "var")
@@ -38,10 +38,10 @@ def test_the_list_is_the_graph_with_its_edges_in_an_order_in_which_it_can_run(no
     assert {"DataGate"} <= upstream["Trainer"] and {"Trainer", "Prover", "InfraValidator"} <= upstream["Pusher"]
 
 
-def test_a_refusal_ends_with_3_a_failure_with_1_wrong_usage_with_2_each_in_one_line(node, tmp_path):
+def test_exit_codes_are_3_for_a_refusal_1_for_a_failure_2_for_wrong_usage(node, tmp_path):
     done = node("Nobody", "--run-id", "one")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "no node 'Nobody'" in done.stderr and "Trainer" in done.stderr
+    assert "unknown node 'Nobody'" in done.stderr and "Trainer" in done.stderr
     done = node("verdict", "--run-id", "one")
     assert done.returncode == 1 and "has pushed nothing" in done.stderr
     done = node("Trainer", "--run-id", "a/b")
@@ -51,18 +51,18 @@ def test_a_refusal_ends_with_3_a_failure_with_1_wrong_usage_with_2_each_in_one_l
         assert node(name, "--run-id", "one").returncode == 0
     assert node("ArithmeticValidator", "--run-id", "two").returncode == 1, "its examples are not there in another run"
     assert node("BitstringExampleGen", "--run-id", "two").returncode == 0
-    # After the generator: it would not have taken damaged files from the cache.
+    # After the generator, which would not reuse damaged files from the cache.
     [folder] = (tmp_path / "var" / "artifacts" / "BitstringExampleGen" / "examples").iterdir()
     for file in (folder / "Split-eval").iterdir():
         file.write_bytes(file.read_bytes()[:100])
-    # The first look was at whole files; without the cache it is another one.
+    # The cached result is that of the whole files.
     assert node("ArithmeticValidator", "--run-id", "two", "--set", "pipeline.cache=false").returncode == 0
-    done = node("ReadableGate", "--run-id", "two")
+    done = node("ReadabilityGate", "--run-id", "two")
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
     assert done.stderr.startswith("bitsum: data gate refused: ")
 
 
-def test_check_refuses_a_run_whose_model_would_be_older_than_the_newest_version(node, tmp_path):
+def test_check_refuses_a_span_before_that_of_the_newest_version(node, tmp_path):
     served = tmp_path / "var" / "serving" / "bitsum"
     assert node("check", "--run-id", "one").returncode == 0
     (tmp_path / "model").mkdir()
@@ -74,6 +74,6 @@ def test_check_refuses_a_run_whose_model_would_be_older_than_the_newest_version(
     assert node("check", "--run-id", "one", "--set", "data.span=2", "--allow-older").returncode == 0
 
 
-def test_node_needs_its_run(capsys):
+def test_node_requires_a_run_id(capsys):
     assert cli.main(["node", "Trainer"]) == 2
     assert "--run-id" in capsys.readouterr().err

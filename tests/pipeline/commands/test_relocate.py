@@ -17,27 +17,27 @@ from components.savedmodel import version_folder
 from pipeline import cli, root_lock, workspace
 from pipeline import config as configuration
 from pipeline.records import metadata_store, relocation
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 from pipeline.runner import local, node
 from tests.pipeline.conftest import SMALL
 from tests.support.metadata_stores import Store
 
-# What LIKE, a shell, a format and a printer would each stumble over.
+# Characters that are special to LIKE, a shell, str.format and a terminal.
 NAMES = ["moved", 'it\'s 100% "moved"_\\ {0} ü']
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A root with two runs, of which the first pushed, that was used where it lies."""
+    """A root with two runs, the first of which pushed, used at its present path."""
     store = Store(tmp_path / "root")
     store.run("monday", span=1, version=7)
     store.run("tuesday", span=2, exact=0.5)
-    # A neighbour's, whose name begins like this root's.
+    # A neighbour whose name begins with this root's.
     artifacts = store.client.get_artifacts()[:1]
     artifacts[0].custom_properties["of_another"].string_value = f"{store.root}2/artifacts"
     store.client.put_artifacts(artifacts)
     (store.config.push_to / "7").mkdir(parents=True)
-    _settle(store.root)
+    _updated(store.root)
     return store.root
 
 
@@ -49,11 +49,11 @@ def _config(root, *settings):
     return configuration.load(None, [f"pipeline.root={root}", *settings])
 
 
-def _settle(root, *settings):
+def _updated(root, *settings):
     told = []
     config = _config(root, *settings)
-    with root_lock.held(config, "a test", told.append):
-        relocation.settle(config, told.append)
+    with root_lock.locked(config, "a test", told.append):
+        relocation.update_paths(config, told.append)
     return told
 
 
@@ -67,7 +67,7 @@ def _content(root, *settings):
 
 
 def _as_text(path):
-    """The path as it stands in the text of a message."""
+    """The path as written in a text-format message."""
     return "".join(
         f"\\{byte:03o}" if byte > 126 else "\\" * (chr(byte) in "\"'\\") + chr(byte) for byte in str(path).encode()
     )
@@ -79,19 +79,19 @@ def _expected(content, before, now):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("how", ["move", "copy"])
-def test_all_that_the_metadata_name_is_found_in_the_new_place(root, name, how):
+def test_all_paths_in_the_metadata_are_updated(root, name, how):
     before, now = _content(root), root.with_name(name)
     (root.rename if how == "move" else lambda target: shutil.copytree(root, target))(now)
-    assert len(_settle(now)) == 1
+    assert len(_updated(now)) == 1
     assert _content(now) == _expected(before, root, now) != before
     assert f"{root}2/artifacts" in "".join(_content(now))
     if how == "copy":
         assert _content(root) == before
-    assert _settle(now) == []
+    assert _updated(now) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_relocate_does_the_same_through_ml_metadata(root, name, capsys):
+def test_relocate_updates_the_same_paths_through_ml_metadata(root, name, capsys):
     before, now = _content(root), root.with_name(name)
     root.rename(now)
     (now / "serving" / "models.config").write_text(
@@ -111,22 +111,22 @@ def test_relocate_does_the_same_through_ml_metadata(root, name, capsys):
     assert "nothing to rewrite" in capsys.readouterr().out
 
 
-def test_relocate_knows_an_old_path_that_it_is_told(root, capsys):
-    """As of a root that was moved twice, and used in between by a version that kept no record."""
+def test_relocate_takes_an_old_path(root, capsys):
+    """As if the root was moved twice, and used in between by a version without root.json."""
     before, now = _content(root), root.with_name("moved")
     root.rename(now)
     (now / relocation.FILE).unlink()
-    _settle(now)
+    _updated(now)
     assert cli.main(["relocate", *_options(now), "--from", str(root), "--yes"]) == 0
     assert _content(now) == _expected(before, root, now)
 
 
 @pytest.mark.parametrize("how", ["move", "copy"])
-def test_a_root_from_before_there_was_a_record_is_known_by_its_artifacts(root, how):
+def test_a_root_without_root_json_is_located_by_its_artifacts(root, how):
     before, now = _content(root), root.with_name("new")
     (root / relocation.FILE).unlink()
     (root.rename if how == "move" else lambda target: shutil.copytree(root, target))(now)
-    [told] = _settle(now)
+    [told] = _updated(now)
     assert ("was moved here from" if how == "move" else "is a copy of") in told
     assert _content(now) == _expected(before, root, now)
 
@@ -135,7 +135,7 @@ class _Killed(BaseException):
     pass
 
 
-def test_who_is_killed_in_between_does_it_again(root, monkeypatch):
+def test_a_killed_update_is_repeated(root, monkeypatch):
     before, now = _content(root), root.with_name("moved")
     root.rename(now)
 
@@ -145,38 +145,36 @@ def test_who_is_killed_in_between_does_it_again(root, monkeypatch):
     for step in ("relocate_model_config", "write"):
         with monkeypatch.context() as patch, pytest.raises(_Killed):
             patch.setattr(relocation, step, killed)
-            _settle(now)
+            _updated(now)
         assert relocation.read(now).path == str(root)
-    assert len(_settle(now)) == 1
+    assert len(_updated(now)) == 1
     assert _content(now) == _expected(before, root, now)
 
 
-def test_all_is_rewritten_or_nothing(root):
+def test_the_rewrite_is_atomic(root):
     before, now = _content(root), root.with_name("moved")
     root.rename(now)
     with contextlib.closing(sqlite3.connect(now / "metadata.sqlite")) as database:
         database.execute(
             "CREATE TRIGGER full BEFORE UPDATE ON ArtifactProperty BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
         )
-    with pytest.raises(
-        BitsumError, match=f"cannot put {now} in the place of {root} in .*: disk I/O error; nothing was changed"
-    ):
-        _settle(now)
+    with pytest.raises(BitsumError, match=f"cannot replace {root} by {now} in .*: disk I/O error; nothing was changed"):
+        _updated(now)
     assert _content(now) == before and relocation.read(now).path == str(root)
 
 
 @pytest.mark.parametrize("how", ["move", "copy"])
-def test_a_store_outside_of_the_root_is_not_taken_from_the_original(tmp_path, how, capsys):
+def test_a_copy_does_not_take_over_a_shared_store(tmp_path, how, capsys):
     setting = f"metadata.path={tmp_path / 'metadata.sqlite'}"
     for name in ("root", "other"):
         Store(tmp_path / name, (setting,)).execution("run", "Trainer", {}, {"model": {}}) if name == "root" else None
         workspace.prepare(tmp_path / name)
-        _settle(tmp_path / name, setting)
+        _updated(tmp_path / name, setting)
     root, now = tmp_path / "root", tmp_path / "now"
     before = _content(root, setting)
     if how == "move":
         root.rename(now)
-        assert len(_settle(now, setting)) == 1
+        assert len(_updated(now, setting)) == 1
         assert _content(now, setting) == _expected(before, root, now)
         return
     shutil.copytree(root, now)
@@ -186,14 +184,14 @@ def test_a_store_outside_of_the_root_is_not_taken_from_the_original(tmp_path, ho
         assert "relocate" in said or "--from" in said
         assert "is a copy of" in said and len(said.splitlines()) == 1
     assert _content(root, setting) == before
-    # With a store of its own it is a root like any other.
-    assert len(_settle(now, f"metadata.path={tmp_path / 'own.sqlite'}")) == 1
+    # With a separate store it is a root like any other.
+    assert len(_updated(now, f"metadata.path={tmp_path / 'own.sqlite'}")) == 1
 
 
 @pytest.mark.parametrize(
     "command", [["history"], ["lineage"], ["gc"], ["gc", "--delete"], ["status", "--server", "127.0.0.1:1"]]
 )
-def test_every_command_that_opens_a_root_does_so_where_it_is(root, command, capfd):
+def test_every_command_updates_a_moved_root(root, command, capfd):
     now = root.rename(root.with_name("moved"))
     with open(now / workspace.MARKER) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -216,32 +214,32 @@ def _give_up_at_once(command, root, capfd):
     assert "another program works in it" in said and len(said.splitlines()) == 1
 
 
-def test_a_node_does_not_wait_for_the_turn_that_its_own_run_has(root, capfd):
+def test_a_node_ignores_the_run_lock_of_its_own_run(root, capfd):
     now = root.rename(root.with_name("moved"))
-    (now / root_lock.TURN).parent.mkdir()
-    (now / root_lock.TURN).touch()
+    (now / root_lock.RUN_LOCK).parent.mkdir()
+    (now / root_lock.RUN_LOCK).touch()
     assert cli.main(["node", "verdict", "--run-id", "monday", *_options(now)]) == 0
     out = capfd.readouterr().out
     assert "was moved here from" in out and f"{now}/serving/bitsum/7" in out
 
 
-def test_metadata_that_were_put_back_from_the_original_are_noticed(root):
+def test_metadata_restored_from_the_original_are_updated(root):
     before, now = _content(root), pathlib.Path(shutil.copytree(root, root.with_name("copy")))
-    assert len(_settle(now)) == 1 and _settle(now) == []
+    assert len(_updated(now)) == 1 and _updated(now) == []
     shutil.copy(root / "metadata.sqlite", now / "metadata.sqlite")
-    [said] = _settle(now)
+    [said] = _updated(now)
     assert said.startswith(f"pipeline.root = {now} is a copy of {root}: ")
     assert _content(now) == _expected(before, root, now) and _content(root) == before
-    assert _settle(now) == []
+    assert _updated(now) == []
 
 
-def test_a_copy_waits_for_no_run_that_works_in_the_original(root, capfd):
-    (root / root_lock.TURN).parent.mkdir()
-    (root / root_lock.TURN).write_text(json.dumps({"airflow": "a", "dag": "d", "run": "r"}))
+def test_a_copy_does_not_wait_for_runs_of_the_original(root, capfd):
+    (root / root_lock.RUN_LOCK).parent.mkdir()
+    (root / root_lock.RUN_LOCK).write_text(json.dumps({"airflow": "a", "dag": "d", "run": "r"}))
     now = pathlib.Path(shutil.copytree(root, root.with_name("copy")))
     assert cli.main(["gc", "--delete", *_options(now, "pipeline.lock_timeout=1")]) == 0
     assert "is a copy of" in capfd.readouterr().err
-    assert (root / root_lock.TURN).exists() and not (now / root_lock.TURN).exists()
+    assert (root / root_lock.RUN_LOCK).exists() and not (now / root_lock.RUN_LOCK).exists()
     assert cli.main(["gc", "--delete", *_options(root, "pipeline.lock_timeout=1")]) == 1
 
 
@@ -260,8 +258,8 @@ class Run:
         handler.emit = lambda record: self.told.append(record.getMessage())
         logging.getLogger(LOGGER).addHandler(handler)
         try:
-            with root_lock.held(config, "a test", self.told.append):
-                relocation.settle(config, self.told.append)
+            with root_lock.locked(config, "a test", self.told.append):
+                relocation.update_paths(config, self.told.append)
                 local.run(config, run_id, stages.append, lambda note: self.notes.update({stages[-1]: note}))
             self.push = local.conclude(config, run_id, self.told.append)
         finally:
@@ -282,7 +280,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def mine(made, tmp_path):
-    """A copy of it, for one test to change."""
+    """A copy of it that a test may change."""
     return shutil.copytree(made, tmp_path / "mine")
 
 
@@ -296,7 +294,7 @@ def _files(root):
     }
 
 
-def test_a_copy_works_on_its_own_files_and_goes_on_when_the_original_is_gone(made, mine):
+def test_a_copy_uses_its_own_files_and_outlives_the_original(made, mine):
     original, before = _files(made), _content(made)
     first = Run(mine)
     assert "is a copy of" in first.told[0] and first.done() == set()
@@ -327,7 +325,7 @@ def test_a_copy_works_on_its_own_files_and_goes_on_when_the_original_is_gone(mad
             "ArithmeticValidator/anomalies/*/anomalies.json",
             lambda path: path.write_bytes(path.read_bytes()[:-1] + b" "),
             "changed",
-            {"validate sums", "readable gate", "data gate"},
+            {"validate sums", "readability check", "data gate"},
         ),
         ("DataGate/blessing/*/more", pathlib.Path.touch, "added", {"data gate"}),
     ],
@@ -348,8 +346,8 @@ def test_a_step_whose_output_is_damaged_runs_again(mine, file, damage, word, sta
 
 
 def test_every_output_of_every_step_is_recorded(made):
-    known = Ancestry(metadata_store.open_store(_config(made)))
-    for artifact in known.artifacts.values():
+    lineage = LineageGraph(metadata_store.open_store(_config(made)))
+    for artifact in lineage.artifacts.values():
         recorded = artifact.custom_properties[output_files.PROPERTY].string_value
         files = {
             str(path.relative_to(artifact.uri)) for path in pathlib.Path(artifact.uri).rglob("*") if path.is_file()
@@ -358,7 +356,7 @@ def test_every_output_of_every_step_is_recorded(made):
         assert output_files.problem(artifact.uri, recorded) is None
 
 
-def test_artifacts_from_before_there_was_a_record_are_taken_as_they_are_unless_they_are_gone(mine):
+def test_artifacts_without_a_file_record_are_reused_if_they_exist(mine):
     with contextlib.closing(sqlite3.connect(mine / "metadata.sqlite")) as database:
         database.execute("DELETE FROM ArtifactProperty WHERE name = ?", (output_files.PROPERTY,))
         database.commit()
@@ -373,18 +371,18 @@ def test_artifacts_from_before_there_was_a_record_are_taken_as_they_are_unless_t
 def _generated(root, run_id):
     """What the first step came to: the later ones are known by the records of what they read, too."""
     notes = []
-    _settle(root)
+    _updated(root)
     local.run(_config(root, *SMALL), run_id, lambda stage: None, notes.append, only="BitstringExampleGen")
     return notes[-1]
 
 
-def test_a_series_that_was_moved_keeps_its_cache_and_its_spans(tmp_path):
+def test_a_moved_series_keeps_its_cache_and_its_spans(tmp_path):
     """Up to the training: steps that are given a folder of the root, and resolvers that look for earlier spans."""
 
     def run(root: pathlib.Path, span: int) -> dict[str, str]:
         config = _config(root, *SMALL, f"data.span={span}")
         workspace.prepare(root)
-        _settle(root)
+        _updated(root)
         notes, stages, run_id = {}, [], f"{root.name}-{span}"
         for node_id in before_training:
             local.run(config, run_id, stages.append, lambda note: notes.update({stages[-1]: note}), only=node_id)
@@ -403,7 +401,7 @@ def test_a_series_that_was_moved_keeps_its_cache_and_its_spans(tmp_path):
 
 
 @pytest.mark.long
-def test_after_the_artifacts_are_removed_all_is_made_again_and_nothing_is_pushed_twice(mine):
+def test_removed_artifacts_are_made_again_and_nothing_is_pushed_twice(mine):
     shutil.rmtree(mine / "artifacts")
     run = Run(mine)
     assert {"generate", "statistics", "train", "evaluate", "prove", "infra-validate"} <= run.done()

@@ -40,12 +40,12 @@ def test_a_blessed_model_is_pushed_served_and_answers(first, root):
     assert first.stderr == ""
 
 
-def test_noise_is_in_the_log_that_is_named(first):
+def test_library_output_is_in_the_named_log(first):
     log = pathlib.Path(re.search(r"log (\S+)", first.stdout).group(1))
     assert len(log.read_text()) > 10_000
 
 
-def test_a_second_run_reuses_every_step_that_costs_something_and_pushes_nothing(first, root):
+def test_a_second_run_reuses_every_expensive_step_and_pushes_nothing(first, root):
     before = version_folder.versions(root / "serving" / "bitsum")
     second = _bitsum("run", "--set", f"pipeline.root={root}")
     assert second.returncode == 0, second.stderr
@@ -57,11 +57,11 @@ def test_a_second_run_reuses_every_step_that_costs_something_and_pushes_nothing(
         "train": "cached",
         "infra-validate": "cached",
     }
-    assert "is this very model, not pushed again" in second.stdout
+    assert "already holds this model; nothing pushed" in second.stdout
     assert version_folder.versions(root / "serving" / "bitsum") == before
 
 
-def test_the_line_that_is_printed_serves_and_add_answers(first, root, tmp_path):
+def test_the_printed_command_serves_and_add_answers(first, root, tmp_path):
     line = shlex.split(re.search(r"^  (\S*bitsum serve .*)$", first.stdout, re.MULTILINE).group(1))
     ready = tmp_path / "ready.json"
     command = [
@@ -85,7 +85,7 @@ def test_the_line_that_is_printed_serves_and_add_answers(first, root, tmp_path):
             assert server.wait(30) == 0
 
 
-def test_status_notices_a_changed_file(first, root):
+def test_status_reports_a_changed_file(first, root):
     folder = root / "serving" / "bitsum"
     file = folder / str(version_folder.versions(folder)[-1]) / "saved_model.pb"
     content = file.read_bytes()

@@ -100,8 +100,8 @@ def test_the_graph_is_compared_with_the_cell(certified_model, copy, verify):
     assert verify(copy)[0] == PROVEN
     code, line = verify(copy, "--graph")
     assert code == REFUSED
-    assert line.startswith("refused: addition is not proven: the graph is another: function "), line
-    assert 'Tanh" op: "Sigmoid"' in line and "the graph is the cell's" not in line
+    assert line.startswith("refused: addition is not proven: the graph differs: function "), line
+    assert 'name: "Tanh" op: "Sigmoid"' in line and "the graph is the cell's" not in line
 
 
 def rewire(model_dir):
@@ -124,7 +124,7 @@ def test_the_graph_is_compared_with_a_hash(certified_model, verify):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--graph"], ["--graph-sha256"]])
-def test_files_that_no_certified_model_has_are_refused_in_every_form(copy, verify, arguments):
+def test_foreign_files_are_refused_in_every_form(copy, verify, arguments):
     arguments = [*arguments, graph_identity.graph_sha256(copy)] if arguments == ["--graph-sha256"] else arguments
     (copy / "model.tflite").touch()
     (copy / "aot_packages").mkdir()
@@ -145,7 +145,7 @@ def test_a_fifo_is_refused_and_never_opened(copy, verify, name):
     assert code == REFUSED and f"{name} is a FIFO, not a file" in line
 
 
-def test_what_desktops_leave_behind_is_ignored_and_told(copy, verify):
+def test_desktop_litter_is_ignored_and_reported(copy, verify):
     (copy / "variables" / ".DS_Store").touch()
     (copy / "._saved_model.pb").touch()
     code, line = verify(copy)
@@ -208,7 +208,7 @@ def truncated(model_dir):
         (lambda model_dir: None, ["--task", "subtraction"], "the certificate is for 'addition', not for 'subtraction'"),
     ],
 )
-def test_what_is_not_proven_is_refused(copy, verify, change, arguments, words):
+def test_an_unproven_model_is_refused(copy, verify, change, arguments, words):
     change(copy)
     code, line = verify(copy, *arguments)
     assert code == REFUSED
@@ -218,7 +218,7 @@ def test_what_is_not_proven_is_refused(copy, verify, change, arguments, words):
 
 
 def test_weights_that_no_cell_has_are_refused(copy, verify):
-    """A NaN in the model, with right checksums."""
+    """A NaN in the model, with correct checksums."""
     import tensorflow as tf
 
     prefix = str(copy / "variables" / "variables")
@@ -255,7 +255,7 @@ def truncated_data(model_dir):
             [],
             "saved_model.pb is no SavedModel, or damaged",
         ),
-        (shutil.rmtree, [], "is no folder: give the one that holds saved_model.pb"),
+        (shutil.rmtree, [], "is not a folder: name the one that holds saved_model.pb"),
         (lambda model_dir: shutil.rmtree(model_dir / "variables"), [], "is this the folder of a SavedModel?"),
         (
             lambda model_dir: None,
@@ -265,7 +265,7 @@ def truncated_data(model_dir):
         (lambda model_dir: None, ["--certificate", "."], "cannot read the certificate .: Is a directory"),
     ],
 )
-def test_where_there_is_nothing_to_check_it_fails(copy, verify, change, arguments, words):
+def test_a_missing_model_or_certificate_is_a_failure(copy, verify, change, arguments, words):
     change(copy)
     code, line = verify(copy, *arguments)
     assert code == FAILED and line.startswith("bitsum: ") and words in line

@@ -62,8 +62,8 @@ def test_the_spec_is_the_graph_without_resolvers(compiled, tmp_path):
         assert set(task.dependent_tasks) == set(nodes[name].upstream_nodes) - resolvers
     assert set(tasks["Pusher"].dependent_tasks) >= {"Prover", "InfraValidator", "Trainer"}
     assert (
-        "StatisticsGen" not in tasks["ReadableGate"].dependent_tasks
-        and "ReadableGate" in tasks["StatisticsGen"].dependent_tasks
+        "StatisticsGen" not in tasks["ReadabilityGate"].dependent_tasks
+        and "ReadabilityGate" in tasks["StatisticsGen"].dependent_tasks
     )
     assert "cold start" in path.read_text() and "cold start" in said
     assert set(tasks["Evaluator"].inputs.artifacts) == {"examples", "model", "schema"}
@@ -86,7 +86,7 @@ def test_artifacts_and_parameters(compiled):
     assert _constant(tasks["ImportSchemaGen"], "schema_file") == "components/data/schema.pbtxt"
     produced = spec.components["Prover"].output_definitions.artifacts["certificate"].artifact_type.instance_schema
     assert yaml.safe_load(produced)["title"] == f"{NAMESPACE}.Certificate"
-    # Nothing of the machine that compiled, beside the knobs that name a folder.
+    # No path of this machine except the knobs that name a folder.
     project = str(pathlib.Path(kubeflow_node.__file__).parents[2])
     assert project not in path.read_text()
 
@@ -106,7 +106,7 @@ def test_containers(compiled, tmp_path):
     assert "--runner=FnApiRunner" in executors["BitstringExampleGen_executor"]["container"]["args"]
 
 
-def test_what_is_reused(compiled):
+def test_cached_nodes(compiled):
     tasks = compiled()[0].root.dag.tasks
     assert not tasks["Pusher"].caching_options.enable_cache and tasks["Trainer"].caching_options.enable_cache
     # A parameter that differs from run to run would keep the outputs from being reused.
@@ -139,7 +139,7 @@ def test_refused(options, code, words, tmp_path, capfd):
 
 
 @pytest.mark.long
-def test_every_container_does_its_work(compiled, tmp_path, monkeypatch):
+def test_every_container_runs_its_node(compiled, tmp_path, monkeypatch):
     """The launcher of Kubeflow Pipelines, as far as a container sees it: files in place of a bucket, one command after
     the other."""
     spec, _, _ = compiled(overrides=[*SMALL, f"pipeline.push_to={tmp_path / 'served'}"])
@@ -172,7 +172,7 @@ def test_a_refusal_is_one_line_and_its_exit_code(compiled, tmp_path, capfd):
         uri=str(folder), type={"schema_title": f"{NAMESPACE}.ArithmeticAnomalies"}
     )
     with pytest.raises(_Exit) as ended:
-        _launched(spec, "ReadableGate", {"ArithmeticValidator": {"anomalies": anomalies}}, tmp_path / "out")
+        _launched(spec, "ReadabilityGate", {"ArithmeticValidator": {"anomalies": anomalies}}, tmp_path / "out")
     assert ended.value.code == 3
     assert re.search(r"^bitsum: data gate refused: .*1 \+ 1 = 3", capfd.readouterr().err, re.MULTILINE)
 

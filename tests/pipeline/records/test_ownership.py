@@ -1,4 +1,4 @@
-"""Executions are closed when their process is gone, and only then; every execution that is begun says whose it is."""
+"""Executions are closed when their process is gone, and only then; every new execution records its owner."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _SLEEPER = (
 
 @pytest.fixture
 def sleeper():
-    """A process, not waited for when it is killed, and its own word on who it is."""
+    """A process that is not reaped when killed, and its own record."""
     process = subprocess.Popen([sys.executable, "-c", _SLEEPER], stdout=subprocess.PIPE, text=True)
     owner = json.loads(process.stdout.readline())
     yield process, owner
@@ -43,7 +43,7 @@ def test_an_execution_is_closed_once_its_process_is_killed(store, sleeper):
     assert ownership.close_abandoned(store.client) == []
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    # Nobody has waited for it: its id is still taken, by a process that does nothing any more.
+    # It is a zombie: its id is still in use.
     [closed] = ownership.close_abandoned(store.client)
     assert (closed.execution, closed.kind) == (theirs, "Trainer")
     assert closed.reason == f"process {process.pid} on {os.uname().nodename} is gone"
@@ -62,7 +62,7 @@ def test_a_stopped_process_is_not_gone(store, sleeper):
     ("changed", "closed"),
     [
         ({}, False),
-        # The id was given to another process since: one that started later, or after another boot.
+        # The id was reused by a process that started later, or after another boot.
         ({ownership.STARTED: "0f7d 17"}, True),
         ({ownership.HOST: "elsewhere pid:[1]", ownership.STARTED: "0f7d 17"}, False),
         ({ownership.STARTED: ""}, False),
@@ -71,7 +71,7 @@ def test_a_stopped_process_is_not_gone(store, sleeper):
         ({ownership.STARTED: None}, False),
     ],
 )
-def test_what_is_recorded_decides(store, changed, closed):
+def test_the_recorded_owner_decides(store, changed, closed):
     owner = {name: value for name, value in {**ownership.owner(), **changed}.items() if value is not None}
     id = _begun(store, **owner)
     assert [one.execution for one in ownership.close_abandoned(store.client)] == ([id] if closed else [])
@@ -87,7 +87,7 @@ def test_another_machine_of_the_same_name_is_left_alone(store, tmp_path, monkeyp
     assert ownership.close_abandoned(store.client) == [] and store.state(id) == RUNNING
 
 
-def test_a_host_that_is_known_to_be_gone(store):
+def test_executions_of_a_gone_host_are_closed(store):
     id = _begun(store, **{**ownership.owner(), ownership.HOST: "elsewhere pid:[1]"})
     assert ownership.elsewhere(store.client) == {"elsewhere": 1}
     assert ownership.close_abandoned(store.client, ["another"]) == []
@@ -95,21 +95,21 @@ def test_a_host_that_is_known_to_be_gone(store):
     assert store.state(id) == FAILED
 
 
-def test_what_has_ended_is_left_alone(store):
+def test_ended_executions_are_unchanged(store):
     gone = {**ownership.owner(), ownership.STARTED: "0f7d 17"}
     done = store.execution("run", "Trainer", {}, {"model": {}}, COMPLETE, **gone)
     assert ownership.close_abandoned(store.client) == []
     assert store.state(done["execution"]) == COMPLETE
 
 
-def test_more_than_a_page_of_them(store):
+def test_more_than_one_page_of_executions(store):
     gone = {**ownership.owner(), ownership.STARTED: "0f7d 17"}
     ids = [_begun(store, **gone) for _ in range(101)]
     assert sorted(one.execution for one in ownership.close_abandoned(open_store(store.config))) == ids
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_is_closed_by_the_next_one_and_its_outputs_are_collected(tmp_path, capfd):
+def test_a_killed_run_is_closed_by_the_next_one_and_its_outputs_are_collected(tmp_path, capfd):
     root = tmp_path / "var"
     settings = [word for setting in (f"pipeline.root={root}", *SMALL) for word in ("--set", setting)]
     first = subprocess.Popen([sys.executable, "-m", "pipeline", "run", *settings], stdout=subprocess.PIPE, text=True)
@@ -117,7 +117,7 @@ def test_a_run_that_is_killed_is_closed_by_the_next_one_and_its_outputs_are_coll
         if line.strip().startswith("train:"):
             break
     config = configuration.load(None, [f"pipeline.root={root}"])
-    # It lives: the start of another run beside it would leave it alone.
+    # It is alive: another run would not close it.
     assert ownership.close_abandoned(open_store(config)) == []
     assert [row["state"] for row in _history(settings, capfd)] == ["running Trainer"]
     first.kill()

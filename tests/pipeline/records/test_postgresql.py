@@ -12,7 +12,7 @@ from components.errors import BitsumError
 from pipeline import cli
 from pipeline import config as configuration
 from pipeline.records import metadata_store, ownership
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 from tests.pipeline.conftest import SMALL
 from tests.support import postgresql_server
 from tests.support.metadata_stores import RUNNING, Store
@@ -60,7 +60,7 @@ def test_the_commands_read_and_write_there(server, tmp_path, capfd):
     assert not list((tmp_path / "var").glob("*.sqlite"))
 
 
-def test_a_root_that_was_moved_is_rewritten_only_when_somebody_says_so(server, tmp_path, capfd):
+def test_a_moved_root_is_rewritten_only_on_request(server, tmp_path, capfd):
     settings = server.settings("metadata.database=moved")
     neighbour, store = Store(tmp_path / "var2", settings), Store(tmp_path / "var", settings)
     theirs = neighbour.execution("sunday", "Elsewhere", {}, {"model": {}})["model"]
@@ -94,7 +94,7 @@ def test_a_root_that_was_moved_is_rewritten_only_when_somebody_says_so(server, t
     assert neighbour.folder(theirs).is_relative_to(tmp_path / "var2")
 
 
-def test_programs_that_set_a_new_database_up_at_once(server):
+def test_concurrent_programs_can_set_up_a_new_database(server):
     settings = server.settings("metadata.database=new")
     command = [sys.executable, "-c", _OPEN, *settings]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -109,32 +109,32 @@ def test_programs_that_set_a_new_database_up_at_once(server):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("metadata.port=1", "nobody answers (Connection refused)"),
-        ("metadata.host=no-such-host.invalid", "nobody answers"),
-        ("metadata.user=stranger", "does not let us in"),
+        ("metadata.port=1", "no server answers (Connection refused)"),
+        ("metadata.host=no-such-host.invalid", "no server answers"),
+        ("metadata.user=stranger", "the server refuses the login"),
         ("metadata.password_file=/dev/null", "metadata.password_file"),
     ],
 )
 @pytest.mark.parametrize("command", ["history", "lineage", "gc"])
-def test_a_database_that_is_away_or_refuses_is_told_in_one_line(server, tmp_path, command, wrong, words, capsys):
+def test_an_unreachable_or_refusing_database_is_one_line(server, tmp_path, command, wrong, words, capsys):
     assert cli.main([command, *_options(f"pipeline.root={tmp_path}", *server.settings(), wrong)]) in (1, 2)
     said = capsys.readouterr().err
     assert words in said and len(said.splitlines()) == 1
 
 
-def test_a_database_that_goes_away_and_comes_back(server, tmp_path):
+def test_a_database_that_restarts(server, tmp_path):
     config = configuration.load(None, server.settings("metadata.database=leaving"))
-    with pytest.raises(BitsumError, match="nobody answers"), metadata_store.existing(config) as store:
+    with pytest.raises(BitsumError, match="no server answers"), metadata_store.existing(config) as store:
         server.stop()
         store.get_contexts()
-    with pytest.raises(BitsumError, match="nobody answers"):
+    with pytest.raises(BitsumError, match="no server answers"):
         metadata_store.open_store(config)
     server.start()
     assert metadata_store.open_store(config).get_contexts() == []
 
 
 @pytest.mark.long
-def test_two_runs_at_once_on_one_database(server, tmp_path):
+def test_two_concurrent_runs_on_one_database(server, tmp_path):
     """Each in a folder of its own, where no lock of ours holds one back; both begin on an empty database."""
     settings = [*server.settings("metadata.database=two"), *SMALL]
     programs = []
@@ -143,12 +143,12 @@ def test_two_runs_at_once_on_one_database(server, tmp_path):
         programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     said = [program.communicate(timeout=900) for program in programs]
     assert [program.returncode for program in programs] == [0, 0], said
-    known = Ancestry(metadata_store.open_store(configuration.load(None, settings)))
+    lineage = LineageGraph(metadata_store.open_store(configuration.load(None, settings)))
     runs = [re.match(r"bitsum run (\S+),", out)[1] for out, _ in said]
-    nodes = [[known.node_of[execution] for execution in known.executions_of(run)] for run in runs]
+    nodes = [[lineage.node_of[execution] for execution in lineage.executions_of(run)] for run in runs]
     assert sorted(nodes[0]) == sorted(nodes[1]) == sorted(set(nodes[0])) and "Pusher" in nodes[0]
     for run, program in zip(runs, programs, strict=True):
-        executions = [known.executions[execution] for execution in known.executions_of(run)]
+        executions = [lineage.executions[execution] for execution in lineage.executions_of(run)]
         assert {execution.custom_properties[ownership.PID].int_value for execution in executions} == {program.pid}
     # 3: complete, 5: from the cache.
     assert server.query("two", "SELECT count(*) FROM execution WHERE last_known_state NOT IN (3, 5)") == ["0"]

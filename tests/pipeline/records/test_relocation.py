@@ -1,4 +1,4 @@
-"""How a root knows whether it lies where it did, was moved, or was copied."""
+"""How a root is found to be unmoved, moved, or copied."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.fast
 
 
 def _root(folder):
-    """A root that was used where it lies."""
+    """A root that was used at its present path."""
     workspace.prepare(folder)
-    relocation.settle(_config(folder), _nothing_to_tell)
+    relocation.update_paths(_config(folder), _nothing_to_tell)
     return folder
 
 
@@ -28,42 +28,42 @@ def _nothing_to_tell(line):
     raise AssertionError(line)
 
 
-def _settled(folder):
-    """What was told, and what root.json says afterwards."""
+def _updated(folder):
+    """The reported lines, and the content of root.json afterwards."""
     told = []
-    relocation.settle(_config(folder), told.append)
+    relocation.update_paths(_config(folder), told.append)
     return told, relocation.read(folder)
 
 
 def test_a_root_gets_an_id_once(tmp_path):
     first = relocation.read(_root(tmp_path / "one"))
     assert (first.path, first.former) == (str(tmp_path / "one"), ())
-    assert _settled(tmp_path / "one") == ([], first)
+    assert _updated(tmp_path / "one") == ([], first)
     assert relocation.read(_root(tmp_path / "other")).id != first.id
 
 
-def test_a_root_that_was_moved_keeps_its_id_and_remembers_where_it_was(tmp_path):
+def test_a_moved_root_keeps_its_id_and_records_its_former_paths(tmp_path):
     root = _root(tmp_path / "one")
     id = relocation.read(root).id
     for name in ("two", "three"):
         root = root.rename(tmp_path / name)
-        told, recorded = _settled(root)
+        told, recorded = _updated(root)
         assert len(told) == 1 and f"was moved here from {recorded.former[0]}" in told[0]
     assert recorded == relocation.Root(id, str(tmp_path / "three"), (str(tmp_path / "two"), str(tmp_path / "one")))
 
 
-def test_a_copy_gets_an_id_of_its_own_and_the_original_keeps_its(tmp_path):
+def test_a_copy_gets_a_new_id(tmp_path):
     original = relocation.read(_root(tmp_path / "one"))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    told, recorded = _settled(tmp_path / "two")
+    told, recorded = _updated(tmp_path / "two")
     assert len(told) == 1 and f"is a copy of {tmp_path / 'one'}" in told[0]
     assert (recorded.id != original.id, recorded.path) == (True, str(tmp_path / "two"))
-    assert _settled(tmp_path / "one") == ([], original)
-    assert _settled(tmp_path / "two") == ([], recorded)
+    assert _updated(tmp_path / "one") == ([], original)
+    assert _updated(tmp_path / "two") == ([], recorded)
 
 
 @pytest.mark.parametrize("there", ["a file", "a folder", "another root", "a damaged root", "below a file"])
-def test_whatever_else_lies_at_the_old_path_the_root_was_moved(tmp_path, there):
+def test_a_root_is_moved_if_its_id_is_not_at_the_old_path(tmp_path, there):
     old, new = _root(tmp_path / "old" / "var"), tmp_path / "new"
     id = relocation.read(old).id
     old.rename(new)
@@ -79,7 +79,7 @@ def test_whatever_else_lies_at_the_old_path_the_root_was_moved(tmp_path, there):
     else:
         old.mkdir()
         (old / relocation.FILE).write_text("{")
-    told, recorded = _settled(new)
+    told, recorded = _updated(new)
     assert ("was moved here" in told[0], recorded.id) == (True, id)
 
 
@@ -87,10 +87,10 @@ def test_a_link_to_the_root_is_the_root(tmp_path):
     recorded = relocation.read(_root(tmp_path / "one"))
     (tmp_path / "one").rename(tmp_path / "disk")
     (tmp_path / "one").symlink_to("disk")
-    assert _settled(tmp_path / "disk") == ([], recorded)
+    assert _updated(tmp_path / "disk") == ([], recorded)
 
 
-def test_where_nothing_can_be_seen_nothing_is_done(tmp_path, monkeypatch):
+def test_an_unreadable_old_path_is_an_error(tmp_path, monkeypatch):
     root = _root(tmp_path / "one").rename(tmp_path / "two")
     recorded = relocation.read(root)
 
@@ -101,17 +101,17 @@ def test_where_nothing_can_be_seen_nothing_is_done(tmp_path, monkeypatch):
 
     real = os.stat
     monkeypatch.setattr(os, "stat", stat)
-    with pytest.raises(BitsumError, match="whether it was moved or copied cannot be seen: Stale file handle"):
-        _settled(root)
+    with pytest.raises(BitsumError, match="cannot tell whether it was moved or copied: Stale file handle"):
+        _updated(root)
     assert relocation.read(root) == recorded
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"id": "1"}', "\xff"])
-def test_a_damaged_root_json_is_told_in_one_line(tmp_path, content):
+def test_a_damaged_root_json_is_one_line(tmp_path, content):
     root = _root(tmp_path / "one")
     (root / relocation.FILE).write_bytes(content.encode("latin-1"))
     with pytest.raises(BitsumError, match=r"root.json is damaged: remove it"):
-        _settled(root)
+        _updated(root)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +129,12 @@ def test_a_damaged_root_json_is_told_in_one_line(tmp_path, content):
         ("/A/root/x", "/A/root/x"),
     ],
 )
-def test_only_whole_paths_are_moved(value, then):
+def test_only_whole_path_components_are_replaced(value, then):
     assert relocation.moved(value, "/a/root", "/b") == then
 
 
 @pytest.mark.parametrize(("before", "now"), [("/a", "/a/b"), ("/a/b", "/a"), ("/a", "/ab"), ("/ab", "/a")])
-def test_moving_twice_is_moving_once(before, now):
+def test_replacing_paths_is_idempotent(before, now):
     once = relocation.moved(f"{before}/x", before, now)
     assert once == relocation.moved(once, before, now) == f"{now}/x"
 
@@ -142,7 +142,7 @@ def test_moving_twice_is_moving_once(before, now):
 @pytest.mark.parametrize("quote", ['"', "'"])
 @pytest.mark.parametrize("escaped", [False, True])
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_the_model_config_file_is_moved_and_otherwise_left_as_it_is(tmp_path, quote, escaped, scheme):
+def test_only_paths_in_the_model_config_file_change(tmp_path, quote, escaped, scheme):
     from serving import model_config
 
     before, now = "/a/Über root", _root(tmp_path / 'it\'s 100% "new"_')
@@ -167,7 +167,7 @@ def test_the_model_config_file_is_moved_and_otherwise_left_as_it_is(tmp_path, qu
     "knob", ["pipeline.root", "pipeline.push_to", "metadata.path", "spans.source", "spans.request_log"]
 )
 @pytest.mark.parametrize("uri", ["gs://bucket/var", "file:///var", "file:/var", "s3://bucket"])
-def test_a_folder_is_no_uri(knob, uri):
+def test_a_uri_is_refused_as_a_folder(knob, uri):
     with pytest.raises(BitsumError, match="POSIX path") as refused:
         configuration.load(None, [f"{knob}={uri}"])
     assert refused.value.exit_code == 2 and knob in str(refused.value) and uri in str(refused.value)

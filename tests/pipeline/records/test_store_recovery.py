@@ -1,4 +1,4 @@
-"""What killed writers leave of a SQLite store is put right by whoever opens it first, also by those who only read."""
+"""The first opening of a SQLite store, even to read it, rolls back what a killed writer left."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ _READERS = (("history",), ("lineage",), ("gc",), ("gc", "--delete"))
 
 @pytest.fixture
 def store(tmp_path):
-    """A store that knows one run, closed."""
+    """A closed store with one run."""
     made = Store(tmp_path / "var")
     made.run("monday", version=7)
     del made.client
@@ -45,7 +45,7 @@ def store(tmp_path):
 
 
 def kill_writer(file: pathlib.Path, mode: str = "delete") -> None:
-    """Have a process killed in the middle of a large transaction."""
+    """Kill a process in the middle of a large transaction."""
     assert subprocess.run([sys.executable, "-c", _KILLED_WRITER, file, mode]).returncode == -signal.SIGKILL
 
 
@@ -68,7 +68,7 @@ def count_of_events(file: pathlib.Path) -> int:
 
 
 @pytest.mark.parametrize("command", _READERS, ids=" ".join)
-def test_a_command_that_comes_first_rolls_a_hot_journal_back(store, command, capsys):
+def test_the_first_command_rolls_back_a_hot_journal(store, command, capsys):
     before = count_of_events(metadata_store.sqlite_file(store.config))
     file = hot(store)
     assert cli.main([*command, *store.settings]) == 0, capsys.readouterr().err
@@ -76,7 +76,7 @@ def test_a_command_that_comes_first_rolls_a_hot_journal_back(store, command, cap
     assert count_of_events(file) == before > 0
 
 
-def test_whatever_opens_the_store_rolls_it_back(store):
+def test_opening_the_store_rolls_back_a_hot_journal(store):
     file = hot(store)
     assert metadata_store.open_store(store.config).get_context_by_type_and_name("pipeline_run", "monday")
     hot(store)
@@ -86,7 +86,7 @@ def test_whatever_opens_the_store_rolls_it_back(store):
 
 
 @pytest.mark.parametrize("damage", ["empty", "zeroed head", "cut in its head", "cut in a page", "of a foreign format"])
-def test_a_journal_that_itself_is_damaged_stops_nobody(store, damage, capsys):
+def test_a_damaged_journal_is_ignored(store, damage, capsys):
     """Only the journal is, which was never synced then: SQLite has written nothing into the database before that."""
     file = metadata_store.sqlite_file(store.config)
     before = file.read_bytes()
@@ -116,7 +116,7 @@ def test_a_write_ahead_log_is_read(store, capsys):
         assert cli.main([*command, *store.settings]) == 0, capsys.readouterr().err
 
 
-def test_the_lock_of_a_killed_process_is_nobodys(store):
+def test_the_lock_of_a_killed_process_is_free(store):
     file = metadata_store.sqlite_file(store.config)
     locker = (
         "import os, sqlite3, sys; held = sqlite3.connect(sys.argv[1], "
@@ -146,7 +146,7 @@ def _take_rights(*paths: pathlib.Path, mode: int) -> None:
     os.geteuid() == 0 and not shutil.which("setpriv"),
     reason="root passes over the modes of files; setpriv takes that away",
 )
-def test_who_may_not_write_reads_a_whole_store_and_is_told_in_one_line_of_another(store):
+def test_without_write_permission_a_clean_store_is_read_and_a_hot_journal_is_one_line(store):
     file = metadata_store.sqlite_file(store.config)
     _take_rights(file, mode=0o444)
     _take_rights(store.root, mode=0o555)
@@ -160,12 +160,16 @@ def test_who_may_not_write_reads_a_whole_store_and_is_told_in_one_line_of_anothe
     _take_rights(store.root, mode=0o555)
     done = _history_without_rights(store)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert f"cannot use the metadata store {file}: metadata.sqlite-journal asks for a user who may write" in done.stderr
-    assert "let one run bitsum history" in done.stderr
+    assert f"cannot use the metadata store {file}: metadata.sqlite-journal requires write" in done.stderr
+    assert "run bitsum history as a user who has it" in done.stderr
 
     _take_rights(file, mode=0)
     done = _history_without_rights(store)
-    assert done.returncode == 1 and "you may not read it" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert (
+        done.returncode == 1
+        and "you have no permission to read it" in done.stderr
+        and len(done.stderr.splitlines()) == 1
+    )
     _take_rights(store.root, mode=0)
     done = _history_without_rights(store)
     assert done.returncode == 1 and "Permission denied" in done.stderr and len(done.stderr.splitlines()) == 1
@@ -183,7 +187,7 @@ def test_a_store_of_another_schema_is_refused_in_the_documented_words(store):
     assert words in str(refusal.value) and words in documented and f"schema {number} " in documented
 
 
-def test_a_wait_for_a_locked_file_can_be_interrupted_and_names_who_has_it(store, monkeypatch):
+def test_a_wait_for_a_locked_file_can_be_interrupted_and_names_the_holder(store, monkeypatch):
     file = metadata_store.sqlite_file(store.config)
     holding = (
         "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], "

@@ -1,4 +1,4 @@
-"""One planted defect per gate, in the whole pipeline: where it is stopped, what is said, and that nothing is pushed."""
+"""One planted defect per gate, in the whole pipeline: which gate stops it, the message, and that nothing is pushed."""
 
 import json
 import pathlib

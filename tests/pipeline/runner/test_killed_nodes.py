@@ -70,7 +70,7 @@ def root(tmp_path):
     return Root(tmp_path / "var")
 
 
-def test_the_killed_attempts_at_a_resolver_are_closed_by_the_one_that_begins_another_execution(root, capfd):
+def test_killed_attempts_at_a_resolver_are_closed_by_the_next_attempt(root, capfd):
     assert root.node("BitstringExampleGen") == 0
     pids = [root.killed("WindowSpans", "registered") for _ in range(2)]
     assert "RUNNING" in [state for state, _ in root.states("WindowSpans")]
@@ -89,21 +89,21 @@ def test_the_killed_attempts_at_a_resolver_are_closed_by_the_one_that_begins_ano
 
 
 @pytest.mark.parametrize("when", ["registered", "begun"])
-def test_a_node_with_an_executor_that_is_killed_goes_on_with_its_execution(root, when):
+def test_a_killed_node_with_an_executor_reuses_its_execution(root, when):
     root.killed("BitstringExampleGen", when)
     assert [state for state, _ in root.states("BitstringExampleGen")] == ["RUNNING"]
     assert root.node("BitstringExampleGen") == 0
     assert root.states("BitstringExampleGen") == [("COMPLETE", "")]
 
 
-def test_a_node_whose_retry_is_cached(root):
+def test_a_retry_can_come_from_the_cache(root):
     assert root.node("BitstringExampleGen", "one") == 0
     root.killed("BitstringExampleGen", "registered", "two")
     assert root.node("BitstringExampleGen", "two") == 0
     assert root.states("BitstringExampleGen") == [("COMPLETE", ""), ("CACHED", "")]
 
 
-def test_a_retry_that_fails_leaves_nothing_running_either(root):
+def test_a_failed_retry_leaves_nothing_running(root):
     pid = root.killed("BitstringExampleGen", "registered")
     assert root.node("BitstringExampleGen", "one", "--set", "train.steps=none") == 2
     assert root.node("BitstringExampleGen", "one", "--set", f"spans.source={root.config.root}/none") == 1

@@ -10,7 +10,7 @@ from components.savedmodel import version_folder
 from pipeline import cli
 from tests.support.fake_server import SERVER, python
 
-# It ends by a signal while it is asked.
+# It ends by a signal while it is queried.
 _END = "time.sleep(0.5); os.kill(os.getpid(), signal.{})"
 _UNANSWERED = """
 import json
@@ -32,7 +32,7 @@ def _cached(terminal: str) -> set[str]:
 
 
 @pytest.mark.long
-def test_only_what_is_said_of_the_model_refuses_it_and_nothing_else_is_remembered(bitsum_run, tmp_path, capfd):
+def test_only_a_fault_of_the_model_refuses_it_and_is_recorded(bitsum_run, tmp_path, capfd):
     starts, root = tmp_path / "starts", tmp_path / "var"
     prober = f"infra.probe_command={_command(_UNANSWERED)}"
 
@@ -61,7 +61,7 @@ def test_only_what_is_said_of_the_model_refuses_it_and_nothing_else_is_remembere
     assert [run["state"] for run in runs] == ["refused"] * 2 + ["failed at InfraValidator"] * 3
     assert [run["gates"].get("infra validation") for run in runs] == ["REFUSED"] * 2 + [None] * 3
 
-    # With programs that work there is nothing against the model.
+    # With working programs the model passes.
     assert bitsum_run()[0] == 0
     [version] = version_folder.versions(root / "serving" / "bitsum")
 
@@ -83,5 +83,5 @@ def _an_older_model_stays_out(bitsum_run, served: pathlib.Path, first: int) -> N
     assert (code, errors) == (0, "")
     assert {"train", "prove", "infra-validate"} <= _cached(terminal), "no node but the push is told"
     assert version_folder.versions(served)[:-1] == [first, newest]
-    # Now it is the newest: again it is the same model, and no option is needed.
+    # It is the newest version now, and the same model needs no option.
     assert bitsum_run()[0] == 0

@@ -1,5 +1,4 @@
-"""Whatever TFX begins through our connection has an owner at once; a node is taken over only from an owner that is
-gone."""
+"""Executions that TFX begins through our connection have an owner at once; a node is adopted only from a dead owner."""
 
 import sqlite3
 import subprocess
@@ -8,10 +7,11 @@ import sys
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import properties
 from components.errors import BitsumError
 from pipeline import cli, processes
-from pipeline.records import metadata_store, ownership, recorded
-from pipeline.runner.owned_metadata import OwnedMetadata, note_refusal, take_over
+from pipeline.records import metadata_store, ownership
+from pipeline.runner.owned_metadata import OwnedMetadata, adopt_execution, record_rejection
 from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
 
 # Holds the lock of a SQLite file until its input ends.
@@ -35,7 +35,7 @@ def _owner(store, id):
 
 @pytest.mark.parametrize("put", ["put_execution", "put_executions"])
 @pytest.mark.parametrize(("state", "stamped"), [(RUNNING, True), (COMPLETE, False), (FAILED, False)])
-def test_what_is_begun_has_an_owner_from_the_first_moment_on(store, put, state, stamped):
+def test_a_new_execution_has_an_owner_from_its_first_moment(store, put, state, stamped):
     kind = store.client.put_execution_type(mlmd.ExecutionType(name="somewhere.Trainer"))
     execution = mlmd.Execution(type_id=kind, last_known_state=state)
     with OwnedMetadata(metadata_store.connection(store.config)) as handle:
@@ -56,40 +56,40 @@ def test_what_is_begun_has_an_owner_from_the_first_moment_on(store, put, state, 
         (_GONE, COMPLETE, COMPLETE),
     ],
 )
-def test_an_attempt_that_ended_badly_is_taken_over(store, owner, state, then):
+def test_a_failed_attempt_is_adopted(store, owner, state, then):
     id = store.execution("run", "Trainer", {}, {}, state, **owner)["execution"]
-    take_over(store.client, "run", _NODE)
+    adopt_execution(store.client, "run", _NODE)
     assert store.state(id) == then
     assert _owner(store, id) == (ownership.owner() if then == RUNNING else owner)
 
 
-def test_why_an_earlier_attempt_ended_is_not_said_of_the_next(store):
+def test_the_outcome_of_an_earlier_attempt_is_cleared(store):
     id = store.execution("run", "Trainer", {}, {}, RUNNING, **_GONE)["execution"]
     ownership.close_abandoned(store.client)
-    take_over(store.client, "run", _NODE)
-    note_refusal(store.client, "run", _NODE, "it runs")
+    adopt_execution(store.client, "run", _NODE)
+    record_rejection(store.client, "run", _NODE, "it runs")
     [execution] = store.client.get_executions_by_id([id])
-    assert {ownership.CLOSED, recorded.REFUSED_BECAUSE}.isdisjoint(execution.custom_properties)
+    assert {ownership.CLOSED, properties.REFUSED_BECAUSE}.isdisjoint(execution.custom_properties)
     execution.last_known_state = FAILED
     store.client.put_executions([execution])
-    note_refusal(store.client, "run", _NODE, "3 + 3 = 7")
+    record_rejection(store.client, "run", _NODE, "3 + 3 = 7")
     [execution] = store.client.get_executions_by_id([id])
-    assert execution.custom_properties[recorded.REFUSED_BECAUSE].string_value == "3 + 3 = 7"
-    take_over(store.client, "run", _NODE)
+    assert execution.custom_properties[properties.REFUSED_BECAUSE].string_value == "3 + 3 = 7"
+    adopt_execution(store.client, "run", _NODE)
     [execution] = store.client.get_executions_by_id([id])
-    assert recorded.REFUSED_BECAUSE not in execution.custom_properties
+    assert properties.REFUSED_BECAUSE not in execution.custom_properties
 
 
-def test_a_node_that_a_living_process_works_on_is_left_to_it(store):
+def test_a_node_that_a_living_process_runs_is_not_adopted(store):
     id = store.execution("run", "Trainer", {}, {}, RUNNING, **_OTHER)["execution"]
     for run, node in (("another", _NODE), ("run", "bitsum-addition.Prover")):
-        take_over(store.client, run, node)
-    with pytest.raises(BitsumError, match="Trainer of run run is being run by process 1"):
-        take_over(store.client, "run", _NODE)
+        adopt_execution(store.client, run, node)
+    with pytest.raises(BitsumError, match=r"process 1 on .* already runs .*Trainer of run run"):
+        adopt_execution(store.client, "run", _NODE)
     assert _owner(store, id) == _OTHER
 
 
-def test_a_file_that_stays_locked_is_told_in_one_line(store, monkeypatch, capsys):
+def test_a_file_that_stays_locked_is_one_line(store, monkeypatch, capsys):
     monkeypatch.setattr(metadata_store, "_LOCK_SECONDS", 0.3)
     file = str(metadata_store.sqlite_file(store.config))
     holder = subprocess.Popen(
@@ -106,14 +106,14 @@ def test_a_file_that_stays_locked_is_told_in_one_line(store, monkeypatch, capsys
     assert cli.main(["history", *store.settings]) == 0
 
 
-def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path, capsys):
+def test_a_file_that_is_not_a_database_is_one_line(tmp_path, capsys):
     (tmp_path / "metadata.sqlite").write_text("This is a letter. " * 100)
     assert cli.main(["history", "--set", f"pipeline.root={tmp_path}"]) == 1
     said = capsys.readouterr().err
     assert "file is not a database" in said and len(said.splitlines()) == 1
 
 
-def test_a_file_that_is_damaged_inside_is_told_in_one_line(store, capsys):
+def test_a_damaged_database_is_one_line(store, capsys):
     store.run("monday", version=7)
     with sqlite3.connect(metadata_store.sqlite_file(store.config)) as database:
         database.execute("DROP TABLE Event")

@@ -15,7 +15,7 @@ from components.task import addition
 from pipeline import config as configuration
 from pipeline import workspace
 from pipeline.records import metadata_store
-from pipeline.records.ancestry import Ancestry
+from pipeline.records.lineage_graph import LineageGraph
 from pipeline.runner import local, node
 from tests.pipeline.conftest import SMALL
 
@@ -94,7 +94,7 @@ def _record(a: int, b: int, total: int) -> bytes:
     return serialize({"a": bits[0], "b": bits[1], "sum": bits[2], "length": [8]})
 
 
-def test_bad_spans_are_kept_apart_and_good_ones_are_read(data):
+def test_bad_spans_are_quarantined_and_good_ones_are_read(data):
     data.run(1)
     assert data.spans_of_last_window() == "1"
 
@@ -120,7 +120,7 @@ def test_bad_spans_are_kept_apart_and_good_ones_are_read(data):
     with pytest.raises(Refusal, match=r"data gate refused: the data drifted.*split 'train', length: "):
         data.own_run(2)
 
-    # Neither the refused span nor what it drifted from is in the way of the next.
+    # The refused span does not affect the next one.
     data.run(3)
     assert data.spans_of_last_window() == "3,1"
     data.put(2, "pairs.csv", EVERY_SHORT_PAIR)
@@ -132,7 +132,7 @@ def test_bad_spans_are_kept_apart_and_good_ones_are_read(data):
     assert data.spans_of_last_window() == "4,3"
 
 
-def test_a_node_that_is_tried_again_is_known_by_what_it_read_at_last(data):
+def test_a_retried_node_records_its_last_inputs(data):
     with pytest.raises(BitsumError, match="ArithmeticValidator did not run"):
         data.node("ArithmeticValidator", "first")
     data.put(2, "pairs.csv", EVERY_SHORT_PAIR + "200,100,301\n")
@@ -141,15 +141,15 @@ def test_a_node_that_is_tried_again_is_known_by_what_it_read_at_last(data):
     data.put(2, "pairs.csv", EVERY_SHORT_PAIR)
     assert not data.node("BitstringExampleGen", "first") and not data.node("ArithmeticValidator", "first")
 
-    known = Ancestry(metadata_store.open_store(data.config))
-    by_node = {name: id for id, name in known.node_of.items()}
+    lineage = LineageGraph(metadata_store.open_store(data.config))
+    by_node = {name: id for id, name in lineage.node_of.items()}
     generate, validate = (by_node[wanted] for wanted in ("BitstringExampleGen", "ArithmeticValidator"))
-    [examples] = known.outputs(generate)
-    assert [(link.key, link.artifact) for link in known.inputs(validate)] == [("examples", examples.artifact)]
-    told = known.executions[generate].custom_properties["fingerprint"].string_value
+    [examples] = lineage.outputs(generate)
+    assert [(link.key, link.artifact) for link in lineage.inputs(validate)] == [("examples", examples.artifact)]
+    told = lineage.executions[generate].custom_properties["fingerprint"].string_value
     assert told == span_folders.fingerprint(data.own / "span-2")
 
-    # What was refused is not what was taken in the end: it does not come from the cache.
+    # The refused data are not reused from the cache.
     assert data.node("BitstringExampleGen", "second")
     data.put(2, "pairs.csv", EVERY_SHORT_PAIR + "200,100,301\n")
     with pytest.raises(Refusal):
@@ -160,7 +160,7 @@ def test_a_node_that_is_tried_again_is_known_by_what_it_read_at_last(data):
     ("text", "said"),
     [(None, "span 7 does not exist"), ("", "the span is empty"), ("300,300\n", "span 7 is empty: no pair in")],
 )
-def test_a_span_that_is_not_there_is_an_error_and_no_refusal(data, text, said):
+def test_a_missing_span_is_an_error_not_a_refusal(data, text, said):
     if text is not None:
         data.put(7, "pairs.csv" if text else "_SUCCESS", text)
     with pytest.raises(BitsumError, match=said) as caught:
@@ -168,7 +168,7 @@ def test_a_span_that_is_not_there_is_an_error_and_no_refusal(data, text, said):
     assert caught.value.exit_code == 1
 
 
-def test_a_source_without_a_span_is_a_wrong_configuration(bitsum_run, tmp_path):
+def test_a_source_without_a_span_is_refused(bitsum_run, tmp_path):
     code, _, errors = bitsum_run(f"spans.source={tmp_path}")
     assert code == 2
     assert "spans.source" in errors and "Set data.span, too" in errors
@@ -189,7 +189,7 @@ def test_the_story_of_the_served_model(bitsum_run, tmp_path):
     assert "last blessed model" not in terminal
     [first] = version_folder.versions(served)
 
-    # A cold start cut short: worse than what is served.
+    # A short cold start: worse than the served model.
     code, terminal, errors = run(3, "train.warm_start=false", "train.steps=30")
     assert code == 3
     assert "evaluation refused: length" in errors
@@ -203,7 +203,7 @@ def test_the_story_of_the_served_model(bitsum_run, tmp_path):
     [_, second] = version_folder.versions(served)
     assert version_folder.manifest(served / str(second))["origin"]["span"] == 3
 
-    # Again: nothing is done again.
+    # A repeated run does nothing again.
     code, terminal, errors = run(3)
     assert (code, errors) == (0, "")
     assert cached(terminal) >= {
@@ -216,9 +216,9 @@ def test_the_story_of_the_served_model(bitsum_run, tmp_path):
         "evaluate",
         "prove",
     }
-    assert "is this very model, not pushed again" in terminal
+    assert "already holds this model; nothing pushed" in terminal
 
-    # A clock that went back.
+    # The clock was set back.
     code, _, errors = run(2)
     assert code == 3
     assert f"push refused: span 2 is earlier than span 3 of version {second}" in errors
