@@ -20,8 +20,8 @@ from serving.server.metrics import Metrics, prometheus_path, serve_metrics
 from serving.server.options import Options, Ready
 from serving.server.request_log import RequestLog
 from serving.status import Code, StatusError
-from serving.versions.model_manager import Management, Models, NotAvailable
-from serving.versions.version_manager import LOGGER, Loading
+from serving.versions.loader import LOGGER, LoadOptions
+from serving.versions.model_manager import ManagerOptions, ModelManager, NotAvailable
 
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -48,14 +48,14 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
         from serving.server.handlers import Handlers
         from serving.server.services import ModelService, PredictionService
 
-        memory.settle()
+        memory.limit_arenas_and_freeze()
         load = functools.partial(
             server.load,
             warm_up=options.enable_model_warmup,
             iterations=max(1, options.num_request_iterations_for_warmup),
             batching=batching,
         )
-        models = Models(load, _management(options))
+        models = ModelManager(load, _management(options))
         metrics = Metrics(models.folder)
         models.listeners.append(metrics.event)
         with (
@@ -86,7 +86,7 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
                 names = [model.name for model in config.model_config_list.config] or [options.model_name]
                 version = models.newest(names[0]) or 0
                 announce(Ready(options.host, grpc_server.port, os.getpid(), NAME, names[0], version))
-                with _following(models, options), memory.trimmed():
+                with _following(models, options), memory.periodic_malloc_trim():
                     stop.wait()
                 LOGGER.info("stopping: calls under way finish, new ones are refused")
             finally:
@@ -132,14 +132,16 @@ def _config(options: Options) -> "ModelServerConfig":
     return config
 
 
-def _management(options: Options) -> Management:
-    loading = Loading(options.max_num_load_retries, options.load_retry_interval_micros / 1e6, options.num_load_threads)
+def _management(options: Options) -> ManagerOptions:
+    loading = LoadOptions(
+        options.max_num_load_retries, options.load_retry_interval_micros / 1e6, options.num_load_threads
+    )
     labels_for_unavailable = options.allow_version_labels_for_unavailable_models
-    return Management(loading, options.file_system_poll_wait_seconds, labels_for_unavailable)
+    return ManagerOptions(loading, options.file_system_poll_wait_seconds, labels_for_unavailable)
 
 
 @contextlib.contextmanager
-def _serving(models: Models, config: "ModelServerConfig", options: Options) -> Iterator[None]:
+def _serving(models: ModelManager, config: "ModelServerConfig", options: Options) -> Iterator[None]:
     try:
         with _refusals():
             path = options.model_config_file
@@ -165,7 +167,7 @@ def _refusals() -> Iterator[None]:
         raise kind(f"Failed to start server. Error: {' '.join(error.described().split())}{hint}") from error
 
 
-def _wait(models: Models, options: Options, stop: threading.Event) -> bool:
+def _wait(models: ModelManager, options: Options, stop: threading.Event) -> bool:
     """Whether every model is available; false when `stop` was set first."""
     available = models.wait(options.ready_timeout or None, stop.is_set)
     if not available and not stop.is_set():
@@ -175,7 +177,7 @@ def _wait(models: Models, options: Options, stop: threading.Event) -> bool:
 
 
 @contextlib.contextmanager
-def _following(models: Models, options: Options) -> Iterator[None]:
+def _following(models: ModelManager, options: Options) -> Iterator[None]:
     """Read the model config file again and again, where that is asked for; it overrules what a reload has set."""
     if not options.model_config_file or options.model_config_file_poll_wait_seconds <= 0:
         yield
@@ -197,7 +199,7 @@ def _following(models: Models, options: Options) -> Iterator[None]:
         stopped.set()
 
 
-def _follow(models: Models, path: pathlib.Path) -> str | None:
+def _follow(models: ModelManager, path: pathlib.Path) -> str | None:
     """Reload the config in `path`; why that was refused, None where it was not."""
     try:
         models.reload(model_config.read(path))

@@ -19,7 +19,7 @@ from serving.runtime.warmup import replay
 from serving.server.handlers import Handlers
 from serving.server.health import Health
 from serving.status import Code, StatusError
-from serving.versions.version_manager import LOGGER
+from serving.versions.loader import LOGGER
 
 # Names that a health check may ask for; the empty one stands for the whole server.
 _HEALTH_NAMES = ("", "PredictionService", "ModelService")

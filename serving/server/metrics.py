@@ -21,7 +21,7 @@ from typing import Any
 from components.errors import BitsumError, ConfigError
 from serving.exposition import CONTENT_TYPE, Distribution, Family, exponential_bounds, exposition
 from serving.status import code_name
-from serving.versions.version_manager import LOAD_FAILED, LOAD_SUCCEEDED, UNLOADED
+from serving.versions.loader import LOAD_FAILED, LOAD_SUCCEEDED, UNLOADED
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 # The model name that counts for all names beyond the bound: anybody may ask for any name, and each would take memory
@@ -75,7 +75,7 @@ class Metrics:
             runs.add(seconds * 1e6)
 
     def event(self, kind: str, model: str, version: int, detail: Any = None) -> None:
-        """A serving.versions.version_manager.Listener: counts loads and the versions that are available."""
+        """A serving.versions.loader.Listener: counts loads and the versions that are available."""
         with self._lock:
             self._known.add(model)
             if kind == LOAD_SUCCEEDED:

@@ -19,8 +19,8 @@ from tensorflow_serving.apis import (
 from serving.model_config import MODEL_LIST
 from serving.runtime.predict import predict
 from serving.status import Code, StatusError
-from serving.versions.model_manager import Models
-from serving.versions.version_manager import LOGGER
+from serving.versions.loader import LOGGER
+from serving.versions.model_manager import ModelManager
 
 _SIGNATURES = "signature_def"
 
@@ -33,14 +33,14 @@ class PredictionService:
     """
 
     def __init__(
-        self, models: Models, observe_run: Callable[[str, str, float], None] = lambda model, method, seconds: None
+        self, models: ModelManager, observe_run: Callable[[str, str, float], None] = lambda model, method, seconds: None
     ):
         self._models = models
         self._observe_run = observe_run
 
     def predict(self, request: predict_pb2.PredictRequest, timeout: float | None) -> predict_pb2.PredictResponse:
         """The outputs; `timeout` is what is left of the caller's deadline in seconds, None without one."""
-        with self._models.use(_spec(request)) as (version, model):
+        with self._models.handle(_spec(request)) as (version, model):
             response = predict(
                 model, request, timeout, lambda seconds: self._observe_run(request.model_spec.name, "Predict", seconds)
             )
@@ -60,7 +60,7 @@ class PredictionService:
                 raise StatusError(Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        with self._models.use(spec) as (version, model):
+        with self._models.handle(spec) as (version, model):
             for name, signature in model.signatures.items():
                 signatures.signature_def[name].CopyFrom(signature)
         response.model_spec.name = spec.name
@@ -78,7 +78,7 @@ class ModelService:
             answers by how much the counters that it was asked for rose meanwhile.
     """
 
-    def __init__(self, models: Models, metric: Callable[[str], int] = lambda name: 0):
+    def __init__(self, models: ModelManager, metric: Callable[[str], int] = lambda name: 0):
         self._models = models
         self._metric = metric
 

@@ -9,15 +9,15 @@ from google.protobuf import text_format
 
 from serving import protos
 from serving.status import StatusError
-from serving.versions.model_manager import Management, Models
-from serving.versions.version_manager import Loading
+from serving.versions.loader import LoadOptions
+from serving.versions.model_manager import ManagerOptions, ModelManager
 from tests.support.shelves import Shelf, eventually
 
 pytestmark = pytest.mark.fast
 
-ONCE = Loading(max_retries=0)
+ONCE = LoadOptions(max_retries=0)
 # The disk is looked at when a test says so.
-BY_HAND = Management(ONCE, poll_interval=1000.0)
+BY_HAND = ManagerOptions(ONCE, poll_interval=1000.0)
 LABEL_UNAVAILABLE = "Request to assign label to version {} of model add, which is not currently available for inference"
 NEITHER = (
     "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
@@ -44,7 +44,7 @@ def make(shelf):
     made = []
 
     def models(management=BY_HAND):
-        made.append(Models(shelf.load, management))
+        made.append(ModelManager(shelf.load, management))
         return made[-1]
 
     yield models
@@ -82,7 +82,7 @@ def spec(name="add", **choice):
 
 
 def used(models, **choice):
-    with models.use(spec(**choice)) as (version, model):
+    with models.handle(spec(**choice)) as (version, model):
         assert model.version == version
         return version
 
@@ -105,18 +105,18 @@ def states(models):
 
 def test_what_a_spec_asks_for(models):
     assert used(models) == 2 and used(models, version=1) == 1
-    assert refused(models.use, spec(name="")) == (INVALID, "ModelSpec has no name specified.")
-    assert refused(models.use, spec(name="", label="x")) == (INVALID, "ModelSpec has no name specified.")
-    assert refused(models.use, spec(version=99)) == (NOT_FOUND, "Servable not found for request: Specific(add, 99)")
-    assert refused(models.use, spec(version=0)) == (NOT_FOUND, "Servable not found for request: Specific(add, 0)")
-    assert refused(models.use, spec("nope")) == (NOT_FOUND, "Servable not found for request: Latest(nope)")
-    assert refused(models.use, spec("nope", version=7)) == (
+    assert refused(models.handle, spec(name="")) == (INVALID, "ModelSpec has no name specified.")
+    assert refused(models.handle, spec(name="", label="x")) == (INVALID, "ModelSpec has no name specified.")
+    assert refused(models.handle, spec(version=99)) == (NOT_FOUND, "Servable not found for request: Specific(add, 99)")
+    assert refused(models.handle, spec(version=0)) == (NOT_FOUND, "Servable not found for request: Specific(add, 0)")
+    assert refused(models.handle, spec("nope")) == (NOT_FOUND, "Servable not found for request: Latest(nope)")
+    assert refused(models.handle, spec("nope", version=7)) == (
         NOT_FOUND,
         "Servable not found for request: Specific(nope, 7)",
     )
     for name in ("add", "nope"):
         for label in ("stable", ""):
-            assert refused(models.use, spec(name, label=label)) == (
+            assert refused(models.handle, spec(name, label=label)) == (
                 INVALID,
                 f"Unrecognized servable version label: {label}",
             )
@@ -162,16 +162,16 @@ def test_a_label_moves_at_once_stays_where_a_reload_is_refused_and_goes_when_lef
         )
     assert used(models, label="stable") == 2
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
-    assert refused(models.use, spec(label="stable")) == (INVALID, "Unrecognized servable version label: stable")
+    assert refused(models.handle, spec(label="stable")) == (INVALID, "Unrecognized servable version label: stable")
 
 
 def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add):
-    models = make(Management(ONCE, 1000.0, labels_for_unavailable=True))
+    models = make(ManagerOptions(ONCE, 1000.0, labels_for_unavailable=True))
     models.start(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }')))
     eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "AVAILABLE"})
     labels = 'version_labels {{ key: "next" value: 9 }} version_labels {{ key: "stable" value: {} }}'
     models.reload(config(add(TENSORFLOW, SPECIFIC, labels.format(1))))
-    assert refused(models.use, spec(label="next")) == (NOT_FOUND, "Servable not found for request: Specific(add, 9)")
+    assert refused(models.handle, spec(label="next")) == (NOT_FOUND, "Servable not found for request: Specific(add, 9)")
     assert reload_refused(models, add(TENSORFLOW, SPECIFIC, labels.format(9))) == (
         PRECONDITION,
         LABEL_UNAVAILABLE.format(9),
@@ -233,7 +233,7 @@ def test_only_lists_of_models_are_taken(models, make):
         assert (failure.value.code, str(failure.value)) == (PRECONDITION, TRANSITION)
     nothing = make()
     nothing.start(protos.load().config.ModelServerConfig())
-    assert nothing.wait(1) and refused(nothing.use, spec()) == (
+    assert nothing.wait(1) and refused(nothing.handle, spec()) == (
         NOT_FOUND,
         "Servable not found for request: Latest(add)",
     )
@@ -254,7 +254,7 @@ def test_versions_that_are_not_there_are_accepted_and_leave_nothing(models, add,
     models.reload(config(add(TENSORFLOW, f"model_version_policy {{ {policy} }}")))
     models.poll()
     eventually(lambda: states(models)["add"], {1: "END", 2: "END"})
-    assert refused(models.use, spec()) == (NOT_FOUND, "Servable not found for request: Latest(add)")
+    assert refused(models.handle, spec()) == (NOT_FOUND, "Servable not found for request: Latest(add)")
 
 
 def test_a_new_model_is_waited_for_and_its_label_has_to_wait_too(models, shelf, add):
@@ -267,7 +267,7 @@ def test_a_new_model_is_waited_for_and_its_label_has_to_wait_too(models, shelf, 
     reload.start()
     eventually(lambda: states(models).get("addb"), {3: "LOADING"})
     assert reload.is_alive() and used(models) == 2
-    assert refused(models.use, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
+    assert refused(models.handle, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
     gate.set()
     reload.join(10)
     assert not reload.is_alive() and used(models, name="addb") == 3
@@ -277,7 +277,7 @@ def test_models_that_are_left_out_go_and_may_come_back(models, add):
     models.reload(config(add(TENSORFLOW, SPECIFIC), add(TENSORFLOW, name="addb")))
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
     eventually(lambda: states(models), {"add": {1: "AVAILABLE", 2: "AVAILABLE"}, "addb": {3: "END"}})
-    assert refused(models.use, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
+    assert refused(models.handle, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
     models.reload(config())
     eventually(lambda: states(models)["add"], {1: "END", 2: "END"})
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
@@ -351,13 +351,16 @@ def test_a_trusted_label_on_a_version_that_does_not_load_keeps_nothing_else_from
     models = make()
     models.start(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "canary" value: 2 }')), trust_labels=True)
     assert models.wait(10) and used(models) == 1
-    assert refused(models.use, spec(label="canary")) == (NOT_FOUND, "Servable not found for request: Specific(add, 2)")
+    assert refused(models.handle, spec(label="canary")) == (
+        NOT_FOUND,
+        "Servable not found for request: Specific(add, 2)",
+    )
 
 
 def test_waiting_ends_with_every_model_or_with_why_there_is_none(make, add, shelf, tmp_path):
     absent = Shelf(tmp_path / "absent")
     listed = f'config {{ name: "c" base_path: "{absent.path}" model_platform: "tensorflow" }}'
-    models = make(Management(Loading(max_retries=5, retry_interval=60), poll_interval=1000.0))
+    models = make(ManagerOptions(LoadOptions(max_retries=5, retry_interval=60), poll_interval=1000.0))
     models.start(config(add(TENSORFLOW), listed))
     assert not models.wait(0.2) and not models.wait(None, stopped=lambda: True)
     absent.put(1, bad=True)
@@ -374,7 +377,7 @@ def test_waiting_ends_with_every_model_or_with_why_there_is_none(make, add, shel
 
 
 def test_without_polling_the_disk_is_looked_at_once_and_at_each_reload(make, add, shelf):
-    models = make(Management(ONCE, poll_interval=0.0))
+    models = make(ManagerOptions(ONCE, poll_interval=0.0))
     models.start(config(add(TENSORFLOW)))
     assert models.wait(10)
     shelf.put(4)
@@ -385,7 +388,7 @@ def test_without_polling_the_disk_is_looked_at_once_and_at_each_reload(make, add
 
 
 def test_with_polling_new_versions_are_found(make, add, shelf):
-    models = make(Management(ONCE, poll_interval=0.01))
+    models = make(ManagerOptions(ONCE, poll_interval=0.01))
     models.start(config(add(TENSORFLOW)))
     assert models.wait(10)
     shelf.put(4)

@@ -8,13 +8,14 @@ import pytest
 
 from serving.model_config import latest
 from serving.status import Code, StatusError
+from serving.versions.loader import LOAD_FAILED, LOAD_STARTED, LOAD_SUCCEEDED, UNLOADED, LoadOptions
 from serving.versions.version_directory import on_disk_versions
-from serving.versions.version_manager import LOAD_FAILED, LOAD_STARTED, LOAD_SUCCEEDED, UNLOADED, Loading, Versions
+from serving.versions.version_manager import VersionManager
 from tests.support.shelves import Shelf, eventually
 
 pytestmark = pytest.mark.fast
 
-ONCE = Loading(max_retries=0)
+ONCE = LoadOptions(max_retries=0)
 NEWEST = latest(1)
 
 
@@ -25,11 +26,11 @@ def shelf(tmp_path):
 
 @pytest.fixture
 def followed(shelf):
-    """Makes the Versions of the shelf."""
+    """Makes the VersionManager of the shelf."""
     made = []
 
     def follow(policy=NEWEST, loading=ONCE, **options):
-        made.append(Versions("m", shelf.load, loading, **options))
+        made.append(VersionManager("m", shelf.load, loading, **options))
         made[-1].follow(shelf.path, policy)
         return made[-1]
 
@@ -53,7 +54,7 @@ def settle(versions, expected):
 
 
 def refusal(versions, version):
-    with pytest.raises(StatusError) as failure, versions.use(version):
+    with pytest.raises(StatusError) as failure, versions.handle(version):
         pass
     return failure.value.code, str(failure.value)
 
@@ -65,7 +66,7 @@ def specific(*chosen):
 def test_only_the_newest_version_is_loaded(shelf, versions):
     shelf.put(1, 2, 10)
     settle(versions, {10: "AVAILABLE"})
-    with versions.use(None) as (version, model):
+    with versions.handle(None) as (version, model):
         assert version == model.version == 10
 
 
@@ -114,7 +115,7 @@ def test_the_old_version_answers_until_the_new_one_does_and_goes_then(shelf, ver
     gate = shelf.hold(2)
     shelf.put(2)
     settle(versions, {1: "AVAILABLE", 2: "LOADING"})
-    with versions.use(None) as (version, _):
+    with versions.handle(None) as (version, _):
         assert version == 1
     assert refusal(versions, 2) == (5, "Servable not found for request: Specific(m, 2)")
     gate.set()
@@ -125,8 +126,8 @@ def test_the_old_version_answers_until_the_new_one_does_and_goes_then(shelf, ver
 def test_a_call_under_way_keeps_its_version_and_the_last_one_out_closes_it(shelf, versions):
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
-    with versions.use(None) as (_, model):
-        with versions.use(1):
+    with versions.handle(None) as (_, model):
+        with versions.handle(1):
             shelf.put(2)
             settle(versions, {1: "UNLOADING", 2: "AVAILABLE"})
             assert refusal(versions, 1) == (5, "Servable not found for request: Specific(m, 1)")
@@ -178,7 +179,7 @@ def test_a_version_that_does_not_load_leaves_the_old_one_and_says_why(shelf, ver
 
 
 def test_a_version_with_tries_left_is_loading_and_not_tried_again_before_its_time(shelf, followed):
-    versions = followed(loading=Loading(max_retries=5, retry_interval=60))
+    versions = followed(loading=LoadOptions(max_retries=5, retry_interval=60))
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -191,7 +192,7 @@ def test_a_version_with_tries_left_is_loading_and_not_tried_again_before_its_tim
 
 @pytest.mark.parametrize("retries", [0, 5])
 def test_it_is_tried_again_as_soon_as_its_files_change(shelf, followed, retries):
-    versions = followed(loading=Loading(max_retries=retries, retry_interval=60))
+    versions = followed(loading=LoadOptions(max_retries=retries, retry_interval=60))
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -224,7 +225,7 @@ def test_one_that_failed_gets_another_chance_when_it_is_wanted_again(shelf, foll
 
 @pytest.mark.parametrize("interval", [0.0, -1.0])
 def test_it_is_tried_again_after_the_interval_as_often_as_told(shelf, followed, interval):
-    versions = followed(loading=Loading(max_retries=2, retry_interval=interval))
+    versions = followed(loading=LoadOptions(max_retries=2, retry_interval=interval))
     shelf.put(1, bad=True)
     settle(versions, {1: "END"})
     for _ in range(5):
@@ -248,7 +249,7 @@ def test_a_version_that_takes_for_ever_holds_up_no_other_and_comes_too_late(shel
 
 
 def test_a_half_written_version_holds_up_no_newer_one(shelf, followed):
-    versions = followed(loading=Loading(max_retries=5, retry_interval=60))
+    versions = followed(loading=LoadOptions(max_retries=5, retry_interval=60))
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -271,7 +272,7 @@ def test_an_error_nobody_foresaw_is_an_error_of_that_version(shelf):
     def load(path):
         raise RuntimeError("surprise")
 
-    versions = Versions("m", load, ONCE)
+    versions = VersionManager("m", load, ONCE)
     versions.follow(shelf.path, latest(1))
     shelf.put(1)
     settle(versions, {1: "END"})
@@ -315,12 +316,12 @@ def test_a_version_that_is_loaded_stays_what_it_is_when_the_folder_changes(shelf
     other.put(1, 2)
     versions.follow(other.path, latest(1))
     versions.poll()
-    with versions.use(None) as (version, model):
+    with versions.handle(None) as (version, model):
         assert version == 2 and model.path == shelf.path / "2"
 
 
 def test_a_model_that_is_left_ends_and_can_come_back(shelf, followed):
-    versions = followed(loading=Loading(max_retries=5, retry_interval=60))
+    versions = followed(loading=LoadOptions(max_retries=5, retry_interval=60))
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -333,12 +334,12 @@ def test_a_model_that_is_left_ends_and_can_come_back(shelf, followed):
 
 
 def test_a_lower_version_is_served_where_the_newest_does_not_load_and_nothing_else_is(shelf, followed):
-    versions = followed(loading=Loading(max_retries=5, retry_interval=60))
+    versions = followed(loading=LoadOptions(max_retries=5, retry_interval=60))
     shelf.put(1, 2)
     shelf.put(3, 4, bad=True)
     settle(versions, {2: "AVAILABLE", 3: "END", 4: "LOADING"})
     assert versions.failures(early=True) == []
-    assert [(version, str(error)) for version, error in versions.failures(early=True, rescued=False)] == [
+    assert [(version, str(error)) for version, error in versions.failures(early=True, with_fallback=False)] == [
         (4, "4 is bad")
     ]
     (shelf.path / "4" / "bad").unlink()
@@ -346,7 +347,7 @@ def test_a_lower_version_is_served_where_the_newest_does_not_load_and_nothing_el
 
 
 def test_failures_are_known_after_the_first_try_or_the_last(shelf, followed):
-    versions = followed(loading=Loading(max_retries=1, retry_interval=60))
+    versions = followed(loading=LoadOptions(max_retries=1, retry_interval=60))
     assert versions.failures(early=True) == []
     shelf.put(1, bad=True)
     eventually(lambda: [version for version, _ in versions.failures(early=True)], [1], versions.poll)
