@@ -5,7 +5,7 @@ import ctypes
 import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # M_ARENA_MAX of glibc's mallopt.
 _ARENA_MAX = -8
@@ -32,12 +32,12 @@ def periodic_malloc_trim() -> Iterator[None]:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     stopped = threading.Event()
 
-    def work() -> None:
+    def work(trim: Callable[[int], int]) -> None:
         while not stopped.wait(_TRIM_SECONDS):
             trim(0)
 
     if trim:
-        threading.Thread(target=work, name="trim", daemon=True).start()
+        threading.Thread(target=work, args=(trim,), name="trim", daemon=True).start()
     try:
         yield
     finally:

@@ -53,7 +53,7 @@ class ManagerOptions:
     polls. labels_for_unavailable: whether a new label may point to an unavailable version.
     """
 
-    loading: LoadOptions = LoadOptions()
+    loading: LoadOptions = dataclasses.field(default_factory=LoadOptions)
     poll_interval: float = 1.0
     labels_for_unavailable: bool = False
 
@@ -262,8 +262,8 @@ class ModelManager:
                 if not allowed and not (versions and versions.state(version) == AVAILABLE):
                     raise StatusError(
                         Code.FAILED_PRECONDITION,
-                        f"Request to assign label to version {version} of model {model.name}, which is not currently available for "
-                        "inference",
+                        f"Request to assign label to version {version} of model {model.name}, "
+                        "which is not currently available for inference",
                     )
                 labels.setdefault(model.name, {})[label] = version
         return labels
@@ -283,7 +283,8 @@ def _check_versions(model: "ModelConfig") -> None:
     if on_disk is None:
         raise StatusError(
             Code.INVALID_ARGUMENT,
-            f"Could not find base path {model.base_path} for servable {model.name} with error NOT_FOUND: {base_path} not found",
+            f"Could not find base path {model.base_path} for servable {model.name} with error NOT_FOUND: "
+            f"{base_path} not found",
         )
     if not model_config.policy(model)(on_disk):
         raise StatusError(

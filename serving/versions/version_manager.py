@@ -39,7 +39,7 @@ class VersionManager:
         self,
         name: str,
         load: Callable[[pathlib.Path], Model],
-        options: LoadOptions = LoadOptions(),
+        options: LoadOptions,
         changed: threading.Condition | None = None,
         slots: contextlib.AbstractContextManager | None = None,
         listeners: Collection[Listener] = (),

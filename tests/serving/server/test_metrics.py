@@ -226,7 +226,7 @@ def test_an_error_while_collecting_is_told_and_survived():
         assert _get(port, monitoring.DEFAULT_PATH)[0] == 200
         assert _get(port, monitoring.DEFAULT_PATH)[::2] == (
             500,
-            b"the metrics could not be collected: IndexError: pop from empty list\n",
+            b"cannot collect the metrics: IndexError: pop from empty list\n",
         )
 
 
@@ -285,5 +285,5 @@ def test_without_a_monitoring_config_the_path_is_the_real_servers():
 def test_a_path_without_a_slash_would_never_match(tmp_path):
     file = tmp_path / "monitoring.pbtxt"
     file.write_text('prometheus_config { enable: true path: "metrics" }')
-    with pytest.raises(ConfigError, match="'metrics' has to begin with a slash"):
+    with pytest.raises(ConfigError, match="'metrics' must begin with a slash"):
         prometheus_path(file)

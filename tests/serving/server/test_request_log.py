@@ -147,7 +147,7 @@ def test_a_seed_gives_the_same_sample_and_the_rate_its_share(tmp_path):
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_an_impossible_rate_is_refused(rate, tmp_path):
-    with pytest.raises(ConfigError, match=f"--request_log_rate {rate} is no share"):
+    with pytest.raises(ConfigError, match=f"--request_log_rate {rate} is out of range"):
         RequestLog(tmp_path, rate)
 
 
@@ -191,7 +191,7 @@ def test_a_full_disk_ends_the_log_with_one_line_and_leaves_no_halves(tmp_path, m
             _offer(log, number)
         log.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"request log {tmp_path}: No space left on device; no more requests are logged, serving goes on"
+        f"request log {tmp_path}: No space left on device; logging stops, the server goes on"
     ]
     assert len(_names(tmp_path)) == 1 and _numbers(tmp_path) == [0, 1]
     counts = _counts(log)
