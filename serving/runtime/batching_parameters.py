@@ -66,7 +66,8 @@ def read(path: pathlib.Path | None) -> BatchingParameters:
     message = config_protos.parse_text(config_protos.messages().BatchingParameters, path)
     if message.enable_large_batch_splitting.value:
         raise ConfigError(
-            f"--batching_parameters_file {path}: enable_large_batch_splitting: bitsum does not split large requests; remove it"
+            f"--batching_parameters_file {path}: enable_large_batch_splitting: bitsum does not split large requests; "
+            "remove the line"
         )
     names = {field.name for field in dataclasses.fields(BatchingParameters)}
     # Most numbers are wrapped, which distinguishes 0 from an absent value.

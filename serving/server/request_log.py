@@ -118,7 +118,7 @@ class RequestLog:
         self._thread.join(timeout)
 
     def families(self) -> list[Family]:
-        """For Metrics.sources: TensorFlow Serving's request_log_count, the requests in complete files, and the counts of
+        """For Metrics.sources: TensorFlow Serving's request_log_count, the requests in complete files, and counts of
         requests that are dropped (the disk is full or too slow), too_large or unreadable."""
         with self._lock:
             logged = sorted((model, count) for (model, what), count in self._counts.items() if what == "logged")

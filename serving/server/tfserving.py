@@ -208,7 +208,10 @@ def _log(path: pathlib.Path | None) -> Iterator[BinaryIO]:
     """The log file of the child; a temporary file without `path`, because its last lines explain a failure."""
     with contextlib.ExitStack() as stack:
         try:
-            log = stack.enter_context(open(path, "a+b") if path else tempfile.TemporaryFile())
+            if path:
+                log: BinaryIO = stack.enter_context(open(path, "a+b"))
+            else:
+                log = stack.enter_context(tempfile.TemporaryFile())
         except OSError as error:
             raise BitsumError(f"cannot write --log_file {path}: {error.strerror}") from error
         yield log

@@ -61,7 +61,7 @@ def test_a_file_that_another_hand_wrote_is_not_ours(tmp_path):
     [
         (
             b"model_config_list { foo: 1 }",
-            "models.config' is no ModelServerConfig in text form: 1:21 : Message type \"tensorflow.serving.",
+            "models.config' is not a ModelServerConfig in text form: 1:21 : Message type \"tensorflow.serving.",
         ),
         (b"model_config_list {", "Invalid protobuf file"),
         (b"\xff\xfe", "Invalid protobuf file"),

@@ -150,12 +150,12 @@ def test_a_chain_is_sent_whole(authority, tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"server_key": ""}, "server_key is missing; it holds the PEM text itself, not the name of a file"),
+        ({"server_key": ""}, "server_key is missing: give the PEM text itself, not a file name"),
         ({"server_cert": ""}, "server_cert is missing"),
-        ({"server_key": "server.key"}, "server_key holds no private key that can be read"),
-        ({"server_cert": "server.crt"}, "server_cert holds no certificate that can be read"),
-        ({"server_cert": "é"}, "server_cert holds no certificate that can be read"),
-        ({"custom_ca": "ca.crt"}, "custom_ca holds no certificate that can be read"),
+        ({"server_key": "server.key"}, "server_key has no valid private key"),
+        ({"server_cert": "server.crt"}, "server_cert has no valid certificate"),
+        ({"server_cert": "é"}, "server_cert has no valid certificate"),
+        ({"custom_ca": "ca.crt"}, "custom_ca has no valid certificate"),
         ({"client_verify": True}, "client_verify needs custom_ca"),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_client_names_the_file_that_is_bad(server, stranger, tmp_path):
         tls.client_credentials(cert=files["cert"], key=files["key"])
     with pytest.raises(ConfigError, match=r"key.pem alone"):
         tls.client_credentials(key=files["key"])
-    with pytest.raises(ConfigError, match=r"ca.pem holds no certificate"):
+    with pytest.raises(ConfigError, match=r"ca.pem has no valid certificate"):
         tls.client_credentials(ca=files["ca"])
     with pytest.raises(ConfigError, match=r"cannot read .*absent.pem: No such file"):
         tls.client_credentials(ca=tmp_path / "absent.pem")

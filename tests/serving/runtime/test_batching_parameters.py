@@ -39,7 +39,7 @@ def test_everything_that_a_file_gives_is_taken(tmp_path):
         ("max_enqueued_batches { value: 0 }", "max_enqueued_batches = 0: must be at least 1"),
         (
             "enable_large_batch_splitting { value: true }",
-            "enable_large_batch_splitting: bitsum does not split large requests; remove it",
+            "enable_large_batch_splitting: bitsum does not split large requests; remove the line",
         ),
         ("allowed_batch_sizes: 8", "allowed_batch_sizes = [8]: must grow from 1 or more to max_batch_size, 1000"),
         ("allowed_batch_sizes: [8, 8, 10] max_batch_size { value: 10 }", "allowed_batch_sizes = [8, 8, 10]: must grow"),

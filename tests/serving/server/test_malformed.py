@@ -265,6 +265,6 @@ def test_a_closed_model_leaves_nothing_behind(served):
 
 
 def test_a_model_that_the_disk_does_not_give_is_unavailable(tmp_path):
-    with pytest.raises(StatusError, match="cannot read .*saved_model.pb: File name too long") as failure:
+    with pytest.raises(StatusError, match=r"cannot read .*saved_model.pb: File name too long") as failure:
         LoadedModel(tmp_path / ("1" * 300))
     assert failure.value.code == 14
