@@ -13,13 +13,11 @@ class Model(Protocol):
     @property
     def signatures(self) -> Mapping[str, Any]:
         """The SignatureDefs by name."""
-        ...
 
     def run(
         self, feeds: "Mapping[str, np.ndarray]", fetches: Sequence[str], timeout: float | None = None
     ) -> "list[np.ndarray]":
         """The values of tensors `fetches` for the values of tensors `feeds`. Raises: StatusError."""
-        ...
 
     def close(self) -> None:
         """Free the model; runs in progress are cancelled."""

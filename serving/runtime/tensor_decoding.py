@@ -70,7 +70,7 @@ def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
-    """No dimension is negative, and the product of those that are not 0 is below 2**63 (TensorShape::IsValid)."""
+    """Whether no dimension is negative and the product of the nonzero ones is below 2**63 (TensorShape::IsValid)."""
     return len(shape) <= _MAX_RANK and min(shape, default=0) >= 0 and math.prod(filter(None, shape)) < 2**63
 
 

@@ -41,7 +41,7 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
     credentials = tls.server_credentials(options.ssl_config_file) if options.ssl_config_file else None
     batching = batching_parameters.read(options.batching_parameters_file) if options.enable_batching else None
     page = prometheus_path(options.monitoring_config_file)
-    channel_arguments = flags.channel_arguments(options.grpc_channel_arguments)
+    arguments = flags.channel_arguments(options.grpc_channel_arguments)
     with _quiet_tensorflow(options.log_file), _event_lines():
         from serving.server import grpc_server, memory
         from serving.server.handlers import Handlers
@@ -64,21 +64,10 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
         ):
             if not _wait(models, options, stop):
                 return 0
-            handlers = Handlers(
-                PredictionService(models, metrics.observe_run),
-                ModelService(models, metrics.value),
-                metrics,
-                log,
-                options.threads,
-            )
+            predictions = PredictionService(models, metrics.observe_run)
+            handlers = Handlers(predictions, ModelService(models, metrics.value), metrics, log, options.threads)
             server = grpc_server.Server(
-                handlers,
-                options.host,
-                options.port,
-                options.threads,
-                options.max_request_bytes,
-                credentials,
-                channel_arguments,
+                handlers, options.host, options.port, options.threads, options.max_request_bytes, credentials, arguments
             )
             server.start()
             try:

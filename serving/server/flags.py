@@ -122,9 +122,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     excluded = parser.add_argument_group("flags of tensorflow_model_server that are refused: they invalidate the proof")
     for flag in FLAGS:
         group = excluded if flag.excluded else passed if flag.refused or flag.ignored else used
-        optional: dict[str, Any] = {}
-        if flag.kind is boolean:
-            optional = {"nargs": "?", "const": True, "metavar": "true|false"}
+        optional: dict[str, Any] = (
+            {"nargs": "?", "const": True, "metavar": "true|false"} if flag.kind is boolean else {}
+        )
         reason = flag.excluded or flag.refused
         text = flag.help or (f"refused: {reason}" if reason else f"no effect: {flag.ignored}")
         group.add_argument(f"--{flag.name}", type=flag.kind, help=text, **optional)

@@ -122,7 +122,7 @@ class Server:
         except RuntimeError:
             self.port = 0
         if not self.port:
-            raise BitsumError(f"cannot listen on {target}: is the port in use? Give another --port, or 0 for any")
+            raise BitsumError(f"cannot listen on {target}: is the port in use? Give another --port; 0 takes a free one")
 
     def start(self) -> None:
         """Answer calls."""

@@ -61,12 +61,8 @@ class Handlers(grpc.GenericRpcHandler):
         # gRPC's own limit counts a call until some time after its answer, and would refuse the client's next call.
         self._slots = threading.Semaphore(max_concurrent_calls)
         self._handlers = {
-            f"/{service}/{name}": grpc.unary_unary_rpc_method_handler(self._unary(name, method))
-            for service, methods in (
-                (PREDICTION_SERVICE, _prediction_methods(predictions)),
-                (MODEL_SERVICE, _model_methods(models)),
-            )
-            for name, method in methods.items()
+            path: grpc.unary_unary_rpc_method_handler(self._unary(path.rpartition("/")[2], method))
+            for path, method in _methods(predictions, models).items()
         }
         self._unknown = grpc.unary_unary_rpc_method_handler(
             lambda _, context: context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
@@ -108,25 +104,19 @@ class Handlers(grpc.GenericRpcHandler):
         return handle
 
 
-def _prediction_methods(service: PredictionService) -> dict[str, _Method]:
+def _methods(predictions: PredictionService, models: ModelService) -> dict[str, _Method]:
+    """The methods by their paths."""
+
     def model(request: Any) -> str:
         return request.model_spec.name
 
+    metadata, status = get_model_metadata_pb2.GetModelMetadataRequest, get_model_status_pb2.GetModelStatusRequest
+    reload, reload_config = model_management_pb2.ReloadConfigRequest, _untimed(models.handle_reload_config_request)
     return {
-        _PREDICT: _Method(predict_pb2.PredictRequest, service.predict, model),
-        "GetModelMetadata": _Method(
-            get_model_metadata_pb2.GetModelMetadataRequest, _untimed(service.get_model_metadata), model
-        ),
-    }
-
-
-def _model_methods(service: ModelService) -> dict[str, _Method]:
-    status, reload = get_model_status_pb2.GetModelStatusRequest, model_management_pb2.ReloadConfigRequest
-    return {
-        "GetModelStatus": _Method(status, _untimed(service.get_model_status), lambda request: request.model_spec.name),
-        "HandleReloadConfigRequest": _Method(
-            reload, _untimed(service.handle_reload_config_request), lambda request: ""
-        ),
+        f"/{PREDICTION_SERVICE}/{_PREDICT}": _Method(predict_pb2.PredictRequest, predictions.predict, model),
+        f"/{PREDICTION_SERVICE}/GetModelMetadata": _Method(metadata, _untimed(predictions.get_model_metadata), model),
+        f"/{MODEL_SERVICE}/GetModelStatus": _Method(status, _untimed(models.get_model_status), model),
+        f"/{MODEL_SERVICE}/HandleReloadConfigRequest": _Method(reload, reload_config, lambda request: ""),
     }
 
 

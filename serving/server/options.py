@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from components import atomic
-from components.errors import BitsumError
+from components.errors import BitsumError, reason
 from serving.versions.version_directory import on_disk_versions
 
 _MODEL = "saved_model.pb"
@@ -123,7 +123,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         raise BitsumError(
-            f"cannot listen on {address(host, port)}: {error.strerror or error}; give another --port, or 0 for any"
+            f"cannot listen on {address(host, port)}: {reason(error)}; give another --port; 0 takes a free one"
         ) from error
 
 

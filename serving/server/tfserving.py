@@ -94,9 +94,11 @@ def _container(options: Options, port: int) -> list[str]:
     inspected = subprocess.run([DOCKER, "image", "inspect", options.image], capture_output=True, text=True)
     if inspected.returncode:
         reason = (inspected.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BitsumError(f"the image {options.image} is not on this machine ({reason}): docker pull {options.image}")
+        raise BitsumError(
+            f"the image {options.image} is not on this machine ({reason}): run docker pull {options.image}"
+        )
     inside = f"/models/{options.model_name}"
-    # --env with a name only removes a variable that the image sets; the container inherits none of this process.
+    # --env with a name only removes a variable that the image sets; the container inherits none from this process.
     cleared = [f"--env={name}" for name in arithmetic_switches.among(_variables(inspected.stdout))]
     return [
         DOCKER,
@@ -206,14 +208,11 @@ def _end_with_parent() -> None:
 @contextlib.contextmanager
 def _log(path: pathlib.Path | None) -> Iterator[BinaryIO]:
     """The log file of the child; a temporary file without `path`, because its last lines explain a failure."""
-    with contextlib.ExitStack() as stack:
-        try:
-            if path:
-                log: BinaryIO = stack.enter_context(open(path, "a+b"))
-            else:
-                log = stack.enter_context(tempfile.TemporaryFile())
-        except OSError as error:
-            raise BitsumError(f"cannot write --log_file {path}: {error.strerror}") from error
+    try:
+        log: BinaryIO = open(path, "a+b") if path else tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise BitsumError(f"cannot write --log_file {path}: {error.strerror}") from error
+    with log:
         yield log
 
 

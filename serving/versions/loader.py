@@ -85,7 +85,7 @@ class Loader:
             except StatusError as error:
                 failure = error
             except Exception as error:
-                # An unforeseen failure must not leave the version in LOADING for ever.
+                # An unforeseen failure must not leave the version in LOADING forever.
                 failure = unforeseen(error, Code.INTERNAL)
             else:
                 if self._manager.on_loaded(servable, model):

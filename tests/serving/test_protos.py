@@ -1,5 +1,5 @@
-"""serving.protos: the generated modules come without TensorFlow, and TensorFlow still imports before, after and
-meanwhile."""
+"""serving.protos: the generated modules without TensorFlow, which can still be imported before, after or
+concurrently."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ assert apis.predict.PredictRequest(output_filter=["sum"]).SerializeToString() ==
 """
 _NOTHING_HEAVY = "assert not {'tensorflow', 'numpy'} & set(sys.modules), sorted(sys.modules)"
 
-# A thread imports TensorFlow, and uses it, while something else stands in for it.
+# A thread imports and uses TensorFlow while the stand-in is in place.
 _MEANWHILE = """
 import sys, threading
 
@@ -64,11 +64,11 @@ def test_the_protos_import_neither_tensorflow_nor_numpy():
     _run(_LEAN + _NOTHING_HEAVY)
 
 
-def test_tensorflow_imports_afterwards_and_for_a_thread_that_imports_it_meanwhile():
+def test_tensorflow_can_be_imported_afterwards_and_concurrently():
     _run(_MEANWHILE + _LEAN + _CAUGHT_IT + _TENSORFLOW)
 
 
-def test_with_tensorflow_imported_before_nothing_stands_in_for_it():
+def test_an_imported_tensorflow_is_used_without_a_stand_in():
     import tensorflow as tf
 
     apis = protos.load.__wrapped__()
