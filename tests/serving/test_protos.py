@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from components import formats
 from components.errors import BitsumError
 from serving import protos
 
@@ -76,7 +77,6 @@ def test_an_imported_tensorflow_is_used_without_a_stand_in():
     assert apis.tensor.TensorProto is type(tf.make_tensor_proto(1))
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(protos._MODULES, "predict", "no_such_package.apis")
+def test_a_missing_package_is_named():
     with pytest.raises(BitsumError, match="no_such_package is not installed"):
-        protos.load.__wrapped__()
+        formats.protos.load(predict="no_such_package.apis")

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from components import atomic
 from components.errors import BitsumError, ConfigError
 from components.formats import protos, tfrecords
 from serving.server.request_log import Limits, RequestLog, read
@@ -157,15 +156,13 @@ def test_a_rate_of_zero_logs_nothing(tmp_path):
 
 
 def test_large_requests_and_those_beyond_the_queue_are_dropped_and_counted(tmp_path, monkeypatch):
-    going_on = threading.Event()
-    writing, write = threading.Event(), atomic.write
+    going_on, writing = threading.Event(), threading.Event()
 
-    def slow(*args, **options):
+    def slow(descriptor):
         writing.set()
         going_on.wait(10)
-        write(*args, **options)
 
-    monkeypatch.setattr(atomic, "write", slow)
+    monkeypatch.setattr(os, "fsync", slow)
     limits = Limits(file_records=1, record_bytes=2000, waiting_records=3, waiting_bytes=2500)
     log = _log(tmp_path, 1, limits)
     assert writing.wait(10)
@@ -181,10 +178,10 @@ def test_a_full_disk_ends_the_log_with_one_line_and_no_partial_files(tmp_path, m
     log = _log(tmp_path, 2, Limits(file_records=2))
     eventually(lambda: _counts(log), {"logged": 2})
 
-    def full(path):
+    def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic, "sync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with caplog.at_level(logging.WARNING):
         _offer(log, 2, "other")
         for number in range(3, 9):
