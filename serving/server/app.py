@@ -54,7 +54,7 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
             iterations=max(1, options.num_request_iterations_for_warmup),
             batching=batching,
         )
-        models = ModelManager(load, _management(options))
+        models = ModelManager(load, _manager_options(options))
         metrics = Metrics(models.folder)
         models.listeners.append(metrics.event)
         with (
@@ -122,7 +122,7 @@ def _config(options: Options) -> "ModelServerConfig":
     return config
 
 
-def _management(options: Options) -> ManagerOptions:
+def _manager_options(options: Options) -> ManagerOptions:
     loading = LoadOptions(
         options.max_num_load_retries, options.load_retry_interval_micros / 1e6, options.num_load_threads
     )
