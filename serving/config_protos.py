@@ -1,10 +1,8 @@
-"""The configuration messages of TensorFlow Serving that tensorflow-serving-api does not ship, and reading their text
-files.
+"""Reads the text files of TensorFlow Serving's configuration messages that tensorflow-serving-api does not ship.
 
-They have the package, names and field numbers of tensorflow_serving/config/ssl_config.proto,
-config/monitoring_config.proto and servables/tensorflow/session_bundle_config.proto, so that one file serves both
-servers. They live in a descriptor pool of their own: a newer tensorflow-serving-api that ships them collides with
-nothing.
+The messages have the package, names and field numbers of tensorflow_serving/config/ssl_config.proto,
+config/monitoring_config.proto and servables/tensorflow/session_bundle_config.proto, so that both servers accept the
+same file. Their own descriptor pool avoids a collision with a newer tensorflow-serving-api that ships them.
 """
 
 import functools
@@ -22,7 +20,7 @@ _PACKAGE = "tensorflow.serving"
 _WRAPPERS = "google/protobuf/wrappers.proto"
 _INT64 = ".google.protobuf.Int64Value"
 
-# File, message, field: number and type; a type with a dot is a message.
+# File -> message -> field -> (number, type). A type with a dot is a message.
 _FILES: dict[str, dict[str, dict[str, tuple[int, str]]]] = {
     "tensorflow_serving/config/ssl_config.proto": {
         "SSLConfig": {
@@ -67,13 +65,13 @@ def messages() -> types.SimpleNamespace:
 
 
 def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) -> Any:
-    """The message of class `kind` that the file holds in protobuf's text format.
+    """The message of class `kind` in a file in protobuf's text format.
 
-    `secret`: the file holds keys, so an error quotes nothing from it.
+    Args:
+        secret: the file contains keys, so that errors must not quote it.
 
     Raises:
-        ConfigError: the file cannot be read or parsed; the text begins as TensorFlow Serving's and goes on with line,
-        column and reason.
+        ConfigError: an unreadable file; the text starts as TensorFlow Serving's, then gives line, column and reason.
     """
     from google.protobuf import text_format
 
@@ -84,9 +82,9 @@ def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) 
     except UnicodeDecodeError as error:
         raise ConfigError(f"Invalid protobuf file: '{path}': byte {error.start} is not UTF-8") from error
     except text_format.ParseError as error:
-        said = f"{error.GetLine()}:{error.GetColumn()}" if secret else " ".join(str(error).split())
-        # Without the cause where it quotes the file: a traceback would show it.
-        raise ConfigError(f"Invalid protobuf file: '{path}': {said}") from (None if secret else error)
+        reason = f"{error.GetLine()}:{error.GetColumn()}" if secret else " ".join(str(error).split())
+        # For a secret file, no cause: a traceback would show the quote.
+        raise ConfigError(f"Invalid protobuf file: '{path}': {reason}") from (None if secret else error)
 
 
 def _file(name: str, declared: dict[str, dict[str, tuple[int, str]]]) -> Any:
@@ -114,7 +112,8 @@ def _message_class(pool: Any, name: str) -> type:
     from google.protobuf import message_factory
 
     descriptor = pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
-    # protobuf renamed it in 4.22 and later took the older one away.
+    # protobuf 4.22 renamed the function and later removed the old name.
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)
-    return message_factory.MessageFactory(pool).GetPrototype(descriptor)
+    # The type stubs describe newer releases only.
+    return message_factory.MessageFactory(pool).GetPrototype(descriptor)  # type: ignore[attr-defined]

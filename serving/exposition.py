@@ -1,6 +1,6 @@
-"""Prometheus' text format, with names as TensorFlow Serving writes them.
+"""Prometheus' text format, with metric names as TensorFlow Serving writes them.
 
-prometheus_client puts `_total` behind the name of every counter, which TensorFlow Serving does not.
+prometheus_client appends `_total` to the name of every counter; TensorFlow Serving does not.
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
@@ -16,13 +16,13 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exponential_bounds(first: float, growth: float, count: int) -> tuple[float, ...]:
-    """`count` bounds, each `growth` times the one before."""
+    """`count` bounds from `first` on; each is `growth` times its predecessor."""
     return tuple(itertools.accumulate(itertools.repeat(growth, count - 1), operator.mul, initial=first))
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The samples of one metric: (labels, value), and of a histogram (labels, Distribution)."""
+    """The samples of one metric: (labels, value), or (labels, Distribution) for a histogram."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ class Family:
 
 
 class Distribution:
-    """How often values fell up to each of the bounds and beyond the last, and their sum."""
+    """A histogram: the counts of values in the intervals between the bounds, and the sum of all values."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -40,17 +40,19 @@ class Distribution:
         self.total = 0.0
 
     def add(self, value: float) -> None:
+        """Count `value`."""
         self.counts[bisect.bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def copy(self) -> "Distribution":
+        """An independent copy."""
         copied = Distribution(self.bounds)
         copied.counts, copied.total = list(self.counts), self.total
         return copied
 
 
 def exposition(families: Iterable[Family]) -> bytes:
-    """The families in Prometheus' text format, under exactly their names."""
+    """The families in Prometheus' text format."""
     lines = []
     for family in families:
         lines.append(f"# TYPE {family.name} {family.kind}")
@@ -66,7 +68,9 @@ def exposition(families: Iterable[Family]) -> bytes:
 def _histogram(name: str, labels: dict[str, str], distribution: Distribution) -> list[str]:
     bounds = [f"{bound:g}" for bound in distribution.bounds] + ["+Inf"]
     up_to = list(itertools.accumulate(distribution.counts))
-    buckets = [_line(f"{name}_bucket", {**labels, "le": bound}, count) for bound, count in zip(bounds, up_to)]
+    buckets = [
+        _line(f"{name}_bucket", {**labels, "le": bound}, count) for bound, count in zip(bounds, up_to, strict=True)
+    ]
     return [*buckets, _line(f"{name}_sum", labels, distribution.total), _line(f"{name}_count", labels, up_to[-1])]
 
 
@@ -76,5 +80,5 @@ def _line(name: str, labels: dict[str, str], value: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    # The format has an escape of its own for the end of a line.
+    # The format has its own escape for the end of a line.
     return "\\n".join(printable(line).replace("\\", "\\\\").replace('"', '\\"') for line in text.split("\n"))

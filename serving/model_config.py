@@ -1,8 +1,7 @@
-"""The model config file: which models are served, from where, which of their versions, and which labels those carry.
+"""The model config file: the served models, their folders, versions and labels.
 
-A text file with a tensorflow.serving.ModelServerConfig, as `--model_config_file` takes it, here and in TensorFlow
-Serving. The checks, their order and their texts are those of TensorFlow Serving 2.16. Needs no TensorFlow: it is quick
-to import.
+A text file with a tensorflow.serving.ModelServerConfig, for `--model_config_file` of both servers. The checks, their
+order and their texts are those of TensorFlow Serving 2.16. Does not import TensorFlow.
 """
 
 import pathlib
@@ -20,18 +19,17 @@ if TYPE_CHECKING:
 
 PLATFORM = "tensorflow"
 MODEL_LIST = "model_config_list"
-# A label in a file with this first line was accepted by a server once, and is assigned again after a restart.
+# A server has accepted the labels in a file with this first line, so that a restart assigns them again.
 HEADING = "# Written by bitsum, which writes it again whenever what is served changes; labels in it survive a restart."
 _TENSORFLOW = 1
-# What TensorFlow takes for the beginning of a URI.
+# The start of a URI, according to TensorFlow.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9.]+://")
 
 
 def one_model(
     name: str, base_path: str, versions: Collection[int] = (), labels: Mapping[str, int] | None = None
 ) -> "ModelServerConfig":
-    """A config of one model: exactly `versions` where there are any, else the latest; `labels` are versions by
-    label."""
+    """A config of one model: `versions`, or the latest version if empty; `labels` maps each label to a version."""
     config = protos.load().config.ModelServerConfig()
     model = config.model_config_list.config.add(name=name, base_path=base_path, model_platform=PLATFORM)
     model.model_version_policy.specific.versions.extend(sorted(versions))
@@ -42,7 +40,7 @@ def one_model(
 
 
 def read(path: pathlib.Path) -> "ModelServerConfig":
-    """The config in the text file `path`. Raises: BitsumError, with line and column where it does not parse."""
+    """The config in the text file `path`. Raises: BitsumError, with line and column of a syntax error."""
     from google.protobuf import text_format
 
     config = protos.load().config.ModelServerConfig()
@@ -52,12 +50,14 @@ def read(path: pathlib.Path) -> "ModelServerConfig":
         raise BitsumError(f"cannot read the model config file {path}: {error.strerror}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise BitsumError(f"Invalid protobuf file: '{path}' is no ModelServerConfig in text form: {reason}") from error
+        raise BitsumError(
+            f"Invalid protobuf file: '{path}' is not a ModelServerConfig in text form: {reason}"
+        ) from error
     return config
 
 
 def is_ours(path: pathlib.Path) -> bool:
-    """Whether `write` wrote the file, so that its labels are known to have been accepted."""
+    """Whether `write` wrote the file, so that a server has accepted its labels."""
     try:
         with open(path, "rb") as file:
             return file.readline().strip() == HEADING.encode()
@@ -66,14 +66,14 @@ def is_ours(path: pathlib.Path) -> bool:
 
 
 def text(config: "ModelServerConfig") -> str:
-    """`config` as the content of a file."""
+    """`config` in text form."""
     from google.protobuf import text_format
 
     return text_format.MessageToString(config)
 
 
 def write(path: pathlib.Path, config: "ModelServerConfig") -> None:
-    """Write `config` to `path`, whole or not at all, and onto the disk before it returns. Raises: BitsumError."""
+    """Write `config` to `path`, atomically and durably. Raises: BitsumError."""
     try:
         atomic.write(path, f"{HEADING}\n{text(config)}")
     except OSError as error:
@@ -81,16 +81,16 @@ def write(path: pathlib.Path, config: "ModelServerConfig") -> None:
 
 
 def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -> None:
-    """Refuse what TensorFlow Serving refuses before it looks at a label or at the disk; `old` is the config that it
-    would replace.
+    """Refuse what TensorFlow Serving refuses before it checks labels and the disk; `config` would replace `old`.
 
     Raises:
-        StatusError: no list of models, a name listed twice, a relative base path, a model whose platform changes.
+        StatusError: no list of models, a duplicate name, a relative base path, or a changed platform.
     """
     if config.WhichOneof("config") != MODEL_LIST:
         raise StatusError(
             Code.FAILED_PRECONDITION if old is not None else Code.INVALID_ARGUMENT,
-            "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another.",
+            "Cannot transition to requested config. "
+            "It is only legal to transition from one ModelConfigList to another.",
         )
     models = config.model_config_list.config
     names = set()
@@ -111,14 +111,14 @@ def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -
         if model.name in before and _platform(model) != before[model.name]:
             raise StatusError(
                 Code.INVALID_ARGUMENT,
-                f"Illegal to change a model's platform. For model {model.name} platform was {before[model.name]} and new platform "
-                f"requested is {_platform(model)}",
+                f"Illegal to change a model's platform. For model {model.name} platform was {before[model.name]} "
+                f"and new platform requested is {_platform(model)}",
             )
 
 
 def check_platforms(config: "ModelServerConfig") -> None:
-    """What TensorFlow Serving refuses after it has looked at the labels. Raises: StatusError, a platform that there is
-    not."""
+    """Refuse what TensorFlow Serving refuses after it has checked the labels. Raises: StatusError, an unknown
+    platform."""
     for model in config.model_config_list.config:
         platform = _platform(model)
         if platform != PLATFORM:
@@ -131,8 +131,7 @@ def base_path(model: "ModelConfig") -> pathlib.Path:
 
 
 def policy(model: "ModelConfig") -> Callable[[Collection[int]], set[int]]:
-    """Which of the versions on disk are wanted: the highest one where nothing is said, and never fewer than one of the
-    latest."""
+    """The function that chooses among the versions on disk; by default it chooses the highest."""
     choice = model.model_version_policy.WhichOneof("policy_choice")
     if choice == "all":
         return set
@@ -151,8 +150,8 @@ def _platform(model: "ModelConfig") -> str:
     if model.model_type and model.model_platform:
         raise StatusError(
             Code.INVALID_ARGUMENT,
-            "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform, model name is "
-            f"{model.name}",
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform, "
+            f"model name is {model.name}",
         )
     if model.model_type not in (0, _TENSORFLOW):
         raise StatusError(
@@ -161,7 +160,7 @@ def _platform(model: "ModelConfig") -> str:
     if not model.model_type and not model.model_platform:
         raise StatusError(
             Code.INVALID_ARGUMENT,
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, model name is "
-            f"{model.name}",
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+            f"ModelServerConfig::model_platform, model name is {model.name}",
         )
     return PLATFORM if model.model_type else model.model_platform

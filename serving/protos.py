@@ -28,7 +28,7 @@ def load() -> types.SimpleNamespace:
     """The generated modules, by short names: tensor, types, example, predict, metadata, status, management, config,
     prediction_service, model_service.
 
-    Safe to call from several threads, and while another one imports TensorFlow.
+    Thread-safe, even while another thread imports TensorFlow.
 
     Raises:
         BitsumError: the packages are not installed.

@@ -1,10 +1,10 @@
-"""What a server answers when it does not answer: a status code and a text."""
+"""The status code and text of a failed request or load."""
 
 import enum
 
 
 class Code(enum.IntEnum):
-    """The gRPC status codes, which are TensorFlow's error codes too."""
+    """The gRPC status codes; TensorFlow's error codes are the same."""
 
     OK = 0
     CANCELLED = 1
@@ -26,14 +26,14 @@ class Code(enum.IntEnum):
 
 
 class StatusError(Exception):
-    """A request or a load failed: `code` is the number of the status code, `str(error)` the text."""
+    """A request or a load failed: `code` is the number of the status, `str(error)` the text."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)
         self.code = int(code)
 
     def described(self) -> str:
-        """NAME_OF_THE_CODE: text, as TensorFlow Serving quotes a status within another text."""
+        """NAME_OF_THE_CODE: text, the form in which TensorFlow Serving quotes a status."""
         return f"{self.name}: {self}"
 
     @property
@@ -43,11 +43,11 @@ class StatusError(Exception):
 
 
 def code_name(code: int) -> str:
-    """The name of a status code; its number where it has none."""
+    """The name of a status code, or its number if it is unknown."""
     return Code(code).name if code in Code._value2member_map_ else str(code)
 
 
 def unforeseen(error: Exception, code: Code) -> StatusError:
-    """`error` of some library as a status: `code`, or UNAVAILABLE where it is the operating system's."""
-    is_ours = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
-    return StatusError(Code.UNAVAILABLE if is_ours else code, f"{type(error).__name__}: {error}")
+    """The status of an `error` of a library: `code`, or UNAVAILABLE for an error of the operating system."""
+    is_environments = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+    return StatusError(Code.UNAVAILABLE if is_environments else code, f"{type(error).__name__}: {error}")

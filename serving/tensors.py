@@ -1,11 +1,11 @@
-"""TensorProto <-> Python, without TensorFlow and numpy: what a lean client needs.
+"""TensorProto <-> Python for the client, without TensorFlow and numpy.
 
 Tensors of bits are int64 [B, T], least significant first (components.task.addition); 13 and 29 as rows of 5 are
 
     bits_tensor([13, 29], 5)      # 1 0 1 1 0
                                   # 1 0 1 1 1
-Format: tensorflow/core/framework/tensor.proto. Elements stand in the field of their dtype or, little-endian, in
-`tensor_content`; a typed field may hold fewer than the shape says, its last value then fills the rest.
+Format: tensorflow/core/framework/tensor.proto. Elements are in the field of their dtype or, little-endian, in
+`tensor_content`. A typed field may have fewer values than the shape; its last value then fills the rest.
 """
 
 import array
@@ -13,8 +13,12 @@ import dataclasses
 import math
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from serving import protos
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 INT64 = "int64"
 FLOAT = "float32"
@@ -34,45 +38,44 @@ class Tensor:
     values: Sequence
 
 
-def bits_tensor(values: Sequence[int], length: int) -> "protos.TensorProto":
+def bits_tensor(values: Sequence[int], length: int) -> "TensorProto":
     """int64 [len(values), length]: the bits of integers from 0 up to 2**length - 1, least significant first."""
-    # Rows are written as digits first: formatting and replacing run in C, a loop over the bits would not.
+    # Formats digits first: formatting and replacing run in C, unlike a loop over the bits.
     digits = "".join(f"{value:0{length}b}"[::-1] for value in values).encode()
     return bit_digits_tensor(digits, (len(values), length))
 
 
-def bit_digits_tensor(digits: bytes, shape: Sequence[int]) -> "protos.TensorProto":
-    """int64 tensor of bits that are given as the characters 0 and 1."""
+def bit_digits_tensor(digits: bytes, shape: Sequence[int]) -> "TensorProto":
+    """int64 tensor of the bits in `digits`, the characters 0 and 1."""
     content = digits.replace(b"0", b"\x00" * 8).replace(b"1", b"\x01" + b"\x00" * 7)
     return _proto(INT64, shape, tensor_content=content)
 
 
-def float_tensor(values: Sequence[float], shape: Sequence[int]) -> "protos.TensorProto":
+def float_tensor(values: Sequence[float], shape: Sequence[int]) -> "TensorProto":
     """float32 tensor of `values` in row-major order."""
     return _proto(FLOAT, shape, tensor_content=_little_endian(array.array("f", values)).tobytes())
 
 
-def filled_tensor(value: float, shape: Sequence[int]) -> "protos.TensorProto":
-    """float32 tensor whose every element is `value`; takes a few bytes."""
+def filled_tensor(value: float, shape: Sequence[int]) -> "TensorProto":
+    """float32 tensor with `value` in every element, in a few bytes."""
     return _proto(FLOAT, shape, float_val=[value])
 
 
-def string_tensor(values: Sequence[bytes]) -> "protos.TensorProto":
+def string_tensor(values: Sequence[bytes]) -> "TensorProto":
     """string [len(values)]."""
     return _proto(STRING, (len(values),), string_val=values)
 
 
-def unpacked_tensor(rows: Sequence[bytes]) -> "protos.TensorProto":
+def unpacked_tensor(rows: Sequence[bytes]) -> "TensorProto":
     """int64 [len(rows), 8 N]: the bits of rows of N bytes each, bit 0 of byte 0 first."""
     return bits_tensor([int.from_bytes(row, "little") for row in rows], 8 * len(rows[0]))
 
 
-def decode(proto: "protos.TensorProto") -> Tensor:
-    """The tensor that `proto` holds.
+def decode(proto: "TensorProto") -> Tensor:
+    """The tensor in `proto`.
 
     Raises:
-        ValueError: a dtype other than int64, float32 and string, an unknown shape, or not as many values as the shape
-        says.
+        ValueError: a dtype other than int64, float32 and string, an unknown shape, or a wrong number of values.
     """
     dtype = dtype_name(proto.dtype)
     if dtype not in _FIELDS:
@@ -94,7 +97,7 @@ def integers(tensor: Tensor) -> list[int]:
     """The integers whose bits are the rows of int64 [B, T].
 
     Raises:
-        ValueError: another dtype or rank, or an element that is neither 0 nor 1.
+        ValueError: another dtype or rank, or an element other than 0 and 1.
     """
     length = tensor.shape[-1] if tensor.shape else 0
     digits = bit_digits(tensor)
@@ -102,47 +105,40 @@ def integers(tensor: Tensor) -> list[int]:
 
 
 def packed_rows(tensor: Tensor, rows: int, size: int) -> list[bytes]:
-    """The rows of `size` bytes whose bits int64 [rows, 8 size] holds; errors as in `integers`, and for another
-    shape."""
+    """The bits of int64 [rows, 8 size] as rows of `size` bytes; errors as in `integers`, and for another shape."""
     if tensor.shape != (rows, 8 * size):
         raise ValueError(f"a sum of shape {list(tensor.shape)}, not {[rows, 8 * size]}")
     return [number.to_bytes(size, "little") for number in integers(tensor)]
 
 
 def strings(tensor: Tensor, rows: int, size: int) -> list[bytes]:
-    """The elements of string [rows], of `size` bytes each.
-
-    Raises:
-        ValueError: another dtype or shape, or a string of another size.
-    """
+    """The elements of string [rows], `size` bytes each. Raises: ValueError, another dtype, shape or size."""
     if tensor.dtype != STRING or tensor.shape != (rows,):
-        raise ValueError(
-            f"{tensor.dtype} {list(tensor.shape)} where a sum of {rows} strings, string {[rows]}, is expected"
-        )
+        raise ValueError(f"{tensor.dtype} {list(tensor.shape)} instead of a sum of {rows} strings, string {[rows]}")
     values = list(tensor.values)
-    other = next((len(value) for value in values if len(value) != size), size)
-    if other != size:
-        raise ValueError(f"a sum of {other} bytes, not of {size}")
+    for value in values:
+        if len(value) != size:
+            raise ValueError(f"a sum of {len(value)} bytes, not of {size}")
     return values
 
 
 def bit_digits(tensor: Tensor) -> bytes:
     """The elements of int64 [B, T] as the characters 0 and 1, row by row; errors as in `integers`."""
     if tensor.dtype != INT64 or len(tensor.shape) != 2:
-        raise ValueError(f"{tensor.dtype} {list(tensor.shape)} where bits, int64 of rank 2, are expected")
+        raise ValueError(f"{tensor.dtype} {list(tensor.shape)} instead of bits, int64 of rank 2")
     try:
-        # Of an array, bytes() would copy the memory and not the elements.
+        # bytes(array) would copy the memory, not the elements.
         digits = bytes([*tensor.values])
     except ValueError:
         digits = b"\xff"
     if digits.translate(None, b"\x00\x01"):
         position, value = next((i, value) for i, value in enumerate(tensor.values) if value not in (0, 1))
-        raise ValueError(f"element {position} of the bits is {value}, which is neither 0 nor 1")
+        raise ValueError(f"element {position} of the bits is {value}, not 0 or 1")
     return digits.translate(_BIT_CHARACTERS)
 
 
 def dtype_name(number: int) -> str:
-    """Name of a DataType: int64, float32, string, or as tensorflow/core/framework/types.proto has it."""
+    """The name of a DataType: int64, float32, string, or its name in tensorflow/core/framework/types.proto."""
     types = protos.load().types
     short = {types.DT_INT64: INT64, types.DT_FLOAT: FLOAT, types.DT_STRING: STRING}
     if number in short:
@@ -150,7 +146,7 @@ def dtype_name(number: int) -> str:
     return types.DataType.Name(number) if number in types.DataType.values() else str(number)
 
 
-def _proto(dtype: str, shape: Sequence[int], **values) -> "protos.TensorProto":
+def _proto(dtype: str, shape: Sequence[int], **values: Any) -> "TensorProto":
     apis = protos.load()
     number = {INT64: apis.types.DT_INT64, FLOAT: apis.types.DT_FLOAT, STRING: apis.types.DT_STRING}[dtype]
     proto = apis.tensor.TensorProto(dtype=number, **values)
@@ -164,7 +160,7 @@ def _content(content: bytes, code: str) -> array.array:
         raise ValueError("a tensor of strings with tensor_content")
     values = array.array(code)
     if len(content) % values.itemsize:
-        raise ValueError(f"a tensor with {len(content)} bytes of content, which is no whole number of elements")
+        raise ValueError(f"a tensor with {len(content)} bytes of content, not a multiple of {values.itemsize}")
     values.frombytes(content)
     return _little_endian(values)
 

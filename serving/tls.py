@@ -1,6 +1,6 @@
-"""TLS and mutual TLS for gRPC: credentials from TensorFlow Serving's SSLConfig file, and from PEM files for a client.
+"""TLS and mutual TLS for gRPC: server credentials from TensorFlow Serving's SSLConfig file, client ones from PEM files.
 
-gRPC says nothing of what is wrong with a key or a certificate; OpenSSL does, so it looks at them first.
+OpenSSL checks keys and certificates first, because gRPC does not report their faults.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def server_credentials(path: pathlib.Path) -> "grpc.ServerCredentials":
-    """The credentials of the server that a text file with an SSLConfig describes; the PEM texts stand in it themselves.
+    """The server's credentials from a text file with an SSLConfig, which contains the PEM texts themselves.
 
-    `client_verify` makes a client's certificate a duty; `custom_ca` holds the authorities that it has to come from.
+    `client_verify` requires client certificates; `custom_ca` contains the certificate authorities that may issue them.
 
     Raises:
-        ConfigError: a text is missing or no PEM, or key and certificate do not belong together.
+        ConfigError: a missing or invalid PEM text, or a key that does not match the certificate.
     """
     import grpc
 
@@ -44,16 +44,17 @@ def client_credentials(
 ) -> "grpc.ChannelCredentials":
     """The credentials of a client from PEM files.
 
-    ca: the authorities that the server's certificate has to come from; None: those that gRPC knows. cert, key: the
-    client's own certificate (with its chain) and private key, both or neither, for a server that asks for them.
+    Args:
+        ca: the certificate authorities that may issue the server's certificate; None for gRPC's default. cert, key:
+        the client's certificate (with its chain) and private key, both or neither, for a server that requires them.
 
     Raises:
-        ConfigError: a file cannot be read, is no PEM, or key and certificate do not belong together.
+        ConfigError: an unreadable or invalid file, or a key that does not match the certificate.
     """
     import grpc
 
     if (cert is None) != (key is None):
-        raise ConfigError(f"{cert or key} alone: a client's certificate and its private key are given together")
+        raise ConfigError(f"{cert or key} alone: give both the client's certificate and its private key")
     authorities = _read(ca) if ca else None
     if authorities is not None:
         _check_certificates(authorities, str(ca))
@@ -66,10 +67,10 @@ def client_credentials(
 def _check(config: Any) -> None:
     for field in ("server_key", "server_cert"):
         if not getattr(config, field):
-            raise ConfigError(f"{field} is missing; it holds the PEM text itself, not the name of a file")
+            raise ConfigError(f"{field} is missing: give the PEM text itself, not a file name")
     if config.client_verify and not config.custom_ca:
         raise ConfigError(
-            "client_verify needs custom_ca, the PEM text of the authorities that clients' certificates come from"
+            "client_verify needs custom_ca, the PEM text of the authorities that issue client certificates"
         )
     _check_pair(config.server_cert.encode(), config.server_key.encode(), "server_cert", "server_key")
     if config.custom_ca:
@@ -88,33 +89,29 @@ def _check_certificates(pem: bytes, name: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii"))
     except (ValueError, ssl.SSLError) as error:
         raise ConfigError(
-            f"{name} holds no certificate that can be read; PEM text begins with -----BEGIN CERTIFICATE-----"
+            f"{name} has no valid certificate; PEM text begins with -----BEGIN CERTIFICATE-----"
         ) from error
 
 
 def _check_pair(cert: bytes, key: bytes, cert_name: str, key_name: str) -> None:
     _check_certificates(cert, cert_name)
     if b"ENCRYPTED" in key:
-        raise ConfigError(
-            f"{key_name} is encrypted, and nobody is there to give the password: give the key without one"
-        )
+        raise ConfigError(f"{key_name} is encrypted: give the key without a password")
     try:
         with _in_memory(cert) as cert_path, _in_memory(key) as key_path:
-            # An empty password instead of none: OpenSSL would ask the terminal for one.
+            # Without a password argument, OpenSSL would prompt on the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_path, key_path, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError(
-                f"{key_name} is not the private key of {cert_name}: give the two that were made together"
-            ) from error
+            raise ConfigError(f"{key_name} is not the private key of {cert_name}: give a matching pair") from error
         raise ConfigError(
-            f"{key_name} holds no private key that can be read; PEM text begins with -----BEGIN PRIVATE KEY-----"
+            f"{key_name} has no valid private key; PEM text begins with -----BEGIN PRIVATE KEY-----"
         ) from error
 
 
 @contextlib.contextmanager
 def _in_memory(pem: bytes) -> Iterator[str]:
-    """A path where `pem` can be read: OpenSSL takes a key from a file only, and a key is not to be left on a disk."""
+    """A path for reading `pem`: OpenSSL reads keys from files only, and a key must not remain on a disk."""
     with os.fdopen(os.memfd_create("pem"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile() as file:
         file.write(pem)
         file.seek(0)

@@ -1,1 +1,1 @@
-"""Running a SavedModel: loading, decoding, batching, predicting."""
+"""Runs a SavedModel: loading, decoding, batching, prediction."""

@@ -1,175 +1,165 @@
-"""Runs concurrent requests together: what waits for a free thread is put into one run of the graph, and its rows handed
-back.
+"""Batches concurrent requests: requests that wait for a thread share one run of the graph, and each gets its own rows.
 
-As TensorFlow Serving's batching_session.cc: rows are dimension 0 of every input and output, requests of too many rows
-and full queues are refused in its words. What differs makes a batch invisible to those in it: only requests whose other
-dimensions are equal share a run, so that nothing is ever padded along time (TensorFlow Serving pads with the first
-element, which for bits can be a 1 and changes the sum), and where a run fails each request runs again alone, so that
-none gets another's error.
+Follows TensorFlow Serving's batching_session.cc: rows are dimension 0 of every input and output; too many rows and a
+full queue are refused with its texts. Two differences keep the requests of a batch from affecting one another:
+
+- Only requests whose other dimensions are equal share a run, and nothing is padded along time. TensorFlow Serving pads
+  with the first element, which for bits can be a 1 and changes the sum.
+- If a run fails, each of its requests runs again alone, so that none gets the error of another.
 """
 
 import dataclasses
+import itertools
+import math
 import threading
 import time
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent import futures
 
 import numpy as np
 
 from serving.runtime.batching_parameters import BatchingParameters
+from serving.runtime.model import Model
 from serving.status import Code, StatusError
-
-if TYPE_CHECKING:
-    from serving.runtime.loaded_model import LoadedModel
 
 Feeds = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(eq=False)
 class _Task:
-    """One request; `end` on the monotonic clock is when nobody waits for it any more."""
+    """One request; `deadline` is a time of the clock, infinity without a timeout."""
 
     feeds: Feeds
     rows: int
-    end: float | None
-    outputs: list[np.ndarray] | None = None
-    error: Exception | None = None
+    deadline: float
+    outputs: futures.Future[list[np.ndarray]] = dataclasses.field(default_factory=futures.Future)
 
 
 class _Batch:
-    """Requests that run together; whoever opened it runs it."""
+    """Requests that run together; the request that opened the batch runs it."""
 
-    def __init__(self, task: _Task):
+    def __init__(self, task: _Task, opened: float):
         self.tasks = [task]
         self.rows = task.rows
-        self.opened = time.monotonic()
+        self.opened = opened
         self.full = threading.Event()
-        self.done = threading.Event()
-
-    def add(self, task: _Task) -> None:
-        self.tasks.append(task)
-        self.rows += task.rows
 
 
 class BatchedModel:
-    """A loaded model whose runs are batched; it is used as the LoadedModel that it wraps is.
+    """Takes the place of `model` and batches its runs; `waiting` counts the requests in batches that do not run yet.
 
     Args:
-        model: what runs.
-        parameters: sizes, timeout and threads.
+        parameters: sizes, timeout and threads. clock: the monotonic time in seconds.
     """
 
-    def __init__(self, model: "LoadedModel", parameters: BatchingParameters):
+    def __init__(self, model: Model, parameters: BatchingParameters, clock: Callable[[], float] = time.monotonic):
         self._model = model
         self._parameters = parameters
+        self._clock = clock
         self._threads = threading.Semaphore(parameters.num_batch_threads)
         self._lock = threading.Lock()
         self._open: dict[Hashable, _Batch] = {}
         self._admitted = 0
+        self.waiting = 0
         self.signatures = model.signatures
-        self.path = model.path
 
     def run(self, feeds: Feeds, fetches: Sequence[str], timeout: float | None = None) -> list[np.ndarray]:
         """As LoadedModel.run, for tensors that all have rows.
 
         Raises:
-            StatusError: no rows, different numbers of them, too many, a full queue, or what the run itself raises.
+            StatusError: no rows, different numbers of rows, too many rows, a full queue, or an error of the run.
         """
         rows = _rows(feeds)
-        end = None if timeout is None else time.monotonic() + timeout
         if rows > self._parameters.max_batch_size:
             raise StatusError(
                 Code.INVALID_ARGUMENT,
                 f"Task size {rows} is larger than maximum input batch size {self._parameters.max_batch_size}",
             )
-        return self._run_batched(_Task(feeds, rows, end), fetches)
+        task = _Task(feeds, rows, math.inf if timeout is None else self._clock() + timeout)
+        key = (
+            tuple(fetches),
+            *((name, value.dtype.str, value.shape[1:], _width(value)) for name, value in feeds.items()),
+        )
+        opened = self._join(key, task)
+        if opened:
+            self._lead(key, opened, fetches)
+        return task.outputs.result()
 
     def close(self) -> None:
         """Free the model."""
         self._model.close()
 
-    def _run_batched(self, task: _Task, fetches: Sequence[str]) -> list[np.ndarray]:
-        key = (
-            tuple(fetches),
-            *((name, value.dtype.str, value.shape[1:], _width(value)) for name, value in task.feeds.items()),
-        )
+    def _join(self, key: Hashable, task: _Task) -> _Batch | None:
+        """Add `task` to the open batch of `key`, or open a new batch, which is returned. Raises: StatusError."""
         with self._lock:
             batch = self._open.get(key)
-            leads = batch is None or batch.rows + task.rows > self._parameters.max_batch_size
-            if leads:
-                batch = self._opened(key, task)
-            else:
-                batch.add(task)
+            if batch and batch.rows + task.rows <= self._parameters.max_batch_size:
+                batch.tasks.append(task)
+                batch.rows += task.rows
                 if batch.rows == self._parameters.max_batch_size:
                     batch.full.set()
-        if leads:
-            self._lead(key, batch, fetches)
-        else:
-            batch.done.wait()
-        if task.error:
-            raise task.error
-        return task.outputs
-
-    def _opened(self, key: Hashable, task: _Task) -> _Batch:
-        limit = self._parameters.max_enqueued_batches
-        enqueued = self._admitted - self._parameters.num_batch_threads
-        if enqueued >= limit:
-            raise StatusError(
-                Code.UNAVAILABLE,
-                "The batch scheduling queue to which this task was submitted is full; currently "
-                f"{enqueued} batches enqueued and max_enqueued_batches is {limit}",
-            )
-        self._admitted += 1
-        batch = self._open[key] = _Batch(task)
-        return batch
+                self.waiting += 1
+                return None
+            limit = self._parameters.max_enqueued_batches
+            enqueued = self._admitted - self._parameters.num_batch_threads
+            if enqueued >= limit:
+                raise StatusError(
+                    Code.UNAVAILABLE,
+                    "The batch scheduling queue to which this task was submitted is full; currently "
+                    f"{enqueued} batches enqueued and max_enqueued_batches is {limit}",
+                )
+            self._admitted += 1
+            self.waiting += 1
+            self._open[key] = opened = _Batch(task, self._clock())
+            return opened
 
     def _lead(self, key: Hashable, batch: _Batch, fetches: Sequence[str]) -> None:
-        """Wait for a thread and for the batch to fill up, run it, and wake up the others."""
+        """Wait for a thread and for the batch to fill, then run it."""
         try:
             with self._threads:
-                patience = batch.opened + self._parameters.batch_timeout_micros / 1e6 - time.monotonic()
+                patience = batch.opened + self._parameters.batch_timeout_micros / 1e6 - self._clock()
                 if patience > 0 and batch.rows < self._parameters.max_batch_size:
                     batch.full.wait(patience)
                 with self._lock:
                     if self._open.get(key) is batch:
                         del self._open[key]
+                    self.waiting -= len(batch.tasks)
                 self._run(batch.tasks, fetches)
         finally:
             with self._lock:
                 self._admitted -= 1
-            batch.done.set()
 
     def _run(self, tasks: list[_Task], fetches: Sequence[str]) -> None:
-        """Fill in outputs or error of each task."""
-        now = time.monotonic()
-        in_time = [task for task in tasks if task.end is None or task.end > now]
+        """Set the outputs of each task, or its error."""
+        now = self._clock()
+        in_time = [task for task in tasks if task.deadline > now]
         for task in tasks:
             if task not in in_time:
-                task.error = StatusError(
-                    Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue"
-                )
+                late = StatusError(Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue")
+                task.outputs.set_exception(late)
         if not in_time:
             return
         try:
-            self._run_together(in_time, fetches, now)
+            outputs = self._run_together(in_time, fetches, max(task.deadline for task in in_time) - now)
         except Exception as error:
             if len(in_time) == 1:
-                in_time[0].error = error
+                in_time[0].outputs.set_exception(error)
                 return
             for task in in_time:
                 self._run([task], fetches)
+        else:
+            for task, values in zip(in_time, outputs, strict=True):
+                task.outputs.set_result(values)
 
-    def _run_together(self, tasks: list[_Task], fetches: Sequence[str], now: float) -> None:
-        ends = [task.end for task in tasks]
-        timeout = None if None in ends else max(ends) - now
+    def _run_together(self, tasks: list[_Task], fetches: Sequence[str], timeout: float) -> list[list[np.ndarray]]:
+        """The outputs of each task."""
         rows = sum(task.rows for task in tasks)
         padding = self._parameters.padded_size(rows) - rows
-        values = self._model.run(_merged([task.feeds for task in tasks], padding), fetches, timeout)
+        feeds = _merged([task.feeds for task in tasks], padding)
+        values = self._model.run(feeds, fetches, None if math.isinf(timeout) else timeout)
         _check_outputs(values, rows + padding)
-        start = 0
-        for task in tasks:
-            task.outputs = [value[start : start + task.rows] for value in values]
-            start += task.rows
+        ends = list(itertools.accumulate(task.rows for task in tasks))
+        return [[value[end - task.rows : end] for value in values] for task, end in zip(tasks, ends, strict=True)]
 
 
 def _rows(feeds: Feeds) -> int:
@@ -185,12 +175,12 @@ def _rows(feeds: Feeds) -> int:
 
 
 def _width(value: np.ndarray) -> int:
-    """The length of the first string: strings of different lengths are as unlike as tensors of different shapes."""
+    """The length of the first string; strings of different lengths differ like tensors of different shapes."""
     return len(value.flat[0]) if value.dtype == object and value.size else 0
 
 
 def _merged(feeds: list[Feeds], padding: int) -> Feeds:
-    """The rows of all, and the last one's first row `padding` times more: a row that is known to be valid."""
+    """The rows of all, then `padding` copies of a row that is known to be valid: the first row of the last."""
     if len(feeds) == 1 and not padding:
         return feeds[0]
     filler = [{name: value[:1] for name, value in feeds[-1].items()}] * padding
@@ -204,5 +194,6 @@ def _check_outputs(values: Sequence[np.ndarray], rows: int) -> None:
         if len(value) != rows:
             raise StatusError(
                 Code.FAILED_PRECONDITION,
-                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors",
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
+                "input tensors",
             )

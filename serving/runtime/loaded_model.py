@@ -1,5 +1,4 @@
-"""One version of a SavedModel in memory: TensorFlow's own session on the loaded graph, so that its errors are the real
-ones.
+"""One version of a SavedModel in memory. TensorFlow's own session runs the graph, so that its errors are the real ones.
 
 Imports TensorFlow; only the embedded server imports this module.
 """
@@ -19,7 +18,7 @@ from serving.status import Code, StatusError, unforeseen
 
 _TAGS = [tf.saved_model.SERVING]
 _FILE = "saved_model.pb"
-# TensorFlow's Python layer puts this before the text of the operation that failed.
+# TensorFlow's Python layer prefixes the text of a failed operation with this.
 _PYTHON_HEADING = "Graph execution error:\n\n"
 
 
@@ -27,7 +26,7 @@ class LoadedModel:
     """The SavedModel in `path`, ready to run.
 
     Raises:
-        StatusError: there is none, or it does not load.
+        StatusError: `path` has no SavedModel, or it does not load.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -41,13 +40,12 @@ class LoadedModel:
             self.close()
             raise StatusError(error.error_code, error.message.removeprefix(_PYTHON_HEADING)) from error
         except Exception as error:
-            # A damaged graph can fail anywhere in the loader; whatever it was, this version cannot be served.
+            # A damaged graph can fail anywhere in the loader.
             self.close()
             raise unforeseen(error, Code.INVALID_ARGUMENT) from error
         self._session._extend_graph()
         self._graph.finalize()
         self.signatures = dict(meta_graph.signature_def)
-        self.path = path
         self._outputs: dict[str, pywrap_tf_session.TF_Output] = {}
 
     def run(
@@ -55,14 +53,14 @@ class LoadedModel:
     ) -> list[np.ndarray]:
         """The values of tensors `fetches` for the values of tensors `feeds`, both by name.
 
-        Goes below `Session.run`, which compares shapes with the placeholders' and would refuse in its own words what
-        the real server lets the graph judge.
+        Bypasses `Session.run`, which compares shapes with the placeholders and refuses in its own words; the real
+        server leaves that to the graph.
 
         Args:
             timeout: seconds after which TensorFlow stops the run; None for no limit.
 
         Raises:
-            StatusError: with the code and text of the operation that failed.
+            StatusError: with the code and text of the failed operation.
         """
         session = self._session
         if session is None:
@@ -79,21 +77,21 @@ class LoadedModel:
         except tf.errors.OpError as error:
             raise StatusError(error.error_code, error.message) from error
         except UnicodeDecodeError as error:
-            # An operation quotes bytes of the request that are no text. The code is lost in that, but it is the
-            # argument that is bad.
+            # An operation quotes bytes of the request that are not UTF-8. That loses the code, but the argument is at
+            # fault.
             raise StatusError(Code.INVALID_ARGUMENT, error.object.decode(errors="replace")) from error
         finally:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)
 
     def close(self) -> None:
-        """Free the model; runs under way are cancelled."""
+        """Free the model; runs in progress are cancelled."""
         session, self._session, self._graph = self._session, None, None
         self._outputs = {}
         if session is not None:
             session.close()
         del session
-        # A graph is full of cycles, and the collector by itself comes too seldom for something that large.
+        # A graph is full of cycles, and too large to wait for the next automatic collection.
         gc.collect()
 
     def _output(self, name: str) -> "pywrap_tf_session.TF_Output":
@@ -117,7 +115,7 @@ def _closed() -> StatusError:
 
 
 def _check_file(path: pathlib.Path) -> None:
-    """What the loader would say in other words than the real server."""
+    """Raises errors in the real server's words where the loader uses others."""
     file = path / _FILE
     try:
         if not file.is_file():

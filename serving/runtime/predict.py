@@ -1,7 +1,7 @@
-"""Predict on one loaded version: the checks, their order and their texts are those of TensorFlow Serving 2.16.
+"""Predict on one loaded version, with the checks of TensorFlow Serving 2.16, their order and their texts.
 
-signature -> number of inputs -> each input by name and its parsing -> output filter -> run. Dtypes and shapes are not
-compared with the signature: the session and the graph judge them.
+signature -> number of inputs -> name and parsing of each input -> output filter -> run. Dtypes and shapes are not
+compared with the signature: the session and the graph check them.
 """
 
 import time
@@ -13,25 +13,25 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from serving.runtime.loaded_model import LoadedModel
+from serving.runtime.model import Model
 from serving.runtime.tensor_decoding import FIELDS, decode
 from serving.status import Code, StatusError
 
 
 def predict(
-    model: LoadedModel,
+    model: Model,
     request: predict_pb2.PredictRequest,
     timeout: float | None,
-    ran: Callable[[float], None] = lambda seconds: None,
+    observe_run: Callable[[float], None] = lambda seconds: None,
 ) -> predict_pb2.PredictResponse:
     """The outputs of `request` in typed fields; the caller fills in name and version.
 
     Args:
         timeout: seconds until the caller's deadline; None without one.
-        ran: told the seconds that the run of the graph took.
+        observe_run: called with the seconds of the graph's run.
 
     Raises:
-        StatusError: with the code and text that the client gets.
+        StatusError: with the code and text for the client.
     """
     name = request.model_spec.signature_name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
     signature = model.signatures.get(name)
@@ -41,16 +41,16 @@ def predict(
     aliases = _aliases(signature, list(request.output_filter))
     start = time.perf_counter()
     values = model.run(feeds, [signature.outputs[alias].name for alias in aliases], timeout)
-    ran(time.perf_counter() - start)
+    observe_run(time.perf_counter() - start)
     response = predict_pb2.PredictResponse()
     response.model_spec.signature_name = name
-    for alias, value in zip(aliases, values):
+    for alias, value in zip(aliases, values, strict=True):
         _encode(_array(value), response.outputs[alias])
     return response
 
 
 def _array(value: Any) -> np.ndarray:
-    """`value` as an array; of bytes numpy would make a type that forgets the zeros at their end."""
+    """`value` as an array; numpy's own type for bytes would drop trailing zeros."""
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
@@ -61,7 +61,8 @@ def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict
         raise StatusError(
             Code.INVALID_ARGUMENT,
             f"input size does not match signature: {len(sent)}!={len(expected)} len({{{','.join(sent)}}}) != "
-            f"len({{{','.join(expected)}}}). Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
+            f"len({{{','.join(expected)}}}). Sent extra: {{{','.join(extra)}}}. "
+            f"Missing but required: {{{','.join(missing)}}}.",
         )
     feeds = {}
     for alias in sorted(signature.inputs):
@@ -69,8 +70,9 @@ def _feeds(signature: Any, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict
         if alias not in inputs:
             raise StatusError(
                 Code.INVALID_ARGUMENT,
-                f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value provided. Inputs "
-                f"expected to be in the request {{{','.join(sorted(inputs))}}}, or default input alias set: ",
+                f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value "
+                f"provided. Inputs expected to be in the request {{{','.join(sorted(inputs))}}}, or default input "
+                "alias set: ",
             )
         feeds[feed] = decode(inputs[alias], alias)
     return feeds

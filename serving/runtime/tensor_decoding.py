@@ -1,7 +1,7 @@
-"""The tensor that TensorFlow makes of a TensorProto, made without asking it where that is simple, since that is faster.
+"""Decodes a TensorProto as TensorFlow does, but faster for simple tensors.
 
-TensorFlow's own parser (tensor.cc, Tensor::FromProto) gets the rest, but neither what ends the process in it, resources
-and variants, nor what a few bytes would blow up. Imports TensorFlow.
+TensorFlow's own parser (tensor.cc, Tensor::FromProto) decodes the rest, except resources and variants, which abort the
+process, and tensors that a few bytes expand beyond a limit. Imports TensorFlow.
 """
 
 import math
@@ -12,11 +12,11 @@ from tensorflow.core.framework import tensor_pb2
 
 from serving.status import Code, StatusError
 
-# A few bytes can ask for a tensor of any size (one value repeated), or for a loop of any length over nothing; the real
-# server would do it.
+# A few bytes can request a tensor of any size (one repeated value) or a loop of any length over no elements. The real
+# server has no such limit.
 TENSOR_BYTES = 16 * 1024 * 1024
 
-# The typed field of each dtype that is taken; complex numbers stand there as two, halves as the bits of an integer.
+# The typed field of each accepted dtype. A complex number is two floats there, a half the bits of an integer.
 FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
@@ -31,22 +31,20 @@ FIELDS = {
     **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint16, tf.uint8), "int_val"),
 }
 _DTYPES = {dtype.as_datatype_enum: dtype for dtype in FIELDS}
-# Those whose typed field holds the values as they are.
+# The dtypes whose typed field holds the values unchanged.
 _PLAIN = {tf.float32: np.float32, tf.int64: np.int64, tf.string: object}
-# numpy's bound; TensorFlow's is 254.
+# The limit of numpy; TensorFlow's is 254.
 _MAX_RANK = 32
 _SHOWN_DIMENSIONS = 8
-# What TensorFlow and Python hold of a string beside its bytes.
+# The memory of a string in TensorFlow and Python, besides its bytes.
 _STRING_BYTES = 32
 
 
 def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
-    """The tensor that TensorFlow makes of `proto`; strings are an array of objects.
+    """The tensor that TensorFlow decodes from `proto`; strings as an array of objects.
 
     Raises:
-        StatusError: it makes none of it, `proto` is of no dtype in FIELDS, or it would take more than TENSOR_BYTES that
-        the
-            request does not hold.
+        StatusError: TensorFlow cannot parse it, its dtype is not in FIELDS, or it expands to more than TENSOR_BYTES.
     """
     unparsable = StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}")
     dtype = _DTYPES.get(proto.dtype)
@@ -55,7 +53,7 @@ def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
         raise unparsable
     count, content, values = math.prod(shape), proto.tensor_content, getattr(proto, FIELDS[dtype])
     if content and count:
-        # A string takes one byte at least, and all are made room for before they are looked at.
+        # A string takes at least one byte, and TensorFlow allocates all strings before it parses them.
         if dtype == tf.string and count > len(content):
             raise unparsable
         if dtype not in (tf.string, tf.bool) and len(content) == count * dtype.size:
@@ -72,16 +70,16 @@ def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
-    """No dimension is negative, and the product of those that are not 0 is below 2**63 (TensorShape::IsValid)."""
+    """Whether no dimension is negative and the product of the nonzero ones is below 2**63 (TensorShape::IsValid)."""
     return len(shape) <= _MAX_RANK and min(shape, default=0) >= 0 and math.prod(filter(None, shape)) < 2**63
 
 
 def _check_size(dtype: tf.DType, shape: tuple[int, ...], carried: int, alias: str) -> None:
-    # Over no elements the graph still loops as often as the other dimensions say.
+    # Even without elements, the graph loops over the other dimensions.
     elements = math.prod(max(size, 1) for size in shape)
     if carried < elements and elements * (_STRING_BYTES if dtype == tf.string else dtype.size) > TENSOR_BYTES:
         shown = f"{[*shape[:_SHOWN_DIMENSIONS]]}{' and further dimensions' if len(shape) > _SHOWN_DIMENSIONS else ''}"
         raise StatusError(
             Code.RESOURCE_EXHAUSTED,
-            f"tensor {alias} of shape {shown} takes more than {TENSOR_BYTES} bytes, the limit here",
+            f"tensor {alias} of shape {shown} needs more than {TENSOR_BYTES} bytes, the limit of this server",
         )

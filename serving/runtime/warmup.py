@@ -1,7 +1,7 @@
-"""Replays the warmup requests that lie with a model, so that no user waits for a first run.
+"""Replays a model's warmup requests, so that no client waits for a first run.
 
-As in TensorFlow Serving a record that fails makes the load fail; the model's name and version in a record do not
-matter. Records of Classify, Regress and MultiInference are passed over: nobody can ask for these here.
+As in TensorFlow Serving, a failed record fails the load, and the model name and version in a record are ignored.
+Records of Classify, Regress and MultiInference are skipped, because the embedded server does not offer these methods.
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.formats import strict_protos
-from serving.runtime.loaded_model import LoadedModel
+from serving.runtime.model import Model
 from serving.runtime.predict import predict
 from serving.status import Code, StatusError
 
@@ -21,12 +21,11 @@ MAX_RECORDS = 1000
 _NOT_OFFERED = ("classify_log", "regress_log", "multi_inference_log")
 
 
-def replay(model: LoadedModel, path: pathlib.Path, iterations: int = 1) -> int:
-    """Run the warmup requests of the version in `path` on `model`, each `iterations` times; returns how many there
-    were.
+def replay(model: Model, path: pathlib.Path, iterations: int = 1) -> int:
+    """Run the warmup requests of the version in `path` on `model`, each `iterations` times; returns their number.
 
     Raises:
-        StatusError: a record that cannot be read or run, or too many of them.
+        StatusError: a record cannot be read or run, or there are too many records.
     """
     file = path / FILE
     if not file.is_file():
@@ -53,12 +52,12 @@ def _parsed(record: bytes, file: pathlib.Path) -> prediction_log_pb2.PredictionL
     try:
         return strict_protos.parse(prediction_log_pb2.PredictionLog, record)
     except DecodeError as error:
-        # TensorFlow Serving puts the bytes into the text, and the status of that version is then no message any more.
+        # TensorFlow Serving quotes the bytes unescaped, after which clients cannot parse the status of that version.
         shown = record.decode(errors="backslashreplace")
         raise StatusError(Code.INVALID_ARGUMENT, f"Failed to parse warmup record: {shown} from {file}") from error
 
 
-def _run(model: LoadedModel, log: prediction_log_pb2.PredictionLog) -> None:
+def _run(model: Model, log: prediction_log_pb2.PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
         predict(model, log.predict_log.request, None)

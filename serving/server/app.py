@@ -1,4 +1,4 @@
-"""Runs the embedded server in this process: from the first look at the disk to the drain after SIGTERM."""
+"""Runs the embedded server in this process, from the first poll of the disk to the drain after SIGTERM."""
 
 import contextlib
 import functools
@@ -20,8 +20,8 @@ from serving.server.metrics import Metrics, prometheus_path, serve_metrics
 from serving.server.options import Options, Ready
 from serving.server.request_log import RequestLog
 from serving.status import Code, StatusError
-from serving.versions.model_manager import Management, Models, NotAvailable
-from serving.versions.version_manager import LOGGER, Loading
+from serving.versions.loader import LOGGER, LoadOptions
+from serving.versions.model_manager import ManagerOptions, ModelManager, NotAvailable
 
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -30,32 +30,31 @@ NAME = "embedded"
 
 
 def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], None]) -> int:
-    """Serve until `stop` is set; the exit code.
+    """Serve until `stop` is set, then return the exit code.
 
     Raises:
-        ModelError: no version loads, and that is the models' fault.
-        BitsumError: a config that is refused, no version in time, or the port is taken.
+        ModelError: no version loads because of faulty models.
+        BitsumError: a refused config, no version in time, or a port in use.
     """
     config = _config(options)
-    # Files that cannot be used are told of at once, before TensorFlow is imported.
+    # Report unusable files before the slow import of TensorFlow.
     credentials = tls.server_credentials(options.ssl_config_file) if options.ssl_config_file else None
     batching = batching_parameters.read(options.batching_parameters_file) if options.enable_batching else None
     page = prometheus_path(options.monitoring_config_file)
-    channel_arguments = flags.channel_arguments(options.grpc_channel_arguments)
+    arguments = flags.channel_arguments(options.grpc_channel_arguments)
     with _quiet_tensorflow(options.log_file), _event_lines():
-        from serving.server import grpc_server as server
-        from serving.server import memory
+        from serving.server import grpc_server, memory
         from serving.server.handlers import Handlers
         from serving.server.services import ModelService, PredictionService
 
-        memory.settle()
+        memory.limit_arenas_and_freeze()
         load = functools.partial(
-            server.load,
+            grpc_server.load,
             warm_up=options.enable_model_warmup,
             iterations=max(1, options.num_request_iterations_for_warmup),
             batching=batching,
         )
-        models = Models(load, _management(options))
+        models = ModelManager(load, _manager_options(options))
         metrics = Metrics(models.folder)
         models.listeners.append(metrics.event)
         with (
@@ -65,40 +64,31 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
         ):
             if not _wait(models, options, stop):
                 return 0
-            handlers = Handlers(
-                PredictionService(models, metrics.observe_run),
-                ModelService(models, metrics.value),
-                metrics,
-                log,
-                options.threads,
+            predictions = PredictionService(models, metrics.observe_run)
+            handlers = Handlers(predictions, ModelService(models, metrics.value), metrics, log, options.threads)
+            server = grpc_server.Server(
+                handlers, options.host, options.port, options.threads, options.max_request_bytes, credentials, arguments
             )
-            grpc_server = server.Server(
-                handlers,
-                options.host,
-                options.port,
-                options.threads,
-                options.max_request_bytes,
-                credentials,
-                channel_arguments,
-            )
-            grpc_server.start()
+            server.start()
             try:
                 names = [model.name for model in config.model_config_list.config] or [options.model_name]
                 version = models.newest(names[0]) or 0
-                announce(Ready(options.host, grpc_server.port, os.getpid(), NAME, names[0], version))
-                with _following(models, options), memory.trimmed():
+                announce(Ready(options.host, server.port, os.getpid(), NAME, names[0], version))
+                with _following(models, options), memory.periodic_malloc_trim():
                     stop.wait()
-                LOGGER.info("stopping: calls under way finish, new ones are refused")
+                LOGGER.info("stopping: calls in progress finish, new calls are refused")
             finally:
-                finished = grpc_server.stop(options.drain_timeout)
+                finished = server.stop(options.drain_timeout)
             if not finished:
-                LOGGER.warning("calls that took longer than --drain_timeout %g s were cancelled", options.drain_timeout)
+                LOGGER.warning(
+                    "cancelled the calls still in progress after --drain_timeout %g s", options.drain_timeout
+                )
     return 0
 
 
 @contextlib.contextmanager
 def _metrics_page(metrics: Metrics, path: str | None, options: Options) -> Iterator[None]:
-    """Shows the metrics while the context lasts, where a port for them is given."""
+    """Serves the metrics page during the context if a port is given."""
     if options.metrics_port is None or path is None:
         yield
         return
@@ -109,7 +99,7 @@ def _metrics_page(metrics: Metrics, path: str | None, options: Options) -> Itera
 
 @contextlib.contextmanager
 def _request_log(metrics: Metrics, options: Options) -> Iterator[RequestLog | None]:
-    """The log of requests, where a folder for it is given; all that was offered is on the disk after the context."""
+    """The request log if a folder is given; after the context, everything offered is on the disk."""
     if not options.request_log_dir:
         yield None
         return
@@ -125,21 +115,23 @@ def _config(options: Options) -> "ModelServerConfig":
     if not options.model_config_file:
         return model_config.one_model(options.model_name, str(options.model_base_path))
     config = model_config.read(options.model_config_file)
-    # Found out again when the models start, but that is after TensorFlow has been imported.
+    # Checked again when the models start, but that is after the slow import of TensorFlow.
     with _refusals():
         if config.WhichOneof("config") is not None:
             model_config.check(config)
     return config
 
 
-def _management(options: Options) -> Management:
-    loading = Loading(options.max_num_load_retries, options.load_retry_interval_micros / 1e6, options.num_load_threads)
+def _manager_options(options: Options) -> ManagerOptions:
+    loading = LoadOptions(
+        options.max_num_load_retries, options.load_retry_interval_micros / 1e6, options.num_load_threads
+    )
     labels_for_unavailable = options.allow_version_labels_for_unavailable_models
-    return Management(loading, options.file_system_poll_wait_seconds, labels_for_unavailable)
+    return ManagerOptions(loading, options.file_system_poll_wait_seconds, labels_for_unavailable)
 
 
 @contextlib.contextmanager
-def _serving(models: Models, config: "ModelServerConfig", options: Options) -> Iterator[None]:
+def _serving(models: ModelManager, config: "ModelServerConfig", options: Options) -> Iterator[None]:
     try:
         with _refusals():
             path = options.model_config_file
@@ -151,7 +143,7 @@ def _serving(models: Models, config: "ModelServerConfig", options: Options) -> I
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """A StatusError as one line, in which TensorFlow Serving's own text can be found."""
+    """Turns a StatusError into one line that contains TensorFlow Serving's own text."""
     try:
         yield
     except StatusError as error:
@@ -165,50 +157,51 @@ def _refusals() -> Iterator[None]:
         raise kind(f"Failed to start server. Error: {' '.join(error.described().split())}{hint}") from error
 
 
-def _wait(models: Models, options: Options, stop: threading.Event) -> bool:
-    """Whether every model is available; false when `stop` was set first."""
+def _wait(models: ModelManager, options: Options, stop: threading.Event) -> bool:
+    """Whether every model is available; false if `stop` was set first."""
     available = models.wait(options.ready_timeout or None, stop.is_set)
     if not available and not stop.is_set():
-        what = options.model_config_file or options.model_base_path
-        raise BitsumError(f"no version in {what} was available within --ready_timeout {options.ready_timeout:g} s")
+        source = options.model_config_file or options.model_base_path
+        raise BitsumError(f"no version in {source} was available within --ready_timeout {options.ready_timeout:g} s")
     return available
 
 
 @contextlib.contextmanager
-def _following(models: Models, options: Options) -> Iterator[None]:
-    """Read the model config file again and again, where that is asked for; it overrules what a reload has set."""
-    if not options.model_config_file or options.model_config_file_poll_wait_seconds <= 0:
+def _following(models: ModelManager, options: Options) -> Iterator[None]:
+    """Poll the model config file during the context, if that is enabled; the file overrides earlier reloads."""
+    path = options.model_config_file
+    if not path or options.model_config_file_poll_wait_seconds <= 0:
         yield
         return
     stopped = threading.Event()
 
-    def follow() -> None:
-        said = None
+    def follow(path: pathlib.Path) -> None:
+        last_refusal = None
         while not stopped.wait(options.model_config_file_poll_wait_seconds):
-            refusal = _follow(models, options.model_config_file)
-            if refusal and refusal != said:
+            refusal = _follow(models, path)
+            if refusal and refusal != last_refusal:
                 LOGGER.warning("%s", refusal)
-            said = refusal
+            last_refusal = refusal
 
-    threading.Thread(target=follow, name="model-config", daemon=True).start()
+    threading.Thread(target=follow, args=(path,), name="model-config", daemon=True).start()
     try:
         yield
     finally:
         stopped.set()
 
 
-def _follow(models: Models, path: pathlib.Path) -> str | None:
-    """Reload the config in `path`; why that was refused, None where it was not."""
+def _follow(models: ModelManager, path: pathlib.Path) -> str | None:
+    """Reload the config in `path`; returns the reason of a refusal, else None."""
     try:
         models.reload(model_config.read(path))
     except (StatusError, BitsumError) as error:
-        return f"the model config file {path} was refused: {error}"
+        return f"refused the model config file {path}: {error}"
     return None
 
 
 @contextlib.contextmanager
 def _event_lines() -> Iterator[None]:
-    """What happens to versions, as lines on standard output."""
+    """Prints the log lines of the server to standard output."""
     handler = LineHandler(sys.stdout, "%(asctime)s %(message)s", "%H:%M:%S")
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
@@ -220,8 +213,7 @@ def _event_lines() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
-    """TensorFlow's own lines go to `log_file`, or nowhere. Its C++ parts write to file descriptor 2, whatever Python
-    does."""
+    """Redirects TensorFlow's log to `log_file`, or silences it. Its C++ part writes to file descriptor 2 directly."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log_file else "3")
     if not log_file:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

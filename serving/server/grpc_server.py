@@ -1,6 +1,6 @@
-"""The embedded model server: a gRPC server around the versions of its models, in this process.
+"""The gRPC server of the embedded model server, in this process.
 
-Speaks TensorFlow Serving's API (PredictionService, ModelService) and grpc.health.v1. Imports TensorFlow.
+Offers TensorFlow Serving's API (PredictionService, ModelService) and grpc.health.v1. Imports TensorFlow.
 """
 
 import os
@@ -18,25 +18,24 @@ from serving.runtime.loaded_model import LoadedModel
 from serving.runtime.warmup import replay
 from serving.server.handlers import Handlers
 from serving.server.health import Health
+from serving.server.options import address
 from serving.status import Code, StatusError
-from serving.versions.version_manager import LOGGER
+from serving.versions.loader import LOGGER
 
-# Names that a health check may ask for; the empty one stands for the whole server.
+# The service names of health checks; the empty name is the whole server.
 _HEALTH_NAMES = ("", "PredictionService", "ModelService")
-# Health checks, and the calls that were begun and never asked anything: each of them takes a thread while it is open.
+# Threads for health checks, and for calls that never send their request: each occupies one while it is open.
 _SPARE_CALLS = 512
 
 
 def load(
     path: pathlib.Path, warm_up: bool = True, iterations: int = 1, batching: BatchingParameters | None = None
 ) -> LoadedModel | BatchedModel:
-    """The version in `path`, warmed up unless told otherwise; its requests are batched where there are parameters.
+    """The version in `path`, warmed up by default, and batched if `batching` is given.
 
     Raises:
-        StatusError: its files are not those of the push that left a manifest, it has a certificate and files that
-        nothing certified
-            has, or weights that TensorFlow reads otherwise than the checker; it cannot be loaded, or a warmup request
-            fails.
+        StatusError: files differ from the manifest of the push; a certified version has foreign files, or weights that
+        TensorFlow reads differently from the checker; the load or a warmup request fails.
     """
     _check_files(path)
     model = LoadedModel(path)
@@ -55,36 +54,37 @@ def _check_files(path: pathlib.Path) -> None:
         return
     try:
         if is_certified:
-            _refuse(model_files.foreign(path), "such files in all): remove them, or push it again")
+            _refuse(model_files.foreign(path), "such files in all): remove them, or push the model again")
         if is_pushed:
             _refuse(
                 [f"{problem} since it was pushed" for problem in version_folder.problems(path)],
-                "differences in all): push it again",
+                "differences in all): push the model again",
             )
         if is_certified:
-            _refuse(loaded_weights.differences(path), "differences in all): it is not what was certified")
+            _refuse(loaded_weights.differences(path), "differences in all): it differs from the certified model")
         for name in model_files.litter(path):
             LOGGER.warning("%s is ignored", path / name)
     except BitsumError as error:
         raise StatusError(Code.DATA_LOSS, str(error)) from error
 
 
-def _refuse(problems: list[str], rest: str) -> None:
+def _refuse(problems: list[str], remedy: str) -> None:
     if problems:
-        raise StatusError(Code.DATA_LOSS, f"{problems[0]} ({len(problems)} {rest}")
+        raise StatusError(Code.DATA_LOSS, f"{problems[0]} ({len(problems)} {remedy}")
 
 
 class Server:
-    """A gRPC server, listening once it is made, that answers once it is started.
+    """A gRPC server that listens from its construction and answers after `start`.
 
     Args:
         handlers: the methods.
-        at_once: calls that the handlers work on at the same time.
+        max_concurrent_calls: calls that the handlers process concurrently.
         max_request_bytes: larger requests are refused with RESOURCE_EXHAUSTED.
-        credentials: for TLS; None listens without it.
+        credentials: for TLS; None listens without TLS.
+        arguments: further gRPC channel arguments.
 
     Raises:
-        BitsumError: the address cannot be listened on.
+        BitsumError: the server cannot listen on the address.
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class Server:
         handlers: Handlers,
         host: str,
         port: int,
-        at_once: int,
+        max_concurrent_calls: int,
         max_request_bytes: int,
         credentials: grpc.ServerCredentials | None = None,
         arguments: tuple[tuple[str, int | str], ...] = (),
     ):
-        # Room for the calls that the handlers refuse.
-        most = 2 * at_once + _SPARE_CALLS
+        # Includes the calls that the handlers refuse.
+        max_threads = 2 * max_concurrent_calls + _SPARE_CALLS
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(most, thread_name_prefix="grpc"),
-            maximum_concurrent_rpcs=most,
+            futures.ThreadPoolExecutor(max_threads, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=max_threads,
             options=[
                 # Two servers on one port would share the calls between them.
                 ("grpc.so_reuseport", 0),
@@ -112,23 +112,23 @@ class Server:
         )
         self._health = Health(_HEALTH_NAMES)
         self._server.add_generic_rpc_handlers((self._health.handler(), handlers))
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        target = address(host, port)
         try:
             self.port = (
-                self._server.add_secure_port(address, credentials)
+                self._server.add_secure_port(target, credentials)
                 if credentials
-                else self._server.add_insecure_port(address)
+                else self._server.add_insecure_port(target)
             )
         except RuntimeError:
             self.port = 0
         if not self.port:
-            raise BitsumError(f"cannot listen on {address}: is the port in use? --port 0 takes a free one")
+            raise BitsumError(f"cannot listen on {target}: is the port in use? Give another --port; 0 takes a free one")
 
     def start(self) -> None:
-        """Answer calls from now on."""
+        """Answer calls."""
         self._server.start()
 
     def stop(self, grace: float) -> bool:
-        """Refuse new calls, and wait at most `grace` seconds for those under way; true if they all finished in time."""
+        """Refuse new calls and wait up to `grace` seconds for those in progress; true if all of them finished."""
         self._health.stop()
         return self._server.stop(grace).wait(grace)

@@ -1,10 +1,9 @@
-"""The gRPC side of the embedded server's methods: bytes in, bytes or a status out, each call counted and maybe logged.
+"""The gRPC side of the embedded server's methods: bytes in, bytes or a status out; counts each call and may log it.
 
-Messages are parsed here and not by gRPC, so that bytes which are no message get TensorFlow Serving's answer (INTERNAL
-without a text), and so that what is logged need not be written again.
+Parses messages here and not in gRPC, so that an unparsable message gets TensorFlow Serving's answer (INTERNAL without a
+text), and the request log needs no second serialization.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,14 +18,13 @@ from serving.server.metrics import Metrics
 from serving.server.request_log import RequestLog
 from serving.server.services import ModelService, PredictionService
 from serving.status import Code, StatusError
-
-LOGGER = logging.getLogger("bitsum.serving")
+from serving.versions.loader import LOGGER
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
 
 _PREDICT = "Predict"
-# What TensorFlow Serving lets through of a text (grpc_status_util.cc): it travels in a header, and headers are bounded.
+# TensorFlow Serving truncates error texts to this (grpc_status_util.cc), because they travel in a bounded header.
 _TEXT_BYTES = 1024
 _CUT = "...TRUNCATED"
 _BUSY = "Server Threadpool Exhausted"
@@ -34,7 +32,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class _Method(NamedTuple):
-    """`answer(request, timeout)` gives the response, `model(request)` the name that the call is counted under."""
+    """`answer(request, timeout)` gives the response, `model(request)` the model name for the metrics."""
 
     request: Any
     answer: Callable[[Any, float | None], Any]
@@ -42,12 +40,12 @@ class _Method(NamedTuple):
 
 
 class Handlers(grpc.GenericRpcHandler):
-    """The methods of both services, and UNIMPLEMENTED for everything else: to be asked after all other handlers.
+    """The methods of both services, and UNIMPLEMENTED for all others: register it after all other handlers.
 
     Args:
         metrics: counts every call.
-        log: gets the predictions that were answered; None for no log.
-        at_once: calls that are worked on at the same time; one more is refused with RESOURCE_EXHAUSTED.
+        log: receives the answered predictions; None for no log.
+        max_concurrent_calls: further calls are refused with RESOURCE_EXHAUSTED.
     """
 
     def __init__(
@@ -56,20 +54,15 @@ class Handlers(grpc.GenericRpcHandler):
         models: ModelService,
         metrics: Metrics,
         log: RequestLog | None,
-        at_once: int,
+        max_concurrent_calls: int,
     ):
         self._metrics = metrics
         self._log = log
-        # Not gRPC's own bound, which counts a call for a while after its answer is out, and so refuses a client that
-        # has it.
-        self._slots = threading.Semaphore(at_once)
+        # gRPC's own limit counts a call until some time after its answer, and would refuse the client's next call.
+        self._slots = threading.Semaphore(max_concurrent_calls)
         self._handlers = {
-            f"/{service}/{name}": grpc.unary_unary_rpc_method_handler(self._unary(name, method))
-            for service, methods in (
-                (PREDICTION_SERVICE, _prediction_methods(predictions)),
-                (MODEL_SERVICE, _model_methods(models)),
-            )
-            for name, method in methods.items()
+            path: grpc.unary_unary_rpc_method_handler(self._unary(path.rpartition("/")[2], method))
+            for path, method in _methods(predictions, models).items()
         }
         self._unknown = grpc.unary_unary_rpc_method_handler(
             lambda _, context: context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
@@ -91,13 +84,13 @@ class Handlers(grpc.GenericRpcHandler):
                 model = method.model(request)
                 response = method.answer(request, _timeout(context)).SerializeToString()
             except StatusError as error:
-                # Its traceback holds this frame, which holds it: the request's tensors would stay until cycles are
-                # looked for.
+                # Its traceback refers to this frame, which refers to it: the cycle would keep the request's tensors
+                # until the next garbage collection.
                 failure = error.with_traceback(None)
             except MemoryError:
-                failure = StatusError(Code.RESOURCE_EXHAUSTED, "there is not enough memory for this request")
+                failure = StatusError(Code.RESOURCE_EXHAUSTED, "not enough memory for this request")
             except Exception as error:
-                LOGGER.exception("%s failed in an unforeseen way", name)
+                LOGGER.exception("%s failed unexpectedly", name)
                 failure = StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}".partition("\n")[0])
             finally:
                 self._slots.release()
@@ -111,25 +104,19 @@ class Handlers(grpc.GenericRpcHandler):
         return handle
 
 
-def _prediction_methods(service: PredictionService) -> dict[str, _Method]:
+def _methods(predictions: PredictionService, models: ModelService) -> dict[str, _Method]:
+    """The methods by their paths."""
+
     def model(request: Any) -> str:
         return request.model_spec.name
 
+    metadata, status = get_model_metadata_pb2.GetModelMetadataRequest, get_model_status_pb2.GetModelStatusRequest
+    reload, reload_config = model_management_pb2.ReloadConfigRequest, _untimed(models.handle_reload_config_request)
     return {
-        _PREDICT: _Method(predict_pb2.PredictRequest, service.predict, model),
-        "GetModelMetadata": _Method(
-            get_model_metadata_pb2.GetModelMetadataRequest, _untimed(service.get_model_metadata), model
-        ),
-    }
-
-
-def _model_methods(service: ModelService) -> dict[str, _Method]:
-    status, reload = get_model_status_pb2.GetModelStatusRequest, model_management_pb2.ReloadConfigRequest
-    return {
-        "GetModelStatus": _Method(status, _untimed(service.get_model_status), lambda request: request.model_spec.name),
-        "HandleReloadConfigRequest": _Method(
-            reload, _untimed(service.handle_reload_config_request), lambda request: ""
-        ),
+        f"/{PREDICTION_SERVICE}/{_PREDICT}": _Method(predict_pb2.PredictRequest, predictions.predict, model),
+        f"/{PREDICTION_SERVICE}/GetModelMetadata": _Method(metadata, _untimed(predictions.get_model_metadata), model),
+        f"/{MODEL_SERVICE}/GetModelStatus": _Method(status, _untimed(models.get_model_status), model),
+        f"/{MODEL_SERVICE}/HandleReloadConfigRequest": _Method(reload, reload_config, lambda request: ""),
     }
 
 
@@ -145,9 +132,9 @@ def _parsed(message: Any, data: bytes) -> Any:
 
 
 def _timeout(context: grpc.ServicerContext) -> float | None:
-    """Seconds until the caller's deadline; None without one. Raises: StatusError, when it has passed."""
+    """Seconds until the caller's deadline; None without one. Raises: StatusError, the deadline has passed."""
     remaining = context.time_remaining()
-    # gRPC gives a very large number where the client set no deadline.
+    # Without a deadline, gRPC gives None or a very large number.
     if remaining is None or remaining > 1e9:
         return None
     if remaining <= 0:

@@ -1,8 +1,8 @@
 """The method Check of grpc.health.v1 for the embedded server, as a generic handler.
 
-Not the servicer of grpcio-health-checking: its Watch holds the lock that the end of a call needs while it waits for the
-thread that would end it, so that a client which hangs up early stops the whole server for good. Watch is UNIMPLEMENTED,
-which gRPC's own clients take for healthy.
+Replaces the servicer of grpcio-health-checking, whose Watch can deadlock the whole server: when a client hangs up
+early, Watch holds the lock that the end of a call needs, and waits for that end. Here Watch is UNIMPLEMENTED, which
+gRPC's own clients treat as healthy.
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 
@@ -19,7 +19,7 @@ _Response = health_pb2.HealthCheckResponse
 
 
 class Health:
-    """The services called `names` are serving until `stop`; others are unknown."""
+    """The services in `names` are SERVING until `stop`; others are unknown."""
 
     def __init__(self, names: Iterable[str]):
         self._names = frozenset(names)
@@ -31,7 +31,7 @@ class Health:
         return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Check": check})
 
     def stop(self) -> None:
-        """Nothing is serving any more."""
+        """Report NOT_SERVING for all services."""
         self._status = _Response.NOT_SERVING
 
     def _check(self, data: bytes, context: grpc.ServicerContext) -> bytes:

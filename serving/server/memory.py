@@ -1,23 +1,23 @@
-"""Keeps the memory of a server that runs for months flat."""
+"""Keeps the memory use of a long-running server constant."""
 
 import contextlib
 import ctypes
 import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-# Of glibc's mallopt.
+# M_ARENA_MAX of glibc's mallopt.
 _ARENA_MAX = -8
 _TRIM_SECONDS = 10.0
 
 
-def settle() -> None:
-    """To be called once everything is imported, before there are threads and models.
+def limit_arenas_and_freeze() -> None:
+    """Limit glibc to one malloc arena per CPU, and exempt all imported objects from garbage collection.
 
-    glibc gives threads arenas of their own, up to eight times as many as there are CPUs, and each keeps what its
-    largest tensors took. What is imported stays for good: without it a collection of garbage takes 0.1 s and not 0.6 s,
-    while requests wait.
+    Call it after all imports, before threads and models exist. By default glibc makes up to eight arenas per CPU, and
+    each keeps the memory of its largest tensors. Freezing the imported objects shortens a collection, during which
+    requests wait, from 0.6 s to 0.1 s.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
@@ -27,17 +27,17 @@ def settle() -> None:
 
 
 @contextlib.contextmanager
-def trimmed() -> Iterator[None]:
-    """Give back to the system, every few seconds, what large requests have left behind in the heap."""
+def periodic_malloc_trim() -> Iterator[None]:
+    """Return the heap memory of finished large requests to the system, every 10 s during the context."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     stopped = threading.Event()
 
-    def work() -> None:
+    def work(trim: Callable[[int], int]) -> None:
         while not stopped.wait(_TRIM_SECONDS):
             trim(0)
 
     if trim:
-        threading.Thread(target=work, name="trim", daemon=True).start()
+        threading.Thread(target=work, args=(trim,), name="trim", daemon=True).start()
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""What the model server counts, and the small HTTP server that shows such a page to Prometheus.
+"""The metrics of the model server, and a small HTTP server that exposes a metrics page to Prometheus.
 
-Names, labels and buckets are TensorFlow Serving's: `:tensorflow:serving:request_count`. What it has no metric for is
-called `:bitsum:serving:...`. TensorFlow Serving shows its page on the port of its REST API; this server has no such
-API, so it has a port for the page alone (`--metrics_port`).
+Names, labels and buckets are TensorFlow Serving's, as in `:tensorflow:serving:request_count`. Metrics of our own are
+called `:bitsum:serving:...`. TensorFlow Serving exposes its page on the port of its REST API; the embedded server has
+no REST API, so the page has its own port (`--metrics_port`).
 
     metrics = Metrics()
     with serve_metrics(metrics.page, port=8501) as port:
@@ -21,11 +21,10 @@ from typing import Any
 from components.errors import BitsumError, ConfigError
 from serving.exposition import CONTENT_TYPE, Distribution, Family, exponential_bounds, exposition
 from serving.status import code_name
-from serving.versions.version_manager import LOAD_FAILED, LOAD_SUCCEEDED, UNLOADED
+from serving.versions.loader import LOAD_FAILED, LOAD_SUCCEEDED, UNLOADED
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
-# The model name that counts for all names beyond the bound: anybody may ask for any name, and each would take memory
-# for ever.
+# Counts the unknown names beyond the limits: clients may send any name, and each would take memory forever.
 OTHER_MODELS = "(other)"
 MAX_UNKNOWN_MODELS = 100
 MAX_NAME_LENGTH = 256
@@ -37,10 +36,10 @@ _CLIENT_SECONDS = 10
 
 
 class Metrics:
-    """Counts requests, their latency, loads and versions; safe to use from several threads.
+    """Counts requests, latencies, loads and versions. Thread-safe.
 
-    `model_path(model, version)` gives the label that tells loads apart, the folder of the version as TensorFlow Serving
-    has it. `sources` are asked for families of others whenever a page is made.
+    `model_path(model, version)` gives the label of loads: in TensorFlow Serving, the folder of the version. `sources`
+    are functions that give further families for each page.
     """
 
     def __init__(self, model_path: Callable[[str, int], str] = lambda model, version: f"{model}/{version}"):
@@ -56,9 +55,9 @@ class Metrics:
         self._unknown: set[str] = set()
 
     def observe(self, model: str, method: str, code: int, seconds: float) -> None:
-        """A call of `method` (its name without the service) was answered with the status code `code` after `seconds`.
+        """Count a call of `method` (without the service name) that ended with status `code` after `seconds`.
 
-        As in TensorFlow Serving only good answers go into the latency.
+        As in TensorFlow Serving, the latency includes only calls with status OK.
         """
         calls = self._calls.get((model, method, code)) or self._new_calls(model, method, code)
         with self._lock:
@@ -67,7 +66,7 @@ class Metrics:
                 calls.latency.add(seconds * 1e6)
 
     def observe_run(self, model: str, method: str, seconds: float) -> None:
-        """The graph ran for `seconds` to answer a call of `method`."""
+        """Count a run of the graph that took `seconds`, for a call of `method`."""
         with self._lock:
             runs = self._runs.get((model, method)) or self._runs.setdefault(
                 (model, method), Distribution(LATENCY_BOUNDS)
@@ -75,7 +74,7 @@ class Metrics:
             runs.add(seconds * 1e6)
 
     def event(self, kind: str, model: str, version: int, detail: Any = None) -> None:
-        """A serving.versions.version_manager.Listener: counts loads and the versions that are available."""
+        """Count loads and available versions: a serving.versions.loader.Listener."""
         with self._lock:
             self._known.add(model)
             if kind == LOAD_SUCCEEDED:
@@ -87,18 +86,18 @@ class Metrics:
                 self._available.discard((model, version))
 
     def families(self) -> list[Family]:
-        """All metrics as they are now, by name."""
+        """A snapshot of all metrics, sorted by name."""
         with self._lock:
             own = [*self._request_families(), *self._load_families()]
         return sorted(itertools.chain(own, *(source() for source in self.sources)), key=lambda family: family.name)
 
     def value(self, name: str) -> int:
-        """The counter of that name, over all its labels; 0 where there is none."""
+        """The sum of counter `name` over all labels; 0 for an unknown counter."""
         samples = (value for family in self.families() if family.name == name for _, value in family.samples)
         return int(sum(value for value in samples if not isinstance(value, Distribution)))
 
     def page(self) -> bytes:
-        """All metrics and the process' own (CPU, memory, open files) in Prometheus' text format."""
+        """All metrics, with those of the process (CPU, memory, open files), in Prometheus' text format."""
         return exposition(self.families()) + _process_page()
 
     def _new_calls(self, model: str, method: str, code: int) -> "_Calls":
@@ -153,20 +152,20 @@ class Metrics:
 
 
 class _Calls:
-    """The calls of one model and method that had one status code."""
+    """The calls of one model and method with one status code."""
 
     __slots__ = ("count", "latency")
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
         self.latency = Distribution(LATENCY_BOUNDS)
 
 
 def prometheus_path(path: pathlib.Path | None) -> str | None:
-    """Where the page is shown according to a text file with a MonitoringConfig; None where the file does not enable it.
+    """The URL path of the page from a text file with a MonitoringConfig; None if the file does not enable the page.
 
     Raises:
-        ConfigError: the file cannot be read or parsed, or its path does not begin with a slash.
+        ConfigError: an unreadable file, or a URL path without a leading slash.
     """
     if path is None:
         return DEFAULT_PATH
@@ -175,7 +174,7 @@ def prometheus_path(path: pathlib.Path | None) -> str | None:
     config = config_protos.parse_text(config_protos.messages().MonitoringConfig, path).prometheus_config
     if config.path and not config.path.startswith("/"):
         raise ConfigError(
-            f"--monitoring_config_file {path}: the path {config.path!r} has to begin with a slash, as in {DEFAULT_PATH}"
+            f"--monitoring_config_file {path}: the path {config.path!r} must begin with a slash, as in {DEFAULT_PATH}"
         )
     return (config.path or DEFAULT_PATH) if config.enable else None
 
@@ -184,19 +183,18 @@ def prometheus_path(path: pathlib.Path | None) -> str | None:
 def serve_metrics(
     collect: Callable[[], bytes], host: str = "127.0.0.1", port: int = 0, path: str = DEFAULT_PATH
 ) -> Iterator[int]:
-    """Shows what `collect` gives under `path` by HTTP while the block runs; gives the port (of the system's choice for
-    0).
+    """Serves the page of `collect` at `path` over HTTP during the context, which gives the port (0 takes a free one).
 
-    At most eight clients are served at once, further ones are hung up on. An error of `collect` is told to the client.
+    Serves up to eight clients concurrently and disconnects further ones. Clients see an error of `collect` as HTTP 500.
 
     Raises:
-        BitsumError: the port cannot be had.
+        BitsumError: the port is not available.
     """
     try:
         server = _PageServer((host, port), collect, path)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BitsumError(f"cannot show metrics on {host}:{port}: {reason}; give another port") from error
+        raise BitsumError(f"cannot serve metrics on {host}:{port}: {reason}; give another port") from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
     thread.start()
     try:
@@ -231,7 +229,7 @@ class _PageServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """Ignores clients that disconnect."""
 
 
 class _PageHandler(http.server.BaseHTTPRequestHandler):
@@ -246,14 +244,14 @@ class _PageHandler(http.server.BaseHTTPRequestHandler):
         try:
             page = self.server.collect()
         except Exception as error:
-            self._answer(500, f"the metrics could not be collected: {type(error).__name__}: {error}\n".encode())
+            self._answer(500, f"cannot collect the metrics: {type(error).__name__}: {error}\n".encode())
             return
         self._answer(200, page)
 
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A page that is asked for every few seconds is not worth a line."""
+        """Logs nothing: Prometheus requests the page every few seconds."""
 
     def _answer(self, code: int, body: bytes) -> None:
         self.send_response(code)

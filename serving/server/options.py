@@ -1,4 +1,4 @@
-"""What `bitsum serve` is asked to do, and the checks that need no server."""
+"""The options of `bitsum serve`, and the checks that need no server."""
 
 import argparse
 import dataclasses
@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from components import atomic
-from components.errors import BitsumError
+from components.errors import BitsumError, reason
 from serving.versions.version_directory import on_disk_versions
 
 _MODEL = "saved_model.pb"
@@ -17,14 +17,18 @@ _MODEL = "saved_model.pb"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """The flags of `bitsum serve` by their names, with the defaults of tensorflow_model_server where it has them.
+    """The flags of `bitsum serve` by name; shared flags have the defaults of tensorflow_model_server.
 
-    model_base_path is None where model_config_file says what is served. Times are in seconds unless the name says
-    otherwise: ready_timeout bounds the wait for a first version, 0 waits for ever as TensorFlow Serving does;
-    drain_timeout bounds how long calls under way may take after SIGTERM; file_system_poll_wait_seconds lies between two
-    looks at the disk, 0 is a single look and a negative one none; model_config_file_poll_wait_seconds lies between two
-    looks at model_config_file, 0 is a single one. log_file takes what TensorFlow or the external program says;
-    ready_file tells others that a version is served. passed are the flags that tensorflow_model_server alone is given.
+    Times are in seconds unless the name says otherwise.
+
+    model_base_path: None if model_config_file lists the models.
+    ready_timeout: limit of the wait for a first version; 0 waits forever, as TensorFlow Serving does.
+    drain_timeout: limit for calls in progress after SIGTERM.
+    file_system_poll_wait_seconds: time between polls of the disk; 0 polls once, a negative value never.
+    model_config_file_poll_wait_seconds: time between polls of model_config_file; 0 reads it once.
+    log_file: receives the log of TensorFlow or of the external program.
+    ready_file: appears once a version is served.
+    passed: the flags for tensorflow_model_server.
     """
 
     model_name: str
@@ -60,19 +64,19 @@ class Options:
 
     @classmethod
     def of(cls, args: argparse.Namespace, passed: tuple[str, ...]) -> "Options":
-        """Those of the parsed `args`, in which None is the value of a flag that was not given."""
+        """The options in the parsed `args`, where None is the value of an absent flag."""
         values = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if value is not None} | {"passed": passed})
 
     @property
     def threads(self) -> int:
-        """Calls that are worked on at the same time."""
+        """The limit of concurrent calls."""
         return self.grpc_max_threads or 4 * len(os.sched_getaffinity(0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """A version is served; the content of the ready file."""
+    """The content of the ready file, which says that a version is served."""
 
     host: str
     port: int
@@ -88,49 +92,43 @@ def address(host: str, port: int) -> str:
 
 
 def check_base_path(path: pathlib.Path, named: str) -> None:
-    """Refuse a folder without versions; `named` is what the user called it.
-
-    Raises:
-        BitsumError: no such folder, or no version in it.
-    """
+    """Refuse a missing folder and one without versions; `named` is the user's name for it. Raises: BitsumError."""
     if not path.is_dir():
         raise BitsumError(
-            f"{named} {path} is no folder: give the one that holds the versions, as in FOLDER/1/saved_model.pb"
+            f"{named} {path} is not a folder: give the folder of the versions, as in FOLDER/1/saved_model.pb"
         )
     if (path / _MODEL).exists():
         raise BitsumError(
-            f"{named} {path} is a model itself: give the folder above, whose folders are named by version numbers"
+            f"{named} {path} is a model: give its parent folder, whose subfolders are named by version numbers"
         )
     if not on_disk_versions(path):
-        raise BitsumError(f"{named} {path} holds no version: versions are folders named by numbers, as in {path}/1")
+        raise BitsumError(f"{named} {path} has no versions: a version is a folder named by its number, as in {path}/1")
 
 
 def newest_complete(path: pathlib.Path) -> int:
-    """The highest version in `path` that holds a model. Raises: BitsumError, there is none."""
-    found = [version for version, folder in (on_disk_versions(path) or {}).items() if (folder / _MODEL).is_file()]
-    if not found:
-        raise BitsumError(
-            f"--model_base_path {path} holds no version with a {_MODEL}, so no model config file can be written for it"
-        )
-    return max(found)
+    """The highest version in `path` with a SavedModel. Raises: BitsumError, no version has one."""
+    complete = [version for version, folder in (on_disk_versions(path) or {}).items() if (folder / _MODEL).is_file()]
+    if not complete:
+        raise BitsumError(f"cannot write a model config file: no version in --model_base_path {path} has a {_MODEL}")
+    return max(complete)
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises: BitsumError, when `host`:`port` cannot be listened on now."""
+    """Raises: BitsumError, `host`:`port` is not free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # A port whose last connections are still closing is free, for us as for gRPC.
+            # As gRPC, treat a port with closing connections as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
         raise BitsumError(
-            f"cannot listen on {address(host, port)}: {error.strerror or error}; --port takes another port, 0 a free one"
+            f"cannot listen on {address(host, port)}: {reason(error)}; give another --port; 0 takes a free one"
         ) from error
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on now."""
+    """A port that is free now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]

@@ -1,10 +1,9 @@
-"""Keeps a sample of the requests served, as files of TFRecords of PredictionLog.
+"""Logs a sample of the served requests to TFRecord files of PredictionLog.
 
-The open-source TensorFlow Serving has the hook for such a log and no collector behind it: the LoggingConfig of a model
-does nothing there. Here the files lie in FOLDER/MODEL/requests-TIME-PROCESS.tfrecords, with the time in nanoseconds, so
-that names sort by age and several servers may write into one folder. A file holds requests of one model that were
-answered, at most as many as a warmup may have, so each is a warmup file as it is: copy it to
-assets.extra/tf_serving_warmup_requests of a version.
+The open-source TensorFlow Serving has a hook for such a log but no collector, so that the LoggingConfig of a model has
+no effect there. Files are FOLDER/MODEL/requests-TIME-PROCESS.tfrecords, with the time in nanoseconds: names sort by
+age, and several servers may share a folder. A file holds answered requests of one model, no more than a warmup file
+may have, so that each is a valid warmup file: copy it to assets.extra/tf_serving_warmup_requests of a version.
 
     log = RequestLog(folder, rate=0.01)
     log.offer(request, response)
@@ -15,7 +14,6 @@ assets.extra/tf_serving_warmup_requests of a version.
 import collections
 import dataclasses
 import functools
-import logging
 import math
 import os
 import pathlib
@@ -34,25 +32,25 @@ from google.protobuf.message import DecodeError
 from components import atomic
 from components.errors import BitsumError, ConfigError, reason
 from components.formats import protos, strict_protos, tfrecords
-from serving.server.metrics import Family
+from serving.exposition import Family
+from serving.versions.loader import LOGGER
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
-
-LOGGER = logging.getLogger("bitsum.serving")
 
 PATTERN = "requests-*.tfrecords"
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """When a file is full, how many stay, and what may wait for the disk.
+    """The limits of files and of memory. Records stay in memory until their files are written.
 
-    Records are gathered in memory until their files are written. file_records: TensorFlow Serving refuses a warmup file
-    of more than 1000. file_bytes: the files of all models are written with the record that brings them to so many bytes
-    together. file_seconds: age of the oldest record at which they are. files: how many a model keeps; the oldest go.
-    record_bytes: a larger request and response are not logged. waiting_records, waiting_bytes: what waits for the
-    writer; more is dropped.
+    file_records: records of a file; TensorFlow Serving refuses a warmup file of more than 1000.
+    file_bytes: bytes of all records in memory at which the files of all models are written.
+    file_seconds: age of the oldest record at which they are written.
+    files: files per model; the oldest are deleted.
+    record_bytes: larger pairs of request and response are not logged.
+    waiting_records, waiting_bytes: the queue of the writer; more is dropped.
     """
 
     file_records: int = 1000
@@ -65,21 +63,21 @@ class Limits:
 
 
 class RequestLog:
-    """Samples requests at `rate` (0 to 1) with the random numbers of `seed`, and writes them from a thread of its own.
+    """Samples requests at `rate` (0 to 1) with random numbers from `seed`, and writes them in its own thread.
 
-    A full disk ends the log with one line, never the serving. Other servers may write into the same folder.
+    A full disk ends the log with one line; the server goes on. Several servers may share the folder.
 
     Raises:
-        ConfigError: an impossible rate.
-        BitsumError: the folder cannot be made or written to.
+        ConfigError: a rate out of range.
+        BitsumError: the folder is not writable.
     """
 
     def __init__(self, folder: pathlib.Path, rate: float, seed: int = 0, limits: Limits = Limits()):
         if not 0.0 <= rate <= 1.0:
-            raise ConfigError(f"--request_log_rate {rate} is no share of the requests: give a number from 0 to 1")
+            raise ConfigError(f"--request_log_rate {rate} is out of range: give a fraction of the requests from 0 to 1")
         self._folder, self._rate, self._limits = folder, rate, limits
-        self._asked_rate = rate
-        self._drawn = random.Random(seed).random
+        self._logged_rate = rate
+        self._random = random.Random(seed).random
         self._queue: queue.SimpleQueue[tuple[bytes, bytes, int] | None] = queue.SimpleQueue()
         self._broken = False
         self._lock = threading.Lock()
@@ -92,11 +90,11 @@ class RequestLog:
         self._thread.start()
 
     def offer(self, request: bytes, response: bytes) -> None:
-        """Log an answered request, or not: a PredictRequest and its PredictResponse, serialized.
+        """Sample an answered request: a serialized PredictRequest and its PredictResponse.
 
-        Returns at once: what the disk is too slow for is dropped.
+        Returns at once; drops what exceeds the queue of a slow disk.
         """
-        if self._drawn() >= self._rate:
+        if self._random() >= self._rate:
             return
         size = len(request) + len(response)
         with self._lock:
@@ -114,14 +112,14 @@ class RequestLog:
         self._queue.put((request, response, int(time.time())))
 
     def close(self, timeout: float = 60.0) -> None:
-        """Make whole files of what was offered, and log no more."""
+        """Write everything offered so far to files and stop."""
         self._rate = 0.0
         self._queue.put(None)
         self._thread.join(timeout)
 
     def families(self) -> list[Family]:
-        """For Metrics.sources: TensorFlow Serving's request_log_count, requests whose file is whole; and how many were
-        dropped (the disk was full or too slow), too_large, unreadable."""
+        """For Metrics.sources: TensorFlow Serving's request_log_count, the requests in complete files, and counts of
+        requests that are dropped (the disk is full or too slow), too_large or unreadable."""
         with self._lock:
             logged = sorted((model, count) for (model, what), count in self._counts.items() if what == "logged")
             lost = sorted((what, count) for (_, what), count in self._counts.items() if what != "logged")
@@ -179,7 +177,7 @@ class RequestLog:
             message.CopyFrom(strict_protos.parse(type(message), data))
         answered = log.predict_log.response.model_spec
         log.log_metadata.model_spec.CopyFrom(answered if answered.name else log.predict_log.request.model_spec)
-        log.log_metadata.sampling_config.sampling_rate = self._asked_rate
+        log.log_metadata.sampling_config.sampling_rate = self._logged_rate
         log.log_metadata.timestamp_secs = seconds
         return log
 
@@ -188,7 +186,7 @@ class RequestLog:
             self._counts[model, what] += count
 
     def _write_all(self) -> None:
-        """Make files of what was gathered. An error of the disk ends the log and nothing else."""
+        """Write the gathered records to files. An error of the disk ends only the log."""
         try:
             for model in list(self._gathered):
                 self._write(model)
@@ -197,9 +195,7 @@ class RequestLog:
             for records in self._gathered.values():
                 self._count("", "dropped", len(records))
             LOGGER.warning(
-                "request log %s: %s; no more requests are logged, serving goes on",
-                self._folder,
-                error.strerror or error,
+                "request log %s: %s; logging stops, the server goes on", self._folder, error.strerror or error
             )
         self._gathered.clear()
         self._gathered_bytes, self._due = 0, math.inf
@@ -216,16 +212,15 @@ class RequestLog:
 
 
 def read(folder: pathlib.Path, problem: Callable[[str], None] = LOGGER.warning) -> "Iterator[PredictRequest]":
-    """The requests in the whole files of a log's folder, or of one model's in it, or in one file; a model's oldest
-    first.
+    """The requests in a log's folder, in the folder of one of its models, or in one file; for each model, oldest first.
 
-    `problem` is told in a line of every file that is damaged; its records up to there are given.
+    A damaged file gives its records up to the damage; `problem` is called with one line about it.
 
     Raises:
-        BitsumError: there is no such folder or file.
+        BitsumError: no such folder or file.
     """
     if not folder.exists():
-        raise BitsumError(f"no request log at {folder}: give the folder of --request_log_dir, or one of its files")
+        raise BitsumError(f"no request log at {folder}: give the folder of --request_log_dir or one of its files")
     for path in [folder] if folder.is_file() else sorted(folder.rglob(PATTERN)):
         try:
             for log in tfrecords.messages(_protos().log.PredictionLog, path):
@@ -241,7 +236,7 @@ def _protos() -> types.SimpleNamespace:
 
 
 def _folder_name(model: str) -> str:
-    """A model may be called anything; a folder may not."""
+    """The model's name with the characters escaped that a folder name must not have."""
     quoted = urllib.parse.quote(model, safe=" ")
     return quoted.replace(".", "%2E") if not quoted.strip(".") else quoted
 
@@ -249,7 +244,7 @@ def _folder_name(model: str) -> str:
 def _prepare(folder: pathlib.Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # One without a name: nothing stays of it.
+        # Without a name, so that no file remains.
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise BitsumError(f"cannot keep a request log in {folder}: {reason(error)}") from error

@@ -1,8 +1,7 @@
-"""The methods of the embedded server: what TensorFlow Serving's PredictionService and ModelService answer, without
-gRPC.
+"""The methods of PredictionService and ModelService, without gRPC.
 
-Checks, their order, status codes and texts are those of TensorFlow Serving 2.16. Every method raises StatusError for
-what is not answered.
+The checks, their order, status codes and texts are those of TensorFlow Serving 2.16. Every method raises StatusError
+for a refused request.
 """
 
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from tensorflow_serving.apis import (
 from serving.model_config import MODEL_LIST
 from serving.runtime.predict import predict
 from serving.status import Code, StatusError
-from serving.versions.model_manager import Models
-from serving.versions.version_manager import LOGGER
+from serving.versions.loader import LOGGER
+from serving.versions.model_manager import ModelManager
 
 _SIGNATURES = "signature_def"
 
@@ -29,18 +28,18 @@ class PredictionService:
     """Predict and GetModelMetadata.
 
     Args:
-        observe_run: told (model, method, seconds) of each run of a graph.
+        observe_run: called with (model, method, seconds) for each run of a graph.
     """
 
     def __init__(
-        self, models: Models, observe_run: Callable[[str, str, float], None] = lambda model, method, seconds: None
+        self, models: ModelManager, observe_run: Callable[[str, str, float], None] = lambda model, method, seconds: None
     ):
         self._models = models
         self._observe_run = observe_run
 
     def predict(self, request: predict_pb2.PredictRequest, timeout: float | None) -> predict_pb2.PredictResponse:
-        """The outputs; `timeout` is what is left of the caller's deadline in seconds, None without one."""
-        with self._models.use(_spec(request)) as (version, model):
+        """The outputs; `timeout` is the time to the caller's deadline in seconds, None without a deadline."""
+        with self._models.handle(_spec(request)) as (version, model):
             response = predict(
                 model, request, timeout, lambda seconds: self._observe_run(request.model_spec.name, "Predict", seconds)
             )
@@ -60,7 +59,7 @@ class PredictionService:
                 raise StatusError(Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        with self._models.use(spec) as (version, model):
+        with self._models.handle(spec) as (version, model):
             for name, signature in model.signatures.items():
                 signatures.signature_def[name].CopyFrom(signature)
         response.model_spec.name = spec.name
@@ -73,12 +72,11 @@ class ModelService:
     """GetModelStatus and HandleReloadConfigRequest.
 
     Args:
-        metric: the value of a counter by the name that TensorFlow Serving gives it, 0 for one that there is not; a
-        reload
-            answers by how much the counters that it was asked for rose meanwhile.
+        metric: the value of a counter by its TensorFlow Serving name, 0 for an unknown counter. A reload answers with
+        the increase of the requested counters.
     """
 
-    def __init__(self, models: Models, metric: Callable[[str], int] = lambda name: 0):
+    def __init__(self, models: ModelManager, metric: Callable[[str], int] = lambda name: 0):
         self._models = models
         self._metric = metric
 
@@ -100,32 +98,26 @@ class ModelService:
     ) -> model_management_pb2.ReloadConfigResponse:
         """Serve the models of the request and no others.
 
-        A refusal is raised: gRPC sends no message beside a status other than OK, neither here nor there.
+        A refusal is raised: with a status other than OK, gRPC sends no message, as in TensorFlow Serving.
         """
         before = {name: self._metric(name) for name in request.metric_names}
-        if request.config.WhichOneof("config") != MODEL_LIST:
-            refusal = StatusError(
-                Code.INVALID_ARGUMENT,
-                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported",
-            )
-        else:
-            refusal = self._reload(request)
-        if refusal:
-            LOGGER.warning("a reload of the config was refused: %s", refusal)
-            raise refusal
+        try:
+            if request.config.WhichOneof("config") != MODEL_LIST:
+                raise StatusError(
+                    Code.INVALID_ARGUMENT,
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                    "Only ModelConfigList is currently supported",
+                )
+            self._models.reload(request.config)
+        except StatusError as refusal:
+            LOGGER.warning("refused a reload of the config: %s", refusal)
+            raise
+        LOGGER.info("accepted a reload of the config")
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
         for name, value in before.items():
             response.metric.add(name=name, int64_value_increase=self._metric(name) - value)
         return response
-
-    def _reload(self, request: model_management_pb2.ReloadConfigRequest) -> StatusError | None:
-        try:
-            self._models.reload(request.config)
-        except StatusError as refusal:
-            return refusal
-        LOGGER.info("a reload of the config was accepted")
-        return None
 
 
 def _spec(request: Any) -> model_pb2.ModelSpec:

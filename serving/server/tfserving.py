@@ -1,7 +1,7 @@
-"""Runs TensorFlow Serving itself, as an installed program or as a container: a child process that ends with this one.
+"""Runs TensorFlow Serving as a child process, from an installed program or a container image.
 
-Readiness is what GetModelStatus says. The child gets SIGTERM when this process is asked to stop or dies, and is killed
-where it does not heed that.
+GetModelStatus tells when the child is ready. The child gets SIGTERM when this process stops or dies, and SIGKILL if it
+outlives the drain timeout.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ PROGRAM = "tensorflow_model_server"
 DOCKER = "docker"
 _CONTAINER_PORT = 8500
 _POLL_SECONDS = 0.1
-# What shells and docker add to the number of a signal.
+# The offset of a signal number in the exit codes of shells and docker.
 _SIGNAL_EXIT = 128
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-# What TensorFlow Serving says before it ends because of models: "1 servable(s) did not become available: {{{name: m
+# The last message of TensorFlow Serving when models fail to load: "1 servable(s) did not become available: {{{name: m
 # version: 1} due to error: DATA_LOSS: Can't parse ...}, }" (server_core.cc).
 _CAUSE = re.compile(r"due to error: (\w+): ")
 
 
 class ProgramKilled(BitsumError):
-    """A signal ended the program that serves; the exit code says which."""
+    """A signal ended the serving program; `exit_code` is 128 plus its number."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
@@ -49,27 +49,27 @@ class ProgramKilled(BitsumError):
 
 
 def serve(options: Options, server: str, stop: threading.Event, announce: Callable[[Ready], None]) -> int:
-    """Run `server` until `stop` is set or it ends by itself; the exit code, that of the child in the latter case.
+    """Run `server` until `stop` is set or it exits, then return the exit code: 0, or that of the child.
 
     Raises:
-        ModelError: it says that the models do not load.
-        ProgramKilled: a signal ended it.
-        BitsumError: it could not be started, or served no version in time.
+        ModelError: the server reports models that do not load.
+        ProgramKilled: a signal ended the server.
+        BitsumError: the server did not start, or served no version in time.
     """
     port = options.port or free_port(options.host)
     name = _model_name(options)
     command = {PROGRAM: _program, DOCKER: _container}[server](options, port)
     target = address(_WILDCARDS.get(options.host, options.host), port)
     with _log(options.log_file) as log:
-        begun = log.tell()
+        log_start = log.tell()
         with _child(command, log, options.drain_timeout) as child:
             version = _wait(child, target, name, options.ready_timeout, stop)
             if child.poll() is not None and not stop.is_set():
-                raise _ended(server, _exit_code(child), _lines(log, begun))
+                raise _ended(server, _exit_code(child), _lines(log, log_start))
             if version is None and not stop.is_set():
                 raise BitsumError(
                     f"{server} had no version of {options.model_config_file or options.model_base_path} available "
-                    f"within --ready_timeout {options.ready_timeout:g} s: {_lines(log, begun)[-1]}"
+                    f"within --ready_timeout {options.ready_timeout:g} s: {_lines(log, log_start)[-1]}"
                 )
             if version is not None:
                 announce(Ready(options.host, port, os.getpid(), server, name, version))
@@ -79,27 +79,26 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
 
 
 def _model_name(options: Options) -> str:
-    """The model whose versions tell that the server is ready: the first one."""
+    """The first model; an available version of it means that the server is ready."""
     models = model_config.read(options.model_config_file).model_config_list.config if options.model_config_file else []
     return models[0].name if models else options.model_name
 
 
 def _program(options: Options, port: int) -> list[str]:
     if options.host not in _WILDCARDS:
-        say(f"note: {PROGRAM} listens on all addresses of this machine, not only on {options.host}", stream=sys.stderr)
+        say(f"note: {PROGRAM} listens on all addresses of this machine, not just {options.host}", stream=sys.stderr)
     return [shutil.which(PROGRAM) or PROGRAM, *_flags(options, port, str(options.model_base_path))]
 
 
 def _container(options: Options, port: int) -> list[str]:
     inspected = subprocess.run([DOCKER, "image", "inspect", options.image], capture_output=True, text=True)
     if inspected.returncode:
-        said = (inspected.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reason = (inspected.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BitsumError(
-            f"the image {options.image} is not here ({said}); it is not pulled silently: docker pull {options.image}"
+            f"the image {options.image} is not on this machine ({reason}): run docker pull {options.image}"
         )
     inside = f"/models/{options.model_name}"
-    # A variable without a value is taken out of what the image sets; of this process's variables the container gets
-    # none.
+    # --env with a name only removes a variable that the image sets; the container inherits none from this process.
     cleared = [f"--env={name}" for name in arithmetic_switches.among(_variables(inspected.stdout))]
     return [
         DOCKER,
@@ -117,25 +116,25 @@ def _container(options: Options, port: int) -> list[str]:
 
 
 def _variables(inspected: str) -> list[str]:
-    """The names of the environment variables that an image sets, by what `docker image inspect` says of it."""
+    """The names of the environment variables that an image sets, from the output of `docker image inspect`."""
     try:
         return [
             setting.partition("=")[0] for image in json.loads(inspected) for setting in image["Config"].get("Env") or []
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BitsumError(
-            f"docker image inspect says nothing of the image's environment that can be read: {error!r}"
+            f"cannot read the image's environment from the output of docker image inspect: {error!r}"
         ) from error
 
 
 def _volumes(options: Options, inside: str) -> list[tuple[str, str]]:
-    """(path outside, path in the container) of all that the server reads; what a file names has the same path in
-    both."""
+    """(path outside, path in the container) of everything that the server reads; both are the same for the paths that
+    a file names."""
     if not options.model_config_file:
         folders = [(str(options.model_base_path), inside)]
     else:
         models = model_config.read(options.model_config_file).model_config_list.config
-        # The folder, since the file is replaced when it changes.
+        # The folder of the config file, because each change replaces the file.
         paths = {str(options.model_config_file.parent), *(model.base_path for model in models)}
         folders = [(path, path) for path in sorted(paths)]
     files = [options.batching_parameters_file, options.ssl_config_file, options.monitoring_config_file]
@@ -143,7 +142,7 @@ def _volumes(options: Options, inside: str) -> list[tuple[str, str]]:
 
 
 def _flags(options: Options, port: int, base_path: str) -> list[str]:
-    # TensorFlow Serving takes whole seconds, and 0 for a single look.
+    # TensorFlow Serving accepts whole seconds; 0 polls once.
     seconds, config_file = options.file_system_poll_wait_seconds, options.model_config_file
     poll = max(1, round(seconds)) if seconds > 0 else int(seconds)
     if config_file:
@@ -155,16 +154,17 @@ def _flags(options: Options, port: int, base_path: str) -> list[str]:
         flags.append(f"--grpc_max_threads={options.grpc_max_threads}")
     allowed = options.allow_version_labels_for_unavailable_models
     if config_file and not allowed and model_config.is_ours(config_file):
-        # It knows no labels of versions that it has not loaded yet, that is, of none when it starts.
+        # It refuses labels of versions that are not loaded yet, and at its start none is.
         flags.append("--allow_version_labels_for_unavailable_models=true")
     return flags
 
 
 def _wait(child: subprocess.Popen, target: str, name: str, ready_timeout: float, stop: threading.Event) -> int | None:
-    """The newest version available, once there is one; None when the child ended, the time is over or `stop` is set."""
+    """Wait for an available version and return the newest; None if the child exits, on timeout or when `stop` is
+    set."""
     end = time.monotonic() + (ready_timeout or float("inf"))
     while child.poll() is None and time.monotonic() < end and not stop.wait(_POLL_SECONDS):
-        # Not yet listening, or nothing loaded yet.
+        # Errors until the server listens and a version is loaded.
         with contextlib.suppress(ServingError):
             states = served(target, name, deadline=1.0)
             available = [state.version for state in states if state.state == "AVAILABLE"]
@@ -175,7 +175,7 @@ def _wait(child: subprocess.Popen, target: str, name: str, ready_timeout: float,
 
 @contextlib.contextmanager
 def _child(command: Sequence[str], log: BinaryIO, drain_timeout: float) -> Iterator[subprocess.Popen]:
-    """`command` as a process in a group of its own, which is gone after the context."""
+    """Runs `command` in a process group of its own, and ends the group after the context."""
     try:
         child = subprocess.Popen(
             command,
@@ -191,17 +191,15 @@ def _child(command: Sequence[str], log: BinaryIO, drain_timeout: float) -> Itera
         yield child
     finally:
         child.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(drain_timeout)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
 
 def _end_with_parent() -> None:
-    """Runs in the child before the program: ask the kernel for SIGTERM when the parent dies, however it dies."""
+    """Runs in the child before the program: the kernel will send it SIGTERM when the parent dies, for any reason."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
@@ -209,30 +207,29 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _log(path: pathlib.Path | None) -> Iterator[BinaryIO]:
-    """Where the child's lines go; a temporary file without `path`, for the last line that explains a failure."""
+    """The log file of the child; a temporary file without `path`, because its last lines explain a failure."""
     try:
-        log = open(path, "a+b") if path else tempfile.TemporaryFile()
+        log: BinaryIO = open(path, "a+b") if path else tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     except OSError as error:
         raise BitsumError(f"cannot write --log_file {path}: {error.strerror}") from error
     with log:
         yield log
 
 
-def _lines(log: BinaryIO, begun: int) -> list[str]:
-    """The last lines of those from the byte `begun` on, at least one: an earlier server may have written into the same
-    file."""
-    log.seek(max(begun, log.seek(0, os.SEEK_END) - 10_000))
+def _lines(log: BinaryIO, start: int) -> list[str]:
+    """The last lines after byte `start`, at least one; before it are the lines of earlier servers."""
+    log.seek(max(start, log.seek(0, os.SEEK_END) - 10_000))
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines or ["it said nothing"]
+    return lines or ["no output"]
 
 
 def _ended(server: str, exit_code: int, lines: list[str]) -> BitsumError:
-    """The error that the end of a program is which has not served yet; `lines` is what it said."""
+    """The error for a program that exits before it serves; `lines` are its last lines."""
     causes = {cause: line for line in lines for cause in _CAUSE.findall(line)}
-    said = f"{server} ended with exit code {exit_code}: {[*lines, *causes.values()][-1]}"
+    text = f"{server} ended with exit code {exit_code}: {[*lines, *causes.values()][-1]}"
     if exit_code - _SIGNAL_EXIT in set(signal.Signals):
-        return ProgramKilled(said, exit_code)
-    return ModelError(said) if causes and causes.keys() <= MODEL_CODES else BitsumError(said)
+        return ProgramKilled(text, exit_code)
+    return ModelError(text) if causes and causes.keys() <= MODEL_CODES else BitsumError(text)
 
 
 def _exit_code(child: subprocess.Popen) -> int:

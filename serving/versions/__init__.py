@@ -1,1 +1,1 @@
-"""Versions of models on disk and in memory, as TensorFlow Serving's manager keeps them."""
+"""Versions of models on disk and in memory, managed as in TensorFlow Serving."""

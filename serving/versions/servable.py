@@ -1,12 +1,16 @@
-"""What is known of one version of a model, and holding it while a request runs."""
+"""One version of a model, and the handle that keeps it loaded while a request runs."""
 
 import dataclasses
 import pathlib
-from typing import Protocol
+from typing import TYPE_CHECKING
 
+from serving.runtime.model import Model
 from serving.status import Code, StatusError
 
-# As GetModelStatus has them.
+if TYPE_CHECKING:
+    from serving.versions.version_manager import VersionManager
+
+# The states of GetModelStatus.
 START = "START"
 LOADING = "LOADING"
 AVAILABLE = "AVAILABLE"
@@ -14,19 +18,13 @@ UNLOADING = "UNLOADING"
 END = "END"
 
 
-class Model(Protocol):
-    """What a loader makes."""
-
-    def close(self) -> None: ...
-
-
 @dataclasses.dataclass
-class Entry:
-    """A version; changed under the lock of its Versions only.
+class Servable:
+    """One version of a model; changed only under the lock of its VersionManager.
 
-    `failure` is why the last load failed, also while there are tries left and the state says LOADING; `error` is what
-    is told. `failed_files` are the files as they were then, and `wake` says that they have changed. `users` counts the
-    requests that run.
+    `failure` is the error of the last load, also while retries are left and the state is LOADING; `error` is the one
+    that clients see. `failed_files` are the files that the failed load found, and `files_changed` says that they have
+    changed since. `handles` counts the requests in progress.
     """
 
     version: int
@@ -35,34 +33,26 @@ class Entry:
     error: StatusError | None = None
     failure: StatusError | None = None
     failed_files: tuple = ()
-    wake: bool = False
+    files_changed: bool = False
     model: Model | None = None
-    users: int = 0
+    handles: int = 0
 
 
-class Lender(Protocol):
-    """What lends an entry, and gets it back."""
+class ServableHandle:
+    """A context of (version, model) that keeps the version loaded; a class, because every request enters one."""
 
-    def take(self, version: int | None) -> Entry: ...
+    __slots__ = ("_manager", "_servable", "_version")
 
-    def give_back(self, entry: Entry) -> None: ...
-
-
-class Use:
-    """Holds a version for as long as the context lasts; a class, since every request enters one."""
-
-    __slots__ = ("_entry", "_version", "_versions")
-
-    def __init__(self, versions: Lender, version: int | None):
-        self._versions = versions
+    def __init__(self, manager: "VersionManager", version: int | None):
+        self._manager = manager
         self._version = version
 
     def __enter__(self) -> tuple[int, Model]:
-        entry = self._entry = self._versions.take(self._version)
-        return entry.version, entry.model
+        self._servable, model = self._manager.acquire(self._version)
+        return self._servable.version, model
 
-    def __exit__(self, *_) -> None:
-        self._versions.give_back(self._entry)
+    def __exit__(self, *_: object) -> None:
+        self._manager.release(self._servable)
 
 
 def not_found(name: str, version: int | None) -> StatusError:

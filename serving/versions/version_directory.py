@@ -1,4 +1,4 @@
-"""What lies in a model's base path: the folders of its versions, by TensorFlow Serving's rules."""
+"""The version folders in a model's base path, by TensorFlow Serving's rules."""
 
 import contextlib
 import os
@@ -6,25 +6,22 @@ import pathlib
 
 
 def on_disk_versions(base_path: pathlib.Path) -> dict[int, pathlib.Path] | None:
-    """The versions in `base_path` by number, names that are not decimal digits left out; None where the folder cannot
-    be read."""
+    """The folders in `base_path` whose names are decimal numbers, by number; None if `base_path` is unreadable."""
     try:
-        # Sorted, so that of 0010 and 10 the latter counts.
+        # Sorted, so that 10 overrides 0010.
         names = sorted(os.listdir(base_path))
     except (OSError, ValueError):
-        # ValueError: there is a zero in the path.
+        # ValueError: a zero byte in the path.
         return None
     numbered = {int(name): base_path / name for name in names if name.isascii() and name.isdecimal()}
-    # The protocol has 64 bits for it.
+    # The protocol has a signed 64-bit field for the version.
     return {version: path for version, path in numbered.items() if version < 2**63}
 
 
 def files(path: pathlib.Path) -> tuple:
-    """Names, sizes and times of the files at or below `path`: differs when something was written there."""
-    found = []
-    for folder, _, names in os.walk(path):
-        found.extend(os.path.join(folder, name) for name in names)
-    return tuple(_stamp(file) for file in sorted(found) or [str(path)])
+    """Names, sizes and modification times of the files at or below `path`, to compare before and after."""
+    paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return tuple(_stamp(file) for file in sorted(paths) or [str(path)])
 
 
 def _stamp(file: str) -> tuple:

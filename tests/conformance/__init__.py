@@ -1,2 +1,1 @@
-"""Compares a model server with what a real TensorFlow Serving 2.16.1 was recorded to answer: `python -m
-tests.conformance`."""
+"""Compares a model server with the recorded behaviour of TensorFlow Serving 2.16.1: `python -m tests.conformance`."""

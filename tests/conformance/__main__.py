@@ -1,7 +1,7 @@
-"""`python -m tests.conformance`: the table of how model servers compare with the recorded TensorFlow Serving 2.16.1.
+"""`python -m tests.conformance`: a table that compares model servers with the recorded TensorFlow Serving 2.16.1.
 
-Without arguments the embedded server, and the real one where there is one (on the PATH, or BITSUM_MODEL_SERVER=/path).
-The exit code is 1 if there is a difference that is no deviation.
+Without arguments, it runs the embedded server and, if installed (on the PATH, or BITSUM_MODEL_SERVER=/path), the real
+one. The exit code is 1 for a difference that is not a listed deviation.
 """
 
 import argparse
@@ -13,15 +13,13 @@ from tests.conformance import models, outcomes, servers, suite
 
 
 def main() -> int:
-    """Run what the arguments ask for and print the table; the exit code."""
+    """Run the selected parts, print the table and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--server", metavar="NAME", help="only this one: embedded, or the path of a tensorflow_model_server"
+    server = parser.add_mutually_exclusive_group()
+    server.add_argument(
+        "--server", metavar="NAME", help="run only this server: embedded, or the path of a tensorflow_model_server"
     )
-    what.add_argument(
-        "--target", metavar="HOST:PORT", help="only what needs no process of our own; the server must read --models_dir"
-    )
+    server.add_argument("--target", metavar="HOST:PORT", help="compare a running server, which must read --models_dir")
     parser.add_argument(
         "--models_dir", type=pathlib.Path, help="folder for the model `add`, for --target (default: a temporary one)"
     )

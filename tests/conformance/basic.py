@@ -1,5 +1,4 @@
-"""Section 1_basic on a server: recorded requests, and what was told in words of calls that are no requests, deadlines
-and ends."""
+"""Section 1_basic: recorded requests, and the probes recorded only in words: malformed calls, deadlines, SIGTERM."""
 
 import pathlib
 import signal
@@ -16,7 +15,7 @@ _SPECIFIC = "model_version_policy { specific { versions: 1 versions: 2 } }"
 _LABELS = 'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }'
 _ALLOW = "--allow_version_labels_for_unavailable_models=true"
 _BOTH = {"add": [[1, wire.AVAILABLE, 0, ""], [2, wire.AVAILABLE, 0, ""]]}
-# What lists versions, or says of one that it was never there.
+# Probes that list versions or report a version as unknown.
 LISTING = ("status_all", "status_label", "status_v3_on_disk")
 _STRANGE_METHODS = {
     "unknown_method": "/tensorflow.serving.PredictionService/Nope",
@@ -27,7 +26,7 @@ _STRANGE_METHODS = {
 
 
 def run(program: servers.Program, root: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """Everything of the section, then what 13_misc tells of labels with the same flags, then SIGTERM."""
+    """The whole section, the probes of 13_misc about labels with the same flags, then SIGTERM."""
     config = servers.config_file(folder, servers.entry("add", root / "add", f"{_SPECIFIC} {_LABELS}"))
     with servers.running(program, folder, config, _ALLOW) as server:
         to = replay.Wire.of(server, root)
@@ -45,13 +44,13 @@ def run(program: servers.Program, root: pathlib.Path, folder: pathlib.Path) -> I
 
 
 def set_up(to: replay.Wire) -> bool:
-    """Bring a server that runs already into the state of the section, over the wire, as far as that goes.
+    """Bring a running server into the state of the section by reloads.
 
     Returns:
-        False if the server goes on listing versions that it has served before.
+        False if the server still lists versions that it served before.
 
     Raises:
-        AssertionError: it does not take the reloads.
+        AssertionError: the server refuses a reload.
     """
 
     def available() -> list:
@@ -65,7 +64,7 @@ def set_up(to: replay.Wire) -> bool:
 
 
 def over_the_wire(to: replay.Wire, target: str) -> Iterator[Seen]:
-    """What needs nothing but a HOST:PORT that serves the models of the section."""
+    """The probes that need only a HOST:PORT that serves the models of the section."""
     probes = recording.load()[SECTION]
     sent = [probe for probe in probes.values() if probe.id not in ("metadata", "deadline", "deadline_zero")]
     yield from replay.replay(to, sent)
@@ -97,15 +96,15 @@ def _unpacked(to: replay.Wire, probe: recording.Probe, packed: recording.Probe) 
 
 
 def _big_response(to: replay.Wire, target: str) -> Seen:
-    """[40000, 16] zeros: the sums, 680,000 small numbers in typed fields, still fit into the client's 4 MiB."""
+    """[40000, 16] zeros: the sums, 680,000 small numbers in typed fields, fit into the client's limit of 4 MiB."""
     zeros = ((0,) * 16,) * 40000
     with replay.default_limit(target) as stub:
         answer = wire.call(stub, wire.PREDICT, models.adding("add", a=zeros, b=zeros))
     if answer.code != "OK":
         return Seen(SECTION, "big_response_default_client", f"expected OK, got {answer.code} {answer.message!r}")
-    found = wire.decoded(wire.PREDICT, answer.response).outputs["sum"]
-    shape = [dim.size for dim in found.tensor_shape.dim]
-    same = shape == [40000, 17] and len(found.int64_val) == 680000 and not any(found.int64_val)
+    sums = wire.decoded(wire.PREDICT, answer.response).outputs["sum"]
+    shape = [dim.size for dim in sums.tensor_shape.dim]
+    same = shape == [40000, 17] and len(sums.int64_val) == 680000 and not any(sums.int64_val)
     return Seen(
         SECTION,
         "big_response_default_client",
@@ -118,9 +117,11 @@ def _deadlines(server: servers.Server) -> Iterator[Seen]:
     to = replay.Wire(server.stub, pathlib.Path(), server.program.poll)
     deadline = probes[SECTION]["deadline"]
     yield from replay.replay(to, [deadline], timeout=0.5)
-    known = set(probes["13_misc"]["deadline_message_spread"].record["counts"])
+    recorded = set(probes["13_misc"]["deadline_message_spread"].record["counts"])
     got = {f"{answer.code}: {answer.message}" for answer in (_pressed(server) for _ in range(10))}
-    yield Seen("13_misc", "deadline_message_spread", "" if got <= known else f"expected one of {known}, got {got}")
+    yield Seen(
+        "13_misc", "deadline_message_spread", "" if got <= recorded else f"expected one of {recorded}, got {got}"
+    )
     yield Seen("13_misc", "after_deadlines", _answers(server))
     call = server.stub.unary_unary(wire.PREDICT).future(models.looping(2_000_000, "add"), timeout=60)
     time.sleep(0.5)
@@ -133,5 +134,5 @@ def _pressed(server: servers.Server) -> wire.Answer:
 
 
 def _answers(server: servers.Server) -> str:
-    found = server.predict("add")
-    return "" if found == "OK v2" else f"expected OK v2, got {found}"
+    answer = server.predict("add")
+    return "" if answer == "OK v2" else f"expected OK v2, got {answer}"

@@ -1,31 +1,30 @@
-"""Where a server is meant to answer otherwise than the recorded one, and what is not run; each with its reason.
+"""The intended differences from the recorded server, and the probes that are not run, each with its reason.
 
-The pattern of a deviation has to be found in what was seen, and a probe that is the same in spite of standing here
-fails.
+The pattern of a deviation must match the difference. A listed probe that does not differ fails.
 """
 
 from tests.conformance.outcomes import REAL, Deviation
 from tests.conformance.recording import load
 
-_GRPC_TEXT = "gRPC makes this text itself, another one from version to version and from language to language"
-_POISONED = "the real server keeps a config that it refused, and then refuses every later one for the same reason"
+_GRPC_TEXT = "gRPC itself makes this text, which depends on its version and language"
+_POISONED = "the real server keeps a refused config and refuses all later ones for the same reason"
 _BLOCKED = (
-    "in the real server a half-written version holds up all other loads for minutes; here each version loads by itself"
+    "in the real server a half-written version blocks all other loads for minutes; here versions load independently"
 )
-_HANGS = "the real server waits for ever for a new model without a version, and hangs every later reload"
-_DEAD = "in the real server a version that failed is dead until a restart; here it is tried again once its files change"
-_COMPLETED = "a version that is completed is served at the next look at the disk, not at the next try a minute later"
-_DRAINS = "SIGTERM drains: calls under way finish, new ones are refused, exit code 0"
-_NO_EXAMPLES = "Classify, Regress and MultiInference are not offered: nothing of bitsum's takes tf.Examples that way"
+_HANGS = "the real server waits forever for a new model without a version, and hangs every later reload"
+_DEAD = "in the real server a failed version is dead until a restart; here it is loaded again once its files change"
+_COMPLETED = "a completed version is served after the next poll of the disk, not at the next retry a minute later"
+_DRAINS = "SIGTERM drains: calls in progress finish, new calls are refused, exit code 0"
+_NO_EXAMPLES = "Classify, Regress and MultiInference are not offered: no model of bitsum has signatures for them"
 _BROKEN_TEXT = (
-    "the real server puts bytes that are no UTF-8 into the text of the error, and no client can read its status then"
+    "the real server quotes bytes that are not UTF-8 in the error text, after which no client can read its status"
 )
-_ONE_LINE = "what fails is told in one line of bitsum's, exit code 1, 2 for a wrong flag, 3 where models do not load"
-_NO_MODEL = "a version of which saved_model.pb is damaged or cannot be there is told so, however the damage came about"
-_RELATIVE = "a relative path is taken, from the current folder"
-_UNKNOWN_FLAG = "a flag that nobody knows is refused, not passed over: it might be a misspelled one"
-# What the line says of each start that fails.
-_LAST_WORDS = {
+_ONE_LINE = "a failure is one line of bitsum, with exit code 1, 2 for a wrong flag, 3 for models that do not load"
+_NO_MODEL = "the error says that saved_model.pb is damaged or missing, whatever the cause"
+_RELATIVE = "a relative path is accepted, relative to the current folder"
+_UNKNOWN_FLAG = "an unknown flag is refused, not ignored: it might be misspelled"
+# The start of the error line of each failed start.
+_ERRORS = {
     "start_no_args": "neither --model_base_path nor --model_config_file is given",
     "start_bad_config": "Invalid protobuf file: ",
     "start_missing_config": "cannot read the model config file ",
@@ -93,10 +92,7 @@ DEVIATIONS: dict[tuple[str, str], Deviation] = {
     ),
     ("1_basic", "sigterm"): Deviation(_DRAINS, "got 0$"),
     ("7_warmup", "warmup_bad_proto"): Deviation(_BROKEN_TEXT, r"got .*\[2, 'END', 3, .Failed to parse warmup record"),
-    **{
-        ("9_startup", name): Deviation(_ONE_LINE, rf"got \([123], .bitsum: {text}")
-        for name, text in _LAST_WORDS.items()
-    },
+    **{("9_startup", name): Deviation(_ONE_LINE, rf"got \([123], .bitsum: {text}") for name, text in _ERRORS.items()},
     ("9_startup", "start_relative_base"): Deviation(_RELATIVE, r"got \(None, "),
     ("9_startup", "start_unknown_flag"): Deviation(_UNKNOWN_FLAG, r"got \(2, None\)$"),
     ("9_startup", "sigterm_during_call"): Deviation(_DRAINS, r"got \(0, 'OK'\)"),
@@ -111,7 +107,7 @@ DEVIATIONS: dict[tuple[str, str], Deviation] = {
 }
 
 _NO_REST = "the embedded server speaks gRPC only"
-_ONLY_LOG = "lines of a log, which nobody may depend on"
+_ONLY_LOG = "log lines, which are not an interface"
 
 NOT_RUN: dict[tuple[str, str], str] = {
     **{("1_basic", name): _NO_REST for name in load()["1_basic"] if name.startswith("rest_")},
@@ -127,6 +123,6 @@ NOT_RUN: dict[tuple[str, str], str] = {
         )
     },
     **{("12_classify_regress", name): _NO_EXAMPLES for name in load()["12_classify_regress"]},
-    ("1_basic", "deadline_zero"): "the client gives up by its own clock, before or after an answer is there",
-    ("11_sizes_health", "message_2GiB"): "takes 2 GiB of memory on either side",
+    ("1_basic", "deadline_zero"): "the client's own clock ends the call, before or after the answer",
+    ("11_sizes_health", "message_2GiB"): "needs 2 GiB of memory on each side",
 }

@@ -10,15 +10,14 @@ from tests.conformance.outcomes import Seen
 from tests.conformance.watching import Watched
 
 FILESYSTEM, BLOCKING = "4_filesystem", "5_blocking"
-# The real server tries a failed load again after a minute, and loads nothing else meanwhile.
+# The real server retries a failed load after a minute, and loads nothing else in between.
 _RETRY_SECONDS = 75.0
-# So long nothing else was loaded beside a half-written version, where ours does within a second or two.
+# Nothing else may load for this long beside a half-written version; the embedded server needs a second or two.
 _BLOCKED_SECONDS = 10.0
 
 
 def watched_without_retries(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """What is seen with --max_num_load_retries=0 on models that get half-written and damaged versions, and whose
-    versions vanish."""
+    """With --max_num_load_retries=0: half-written, damaged and vanishing versions."""
     bases = {"half": [1], "damaged": [1], "vanishing": [1, 2]}
     for name, versions in bases.items():
         for version in versions:
@@ -26,7 +25,7 @@ def watched_without_retries(program: servers.Program, made: pathlib.Path, folder
     config = servers.config_file(folder, *(servers.entry(name, folder / name) for name in bases))
     with servers.running(program, folder, config, "--max_num_load_retries=0") as server:
         yield from _half_written_once(Watched(server, "half", folder / "half", "/models/fs_B/hw_retries0"), made)
-        # Recorded on the model whose version 2 stays dead.
+        # Recorded on the model whose version 2 is dead.
         damaged = Watched(server, "damaged", folder / "damaged", "/models/fs_B/hw_retries0", left_out=(2,))
         yield from _damaged(damaged, made)
         yield from _vanishing(Watched(server, "vanishing", folder / "vanishing", "/models/fs_B/dis"), made)
@@ -46,7 +45,7 @@ def _half_written_once(model: Watched, made: pathlib.Path) -> Iterator[Seen]:
 
 
 def _damaged(model: Watched, made: pathlib.Path) -> Iterator[Seen]:
-    """A version that ends otherwise than recorded is passed over from then on, so that each difference is seen once."""
+    """Each kind of damage in turn. A version that differs is ignored afterwards, so that it counts once."""
     for name, version, damage in _DAMAGES:
         damage(made, model.base)
         seen = model.ends_as(recording.load()[FILESYSTEM][name])
@@ -77,7 +76,7 @@ def _odd_names(made: pathlib.Path, base: pathlib.Path) -> None:
     (base / "9").write_bytes(b"a file")
 
 
-# (probe, the version that it is about, what is done)
+# (probe, its version, the damage)
 _DAMAGES = (
     ("corrupt_pb_retries0", 3, _garbage),
     ("truncated_pb_retries0", 4, _cut),
@@ -114,7 +113,7 @@ def _vanishing(model: Watched, made: pathlib.Path) -> Iterator[Seen]:
 
 
 def watched_with_retries(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """What is seen with the default flags: half-written versions, and what else they hold up."""
+    """With the default flags: half-written versions, and the loads that they block."""
     first, second, third = (folder / name for name in ("first", "second", "third"))
     for base in (first, second, third):
         models.put(made, 1, base)
@@ -125,7 +124,7 @@ def watched_with_retries(program: servers.Program, made: pathlib.Path, folder: p
 
 
 def watched_with_load_threads(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """A half-written version and a newer one, where two versions may load at once."""
+    """A half-written version and a newer one, with two concurrent loads."""
     base = folder / "m"
     models.put(made, 1, base)
     with servers.running(

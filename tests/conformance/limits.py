@@ -18,7 +18,7 @@ _HEALTH_FIELD = b"\x0a"
 
 
 def batching(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """Requests that a batching session takes and refuses."""
+    """Requests that a batching session accepts and refuses."""
     folder.mkdir(parents=True)
     parameters = folder / "batching.config"
     parameters.write_text(_BATCHING)
@@ -33,8 +33,7 @@ def batching(program: servers.Program, made: pathlib.Path, folder: pathlib.Path)
 
 
 def sizes_and_health(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """The health service, large messages, the metrics, and more calls at once than the default number of threads
-    takes."""
+    """The health service, large messages, metrics, and more concurrent calls than the default number of threads."""
     monitoring = folder / "monitoring.config"
     port = free_port("127.0.0.1")
     flags = (
@@ -73,8 +72,8 @@ def _sizes(server: servers.Server) -> Iterator[Seen]:
         answer = wire.call(stub, wire.PREDICT, _zeros(400_000, 16))
     wanted = re.search(r"\(\d+ vs. \d+\)", probes["big_response_default_client"].answer.message)[0]
     same = answer.code == "RESOURCE_EXHAUSTED" and wanted in answer.message
-    told = "" if same else f"expected RESOURCE_EXHAUSTED {wanted}, got {answer.code} {answer.message!r}"
-    yield Seen(SIZES, "big_response_default_client", told)
+    difference = "" if same else f"expected RESOURCE_EXHAUSTED {wanted}, got {answer.code} {answer.message!r}"
+    yield Seen(SIZES, "big_response_default_client", difference)
     answer = server.call(wire.PREDICT, _zeros(400_000, 16))
     sum_ = wire.decoded(wire.PREDICT, answer.response).outputs["sum"]
     got = {"bytes": len(answer.response), "int64_val": len(sum_.int64_val), "tensor_content": len(sum_.tensor_content)}
@@ -89,11 +88,10 @@ def _only(request: bytes, output: str) -> bytes:
 
 
 def _zeros(rows: int, length: int) -> bytes:
-    """A request for the sums of zeros, `rows` of them and one row to be added to each: both in full would be over 64
-    MiB."""
+    """A request for the sums of `rows` rows of zeros and a single row: both in full would exceed 64 MiB."""
     request = wire.spec_request(wire.PREDICT, "m")
     for alias, count in (("a", rows), ("b", 1)):
-        request.inputs[alias].dtype = wire.protos().types.DT_INT64
+        request.inputs[alias].dtype = wire.apis().types.DT_INT64
         request.inputs[alias].tensor_content = bytes(8 * count * length)
         for size in (count, length):
             request.inputs[alias].tensor_shape.dim.add(size=size)
@@ -101,7 +99,7 @@ def _zeros(rows: int, length: int) -> bytes:
 
 
 def _metrics(server: servers.Server, port: int) -> Iterator[Seen]:
-    """The count of requests of a model that was asked three times, and the names of metrics of the server itself."""
+    """The request counts after three requests."""
     unknown = wire.spec_request(wire.PREDICT, "add")
     unknown.model_spec.signature_name = "nope"
     for request in (models.adding("add"), unknown.SerializeToString(), models.adding("nope")):
@@ -118,11 +116,11 @@ def _metrics(server: servers.Server, port: int) -> Iterator[Seen]:
 
 
 def _threads(server: servers.Server) -> Iterator[Seen]:
-    """Twice as many calls at once as there are threads by default, four for each CPU."""
+    """Twice as many concurrent calls as threads; the default is four threads per CPU."""
     server.call(wire.PREDICT, models.looping(10))
     calls = 8 * (os.cpu_count() or 1)
     with concurrent.futures.ThreadPoolExecutor(calls) as pool:
-        answers = set(pool.map(lambda _: _told(server.call(wire.PREDICT, models.looping(20_000))), range(calls)))
+        answers = set(pool.map(lambda _: _described(server.call(wire.PREDICT, models.looping(20_000))), range(calls)))
     expected = set(recording.load()[MISC]["concurrency_default_threads"].record["counts"])
     yield Seen(
         MISC,
@@ -131,5 +129,5 @@ def _threads(server: servers.Server) -> Iterator[Seen]:
     )
 
 
-def _told(answer: wire.Answer) -> str:
+def _described(answer: wire.Answer) -> str:
     return f"{answer.code}: {answer.message}" if answer.message else answer.code

@@ -1,5 +1,4 @@
-"""Writes the SavedModel `kinds`: for each dtype a signature of its name that gives back its input `x`, of any shape, as
-`y`.
+"""Writes the SavedModel `kinds`: for each dtype, a signature of that name returns its input `x`, of any shape, as `y`.
 
 usage: python make_kinds.py FOLDER      (FOLDER/1 is written)
 """

@@ -1,4 +1,4 @@
-"""The models that the servers serve: written by make_model.py, copied, damaged and furnished with warmup requests."""
+"""The served models: written by make_model.py, copied, damaged, and extended with warmup requests."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 
-from components.formats.table import masked_crc
+from components.formats import tfrecords
 from tests.conformance import recording, wire
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
@@ -17,8 +17,7 @@ A, B = ((9, 9), (1, 2)), ((1, 0), (3, 4))
 
 
 def make(folder: pathlib.Path) -> pathlib.Path:
-    """The folder `folder`/add with versions 1, 2 and 3, written at the first call; several processes may ask for it at
-    once."""
+    """The folder `folder`/add with versions 1, 2 and 3; the first call writes it. Safe for concurrent processes."""
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / "add"
     with open(folder / "lock", "w") as lock:
@@ -31,7 +30,7 @@ def make(folder: pathlib.Path) -> pathlib.Path:
 
 
 def put(made: pathlib.Path, version: int, base: pathlib.Path, name: str | None = None) -> pathlib.Path:
-    """`version` of the model `made` appears whole in `base`, under its number or under `name`."""
+    """Copy `version` of the model `made` to `base` atomically, under its number or `name`."""
     base.mkdir(parents=True, exist_ok=True)
     beside = base.parent / f"{base.name}.beside"
     shutil.copytree(made / str(version), beside)
@@ -42,8 +41,7 @@ def put(made: pathlib.Path, version: int, base: pathlib.Path, name: str | None =
 def appearing(
     made: pathlib.Path, version: int, base: pathlib.Path, number: int | None = None
 ) -> Iterator[pathlib.Path]:
-    """A copy of `version` to be damaged or furnished within the context, which then appears in `base` whole, as
-    `number` if given."""
+    """A copy of `version` for changes within the context; then it is renamed into `base`, as `number` if given."""
     beside = base.parent / f"{base.name}.beside"
     shutil.copytree(made / str(version), beside)
     yield beside
@@ -67,7 +65,7 @@ def adding(name: str = "m", version: int | None = None, label: str | None = None
 def digits(tensor, rows: Iterable) -> None:
     """Fill in a TensorProto: int64 [B, T], as tensor_content."""
     rows = [list(row) for row in rows]
-    tensor.dtype = wire.protos().types.DT_INT64
+    tensor.dtype = wire.apis().types.DT_INT64
     for size in (len(rows), len(rows[0]) if rows else 0):
         tensor.tensor_shape.dim.add(size=size)
     flat = [digit for row in rows for digit in row]
@@ -78,7 +76,7 @@ def looping(steps: int, name: str = "m") -> bytes:
     """A request that keeps the server busy for `steps` of a loop."""
     request = wire.spec_request(wire.PREDICT, name)
     request.model_spec.signature_name = "slow"
-    request.inputs["n"].dtype = wire.protos().types.DT_INT64
+    request.inputs["n"].dtype = wire.apis().types.DT_INT64
     request.inputs["n"].tensor_shape.SetInParent()
     request.inputs["n"].int64_val.append(steps)
     return request.SerializeToString()
@@ -86,7 +84,7 @@ def looping(steps: int, name: str = "m") -> bytes:
 
 def log_of(request: bytes) -> bytes:
     """A warmup record with this PredictRequest."""
-    log = wire.protos().prediction_log.PredictionLog()
+    log = wire.apis().prediction_log.PredictionLog()
     log.predict_log.request.MergeFromString(request)
     return log.SerializeToString()
 
@@ -95,10 +93,5 @@ def write_warmup(version_folder: pathlib.Path, records: Iterable[bytes]) -> path
     """The warmup file of a version, TFRecords of `records`."""
     path = version_folder / WARMUP
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"".join(_framed(record) for record in records))
+    path.write_bytes(b"".join(tfrecords.framed(record) for record in records))
     return path
-
-
-def _framed(data: bytes) -> bytes:
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", masked_crc(length)) + data + struct.pack("<I", masked_crc(data))

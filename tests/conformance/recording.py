@@ -1,7 +1,7 @@
-"""The recorded behaviour of a real TensorFlow Serving 2.16.1: sections of probes, each with its request and its answer.
+"""The recorded behaviour of a real TensorFlow Serving 2.16.1: sections of probes, each with its request and answer.
 
-`recorded_behaviour.json` was recorded against the model that `make_model.py` writes. A probe either has a request that
-can be sent again, or tells in words what was done.
+`recorded_behaviour.json` was recorded with the model of `make_model.py`. A probe has either a request to replay or a
+description in words.
 """
 
 import ast
@@ -18,11 +18,11 @@ from tests.conformance import wire
 
 FOLDER = pathlib.Path(__file__).parent
 MAKE_MODEL = FOLDER / "make_model.py"
-# Where the models lay while the behaviour was recorded.
+# The folder of the models during the recording.
 RECORDED_MODELS = "/models/"
-# The requests that are recorded as no bytes at all.
+# Requests of zero bytes.
 _EMPTY_REQUESTS = ("status_no_spec", "mi_empty", "reload_no_config")
-# How ids tell the method of a request; whatever else has a request asks for a prediction.
+# The method of a request by the prefix of its id; the default is Predict.
 _METHODS = {
     "meta_": wire.METADATA,
     "half_meta": wire.METADATA,
@@ -35,7 +35,7 @@ _METHODS = {
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """`words` tell what was asked; `record` is everything that was noted, as in the file."""
+    """A probe: its description in words, and its whole `record` in the file."""
 
     section: str
     id: str
@@ -44,7 +44,7 @@ class Probe:
 
     @property
     def method(self) -> str:
-        """The gRPC method that the request goes to."""
+        """The gRPC method of the request."""
         if self.record.get("request", "").startswith("config") or self.id == "reload_no_config":
             return wire.RELOAD
         return next((method for start, method in _METHODS.items() if self.id.startswith(start)), wire.PREDICT)
@@ -55,7 +55,7 @@ class Probe:
 
     @property
     def request(self) -> bytes:
-        """The serialized request; reloads are recorded as text only. The base paths are the recorded ones."""
+        """The serialized request, with the recorded base paths; reloads are recorded as text only."""
         if self.record.get("request_b64"):
             return base64.b64decode(self.record["request_b64"])
         if self.id in _EMPTY_REQUESTS:
@@ -64,7 +64,7 @@ class Probe:
 
     @property
     def answer(self) -> wire.Answer:
-        """Code, text and response that were recorded."""
+        """The recorded code, text and response."""
         result = self.record["result"]
         response = base64.b64decode(result["response_b64"]) if result.get("response_b64") else b""
         if not response and str(result.get("response", "")).startswith("b'"):
@@ -73,12 +73,12 @@ class Probe:
 
     @property
     def states_after(self) -> dict[str, list]:
-        """States of the versions by model once a reload has settled; empty where none were noted."""
+        """The states of the versions by model after a reload has settled; empty if not recorded."""
         return self.record.get("states_after_2s") or self.record.get("states_after_1s") or {}
 
     @property
     def settled_at_once(self) -> bool:
-        """Nothing changed after the answer, so that what was seen right after it is no matter of luck."""
+        """Whether the states right after the answer were final, and so do not depend on timing."""
         return bool(self.states_after) and self.record["states_right_after"] == self.states_after
 
 

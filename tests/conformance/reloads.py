@@ -1,5 +1,4 @@
-"""Sections 2_reload and 3_reload_fresh: HandleReloadConfigRequest in sequence, and on servers that know nothing of what
-was before."""
+"""Sections 2_reload and 3_reload_fresh: HandleReloadConfigRequest in sequence, and on fresh servers."""
 
 import itertools
 import pathlib
@@ -11,16 +10,16 @@ from tests.conformance.recording import Probe
 
 IN_SEQUENCE, FRESH = "2_reload", "3_reload_fresh"
 _SPECIFIC = "model_version_policy { specific { versions: 1 versions: 2 } }"
-# After these nothing can be reloaded on a real server: they come last on theirs.
+# A real server refuses or hangs every reload after these, so that each comes last on its server.
 _POISON = "reload_no_platform2"
 _HANGING = ("reload_nonexistent_path", "reload_empty_dir")
-# Calls that never return are given up after this time.
+# The timeout of calls that never return.
 _HANGING_SECONDS = 3.0
 _STATES = {"latest": [[3, wire.AVAILABLE, 0, ""]], "specific": [[1, wire.AVAILABLE, 0, ""], [2, wire.AVAILABLE, 0, ""]]}
 
 
 def folders(made: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
-    """The folders that the recorded requests name, below `root`."""
+    """Make the folders named by the recorded requests, below `root`."""
     for name in ("add2", "other", "other2"):
         for version in (1, 2):
             models.put(made, version, root / name)
@@ -40,38 +39,38 @@ def in_sequence(program: servers.Program, root: pathlib.Path, folder: pathlib.Pa
 
 
 def hanging(program: servers.Program, root: pathlib.Path, folder: pathlib.Path, name: str) -> Iterator[Seen]:
-    """One of _HANGING: a new model without a version, which the real server waits for, and what it does meanwhile."""
+    """One of _HANGING: a new model without a version, for which the real server waits, and the reload after it."""
     probes = [probe for probe in recording.load()[IN_SEQUENCE].values() if probe.id.startswith(name)]
     with servers.running(program, folder, "--model_name=add", f"--model_base_path={root / 'add'}") as server:
         yield from replay.replay(replay.Wire.of(server, root), probes, _HANGING_SECONDS)
 
 
 def fresh(program: servers.Program, root: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """The reloads that were each recorded on a server of its own, on one server that is set back before each."""
+    """The reloads recorded on fresh servers, replayed on one server that is reset before each."""
     with servers.running(program, folder, "--model_name=add", f"--model_base_path={root / 'add'}") as server:
         to = replay.Wire.of(server, root)
         for start, group in _groups():
             policy = "" if start == "latest" else _SPECIFIC
             replay.reload(to, servers.entry("add", root / "add", policy))
-            found = _set_back(to, _STATES[start])
-            if found:
-                yield from (Seen(probe.section, probe.id, f"cannot be set back: {found}") for probe in group)
+            difference = _reset(to, _STATES[start])
+            if difference:
+                yield from (Seen(probe.section, probe.id, f"cannot reset the server: {difference}") for probe in group)
             else:
                 yield from replay.replay(to, group)
 
 
-def _set_back(to: replay.Wire, expected: list) -> str:
-    found: list = []
+def _reset(to: replay.Wire, expected: list) -> str:
+    states: list = []
 
     def reached() -> bool:
-        found[:] = [state for state in wire.states(to.stub, "add") if state[1] != wire.END]
-        return found == expected
+        states[:] = [state for state in wire.states(to.stub, "add") if state[1] != wire.END]
+        return states == expected
 
-    return "" if servers.until(reached, replay.SETTLE_SECONDS) else f"expected {expected}, got {found}"
+    return "" if servers.until(reached, replay.SETTLE_SECONDS) else f"expected {expected}, got {states}"
 
 
 def _groups() -> list[tuple[str, list[Probe]]]:
-    """(state to start from, probes) of each server that was recorded fresh, the poisoning one last."""
+    """(initial state, probes) of each fresh server of the recording; the one that breaks later reloads comes last."""
     sequence = list(recording.load()[IN_SEQUENCE].values())
     groups = [
         ("latest", [p for p in sequence if p.id.startswith(f"reload_specific_{kind}missing")])

@@ -1,5 +1,4 @@
-"""Sends the recorded requests to a server again and compares the answers, and after reloads the states of the
-versions."""
+"""Replays the recorded requests and compares the answers and, after reloads, the states of the versions."""
 
 import contextlib
 import dataclasses
@@ -14,18 +13,17 @@ from tests.conformance import servers, wire
 from tests.conformance.outcomes import Seen
 from tests.conformance.recording import RECORDED_MODELS, Probe
 
-# How long states may take to become as recorded: a load or two on a busy machine.
+# The limit until states match the recording: a load or two on a busy machine.
 SETTLE_SECONDS = 30.0
-_AFTER_ANOTHER_ANSWER_POLLS = 5
+_POLLS_AFTER_DIFFERENCE = 5
 _RECORDED_PATH = re.compile(rf"{RECORDED_MODELS}(?:fs\w*/)?")
-# Who asked for a deadline gets one of these, as it happens: the client's own words or those of the server's run.
+# An exceeded deadline gives either text: the client's or that of the server's run.
 _DEADLINE_TEXTS = ("Deadline Exceeded", "Timed out waiting for notification")
 
 
 @dataclasses.dataclass(frozen=True)
 class Wire:
-    """Where requests go: `root` is the local folder that stands for the one of the recording, `poll` as of
-    servers.Program."""
+    """A server under test: `root` is the local folder in place of the recorded one, `poll` as in servers.Program."""
 
     stub: grpc.Channel
     root: pathlib.Path
@@ -36,11 +34,11 @@ class Wire:
         return cls(server.stub, root, server.program.poll)
 
     def ask(self, probe: Probe, timeout: float = wire.CALL_SECONDS, metadata: tuple = ()) -> wire.Answer:
-        """The answer to the request of `probe`, with the local base paths."""
+        """The answer to the request of `probe` with local base paths."""
         return wire.call(self.stub, probe.method, self.localized(probe), timeout, metadata)
 
     def localized(self, probe: Probe) -> bytes:
-        """The request of `probe` with the local base paths."""
+        """The request of `probe` with local base paths."""
         if probe.method != wire.RELOAD:
             return probe.request
         request = wire.request_type(wire.RELOAD).FromString(probe.request)
@@ -49,18 +47,18 @@ class Wire:
         return request.SerializeToString()
 
     def local_path(self, text: str) -> str:
-        """`text` with the recorded folders of models replaced by `root`."""
+        """`text` with `root` in place of the recorded folder of models."""
         return _RECORDED_PATH.sub(lambda _: f"{self.root}/", text)
 
     def states(self, models: Iterable[str]) -> dict[str, list]:
-        """The states of the versions of each of `models`."""
+        """The states of the versions of each model."""
         return {model: wire.states(self.stub, model) for model in models}
 
 
 def replay(to: Wire, probes: Iterable[Probe], timeout: float = wire.CALL_SECONDS) -> Iterator[Seen]:
-    """What is seen of each of `probes` in turn; those told in words are passed over.
+    """The results of `probes` in turn, without those that have only words.
 
-    Versions that had ended before, which a fresh server would not know of, are left out of the states.
+    The states omit versions that had ended before, which a fresh server would not list.
     """
     before: dict[str, list] = {}
     for probe in probes:
@@ -69,26 +67,26 @@ def replay(to: Wire, probes: Iterable[Probe], timeout: float = wire.CALL_SECONDS
         for model in probe.states_after:
             before.setdefault(model, _ended(wire.states(to.stub, model)))
         got = to.ask(probe, timeout)
-        found = _answer_difference(probe, got)
-        if found and probe.states_after:
-            # What comes next was recorded two seconds later.
-            time.sleep(_AFTER_ANOTHER_ANSWER_POLLS * to.poll)
+        difference = _answer_difference(probe, got)
+        if difference and probe.states_after:
+            # The next probe was recorded two seconds later.
+            time.sleep(_POLLS_AFTER_DIFFERENCE * to.poll)
         elif probe.states_after:
-            found = _states_difference(to, probe, before)
-        yield Seen(probe.section, probe.id, found)
+            difference = _states_difference(to, probe, before)
+        yield Seen(probe.section, probe.id, difference)
 
 
 def settle(
     to: Wire, expected: dict[str, list], before: dict[str, list] | None = None, seconds: float = SETTLE_SECONDS
 ) -> str:
-    """Wait until the states are `expected`, a model's versions in `before` aside; how they differ in the end."""
-    found: dict[str, list] = {}
+    """Wait until the states, without those in `before`, are `expected`; returns the final difference."""
+    states: dict[str, list] = {}
 
     def reached() -> bool:
-        found.update(_without(to.states(expected), expected, before or {}))
-        return found == expected
+        states.update(_without(to.states(expected), expected, before or {}))
+        return states == expected
 
-    return "" if servers.until(reached, seconds) else f"expected states {expected}, got {found}"
+    return "" if servers.until(reached, seconds) else f"expected states {expected}, got {states}"
 
 
 def reload(to: Wire, *entries: str) -> wire.Answer:
@@ -114,19 +112,18 @@ def _states_difference(to: Wire, probe: Probe, before: dict[str, list]) -> str:
     if not probe.settled_at_once:
         return settle(to, expected, before)
     for _ in range(2):
-        found = _without(to.states(expected), expected, before)
-        if _unloaded(found) != expected:
-            return f"expected states {expected} from the answer on, got {found}"
+        states = _without(to.states(expected), expected, before)
+        if _unloaded(states) != expected:
+            return f"expected states {expected} right after the answer, got {states}"
         time.sleep(1.5 * to.poll)
     return settle(to, expected, before)
 
 
 def _unloaded(states: dict[str, list]) -> dict[str, list]:
-    """`states` as they are once every unload under way is over: the recorded calls took long enough for that, which was
-    luck."""
+    """`states` after the unloads in progress: in the recording, the calls happened to take longer than the unloads."""
     return {
-        model: [[state[0], wire.END, *state[2:]] if state[1] == wire.UNLOADING else state for state in found]
-        for model, found in states.items()
+        model: [[state[0], wire.END, *state[2:]] if state[1] == wire.UNLOADING else state for state in versions]
+        for model, versions in states.items()
     }
 
 
@@ -135,15 +132,15 @@ def _ended(states: list) -> list:
 
 
 def _without(states: dict[str, list], expected: dict[str, list], before: dict[str, list]) -> dict[str, list]:
-    known = {model: [state[0] for state in wanted] for model, wanted in expected.items()}
+    numbers = {model: [state[0] for state in versions] for model, versions in expected.items()}
     return {
-        model: [s for s in found if s not in before.get(model, []) or s[0] in known[model]]
-        for model, found in states.items()
+        model: [s for s in versions if s not in before.get(model, []) or s[0] in numbers[model]]
+        for model, versions in states.items()
     }
 
 
 @contextlib.contextmanager
 def default_limit(target: str) -> Iterator[grpc.Channel]:
-    """A channel with gRPC's own limit of 4 MiB for what it receives."""
+    """A channel with gRPC's default limit of 4 MiB for responses."""
     with wire.channel(target, []) as stub:
         yield stub

@@ -1,4 +1,4 @@
-"""Starts the server under test as a program, with the flags of tensorflow_model_server, and watches it from outside."""
+"""Starts the server under test as a child process with the flags of tensorflow_model_server."""
 
 import contextlib
 import dataclasses
@@ -24,8 +24,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A model server: its name in the table, the command that starts it, and how often it looks at the disk, in
-    seconds."""
+    """A model server: its name in the table, its command, and its polling interval in seconds."""
 
     name: str
     command: tuple[str, ...]
@@ -37,22 +36,21 @@ class Program:
 
 
 def embedded() -> Program:
-    """`bitsum serve` with its own server, which waits for versions as long as the real one does."""
+    """`bitsum serve` with the embedded server, which waits for versions as long as the real one does."""
     return Program(
         outcomes.EMBEDDED, (sys.executable, "-m", "pipeline", "serve", "--server=embedded", "--ready_timeout=0"), 0.2
     )
 
 
 def real() -> Program | None:
-    """The real server that the environment variable BITSUM_MODEL_SERVER names or that is on the PATH; None without
-    one."""
+    """The real server in the environment variable BITSUM_MODEL_SERVER or on the PATH, if any."""
     path = os.environ.get(ENVIRONMENT) or shutil.which(outcomes.REAL)
     return Program(outcomes.REAL, (path,), 1) if path else None
 
 
 @dataclasses.dataclass
 class Server:
-    """A running server, with a channel to it and what it has written so far."""
+    """A running server, its log and a channel to it."""
 
     program: Program
     process: subprocess.Popen
@@ -61,7 +59,7 @@ class Server:
     stub: grpc.Channel
 
     def call(self, method: str, request: bytes, timeout: float = wire.CALL_SECONDS) -> wire.Answer:
-        """The answer to a request as it is."""
+        """The answer to a serialized request."""
         return wire.call(self.stub, method, request, timeout)
 
     def states(self, model: str = "m") -> list:
@@ -69,14 +67,14 @@ class Server:
         return wire.states(self.stub, model)
 
     def predict(self, model: str = "m") -> str:
-        """Which version answers a request for the latest, as 'OK v2', or the error."""
+        """The version that answers a request for the latest, as 'OK v2', or the error."""
         answer = self.call(wire.PREDICT, models.adding(model))
         if answer.code != "OK":
             return f"{answer.code}: {answer.message}"
         return f"OK v{wire.decoded(wire.PREDICT, answer.response).model_spec.version.value}"
 
     def content(self, model: str = "m") -> int:
-        """The number that the files of the latest version of `model` say they are; what make_model.py wrote."""
+        """The version number in the files of the latest version of `model`, written by make_model.py."""
         answer = self.call(wire.PREDICT, models.adding(model))
         return wire.decoded(wire.PREDICT, answer.response).outputs["ver"].int64_val[0]
 
@@ -107,7 +105,7 @@ def end(server: Server) -> None:
 
 @contextlib.contextmanager
 def running(program: Program, folder: pathlib.Path, *flags: str) -> Iterator[Server]:
-    """A server that answers, for as long as the context lasts."""
+    """A server that answers during the context."""
     server = begin(program, folder, *flags)
     try:
         wait_ready(server)
@@ -117,14 +115,14 @@ def running(program: Program, folder: pathlib.Path, *flags: str) -> Iterator[Ser
 
 
 def wait_ready(server: Server) -> None:
-    """Wait until the port is open, which it is once every configured model has a version. Raises: AssertionError."""
+    """Wait for an open port, which means that every model has a version. Raises: AssertionError."""
     ready = until(lambda: port_open(server.target) or server.process.poll() is not None, _START_SECONDS)
     if not ready or server.process.poll() is not None:
         raise AssertionError(f"the server did not start: {server.log.read_text(errors='replace')[-2000:]}")
 
 
 def port_open(target: str) -> bool:
-    """Does anybody listen there?"""
+    """Whether a server listens on `target`."""
     host, _, port = target.rpartition(":")
     with socket.socket() as probe:
         probe.settimeout(1)
@@ -132,7 +130,7 @@ def port_open(target: str) -> bool:
 
 
 def until(condition: Callable[[], object], seconds: float) -> bool:
-    """Ask again and again until `condition()`, for at most `seconds`; whether it became true."""
+    """Poll until `condition()` is true, for at most `seconds`; whether it became true."""
     end_ = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end_:
@@ -142,7 +140,7 @@ def until(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def config_file(folder: pathlib.Path, *entries: str, name: str = "models.config") -> str:
-    """The flag with a config file of these `config` entries, each in text format without braces."""
+    """The flag for a config file with these `config` entries, each in text format without braces."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text("model_config_list {\n" + "".join(f"  config {{ {entry} }}\n" for entry in entries) + "}\n")

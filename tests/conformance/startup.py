@@ -1,5 +1,4 @@
-"""Section 9_startup: what a server does that is started with good and bad flags, and that is told to end during a
-call."""
+"""Section 9_startup: starts with good and bad flags, and SIGTERM during a call."""
 
 import dataclasses
 import pathlib
@@ -15,22 +14,21 @@ from tests.conformance.outcomes import Seen
 SECTION = "9_startup"
 _FAILED = "Failed to start server. Error: "
 _END_SECONDS = 120.0
-# Servers that wait for ever are watched for so long after another one, started with them, was ready.
+# The time to watch servers that wait forever, after another one of the same group is ready.
 _WAITING_SECONDS = 2.0
 _LABELLED = "model_version_policy { specific { versions: 1 versions: 2 } } version_labels { key: 'canary' value: 2 }"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Start:
-    """A start: its flags, and how the folders that the recorded texts name are called here."""
+    """The flags of a start, and pairs (recorded folder, local folder)."""
 
     flags: tuple[str, ...]
     renamed: tuple[tuple[str, str], ...] = ()
 
 
 def run(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """Every start of the section; those that end by themselves first, a few at a time, then those that wait or
-    serve."""
+    """All starts of the section: first those that exit, a few at a time, then those that wait or serve."""
     starts = _starts(made, folder)
     probes = recording.load()[SECTION]
     ending = [name for name in starts if probes[name].record["exit_code"] is not None]
@@ -46,7 +44,7 @@ def run(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> I
             for server in begun.values():
                 servers.end(server)
     yield from _port_in_use(program, made, folder)
-    yield from _told_to_end(program, made, folder)
+    yield from _sigterm_during_call(program, made, folder)
 
 
 def _starts(made: pathlib.Path, folder: pathlib.Path) -> dict[str, _Start]:
@@ -88,7 +86,7 @@ def _starts(made: pathlib.Path, folder: pathlib.Path) -> dict[str, _Start]:
 
 
 def _wait_for_ends(begun: Collection[servers.Server]) -> None:
-    """Until all have ended, or all but one have and that one seems to stay."""
+    """Wait until all servers have exited, or all but one and that one keeps running."""
     servers.until(
         lambda: sum(_exit_code(server) is not None for server in begun) >= len(begun) - (len(begun) > 1), _END_SECONDS
     )
@@ -96,7 +94,7 @@ def _wait_for_ends(begun: Collection[servers.Server]) -> None:
 
 
 def _ended(probe: recording.Probe, server: servers.Server, start: _Start) -> Seen:
-    """Exit code and last words of a server that does not come up."""
+    """The exit code and error line of a server that does not start."""
     expected = next(line for line in probe.record["log"] if line.startswith(_FAILED))
     for recorded, here in start.renamed:
         expected = expected.replace(recorded, here)
@@ -106,7 +104,7 @@ def _ended(probe: recording.Probe, server: servers.Server, start: _Start) -> See
 
 
 def _living(begun: dict[str, servers.Server]) -> Iterator[Seen]:
-    """Whether the port is open, which states the versions have, and that the server runs on."""
+    """Whether the port is open, the states of the versions, and whether the server keeps running."""
     probes = recording.load()[SECTION]
     serving = [name for name in begun if probes[name].record["states"]]
     servers.until(
@@ -116,8 +114,8 @@ def _living(begun: dict[str, servers.Server]) -> Iterator[Seen]:
     time.sleep(_WAITING_SECONDS)
     for name, server in begun.items():
         open_ = servers.port_open(server.target)
-        found = server.states() if open_ else None
-        yield _difference(probes[name], (None, probes[name].record["states"]), (_exit_code(server), found))
+        states = server.states() if open_ else None
+        yield _difference(probes[name], (None, probes[name].record["states"]), (_exit_code(server), states))
 
 
 def _port_in_use(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
@@ -134,7 +132,7 @@ def _port_in_use(program: servers.Program, made: pathlib.Path, folder: pathlib.P
             servers.end(server)
 
 
-def _told_to_end(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
+def _sigterm_during_call(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
     probe = recording.load()[SECTION]["sigterm_during_call"]
     with servers.running(program, folder / "sigterm", "--model_name=m", f"--model_base_path={folder}/add") as server:
         server.call(wire.PREDICT, models.looping(10))

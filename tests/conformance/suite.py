@@ -1,4 +1,4 @@
-"""The parts of the suite: what is started together, and the outcomes of all of it on one server."""
+"""The parts of the suite, each with its own server, and their outcomes."""
 
 import concurrent.futures
 import functools
@@ -24,18 +24,18 @@ from tests.conformance.deviations import DEVIATIONS, NOT_RUN
 from tests.conformance.outcomes import Outcome, Seen
 
 Part = Callable[[servers.Program, pathlib.Path, pathlib.Path], Iterable[Seen]]
-# How many parts run side by side: most of their time they wait for a server to start or to look at the disk.
+# Parts that run concurrently: mostly they wait for a server to start or to poll the disk.
 AT_ONCE = 3
-# Where parts are listed that did not come to their end.
-BROKEN_OFF = "parts that broke off"
+# The section in the table for parts that raised an exception.
+FAILED_PARTS = "failed parts"
 
 
 def _with_folders(part: Callable) -> Part:
     return lambda program, made, folder: part(program, reloads.folders(made, folder / "models"), folder)
 
 
-# The longest first. Each part is told the server, the folder of the model `add`, and a folder of its own that does not
-# exist yet.
+# The longest first. The arguments of a part: the server, the folder of the model `add`, and its own folder, which does
+# not exist yet.
 PARTS: dict[str, Part] = {
     "startup": startup.run,
     "warmup": warming.warmups,
@@ -64,45 +64,43 @@ def run_part(name: str, program: servers.Program, shared: pathlib.Path, folder: 
 
 
 def run(program: servers.Program, folder: pathlib.Path, parts: Iterable[str] = tuple(PARTS)) -> list[Outcome]:
-    """The outcomes of all `parts` and what was not run; with all parts, a probe that nobody looked at is a
-    difference."""
+    """The outcomes of `parts` and the probes not run; with all parts, a probe without an outcome is a difference."""
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda name: _part_or_failure(name, program, folder), parts)
-        seen = [outcome for part in found for outcome in part] + not_run()
-    known = {(outcome.section, outcome.id) for outcome in seen}
-    forgotten = [key for key in order() if key not in known] if set(parts) == set(PARTS) else []
-    return seen + [Outcome(*key, outcomes.DIFFERENT, "nothing looked at it") for key in forgotten]
+        outcomes_of_parts = pool.map(lambda name: _part_or_failure(name, program, folder), parts)
+        seen = [outcome for part in outcomes_of_parts for outcome in part] + not_run()
+    covered = {(outcome.section, outcome.id) for outcome in seen}
+    forgotten = [key for key in order() if key not in covered] if set(parts) == set(PARTS) else []
+    return seen + [Outcome(*key, outcomes.DIFFERENT, "no part covers it") for key in forgotten]
 
 
 def _part_or_failure(name: str, program: servers.Program, folder: pathlib.Path) -> list[Outcome]:
-    """A part that breaks off, as where a server does not start, must not take the table with it."""
+    """The outcomes of a part; an exception, such as a server that does not start, becomes an outcome."""
     try:
         return run_part(name, program, folder, folder / program.name / name)
     except Exception as error:
         return [
             Outcome(
-                BROKEN_OFF, name, outcomes.DIFFERENT, f"{type(error).__name__}: {' '.join(str(error).split())[-500:]}"
+                FAILED_PARTS, name, outcomes.DIFFERENT, f"{type(error).__name__}: {' '.join(str(error).split())[-500:]}"
             )
         ]
 
 
 def over_the_wire(target: str, root: pathlib.Path, poll: float) -> list[Outcome]:
-    """The outcomes of the section that needs no more than HOST:PORT of a server that reads the models below `root`."""
+    """The outcomes of the section that needs only HOST:PORT of a server that reads the models below `root`."""
     with wire.channel(target) as stub:
         to = replay.Wire(stub, root, poll)
         fresh = basic.set_up(to)
-        found = [outcomes.judge(seen, target, DEVIATIONS) for seen in basic.over_the_wire(to, target)]
-    known = [
-        Outcome(one.section, one.id, outcomes.NOT_RUN, "the server has served other versions before")
-        if not fresh and one.id in basic.LISTING
-        else one
-        for one in found
-    ]
-    return known + not_run()
+        judged = [outcomes.judge(seen, target, DEVIATIONS) for seen in basic.over_the_wire(to, target)]
+    stale = "the server has served other versions before"
+    unfit = {outcome for outcome in judged if not fresh and outcome.id in basic.LISTING}
+    return [
+        Outcome(outcome.section, outcome.id, outcomes.NOT_RUN, stale) if outcome in unfit else outcome
+        for outcome in judged
+    ] + not_run()
 
 
 def not_run() -> list[Outcome]:
-    """What no part runs, and why."""
+    """The probes that no part runs, with the reason."""
     return [Outcome(*key, outcomes.NOT_RUN, why) for key, why in NOT_RUN.items()]
 
 

@@ -1,4 +1,4 @@
-"""Section 6_hot_swap: clients that ask in a closed loop while the version changes below them."""
+"""Section 6_hot_swap: clients send requests in a closed loop during a change of versions."""
 
 import collections
 import pathlib
@@ -19,8 +19,7 @@ _LABELLED = (
 
 
 class Clients:
-    """Clients that ask for sums while the context lasts: how many answers each version gave, errors, and
-    contradictions."""
+    """Clients that request sums during the context: counts of the answers of each version, errors, contradictions."""
 
     def __init__(self, target: str, request: bytes):
         self.versions: collections.Counter = collections.Counter()
@@ -56,8 +55,7 @@ class Clients:
 
 
 def run(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """The swaps of the section by rename, by reload and by label, and what clients see that insist on the old
-    version."""
+    """Swaps by rename, by reload and by label, and clients pinned to the old version."""
     base = folder / "m"
     models.put(made, 1, base)
     with servers.running(program, folder, "--model_name=m", f"--model_base_path={base}") as server:
@@ -81,7 +79,7 @@ def run(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> I
 
 
 def slow_copy(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """A version that is copied in file by file under its final name, its variables first."""
+    """A version copied file by file under its final name, variables first."""
     base = folder / "m"
     for version in (1, 2):
         models.put(made, version, base)
@@ -102,7 +100,8 @@ def slow_copy(program: servers.Program, made: pathlib.Path, folder: pathlib.Path
 def _change(to: replay.Wire, base: pathlib.Path, policy: str, *states: str) -> None:
     answer = replay.reload(to, servers.entry("m", base, policy))
     assert answer.code == "OK", answer
-    assert not (found := replay.settle(to, _states(*states))), found
+    difference = replay.settle(to, _states(*states))
+    assert not difference, difference
 
 
 def _states(first: str, second: str) -> dict[str, list]:
@@ -110,7 +109,7 @@ def _states(first: str, second: str) -> dict[str, list]:
 
 
 def _compared(name: str, clients: Clients) -> Seen:
-    """Every version that was seen then is seen now, the same errors and no other, and no answer contradicts itself."""
+    """The same versions and errors as recorded, and no answer that contradicts itself."""
     record = recording.load()[SECTION][name].record
     expected = (sorted(map(int, record["first_seen_s"])), sorted(record["errors"]), record["mismatch_spec_vs_output"])
     got = (sorted(clients.versions), sorted(clients.errors), clients.contradictions)

@@ -1,12 +1,11 @@
-"""The comparison itself: what counts as the same, and that no deviation hides another difference or outlives its
-reason."""
+"""The comparison itself: equal answers, and deviations that neither hide other differences nor outlive their reason."""
 
 import pytest
 
 from tests.conformance import deviations, outcomes, recording, wire
 from tests.conformance.outcomes import DEVIATION, DIFFERENT, EMBEDDED, REAL, SAME, Deviation, Seen
 
-_SAID_SO = {("s", "p"): Deviation("because", r"got 7$")}
+_DEVIATIONS = {("s", "p"): Deviation("because", r"got 7$")}
 
 
 @pytest.mark.parametrize(
@@ -22,8 +21,8 @@ _SAID_SO = {("s", "p"): Deviation("because", r"got 7$")}
         ("host:1", "", SAME),
     ],
 )
-def test_a_deviation_holds_for_its_server_and_its_pattern_only(server, difference, verdict):
-    assert outcomes.judge(Seen("s", "p", difference), server, _SAID_SO).verdict == verdict
+def test_a_deviation_applies_only_to_its_server_and_pattern(server, difference, verdict):
+    assert outcomes.judge(Seen("s", "p", difference), server, _DEVIATIONS).verdict == verdict
 
 
 def _sum(**values):
@@ -36,7 +35,7 @@ def _sum(**values):
     return wire.Answer("OK", "", response.SerializeToString())
 
 
-def test_typed_fields_are_not_content_and_a_missing_shape_is_not_an_empty_one():
+def test_typed_fields_differ_from_content_and_a_missing_shape_from_an_empty_one():
     assert not wire.difference(wire.PREDICT, _sum(int64_val=[7]), _sum(int64_val=[7]))
     assert wire.difference(wire.PREDICT, _sum(int64_val=[7]), _sum(tensor_content=b"\7\0\0\0\0\0\0\0"))
     with_shape = wire.response_type(wire.PREDICT).FromString(_sum(int64_val=[7]).response)
@@ -53,7 +52,7 @@ def test_typed_fields_are_not_content_and_a_missing_shape_is_not_an_empty_one():
         wire.Answer("OK"),
     ],
 )
-def test_code_and_text_count_and_the_numbers_of_traced_functions_do_not(got):
+def test_code_and_text_matter_but_not_the_numbers_of_traced_functions(got):
     expected = wire.Answer("INTERNAL", "text {{function_node f_7}}{{node add}}")
     assert wire.difference(wire.PREDICT, expected, got)
     assert not wire.difference(
@@ -61,13 +60,13 @@ def test_code_and_text_count_and_the_numbers_of_traced_functions_do_not(got):
     )
 
 
-def test_every_exception_is_one_of_a_recorded_probe():
+def test_every_deviation_names_a_recorded_probe():
     probes = {(section, name) for section, content in recording.load().items() for name in content}
     assert {*deviations.DEVIATIONS, *deviations.NOT_RUN} <= probes
     assert not {*deviations.DEVIATIONS} & {*deviations.NOT_RUN}
 
 
-def test_a_server_that_was_not_run_never_passed():
+def test_a_server_without_outcomes_counts_as_not_run():
     lines = outcomes.table({EMBEDDED: [outcomes.Outcome("s", "p", SAME)], REAL: []}, [("s", "p")]).splitlines()
     assert lines[2].split()[:4] == ["p", "same", "not", "run"]
     assert lines[-1] == "tensorflow_model_server: not run"

@@ -1,4 +1,4 @@
-"""The suite on the embedded server, and on the real one where there is one: no difference that is no deviation."""
+"""The suite on the embedded server and, if installed, the real one: no differences except the listed deviations."""
 
 import concurrent.futures
 
@@ -11,7 +11,7 @@ PROGRAMS = {program.name: program for program in (servers.embedded(), servers.re
 
 @pytest.fixture(scope="session")
 def running(request, shared_folder, tmp_path_factory):
-    """The selected parts, of which some run side by side in threads, since most of their time is waiting."""
+    """The selected parts, some of them concurrently in threads, because they mostly wait."""
     folder = tmp_path_factory.mktemp("parts")
     wanted = [item.callspec.params for item in request.session.items if item.function is test_recorded_behaviour]
     with concurrent.futures.ThreadPoolExecutor(suite.AT_ONCE) as pool:
@@ -30,9 +30,9 @@ def running(request, shared_folder, tmp_path_factory):
 @pytest.mark.parametrize("server", PROGRAMS)
 @pytest.mark.parametrize("part", suite.PARTS)
 def test_recorded_behaviour(part, server, running):
-    found = running[part, server].result()
-    assert found, f"{part} saw nothing"
+    results = running[part, server].result()
+    assert results, f"{part} has no outcomes"
     different = [
-        f"{outcome.section} {outcome.id}: {outcome.why}" for outcome in found if outcome.verdict == outcomes.DIFFERENT
+        f"{outcome.section} {outcome.id}: {outcome.why}" for outcome in results if outcome.verdict == outcomes.DIFFERENT
     ]
     assert not different, "\n" + "\n".join(different)

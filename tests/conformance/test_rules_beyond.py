@@ -1,4 +1,4 @@
-"""Rules of TensorFlow Serving 2.16.1 beyond what was recorded, each with the source file that it is read from.
+"""Rules of TensorFlow Serving 2.16.1 beyond the recording, each with the source file of the rule.
 
 The files are below tensorflow_serving/ of https://github.com/tensorflow/serving, or tensorflow/ of
 https://github.com/tensorflow/tensorflow where the name begins with `core/` or `cc/`.
@@ -22,7 +22,7 @@ _LIMIT = 1024
 
 @pytest.fixture(scope="module", params=[program.name for program in (servers.embedded(), servers.real()) if program])
 def server(request, shared_folder, tmp_path_factory):
-    """A server with the models `add` (versions 1 and 2, labels), `kinds` and, to be reloaded, `spare`."""
+    """A server with the models `add` (versions 1 and 2, labels) and `kinds`, and `spare` for reloads."""
     program = {p.name: p for p in (servers.embedded(), servers.real()) if p}[request.param]
     made, folder = models.make(shared_folder), tmp_path_factory.mktemp("beyond")
     subprocess.run(
@@ -63,7 +63,7 @@ def predict(name="add", version=None, label=None, signature="", inputs=None, out
 
 
 def tensor(dtype, shape=(), **values):
-    made = wire.protos().tensor.TensorProto(dtype=getattr(wire.protos().types, f"DT_{dtype}"), **values)
+    made = wire.apis().tensor.TensorProto(dtype=getattr(wire.apis().types, f"DT_{dtype}"), **values)
     made.tensor_shape.SetInParent()
     for size in shape:
         made.tensor_shape.dim.add(size=size)
@@ -71,7 +71,7 @@ def tensor(dtype, shape=(), **values):
 
 
 def rows(*numbers):
-    made = wire.protos().tensor.TensorProto()
+    made = wire.apis().tensor.TensorProto()
     models.digits(made, numbers)
     return made
 
@@ -90,7 +90,7 @@ def _no_signature(name):
     return f'Serving signature key "{name}" not found.'
 
 
-def _nobody(wanted):
+def _not_found(wanted):
     return f"Servable not found for request: {wanted}"
 
 
@@ -128,12 +128,12 @@ def _mistyped(signature, wanted, given, sent):
         (predict(signature="名"), _PRECONDITION, _no_signature("名")),
         (predict(signature="nope", outputs=["nope"], inputs={}), _PRECONDITION, _no_signature("nope")),
         # core/aspired_versions_manager.cc, core/basic_manager.cc
-        (predict("名"), _MISSING, _nobody("Latest(名)")),
-        (predict("a b", version=3), _MISSING, _nobody("Specific(a b, 3)")),
-        (predict("add", version=-1), _MISSING, _nobody("Specific(add, -1)")),
-        (predict("add", version=_FIRST), _MISSING, _nobody(f"Specific(add, {_FIRST})")),
-        (predict("add", version=_LAST), _MISSING, _nobody(f"Specific(add, {_LAST})")),
-        (predict("add", version=3), _MISSING, _nobody("Specific(add, 3)")),
+        (predict("名"), _MISSING, _not_found("Latest(名)")),
+        (predict("a b", version=3), _MISSING, _not_found("Specific(a b, 3)")),
+        (predict("add", version=-1), _MISSING, _not_found("Specific(add, -1)")),
+        (predict("add", version=_FIRST), _MISSING, _not_found(f"Specific(add, {_FIRST})")),
+        (predict("add", version=_LAST), _MISSING, _not_found(f"Specific(add, {_LAST})")),
+        (predict("add", version=3), _MISSING, _not_found("Specific(add, 3)")),
         # model_servers/server_core.cc
         (predict("kinds", label="stable"), _INVALID, _label("stable")),
         (predict("", label="stable"), _INVALID, _NO_NAME),
@@ -152,11 +152,11 @@ def _mistyped(signature, wanted, given, sent):
         _mistyped("bfloat16", "bfloat16", "half", tensor("HALF", (), half_val=[1])),
     ],
 )
-def test_predictions_that_are_refused(server, request_, code, text):
+def test_refused_predictions(server, request_, code, text):
     assert ask(server, wire.PREDICT, request_) == (code, text)
 
 
-def test_the_first_1024_bytes_of_a_text_are_sent(server):
+def test_an_error_text_is_truncated_to_1024_bytes(server):
     """model_servers/grpc_status_util.cc"""
     text = f'Serving signature key "{"x" * 2000}" not found.'
     assert ask(server, wire.PREDICT, predict(signature="x" * 2000)) == (_PRECONDITION, text[:_LIMIT] + "...TRUNCATED")
@@ -171,7 +171,7 @@ _DTYPES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
 
 
 @pytest.mark.parametrize(
-    # No values back: those that were sent.
+    # `back` is None if the values come back unchanged.
     ("signature", "shape", "sent", "back"),
     [
         ("float32", (2,), {"tensor_content": struct.pack("<2f", 1.5, -0.0)}, {"float_val": [1.5, -0.0]}),
@@ -201,7 +201,7 @@ _DTYPES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
         ("complex128", (), {"dcomplex_val": [1, 2]}, None),
         ("float32", (0,), {}, None),
         ("string", (3, 0, 2), {}, None),
-        # Of an empty tensor the content is not looked at, nor are the values.
+        # The content and values of an empty tensor are ignored.
         ("int64", (0, 2), {"tensor_content": b"\0" * 8}, {}),
         ("int64", (0,), {"int64_val": [1, 2]}, {}),
         ("int64", (1,), {"int64_val": [1], "tensor_content": struct.pack("<q", 3)}, {"int64_val": [3]}),
@@ -225,7 +225,7 @@ def test_every_dtype_comes_back_in_its_typed_field(server, signature, shape, sen
     )
 
 
-def test_of_version_and_label_the_one_that_comes_last_counts(server):
+def test_the_last_of_version_and_label_counts(server):
     """apis/model.proto: a oneof; the sizes of the messages are small enough for lengths of one byte."""
     by_version = wire.spec_request(wire.PREDICT, "add", version=2).model_spec.SerializeToString()
     label = wire.spec_request(wire.PREDICT, "", label="stable").model_spec.SerializeToString()
@@ -247,7 +247,7 @@ def test_any_text_can_be_a_label(server, label, version):
     ("method", "name", "choice", "code", "text"),
     [
         # servables/tensorflow/get_model_metadata_impl.cc
-        (wire.METADATA, "add", {"version": 3}, _MISSING, _nobody("Specific(add, 3)")),
+        (wire.METADATA, "add", {"version": 3}, _MISSING, _not_found("Specific(add, 3)")),
         (wire.METADATA, "nope", {"label": "x"}, _INVALID, _label("x")),
         (wire.METADATA, "", {"label": "x"}, _INVALID, _NO_NAME),
         # model_servers/get_model_status_impl.cc
@@ -257,7 +257,7 @@ def test_any_text_can_be_a_label(server, label, version):
         (wire.STATUS, "名", {"label": "x"}, _MISSING, "Could not find any versions of model 名"),
     ],
 )
-def test_other_calls_that_are_refused(server, method, name, choice, code, text):
+def test_other_refused_calls(server, method, name, choice, code, text):
     assert ask(server, method, wire.spec_request(method, name, **choice)) == (code, text)
 
 

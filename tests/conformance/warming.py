@@ -1,5 +1,4 @@
-"""Sections 7_warmup, 7b_warmup_same_request and 8_while_loading: warmup files good and bad, and calls while a slow one
-is replayed."""
+"""Sections 7_warmup, 7b_warmup_same_request and 8_while_loading: warmup files, and calls during a slow warmup."""
 
 import concurrent.futures
 import json
@@ -15,11 +14,11 @@ from tests.conformance.recording import Probe
 from tests.conformance.watching import Watched
 
 WARMUP, SAME_REQUEST, LOADING = "7_warmup", "7b_warmup_same_request", "8_while_loading"
-# Long enough for the calls that are made meanwhile, on a busy machine too.
+# Long enough for the calls during the load, even on a busy machine.
 _LOADING_SECONDS = 4.0
-# Two answers that come one upon the other come within so long.
+# The limit between two answers that come one directly after the other.
 _AT_ONCE_SECONDS = 1.0
-_MOST_RECORDS = 1000
+_MAX_RECORDS = 1000
 
 
 def _bad_signature() -> bytes:
@@ -63,9 +62,9 @@ _WARMUPS: dict[str, Callable[[pathlib.Path], None]] = {
     "warmup_bad_proto": _raw(b"\xff\xff\xff"),
     "warmup_empty_log": _raw(b""),
     "warmup_empty_file": _content(b""),
-    "warmup_1001": _records(*[models.adding()] * (_MOST_RECORDS + 1)),
+    "warmup_1001": _records(*[models.adding()] * (_MAX_RECORDS + 1)),
 }
-# Those that have a server with flags of their own.
+# Probes that need their own flags, and so their own server.
 _WITH_FLAGS: dict[str, tuple[str, Callable[[pathlib.Path], None]]] = {
     "warmup_off": ("--enable_model_warmup=false", _records(_bad_signature())),
     "warmup_iterations": ("--num_request_iterations_for_warmup=5", _records(models.looping(20_000))),
@@ -106,16 +105,16 @@ def _warmed(server: servers.Server, name: str, base: pathlib.Path) -> Iterator[S
 
 
 def _with_offset(probe: Probe, base: pathlib.Path) -> Probe:
-    """`probe` with the place of the cut record in the file here, whose records may be of another length."""
+    """`probe` with the offset of the cut record in the local file, whose records may differ in length."""
     path = base / "2" / models.WARMUP
     if probe.id != "warmup_truncated":
         return probe
-    place = (path.stat().st_size + 7) * 2 // 3
+    offset = (path.stat().st_size + 7) * 2 // 3
     return Probe(
         probe.section,
         probe.id,
         probe.words,
-        json.loads(re.sub("record at 262'", f"record at {place}'", json.dumps(probe.record))),
+        json.loads(re.sub("record at 262'", f"record at {offset}'", json.dumps(probe.record))),
     )
 
 
@@ -126,7 +125,7 @@ def _served(server: servers.Server, name: str, probe: Probe) -> str:
 
 
 def while_loading(program: servers.Program, made: pathlib.Path, folder: pathlib.Path) -> Iterator[Seen]:
-    """Calls while version 2 of a model loads slowly, and while a new model does."""
+    """Calls during the slow load of version 2, and during that of a new model."""
     base, other = folder / "loading", folder / "slow"
     models.put(made, 1, base)
     with servers.running(program, folder, "--model_name=m", f"--model_base_path={base}") as server:
@@ -148,7 +147,7 @@ def while_loading(program: servers.Program, made: pathlib.Path, folder: pathlib.
 
 
 def _steps(server: servers.Server) -> int:
-    """How many steps of the loop take _LOADING_SECONDS."""
+    """The number of loop steps that take _LOADING_SECONDS."""
     server.call(wire.PREDICT, models.looping(10))
     began = time.monotonic()
     server.call(wire.PREDICT, models.looping(50_000))
@@ -156,7 +155,7 @@ def _steps(server: servers.Server) -> int:
 
 
 def _new_model(to: replay.Wire, base: pathlib.Path, other: pathlib.Path) -> Iterator[Seen]:
-    """A reload that adds a model which loads slowly, and one that removes it again, which has to wait for the first."""
+    """A reload adds a slow model; a second reload, which removes it, must wait for the first."""
     probes = recording.load()[LOADING]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         first = pool.submit(replay.reload, to, *_both(base, other))

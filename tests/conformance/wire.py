@@ -1,9 +1,9 @@
-"""Calls on a model server with raw bytes, and how their answers are compared.
+"""Sends raw bytes to a model server, and compares answers.
 
-Two answers are the same if their status codes, texts and decoded responses are: every field counts, whether a message
-is present counts, typed fields are not tensor_content; the order within maps does not count, nor that of the metrics of
-a reload, which the real server keeps in a hash map. The numbers that TensorFlow gives to traced functions in the names
-of nodes are left out of texts: they depend on what else was traced.
+Two answers are the same if their status codes, texts and decoded responses are equal. Every field and the presence of
+messages matter, and typed fields differ from tensor_content. The order within maps does not matter, nor that of the
+metrics of a reload, which the real server keeps in a hash map. Texts are compared without the numbers of traced
+functions in node names, which depend on other traces.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf import text_format
 
-from components.formats import protos as lean_protos
+from components.formats import protos
 
 _PREDICTION, _MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 PREDICT = _PREDICTION + "Predict"
@@ -28,7 +28,7 @@ RELOAD = _MODEL + "HandleReloadConfigRequest"
 HEALTH = "/grpc.health.v1.Health/Check"
 
 AVAILABLE, LOADING, START, UNLOADING, END = "AVAILABLE", "LOADING", "START", "UNLOADING", "END"
-# The longest that any call here may take: first calls of a model on a busy machine.
+# The timeout of a call: the first call of a model on a busy machine is slow.
 CALL_SECONDS = 60.0
 
 _APIS = "tensorflow_serving.apis."
@@ -43,10 +43,9 @@ _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_l
 
 
 @functools.cache
-def protos() -> types.SimpleNamespace:
-    """The generated modules: those of the methods, and prediction_log, tensor, types and config (of the model
-    server)."""
-    return lean_protos.load(
+def apis() -> types.SimpleNamespace:
+    """The generated modules of the methods, and prediction_log, tensor, types, config (of the model server)."""
+    return protos.load(
         **{module: f"{_APIS}{module}_pb2" for module, _, _ in _TYPES.values()},
         prediction_log=f"{_APIS}prediction_log_pb2",
         tensor="tensorflow.core.framework.tensor_pb2",
@@ -56,21 +55,20 @@ def protos() -> types.SimpleNamespace:
 
 
 def request_type(method: str) -> type:
-    """The message that `method` takes."""
+    """The request message of `method`."""
     module, name, _ = _TYPES[method]
-    return getattr(getattr(protos(), module), name)
+    return getattr(getattr(apis(), module), name)
 
 
 def response_type(method: str) -> type:
-    """The message that `method` answers with."""
+    """The response message of `method`."""
     module, _, name = _TYPES[method]
-    return getattr(getattr(protos(), module), name)
+    return getattr(getattr(apis(), module), name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What came back: the name of the status code, its text, and the serialized response (empty unless the code is
-    OK)."""
+    """The name of the status code, its text, and the serialized response (empty unless the code is OK)."""
 
     code: str
     message: str = ""
@@ -78,7 +76,7 @@ class Answer:
 
 
 def channel(target: str, options: list = _UNLIMITED) -> grpc.Channel:
-    """A channel to HOST:PORT; by default messages of any size pass on this side."""
+    """A channel to HOST:PORT; by default without a limit for the size of messages."""
     # Channels of one process share their connections unless told otherwise.
     return grpc.insecure_channel(target, [*options, ("grpc.use_local_subchannel_pool", 1)])
 
@@ -86,7 +84,7 @@ def channel(target: str, options: list = _UNLIMITED) -> grpc.Channel:
 def call(
     stub: grpc.Channel, method: str, request: bytes, timeout: float = CALL_SECONDS, metadata: tuple = ()
 ) -> Answer:
-    """Send `request` as it is."""
+    """Send the serialized `request`."""
     try:
         return Answer("OK", "", stub.unary_unary(method)(request, timeout=timeout, metadata=metadata))
     except grpc.RpcError as error:
@@ -94,24 +92,24 @@ def call(
 
 
 def difference(method: str, expected: Answer, got: Answer) -> str:
-    """How `got` differs from `expected`, in words; empty if they are the same."""
+    """The difference between `got` and `expected` in words; empty if they are the same."""
     if (expected.code, without_numbers(expected.message)) != (got.code, without_numbers(got.message)):
-        return f"expected {_told(expected)}, got {_told(got)}"
+        return f"expected {_described(expected)}, got {_described(got)}"
     if expected.code != "OK" or method not in _TYPES:
         return (
             ""
             if expected.response == got.response
             else f"expected response {expected.response!r}, got {got.response!r}"
         )
-    wanted, found = decoded(method, expected.response), decoded(method, got.response)
-    return "" if wanted == found else f"expected response {shown(wanted)}, got {shown(found)}"
+    wanted, response = decoded(method, expected.response), decoded(method, got.response)
+    return "" if wanted == response else f"expected response {shown(wanted)}, got {shown(response)}"
 
 
 def decoded(method: str, response: bytes) -> Any:
-    """The response in a form whose `==` means the same answer."""
+    """The response in a form for comparison with `==`."""
     message = response_type(method).FromString(response)
     if method == METADATA:
-        signatures = protos().get_model_metadata.SignatureDefMap()
+        signatures = apis().get_model_metadata.SignatureDefMap()
         unpacked = {name: any_.Unpack(signatures) and any_.type_url for name, any_ in message.metadata.items()}
         return message.model_spec, unpacked, signatures
     if method == RELOAD:
@@ -129,7 +127,7 @@ def shown(message: Any, limit: int = 600) -> str:
 
 
 def spec_request(method: str, name: str, version: int | None = None, label: str | None = None) -> Any:
-    """An otherwise empty request of `method` for a model; fill in the rest."""
+    """A request of `method` with only the model spec; the caller fills in the rest."""
     request = request_type(method)()
     request.model_spec.name = name
     if version is not None:
@@ -142,15 +140,16 @@ def spec_request(method: str, name: str, version: int | None = None, label: str 
 
 
 def states(stub: grpc.Channel, model: str) -> list:
-    """[version, state, error code, error text] of each version, oldest first; [code, text] if there is none, as
-    recorded."""
+    """[version, state, error code, error text] of each version, oldest first; [code, text] of an error, as recorded."""
     answer = call(stub, STATUS, spec_request(STATUS, model).SerializeToString())
     if answer.code != "OK":
         return [answer.code, answer.message]
-    module = protos().get_model_status
-    found = module.GetModelStatusResponse.FromString(answer.response).model_version_status
+    module = apis().get_model_status
+    versions = module.GetModelStatusResponse.FromString(answer.response).model_version_status
     name = module.ModelVersionStatus.State.Name
-    return sorted([item.version, name(item.state), item.status.error_code, item.status.error_message] for item in found)
+    return sorted(
+        [item.version, name(item.state), item.status.error_code, item.status.error_message] for item in versions
+    )
 
 
 def without_numbers(message: str) -> str:
@@ -158,5 +157,5 @@ def without_numbers(message: str) -> str:
     return _FUNCTION_NUMBER.sub(r"\1", message)
 
 
-def _told(answer: Answer) -> str:
+def _described(answer: Answer) -> str:
     return f"{answer.code} {answer.message!r}"

@@ -1,5 +1,4 @@
-"""serving.config_protos against the wire format, written out by hand, and against text files that TensorFlow Serving
-reads."""
+"""serving.config_protos: the wire format, written by hand, and text files of TensorFlow Serving."""
 
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from serving import config_protos
 
 pytestmark = pytest.mark.fast
 
-# The tag is number * 8 + wire type: 0 for a varint, 2 for a length and so many bytes.
+# The tag is number * 8 + wire type: 0 for a varint, 2 for a length and its bytes.
 _WIRE = [
     (
         "SSLConfig",
@@ -32,7 +31,7 @@ _WIRE = [
 
 
 @pytest.mark.parametrize("kind, text, wire", _WIRE)
-def test_fields_have_the_numbers_that_the_real_server_has(kind, text, wire, tmp_path):
+def test_fields_have_the_numbers_of_the_real_server(kind, text, wire, tmp_path):
     path = tmp_path / "config.pbtxt"
     path.write_text(text)
     message_class = getattr(config_protos.messages(), kind)
@@ -42,7 +41,7 @@ def test_fields_have_the_numbers_that_the_real_server_has(kind, text, wire, tmp_
     assert message_class.FromString(wire) == message
 
 
-def test_a_wrapped_zero_is_told_from_nothing():
+def test_a_wrapped_zero_differs_from_an_absent_value():
     parameters = config_protos.messages().BatchingParameters
     assert not parameters().HasField("max_batch_size")
     assert parameters.FromString(b"\x0a\x00").HasField("max_batch_size")
@@ -61,7 +60,7 @@ def test_a_wrapped_zero_is_told_from_nothing():
         (b"\xff", "byte 0 is not UTF-8"),
     ],
 )
-def test_bad_text_is_refused_in_a_line_that_names_the_place(text, words, tmp_path):
+def test_invalid_text_is_refused_with_line_and_column(text, words, tmp_path):
     path = tmp_path / "batching.pbtxt"
     path.write_bytes(text)
     with pytest.raises(ConfigError, match=words) as refusal:
@@ -78,12 +77,12 @@ def test_a_file_with_keys_is_never_quoted(tmp_path):
 
 
 @pytest.mark.parametrize("name, words", [("absent.pbtxt", "No such file"), ("", "Is a directory")])
-def test_a_file_that_cannot_be_read_is_named(name, words, tmp_path):
+def test_an_unreadable_file_is_named(name, words, tmp_path):
     with pytest.raises(ConfigError, match=f"cannot read {tmp_path / name}: {words}"):
         config_protos.parse_text(config_protos.messages().SSLConfig, tmp_path / name)
 
 
-def test_nothing_heavy_is_imported():
+def test_tensorflow_and_grpc_are_not_imported():
     program = (
         "import sys\nfrom serving import config_protos, tls\nfrom serving.runtime import batching_parameters\n"
         "from serving.server import metrics, request_log\nconfig_protos.messages()\n"
@@ -93,7 +92,7 @@ def test_nothing_heavy_is_imported():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_the_messages_do_without_the_pool_that_others_share():
+def test_the_messages_are_not_in_the_default_descriptor_pool():
     from google.protobuf import descriptor_pool
 
     config_protos.messages()

@@ -1,4 +1,4 @@
-"""serving.model_config: the file is read, checked and written without TensorFlow, whole or not at all."""
+"""serving.model_config: reads, checks and atomically writes the file without TensorFlow."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def test_without_versions_the_latest_is_served():
     assert model_config.policy(config.model_config_list.config[0])([1, 10, 9]) == {10}
 
 
-def test_a_file_that_another_hand_wrote_is_not_ours(tmp_path):
+def test_a_file_not_written_by_bitsum_is_not_ours(tmp_path):
     path = tmp_path / "models.config"
     path.write_text(TEXT)
     assert not model_config.is_ours(path) and not model_config.is_ours(tmp_path / "absent")
@@ -61,13 +61,13 @@ def test_a_file_that_another_hand_wrote_is_not_ours(tmp_path):
     [
         (
             b"model_config_list { foo: 1 }",
-            "models.config' is no ModelServerConfig in text form: 1:21 : Message type \"tensorflow.serving.",
+            "models.config' is not a ModelServerConfig in text form: 1:21 : Message type \"tensorflow.serving.",
         ),
         (b"model_config_list {", "Invalid protobuf file"),
         (b"\xff\xfe", "Invalid protobuf file"),
     ],
 )
-def test_a_file_that_does_not_parse_is_told_with_the_place(tmp_path, content, words):
+def test_a_syntax_error_is_reported_with_line_and_column(tmp_path, content, words):
     path = tmp_path / "models.config"
     path.write_bytes(content)
     with pytest.raises(BitsumError) as failure:
@@ -75,14 +75,14 @@ def test_a_file_that_does_not_parse_is_told_with_the_place(tmp_path, content, wo
     assert words in str(failure.value) and "\n" not in str(failure.value)
 
 
-def test_files_that_cannot_be_read_or_written(tmp_path):
+def test_unreadable_and_unwritable_files_are_reported(tmp_path):
     with pytest.raises(BitsumError, match=r"cannot read the model config file .*absent: No such file or directory"):
         model_config.read(tmp_path / "absent")
     with pytest.raises(BitsumError, match=r"cannot write the model config file .*: No such file or directory"):
         model_config.write(tmp_path / "absent" / "file", model_config.one_model("m", "/m"))
 
 
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "models.config"
     path.write_text("old")
 
@@ -117,7 +117,7 @@ def test_base_paths_are_absolute_or_uris(base_path, absolute):
     assert str(model_config.base_path(model_config.one_model("m", "file:///m").model_config_list.config[0])) == "/m"
 
 
-def test_it_needs_no_tensorflow():
+def test_it_does_not_import_tensorflow():
     program = "import sys; from serving import model_config; model_config.one_model('m', '/m')"
     nothing_heavy = "assert not {'tensorflow', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", f"{program}; {nothing_heavy}"], check=True, timeout=60)

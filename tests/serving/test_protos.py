@@ -1,11 +1,12 @@
-"""serving.protos: the generated modules come without TensorFlow, and TensorFlow still imports before, after and
-meanwhile."""
+"""serving.protos: the generated modules without TensorFlow, which can still be imported before, after or
+concurrently."""
 
 import subprocess
 import sys
 
 import pytest
 
+from components import formats
 from components.errors import BitsumError
 from serving import protos
 
@@ -19,7 +20,7 @@ assert apis.predict.PredictRequest(output_filter=["sum"]).SerializeToString() ==
 """
 _NOTHING_HEAVY = "assert not {'tensorflow', 'numpy'} & set(sys.modules), sorted(sys.modules)"
 
-# A thread imports TensorFlow, and uses it, while something else stands in for it.
+# A thread imports and uses TensorFlow while the stand-in is in place.
 _MEANWHILE = """
 import sys, threading
 
@@ -64,11 +65,11 @@ def test_the_protos_import_neither_tensorflow_nor_numpy():
     _run(_LEAN + _NOTHING_HEAVY)
 
 
-def test_tensorflow_imports_afterwards_and_for_a_thread_that_imports_it_meanwhile():
+def test_tensorflow_can_be_imported_afterwards_and_concurrently():
     _run(_MEANWHILE + _LEAN + _CAUGHT_IT + _TENSORFLOW)
 
 
-def test_with_tensorflow_imported_before_nothing_stands_in_for_it():
+def test_an_imported_tensorflow_is_used_without_a_stand_in():
     import tensorflow as tf
 
     apis = protos.load.__wrapped__()
@@ -76,7 +77,6 @@ def test_with_tensorflow_imported_before_nothing_stands_in_for_it():
     assert apis.tensor.TensorProto is type(tf.make_tensor_proto(1))
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(protos._MODULES, "predict", "no_such_package.apis")
+def test_a_missing_package_is_named():
     with pytest.raises(BitsumError, match="no_such_package is not installed"):
-        protos.load.__wrapped__()
+        formats.protos.load(predict="no_such_package.apis")

@@ -1,4 +1,4 @@
-"""serving.tensors against TensorFlow's own reading and writing of TensorProtos."""
+"""serving.tensors: compared with TensorFlow's own conversion of TensorProtos."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ def test_bits_are_written_least_significant_first():
     assert tf.make_ndarray(proto).dtype == np.int64
 
 
-def test_bits_come_back_as_the_integers_that_they_write():
+def test_bits_decode_to_the_encoded_integers():
     numbers = [2**70 - 1, 5, 0]
     assert tensors.integers(tensors.decode(tensors.bits_tensor(numbers, 71))) == numbers
 
 
-def test_floats_and_strings_are_written_as_tensorflow_reads_them():
+def test_tensorflow_reads_the_encoded_floats_and_strings():
     assert tf.make_ndarray(tensors.float_tensor([0.5, -1.0], (1, 2))).tolist() == [[0.5, -1.0]]
     assert tf.make_ndarray(tensors.string_tensor([b"\xff\x00", b""])).tolist() == [b"\xff\x00", b""]
 
@@ -35,7 +35,7 @@ def test_floats_and_strings_are_written_as_tensorflow_reads_them():
         (np.array(7, np.int64), "int64"),
     ],
 )
-def test_what_tensorflow_writes_is_read(array, dtype):
+def test_tensors_of_tensorflow_are_decoded(array, dtype):
     for proto in (tf.make_tensor_proto(array), _typed(array)):
         tensor = tensors.decode(proto)
         assert (tensor.dtype, tensor.shape, list(tensor.values)) == (dtype, array.shape, array.ravel().tolist())
@@ -61,7 +61,7 @@ def test_the_last_value_fills_the_rest_as_in_tensorflow():
         (lambda proto: setattr(proto, "tensor_content", b"\x00" * 8), "with 1 values"),
     ],
 )
-def test_a_damaged_tensor_is_refused_in_words(change, words):
+def test_a_damaged_tensor_is_refused_with_the_reason(change, words):
     proto = _typed(np.array([[0, 1]], np.int64))
     change(proto)
     with pytest.raises(ValueError, match=words):
@@ -69,7 +69,7 @@ def test_a_damaged_tensor_is_refused_in_words(change, words):
 
 
 @pytest.mark.parametrize("value", [2, -1, 255, 2**40])
-def test_what_is_no_bit_is_named_with_its_place(value):
+def test_an_element_that_is_not_a_bit_is_reported_with_its_position(value):
     with pytest.raises(ValueError, match=f"element 2 of the bits is {value},"):
         tensors.integers(tensors.Tensor("int64", (2, 2), [0, 1, value, 0]))
 
@@ -81,7 +81,7 @@ def test_bits_of_another_dtype_or_rank_are_refused(dtype, shape):
 
 
 def _typed(array):
-    """The tensor with its values in the typed field, as a model server answers."""
+    """The tensor with its values in the typed field, as in responses of a model server."""
     proto = tf.make_tensor_proto(array)
     proto.ClearField("tensor_content")
     field = {"i": proto.int64_val, "f": proto.float_val, "O": proto.string_val}[array.dtype.kind]

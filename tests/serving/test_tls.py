@@ -1,4 +1,4 @@
-"""serving.tls with real servers and clients of gRPC, and certificates made here."""
+"""serving.tls with real gRPC servers and clients, and generated certificates."""
 
 import contextlib
 import pathlib
@@ -47,7 +47,7 @@ def _files(folder: pathlib.Path, **texts: str) -> dict[str, pathlib.Path]:
 
 @contextlib.contextmanager
 def _serving(credentials):
-    """An echo on a port of its own."""
+    """An echo server on a free port."""
     handler = grpc.unary_unary_rpc_method_handler(lambda request, context: request)
     server = grpc.server(futures.ThreadPoolExecutor(1))
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Echo", {"Echo": handler})])
@@ -93,20 +93,20 @@ def mutual_port(authority, server, tmp_path):
         yield port
 
 
-def test_a_client_that_knows_the_authority_is_answered(authority, tls_port, tmp_path):
+def test_a_client_that_trusts_the_authority_is_answered(authority, tls_port, tmp_path):
     assert _echo(tls_port, tls.client_credentials(**_files(tmp_path, ca=authority.certificate))) == b"sum"
 
 
-def test_a_client_that_knows_another_authority_hangs_up(stranger, tls_port, tmp_path):
+def test_a_client_that_trusts_another_authority_disconnects(stranger, tls_port, tmp_path):
     credentials = tls.client_credentials(**_files(tmp_path, ca=stranger.certificate))
     assert "CERTIFICATE_VERIFY_FAILED" in _refused(tls_port, credentials)
 
 
-def test_a_client_without_an_authority_trusts_no_private_one(tls_port):
+def test_a_client_does_not_trust_private_authorities_by_default(tls_port):
     assert "CERTIFICATE_VERIFY_FAILED" in _refused(tls_port, tls.client_credentials())
 
 
-def test_a_client_that_asked_for_another_host_hangs_up(authority, tls_port, tmp_path):
+def test_a_client_of_another_host_name_disconnects(authority, tls_port, tmp_path):
     credentials = tls.client_credentials(**_files(tmp_path, ca=authority.certificate))
     assert "Hostname Verification Check failed" in _refused(tls_port, credentials, name="bank.example")
 
@@ -127,19 +127,19 @@ def test_a_client_without_a_certificate_is_refused(authority, mutual_port, tmp_p
     _refused(mutual_port, tls.client_credentials(**_files(tmp_path, ca=authority.certificate)))
 
 
-def test_a_client_with_a_strangers_certificate_is_refused(authority, stranger, mutual_port, tmp_path):
+def test_a_client_certificate_of_another_authority_is_refused(authority, stranger, mutual_port, tmp_path):
     client = Identity("client", stranger)
     files = _files(tmp_path, ca=authority.certificate, cert=client.certificate, key=client.private_key)
     _refused(mutual_port, tls.client_credentials(**files))
 
 
-def test_a_server_that_does_not_verify_takes_any_client(authority, stranger, tls_port, tmp_path):
+def test_a_server_without_client_verify_accepts_any_client(authority, stranger, tls_port, tmp_path):
     client = Identity("client", stranger)
     files = _files(tmp_path, ca=authority.certificate, cert=client.certificate, key=client.private_key)
     assert _echo(tls_port, tls.client_credentials(**files)) == b"sum"
 
 
-def test_a_chain_is_sent_whole(authority, tmp_path):
+def test_the_whole_certificate_chain_is_sent(authority, tmp_path):
     middle = Identity("middle")
     server = Identity("server", middle, address="127.0.0.1")
     path = _config(tmp_path, server_key=server.private_key, server_cert=server.certificate + middle.certificate)
@@ -150,16 +150,16 @@ def test_a_chain_is_sent_whole(authority, tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"server_key": ""}, "server_key is missing; it holds the PEM text itself, not the name of a file"),
+        ({"server_key": ""}, "server_key is missing: give the PEM text itself, not a file name"),
         ({"server_cert": ""}, "server_cert is missing"),
-        ({"server_key": "server.key"}, "server_key holds no private key that can be read"),
-        ({"server_cert": "server.crt"}, "server_cert holds no certificate that can be read"),
-        ({"server_cert": "é"}, "server_cert holds no certificate that can be read"),
-        ({"custom_ca": "ca.crt"}, "custom_ca holds no certificate that can be read"),
+        ({"server_key": "server.key"}, "server_key has no valid private key"),
+        ({"server_cert": "server.crt"}, "server_cert has no valid certificate"),
+        ({"server_cert": "é"}, "server_cert has no valid certificate"),
+        ({"custom_ca": "ca.crt"}, "custom_ca has no valid certificate"),
         ({"client_verify": True}, "client_verify needs custom_ca"),
     ],
 )
-def test_a_bad_server_configuration_is_refused_in_a_line(change, words, server, tmp_path):
+def test_an_invalid_server_configuration_is_refused_in_one_line(change, words, server, tmp_path):
     path = _config(tmp_path, **{"server_key": server.private_key, "server_cert": server.certificate, **change})
     with pytest.raises(ConfigError) as refusal:
         tls.server_credentials(path)
@@ -172,19 +172,19 @@ def test_a_key_of_another_certificate_is_refused(server, stranger, tmp_path):
         tls.server_credentials(path)
 
 
-def test_an_encrypted_key_is_refused_without_asking_for_a_password(server, tmp_path):
+def test_an_encrypted_key_is_refused_without_a_password_prompt(server, tmp_path):
     key = server.pem(serialization.BestAvailableEncryption(b"secret"))
     with pytest.raises(ConfigError, match="server_key is encrypted"):
         tls.server_credentials(_config(tmp_path, server_key=key, server_cert=server.certificate))
 
 
-def test_a_client_names_the_file_that_is_bad(server, stranger, tmp_path):
+def test_a_client_error_names_the_invalid_file(server, stranger, tmp_path):
     files = _files(tmp_path, cert=server.certificate, key=stranger.private_key, ca="nothing")
     with pytest.raises(ConfigError, match=r"key.pem is not the private key of .*cert.pem"):
         tls.client_credentials(cert=files["cert"], key=files["key"])
     with pytest.raises(ConfigError, match=r"key.pem alone"):
         tls.client_credentials(key=files["key"])
-    with pytest.raises(ConfigError, match=r"ca.pem holds no certificate"):
+    with pytest.raises(ConfigError, match=r"ca.pem has no valid certificate"):
         tls.client_credentials(ca=files["ca"])
     with pytest.raises(ConfigError, match=r"cannot read .*absent.pem: No such file"):
         tls.client_credentials(ca=tmp_path / "absent.pem")

@@ -325,7 +325,10 @@ def test_every_step_of_a_long_number_is_reported(make, caplog):
 
 @pytest.mark.parametrize(
     ("outputs", "words"),
-    [([b"\x00" * 9], r"string \[1\] where a sum of 100 strings"), ([b"\x00" * 8] * 100, "a sum of 8 bytes, not of 9")],
+    [
+        ([b"\x00" * 9], r"string \[1\] instead of a sum of 100 strings"),
+        ([b"\x00" * 8] * 100, "a sum of 8 bytes, not of 9"),
+    ],
 )
 def test_a_damaged_packed_answer_is_no_sum(outputs, words, make):
     def spoil(signature, found):

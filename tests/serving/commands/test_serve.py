@@ -110,10 +110,10 @@ def serve(base_path, *flags, env):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: path / "absent", "is no folder"),
-        (lambda path: path, "holds no version"),
-        (lambda path: (path / "saved_model.pb").touch() or path, "is a model itself"),
-        (lambda path: (path / "x").touch() or path / "x", "is no folder"),
+        (lambda path: path / "absent", "is not a folder"),
+        (lambda path: path, "has no versions"),
+        (lambda path: (path / "saved_model.pb").touch() or path, "is a model: give its parent"),
+        (lambda path: (path / "x").touch() or path / "x", "is not a folder"),
     ],
 )
 def test_a_folder_without_versions_is_refused(tmp_path, make, words):

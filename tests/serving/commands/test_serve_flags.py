@@ -131,7 +131,7 @@ def test_what_changes_nothing_is_noted_and_what_would_be_missed_is_refused():
 )
 def test_no_server_is_given_what_would_have_it_compute_something_else(arguments, embedded):
     name = next(flag.name for flag in flags.FLAGS if flag.name.startswith(arguments[0].lstrip("-").partition("=")[0]))
-    with pytest.raises(ConfigError, match=f"^--{name}=.*; leave the flag away$"):
+    with pytest.raises(ConfigError, match=f"^--{name}=.*; remove the flag$"):
         flags.check(parsed(*arguments), embedded)
 
 
@@ -153,18 +153,18 @@ def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
     ("arguments", "code", "words"),
     [
         (["--rest_api_port=8501"], 2, "--rest_api_port: the embedded server speaks gRPC only"),
-        (["--grpc_socket_path=/s"], 2, "--grpc_socket_path: the embedded server listens on its port alone"),
-        (["--tensorflow_session_parallelism=4"], 2, "--server tensorflow_model_server takes it"),
+        (["--grpc_socket_path=/s"], 2, "--grpc_socket_path: the embedded server listens on a TCP port only"),
+        (["--tensorflow_session_parallelism=4"], 2, "--server tensorflow_model_server supports it"),
         (
             ["--saved_model_tags=tpu,serve"],
             2,
-            "--saved_model_tags=tpu,serve: the graph with the tag serve is the one that was proven",
+            "--saved_model_tags=tpu,serve: the proof covers the graph with the tag serve",
         ),
         (["--batching_parameters_file=/p"], 2, "--batching_parameters_file is given without --enable_batching"),
         (["--max_num_load_retries=-1"], 2, "must not be negative"),
         (["--request_log_rate=2"], 2, "--request_log_rate = 2: must be between 0 and 1"),
         (["--metrics_port=70000"], 2, "--metrics_port = 70000"),
-        (["--grpc_channel_arguments=x"], 2, "'x' is not of the form name=value"),
+        (["--grpc_channel_arguments=x"], 2, "'x' must have the form name=value"),
     ],
 )
 def test_flags_that_are_refused(base_path, arguments, code, words):
@@ -191,7 +191,7 @@ def test_version():
     [
         (None, "models.config: No such file or directory"),
         (["foo: 1"], 'has no field named "foo"'),
-        ([MODEL.format("m", "{}/absent", "")], "absent is no folder"),
+        ([MODEL.format("m", "{}/absent", "")], "absent is not a folder"),
     ],
 )
 def test_config_files_that_are_refused(base_path, tmp_path, listed, words):

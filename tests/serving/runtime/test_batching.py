@@ -1,26 +1,23 @@
-"""Batches of concurrent requests: what runs together, what each gets back, and what is refused, with TensorFlow
-Serving's texts."""
+"""serving.runtime.batching: which requests run together, their results, and refusals in TensorFlow Serving's words."""
 
 import threading
-import time
 from concurrent import futures
 
 import numpy as np
 import pytest
 
-from serving.runtime import batching
 from serving.runtime.batching import BatchedModel
 from serving.runtime.batching_parameters import BatchingParameters
 from serving.status import Code, StatusError
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.fast
 
 
 class Doubling:
-    """Doubles x; a run waits until it is let go. A negative element fails the run that it is in."""
+    """Doubles x; a run waits for `let_go`. A negative element fails its run."""
 
     signatures = {}
-    path = None
 
     def __init__(self):
         self.let_go = threading.Event()
@@ -39,31 +36,6 @@ class Doubling:
         pass
 
 
-@pytest.fixture(autouse=True)
-def arrived(monkeypatch):
-    """A list that grows with every request which has found its batch."""
-    tasks = []
-
-    class Batch(batching._Batch):
-        def __init__(self, task):
-            super().__init__(task)
-            tasks.append(task)
-
-        def add(self, task):
-            super().add(task)
-            tasks.append(task)
-
-    monkeypatch.setattr(batching, "_Batch", Batch)
-    return tasks
-
-
-def wait_until(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def column(*values):
     return np.array([[value] for value in values])
 
@@ -73,22 +45,21 @@ def batched(**parameters):
     return model, BatchedModel(model, BatchingParameters(**{"num_batch_threads": 1, **parameters}))
 
 
-def ask_behind_a_run(model, subject, arrived, inputs):
-    """The results (or errors) of `inputs`, all of which came while another run kept the only thread; that run's input
-    is 7."""
+def ask_behind_a_run(model, subject, inputs):
+    """The results (or errors) of `inputs`, all sent while a run of 7 occupies the only thread."""
     with futures.ThreadPoolExecutor(len(inputs) + 1) as pool:
         first = pool.submit(subject.run, {"x": column(7)}, ["y:0"])
         assert model.begun.acquire(timeout=10)
         waiting = []
         for value in inputs:
             waiting.append(pool.submit(subject.run, {"x": value}, ["y:0"]))
-            wait_until(lambda: len(arrived) == 1 + len(waiting) or waiting[-1].done())
+            wait_for(lambda: subject.waiting == len(waiting) or waiting[-1].done())
         model.let_go.set()
         assert first.result(10)[0].tolist() == [[14]]
         return [future.exception(10) or future.result()[0].tolist() for future in waiting]
 
 
-def test_a_request_alone_runs_as_it_is():
+def test_a_single_request_runs_unchanged():
     model, subject = batched()
     model.let_go.set()
 
@@ -96,22 +67,22 @@ def test_a_request_alone_runs_as_it_is():
     assert model.runs == [([[1], [2]], None)]
 
 
-def test_what_waits_for_a_thread_runs_together_and_everyone_gets_its_own_rows(arrived):
+def test_requests_that_wait_for_a_thread_run_together_and_each_gets_its_own_rows():
     model, subject = batched()
 
-    assert ask_behind_a_run(model, subject, arrived, [column(1), column(2, 3), column(4)]) == [[[2]], [[4], [6]], [[8]]]
+    assert ask_behind_a_run(model, subject, [column(1), column(2, 3), column(4)]) == [[[2]], [[4], [6]], [[8]]]
     assert [run[0] for run in model.runs] == [[[7]], [[1], [2], [3], [4]]]
 
 
-def test_requests_of_other_lengths_are_not_padded_but_run_apart(arrived):
+def test_requests_of_different_lengths_run_separately_without_padding():
     model, subject = batched()
     wide = np.array([[5, 6]])
 
-    assert ask_behind_a_run(model, subject, arrived, [column(1), wide, column(2)]) == [[[2]], [[10, 12]], [[4]]]
+    assert ask_behind_a_run(model, subject, [column(1), wide, column(2)]) == [[[2]], [[10, 12]], [[4]]]
     assert sorted(run[0] for run in model.runs) == [[[1], [2]], [[5, 6]], [[7]]]
 
 
-def test_strings_of_other_lengths_run_apart_too(arrived):
+def test_strings_of_different_lengths_run_separately():
     class Echo(Doubling):
         def run(self, feeds, fetches, timeout=None):
             self.begun.release()
@@ -127,7 +98,7 @@ def test_strings_of_other_lengths_run_apart_too(arrived):
         waiting = [
             pool.submit(subject.run, {"x": np.array([value], object)}, ["y:0"]) for value in (b"ab", b"abc", b"cd")
         ]
-        wait_until(lambda: len(arrived) == 4)
+        wait_for(lambda: subject.waiting == 3)
         model.let_go.set()
         assert [future.result(10)[0].tolist() for future in (first, *waiting)] == [
             [b"first"],
@@ -138,34 +109,30 @@ def test_strings_of_other_lengths_run_apart_too(arrived):
     assert sorted(model.runs) == [[b"ab", b"cd"], [b"abc"], [b"first"]]
 
 
-def test_an_error_of_one_is_not_the_others(arrived):
+def test_the_error_of_one_request_does_not_affect_the_others():
     model, subject = batched()
 
-    right, wrong, also_right = ask_behind_a_run(model, subject, arrived, [column(1), column(-2), column(3)])
+    right, wrong, also_right = ask_behind_a_run(model, subject, [column(1), column(-2), column(3)])
 
     assert (right, also_right) == ([[2]], [[6]])
     assert str(wrong) == "negative: -2"
 
 
-def test_a_batch_is_filled_up_to_an_allowed_size_with_a_row_that_is_valid(arrived):
+def test_a_batch_is_padded_to_an_allowed_size_with_a_valid_row():
     model, subject = batched(max_batch_size=8, allowed_batch_sizes=(4, 8))
 
-    assert ask_behind_a_run(model, subject, arrived, [column(1, 2), column(5)]) == [[[2], [4]], [[10]]]
+    assert ask_behind_a_run(model, subject, [column(1, 2), column(5)]) == [[[2], [4]], [[10]]]
     assert [run[0] for run in model.runs] == [[[7], [7], [7], [7]], [[1], [2], [5], [5]]]
 
 
-def test_a_batch_takes_no_more_than_its_size(arrived):
+def test_a_batch_does_not_exceed_its_maximum_size():
     model, subject = batched(max_batch_size=3)
 
-    assert ask_behind_a_run(model, subject, arrived, [column(1, 2), column(3, 4), column(5)]) == [
-        [[2], [4]],
-        [[6], [8]],
-        [[10]],
-    ]
+    assert ask_behind_a_run(model, subject, [column(1, 2), column(3, 4), column(5)]) == [[[2], [4]], [[6], [8]], [[10]]]
     assert sorted(len(run[0]) for run in model.runs) == [1, 2, 3]
 
 
-def test_a_batch_waits_for_others_as_long_as_it_is_told():
+def test_a_batch_waits_for_more_requests_until_its_timeout():
     model, subject = batched(max_batch_size=2, batch_timeout_micros=60_000_000)
     model.let_go.set()
     with futures.ThreadPoolExecutor(2) as pool:
@@ -184,7 +151,7 @@ def test_a_batch_waits_for_others_as_long_as_it_is_told():
     ],
     ids=["none", "scalar", "unequal", "large"],
 )
-def test_what_has_no_rows_or_too_many_is_refused(feeds, text):
+def test_a_request_without_rows_or_with_too_many_is_refused(feeds, text):
     _, subject = batched(max_batch_size=64)
 
     with pytest.raises(StatusError, match=text.replace("(", r"\(").replace(")", r"\)")) as caught:
@@ -205,7 +172,7 @@ def test_what_has_no_rows_or_too_many_is_refused(feeds, text):
     ],
     ids=["scalar", "rows"],
 )
-def test_outputs_without_the_rows_are_an_error(output, text):
+def test_outputs_with_other_rows_than_the_inputs_are_an_error(output, text):
     class Odd(Doubling):
         def run(self, feeds, fetches, timeout=None):
             return [output]
@@ -216,10 +183,10 @@ def test_outputs_without_the_rows_are_an_error(output, text):
     assert caught.value.code == Code.FAILED_PRECONDITION
 
 
-def test_a_full_queue_refuses(arrived):
+def test_a_full_queue_refuses_requests():
     model, subject = batched(max_batch_size=1, max_enqueued_batches=2)
 
-    *answered, refused = ask_behind_a_run(model, subject, arrived, [column(1), column(2), column(3)])
+    *answered, refused = ask_behind_a_run(model, subject, [column(1), column(2), column(3)])
 
     assert answered == [[[2]], [[4]]]
     assert (refused.code, str(refused).partition(";")[0]) == (
@@ -228,13 +195,15 @@ def test_a_full_queue_refuses(arrived):
     )
 
 
-def test_who_waited_too_long_is_told_so_and_does_not_run():
-    model, subject = batched()
+def test_a_request_past_its_deadline_fails_without_a_run():
+    model, now = Doubling(), [0.0]
+    subject = BatchedModel(model, BatchingParameters(num_batch_threads=1), clock=lambda: now[0])
     with futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(subject.run, {"x": column(7)}, ["y:0"])
         assert model.begun.acquire(timeout=10)
-        late = pool.submit(subject.run, {"x": column(1)}, ["y:0"], 0.01)
-        time.sleep(0.05)
+        late = pool.submit(subject.run, {"x": column(1)}, ["y:0"], 5.0)
+        wait_for(lambda: subject.waiting == 1)
+        now[0] = 5.0
         model.let_go.set()
         first.result(10)
         error = late.exception(10)
@@ -246,20 +215,18 @@ def test_who_waited_too_long_is_told_so_and_does_not_run():
     assert [run[0] for run in model.runs] == [[[7]]]
 
 
-def test_a_run_gets_the_longest_of_the_deadlines(arrived):
-    model, subject = batched()
+def test_a_run_gets_the_latest_deadline_of_its_requests():
+    model, now = Doubling(), [0.0]
+    subject = BatchedModel(model, BatchingParameters(num_batch_threads=1), clock=lambda: now[0])
     with futures.ThreadPoolExecutor(3) as pool:
         first = pool.submit(subject.run, {"x": column(7)}, ["y:0"])
         assert model.begun.acquire(timeout=10)
-        others = [
-            pool.submit(subject.run, {"x": column(value)}, ["y:0"], timeout)
-            for value, timeout in ((1, 20.0), (2, 50.0))
-        ]
-        wait_until(lambda: len(arrived) == 3)
+        requests = ((1, 20.0), (2, 50.0))
+        others = [pool.submit(subject.run, {"x": column(value)}, ["y:0"], timeout) for value, timeout in requests]
+        wait_for(lambda: subject.waiting == 2)
+        now[0] = 1.0
         model.let_go.set()
         for future in (first, *others):
             future.result(10)
 
-    timeouts = [timeout for _, timeout in model.runs]
-    assert timeouts[0] is None
-    assert 20 < timeouts[1] <= 50
+    assert [timeout for _, timeout in model.runs] == [None, 49.0]

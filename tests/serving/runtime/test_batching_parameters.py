@@ -1,4 +1,4 @@
-"""serving.runtime.batching_parameters: TensorFlow Serving's defaults, and what is refused."""
+"""serving.runtime.batching_parameters: TensorFlow Serving's defaults, and refused values."""
 
 import os
 
@@ -20,7 +20,7 @@ def test_the_defaults_are_those_of_the_shared_batch_scheduler(tmp_path):
     assert read(None) == read(_file(tmp_path, "")) == BatchingParameters(1000, 0, 10, len(os.sched_getaffinity(0)), ())
 
 
-def test_everything_that_a_file_gives_is_taken(tmp_path):
+def test_a_file_overrides_the_defaults(tmp_path):
     text = """
         max_batch_size { value: 64 }  batch_timeout_micros { value: 1000 }  max_enqueued_batches { value: 7 }
         num_batch_threads { value: 3 }  thread_pool_name { value: "mine" }  allowed_batch_sizes: [8, 32, 64]
@@ -39,14 +39,14 @@ def test_everything_that_a_file_gives_is_taken(tmp_path):
         ("max_enqueued_batches { value: 0 }", "max_enqueued_batches = 0: must be at least 1"),
         (
             "enable_large_batch_splitting { value: true }",
-            "enable_large_batch_splitting: large requests are not split here",
+            "enable_large_batch_splitting: bitsum does not split large requests; remove the line",
         ),
         ("allowed_batch_sizes: 8", "allowed_batch_sizes = [8]: must grow from 1 or more to max_batch_size, 1000"),
         ("allowed_batch_sizes: [8, 8, 10] max_batch_size { value: 10 }", "allowed_batch_sizes = [8, 8, 10]: must grow"),
         ("allowed_batch_sizes: [0, 10] max_batch_size { value: 10 }", "allowed_batch_sizes = [0, 10]: must grow"),
     ],
 )
-def test_an_impossible_value_is_refused_with_the_file(text, refusal, tmp_path):
+def test_an_invalid_value_is_refused_with_the_name_of_the_file(text, refusal, tmp_path):
     path = _file(tmp_path, text)
     with pytest.raises(ConfigError) as refused:
         read(path)

@@ -1,5 +1,5 @@
-"""Loading a version that has a certificate: nothing but the files and the weights that were certified. Any other is
-served as ever."""
+"""Loading a certified version: only with the certified files and weights. Versions without a certificate load as
+usual."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ import pytest
 from benchmarks import forged_checkpoints
 from components.formats import table
 from components.proof import certificate
-from components.savedmodel import checkpoint as saved_weights
+from components.savedmodel import checkpoint
 from serving.server import grpc_server
 from serving.status import Code, StatusError
 from tests.support import certified_model
@@ -36,15 +36,15 @@ def refusal(version):
     return str(refused.value)
 
 
-def test_a_certified_version_loads_and_what_desktops_leave_behind_is_told(version, caplog):
+def test_a_certified_version_loads_and_litter_is_reported(version, caplog):
     (version / ".DS_Store").touch()
     with caplog.at_level(logging.WARNING, "bitsum.serving"):
         grpc_server.load(version).close()
-    said = [record.getMessage() for record in caplog.records if record.name == "bitsum.serving"]
-    assert said == [f"{version / '.DS_Store'} is ignored"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "bitsum.serving"]
+    assert messages == [f"{version / '.DS_Store'} is ignored"]
 
 
-def test_a_certified_version_with_other_files_does_not_load_and_without_the_certificate_it_does(version):
+def test_foreign_files_prevent_the_load_only_of_a_certified_version(version):
     (version / "model.tflite").touch()
     assert "model.tflite is a file that no certified model has (1 such files in all)" in refusal(version)
     (version / certificate.FILE).unlink()
@@ -57,13 +57,13 @@ def test_a_certificate_that_is_a_fifo_is_never_opened(version):
     assert "certificate.json is a FIFO, not a file" in refusal(version)
 
 
-def test_weights_that_tensorflow_reads_otherwise_than_the_checker_are_not_loaded(version, monkeypatch):
-    checkpoint = forged_checkpoints.Checkpoint.read(version)
-    forged_checkpoints.hide_in_value(checkpoint, random.Random(1))
-    checkpoint.write(version)
+def test_weights_that_tensorflow_reads_differently_from_the_checker_are_not_loaded(version, monkeypatch):
+    forged = forged_checkpoints.Checkpoint.read(version)
+    forged_checkpoints.hide_in_value(forged, random.Random(1))
+    forged.write(version)
     assert "a restart point is not where an entry with a whole key begins" in refusal(version)
-    monkeypatch.setattr(table, "read", lambda _: dict(checkpoint.entries))
-    monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
+    monkeypatch.setattr(table, "read", lambda _: dict(forged.entries))
+    monkeypatch.setattr(checkpoint, "_require_plain", lambda *_: None)
     assert (
         "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences in all)"
         in refusal(version)

@@ -1,10 +1,10 @@
-"""Malformed requests: the fuzzer's first 2,000, and each defect that it found as a case of its own."""
+"""Malformed requests: the fuzzer's first 2,000, and a test for each defect that it found."""
 
+import gc
 import random
 import socket
 import struct
 import time
-import weakref
 
 import grpc
 import numpy as np
@@ -40,7 +40,7 @@ def served(tmp_path_factory):
 def test_every_malformed_request_is_answered_properly(served):
     server, base_path = served
     outcome = fuzz.run(server, base_path, REQUESTS, seed=7)
-    # Memory is judged over longer runs: the first requests of each kind take theirs.
+    # Memory needs longer runs: the first requests of each kind allocate theirs.
     assert not [str(violation) for violation in outcome.violations if not violation.what.startswith("memory")]
     assert sum(statuses.total() for kind, statuses in outcome.statuses.items() if kind != "good") == REQUESTS
     assert outcome.statuses["good"]["OK"] == outcome.statuses["good"].total() > REQUESTS // 50
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_requests():
         (grpc.StatusCode.UNAVAILABLE, "", False),
     ],
 )
-def test_what_a_proper_answer_is(code, text, proper):
+def test_the_definition_of_a_proper_answer(code, text, proper):
     assert bool(fuzz.judged(code, text, busy=False)) is not proper
 
 
@@ -88,7 +88,7 @@ def predict_request(alias, proto, signature="add_bits"):
 
 
 @pytest.mark.parametrize("dtype", [RESOURCE, VARIANT])
-def test_resources_and_variants_do_not_end_the_server(served, dtype):
+def test_resources_and_variants_do_not_crash_the_server(served, dtype):
     proto = tensor_pb2.TensorProto(dtype=dtype, tensor_shape={"dim": [{"size": 2}]})
     inner = proto.variant_val.add(type_name="tensorflow::TensorList").tensors.add(dtype=VARIANT)
     inner.variant_val.add(type_name="tensorflow::TensorList", metadata=b"\xff")
@@ -97,14 +97,14 @@ def test_resources_and_variants_do_not_end_the_server(served, dtype):
         assert ask(served[0], PREDICT, predict_request("a", proto)) == ("INVALID_ARGUMENT", "tensor parsing error: a")
 
 
-def test_an_operation_s_text_that_is_no_utf_8_is_still_an_answer(served):
+def test_an_operation_s_error_that_is_not_utf_8_is_answered(served):
     proto = tensor_pb2.TensorProto(dtype=STRING, tensor_shape={"dim": [{"size": 1}]}, string_val=[b"\xff\xfe"])
     code, text = ask(served[0], PREDICT, predict_request("examples", proto, "serving_default"))
     assert code == "INVALID_ARGUMENT" and text.startswith("Could not parse example input, value: '")
 
 
 @pytest.mark.parametrize("path", ["/\0", "/a\0b", "file:///\0"])
-def test_a_zero_in_a_base_path_is_refused(served, path):
+def test_a_base_path_with_a_zero_byte_is_refused(served, path):
     server, base_path = served
     config = model_config.one_model(MODEL, str(base_path))
     config.model_config_list.config.add(name="x", base_path=path, model_platform="tensorflow")
@@ -112,11 +112,11 @@ def test_a_zero_in_a_base_path_is_refused(served, path):
     assert code == "INVALID_ARGUMENT" and text.startswith("Could not find base path")
 
 
-def test_no_versions_below_a_path_with_a_zero():
+def test_a_path_with_a_zero_byte_has_no_versions():
     assert on_disk_versions("/a\0b") is None
 
 
-def test_names_of_a_request_do_not_forge_lines_of_the_output(served):
+def test_names_in_a_request_do_not_forge_log_lines(served):
     server, base_path = served
     config = model_config.one_model(MODEL, str(base_path))
     config.model_config_list.config.add(name="x", base_path="/", model_platform="y\n00:00:00 forged\x1b[2J")
@@ -125,13 +125,13 @@ def test_names_of_a_request_do_not_forge_lines_of_the_output(served):
     assert "y\\n00:00:00 forged\\x1b[2J" in output and "\x1b" not in output
 
 
-def test_bytes_that_are_no_message_are_an_internal_error_without_text(served):
+def test_an_unparsable_message_is_an_internal_error_without_text(served):
     for method in (PREDICT, RELOAD, MODELS + "GetModelStatus", HEALTH + "Check"):
         assert ask(served[0], method, b"\xff\xff") == ("INTERNAL", "")
 
 
 @pytest.mark.parametrize("terminator", [b"\0", b"\x0c"])
-def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, terminator):
+def test_bytes_after_the_end_of_a_request_are_refused(served, terminator):
     draw, good = random.Random(5), WellFormed(str(served[1]))
     answered = set()
     for method in METHODS[:4]:
@@ -139,7 +139,7 @@ def test_what_follows_the_end_of_a_request_is_not_dropped_but_refused(served, te
         data = next(data for path, data in drawn if path == method)
         if ask(served[0], method, data) is None:
             answered.add(method)
-        # An output filter that is lost would change the answer.
+        # Without its output filter the request would get another answer.
         for ended in (terminator + data, data + terminator, data + terminator + b"\x1a\x03sum"):
             assert ask(served[0], method, ended) == ("INTERNAL", "")
     assert answered >= {PREDICT, MODELS + "GetModelStatus"}
@@ -171,7 +171,7 @@ CONTENTS = [b"", b"\x01\x00", bytes(range(16)), bytes(8), bytes(2), b"\x02", *ST
 
 
 @pytest.mark.parametrize("dtype", FIELDS, ids=lambda dtype: dtype.name)
-def test_tensors_are_those_that_tensorflow_s_own_parser_makes(dtype):
+def test_tensors_are_equal_to_those_of_tensorflow_s_own_parser(dtype):
     compared = 0
     for shape in SHAPES:
         for content in CONTENTS:
@@ -184,7 +184,7 @@ def test_tensors_are_those_that_tensorflow_s_own_parser_makes(dtype):
 
 
 def same(proto, dtype):
-    """Whether there is a tensor; fails where the two differ."""
+    """Whether the proto has a tensor; fails if the two parsers differ."""
     try:
         expected = tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
     except tf.errors.InvalidArgumentError:
@@ -194,7 +194,7 @@ def same(proto, dtype):
     try:
         found = decode(proto, "x")
     except StatusError as error:
-        # The bound, which is ours alone.
+        # The limit of our own.
         assert error.code == 8
         return False
     if dtype == tf.string:
@@ -207,14 +207,14 @@ def same(proto, dtype):
 
 
 @pytest.mark.parametrize("shape", [[TENSOR_BYTES // 8 + 1], [0, TENSOR_BYTES // 8 + 1], [2**40, 0], [2**20, 2**20]])
-def test_few_bytes_do_not_declare_many(shape):
+def test_a_tensor_that_few_bytes_expand_is_refused(shape):
     proto = tensor_pb2.TensorProto(dtype=INT64, int64_val=[1], tensor_shape={"dim": [{"size": size} for size in shape]})
-    with pytest.raises(StatusError, match=f"takes more than {TENSOR_BYTES} bytes") as failure:
+    with pytest.raises(StatusError, match=f"needs more than {TENSOR_BYTES} bytes") as failure:
         decode(proto, "x")
     assert failure.value.code == 8
 
 
-def test_only_numbers_and_strings_are_taken():
+def test_only_numbers_and_strings_are_accepted():
     for dtype in (0, REFERENCE, 99, -1, RESOURCE, VARIANT, QUANTIZED):
         with pytest.raises(StatusError, match="tensor parsing error: x"):
             decode(tensor_pb2.TensorProto(dtype=dtype), "x")
@@ -241,7 +241,7 @@ def headers():
     )
 
 
-def test_calls_that_are_begun_and_never_asked_leave_room_for_others(served):
+def test_calls_that_never_send_their_request_do_not_block_others(served):
     server, _ = served
     begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, b"")
     for stream in range(1, 2 * 90, 2):
@@ -253,18 +253,25 @@ def test_calls_that_are_begun_and_never_asked_leave_room_for_others(served):
         assert ask(server, PREDICT, b"") == ("INVALID_ARGUMENT", "Missing ModelSpec")
 
 
-def test_a_closed_model_leaves_nothing_behind(served):
+def graphs():
+    """The number of TensorFlow graphs in memory."""
+    gc.collect()
+    return sum(type(item) is tf.Graph for item in gc.get_objects())
+
+
+def test_a_closed_model_frees_its_graph(served):
     _, base_path = served
+    before = graphs()
     model = LoadedModel(next(base_path.glob("[0-9]*")))
-    graph = weakref.ref(model._graph)
+    assert graphs() > before
     model.close()
-    assert graph() is None
+    assert graphs() == before
     with pytest.raises(StatusError, match="Session has been closed"):
         model.run({}, ["x:0"])
     model.close()
 
 
-def test_a_model_that_the_disk_does_not_give_is_unavailable(tmp_path):
-    with pytest.raises(StatusError, match="cannot read .*saved_model.pb: File name too long") as failure:
+def test_an_unreadable_model_is_unavailable(tmp_path):
+    with pytest.raises(StatusError, match=r"cannot read .*saved_model.pb: File name too long") as failure:
         LoadedModel(tmp_path / ("1" * 300))
     assert failure.value.code == 14

@@ -12,8 +12,14 @@ from prometheus_client import parser
 
 from components.errors import BitsumError, ConfigError
 from serving.exposition import Distribution, Family, exponential_bounds, exposition
-from serving.server import metrics as monitoring
-from serving.server.metrics import Metrics, prometheus_path, serve_metrics
+from serving.server.metrics import (
+    DEFAULT_PATH,
+    LATENCY_BOUNDS,
+    MAX_UNKNOWN_MODELS,
+    Metrics,
+    prometheus_path,
+    serve_metrics,
+)
 from serving.server.request_log import RequestLog
 from serving.status import StatusError
 
@@ -21,7 +27,7 @@ pytestmark = pytest.mark.fast
 
 
 def _samples(page: bytes) -> dict[tuple[str, tuple], float]:
-    """By name and sorted labels."""
+    """The samples by name and sorted labels."""
     families = parser.text_string_to_metric_families(page.decode())
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -34,7 +40,7 @@ def _own_lines(metrics: Metrics, name: str) -> list[str]:
     return [line for line in exposition(metrics.families()).decode().splitlines() if name in line]
 
 
-def test_requests_are_counted_line_by_line_as_a_real_server_showed_them():
+def test_the_request_counts_match_the_lines_of_a_real_server():
     metrics = Metrics()
     metrics.observe("nope", "Predict", 5, 0.001)
     metrics.observe("add", "Predict", 0, 0.001)
@@ -48,7 +54,7 @@ def test_requests_are_counted_line_by_line_as_a_real_server_showed_them():
     ]
 
 
-def test_every_method_is_counted_apart():
+def test_each_method_is_counted_separately():
     metrics = Metrics()
     metrics.observe("add", "GetModelMetadata", 0, 0.001)
     metrics.observe("add", "Predict", 0, 0.001)
@@ -59,19 +65,19 @@ def test_every_method_is_counted_apart():
     ]
 
 
-def test_the_bounds_are_those_that_tensorflow_makes():
-    from tensorflow.python.eager import monitoring as tensorflows
+def test_the_bucket_bounds_are_those_of_tensorflow():
+    from tensorflow.python.eager import monitoring
 
-    sampler = tensorflows.Sampler(
-        "/bitsum/test_monitoring", tensorflows.ExponentialBuckets(10, 1.8, 33), "the bounds", "label"
+    sampler = monitoring.Sampler(
+        "/bitsum/test_monitoring", monitoring.ExponentialBuckets(10, 1.8, 33), "the bounds", "label"
     )
     cell = sampler.get_cell("x")
     cell.add(1.0)
     limits = list(cell.value().bucket_limit)
-    assert list(monitoring.LATENCY_BOUNDS) == limits[:-1] and limits[-1] > 1e308
+    assert list(LATENCY_BOUNDS) == limits[:-1] and limits[-1] > 1e308
 
 
-def test_latency_is_in_microseconds_cumulative_and_of_good_answers_only():
+def test_the_latency_is_a_cumulative_histogram_of_successful_calls_in_microseconds():
     metrics = Metrics()
     for micros in (3.0, 18.0, 20.0, 2e9):
         metrics.observe("add", "Predict", 0, micros / 1e6)
@@ -120,7 +126,7 @@ def test_loads_failures_and_versions():
     ]
 
 
-def test_every_metric_with_tensorflows_name_was_seen_on_a_real_server(tmp_path):
+def test_every_metric_with_a_tensorflow_name_exists_on_a_real_server(tmp_path):
     log = RequestLog(tmp_path, 0.0)
     log.close()
     types = {
@@ -141,28 +147,28 @@ def test_every_metric_with_tensorflows_name_was_seen_on_a_real_server(tmp_path):
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "a\\nb", "", "ä{},="])
-def test_any_model_name_comes_back_from_the_page(name):
+def test_any_model_name_survives_the_text_format(name):
     metrics = Metrics()
     metrics.observe(name, "Predict", 5, 0.001)
     samples = _samples(exposition(metrics.families()))
-    # The parser puts _total behind the name of a counter itself.
+    # The parser appends _total to the name of a counter.
     assert samples[":tensorflow:serving:request_count_total", (("model_name", name), ("status", "NOT_FOUND"))] == 1
 
 
-def test_names_that_anybody_makes_up_take_no_memory():
+def test_unknown_model_names_take_limited_memory():
     metrics = Metrics()
     metrics.event("load_succeeded", "add", 1, 0.1)
-    for number in range(monitoring.MAX_UNKNOWN_MODELS + 50):
+    for number in range(MAX_UNKNOWN_MODELS + 50):
         metrics.observe(f"made-up-{number}", "Predict", 5, 0.001)
     metrics.observe("x" * 300, "Predict", 5, 0.001)
     metrics.observe("add", "Predict", 0, 0.001)
     lines = _own_lines(metrics, "request_count")[1:]
-    assert len(lines) == monitoring.MAX_UNKNOWN_MODELS + 2
+    assert len(lines) == MAX_UNKNOWN_MODELS + 2
     assert ':tensorflow:serving:request_count{model_name="(other)",status="NOT_FOUND"} 51' in lines
     assert ':tensorflow:serving:request_count{model_name="add",status="OK"} 1' in lines
 
 
-def test_threads_lose_no_count():
+def test_concurrent_counts_are_not_lost():
     metrics = Metrics()
     threads = [
         threading.Thread(target=lambda: [metrics.observe("add", "Predict", 0, 0.001) for _ in range(5000)])
@@ -175,7 +181,7 @@ def test_threads_lose_no_count():
     assert _own_lines(metrics, "request_count")[-1].endswith(" 20000")
 
 
-def test_others_add_their_families_and_the_process_its_own():
+def test_the_page_includes_other_sources_and_the_process_metrics():
     metrics = Metrics()
     waiting = Distribution(exponential_bounds(100, 1.2, 2))
     waiting.add(110)
@@ -198,7 +204,7 @@ def _get(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
         return response.status, response.headers["Content-Type"], response.read()
 
 
-def test_the_page_is_served_under_its_path_and_nothing_else():
+def test_only_the_path_of_the_page_is_served():
     with serve_metrics(lambda: b"a 1\n") as port:
         assert _get(port, "/monitoring/prometheus/metrics") == (
             200,
@@ -213,42 +219,39 @@ def test_the_page_is_served_under_its_path_and_nothing_else():
         assert _get(port, "/m")[0] == 200
 
 
-def test_it_listens_on_loopback_only_and_no_more_after_the_block():
+def test_the_page_listens_on_loopback_until_the_end_of_the_context():
     with serve_metrics(lambda: b"") as port, socket.socket() as other:
         other.bind(("127.0.0.2", port))
     with pytest.raises(ConnectionRefusedError):
         _get(port, "/")
 
 
-def test_an_error_while_collecting_is_told_and_survived():
+def test_an_error_of_the_collector_is_reported_and_survived():
     pages = [b"a 1\n"]
     with serve_metrics(lambda: pages.pop()) as port:
-        assert _get(port, monitoring.DEFAULT_PATH)[0] == 200
-        assert _get(port, monitoring.DEFAULT_PATH)[::2] == (
-            500,
-            b"the metrics could not be collected: IndexError: pop from empty list\n",
-        )
+        assert _get(port, DEFAULT_PATH)[0] == 200
+        assert _get(port, DEFAULT_PATH)[::2] == (500, b"cannot collect the metrics: IndexError: pop from empty list\n")
 
 
-def test_clients_that_stay_silent_do_not_pile_up():
+def test_silent_clients_do_not_accumulate():
     with serve_metrics(lambda: b"a 1\n") as port, contextlib.ExitStack() as silent:
         for _ in range(8):
             silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-            _get(port, monitoring.DEFAULT_PATH)
+            _get(port, DEFAULT_PATH)
 
 
-def test_rubbish_from_a_client_is_survived(capfd):
+def test_garbage_from_a_client_is_survived(capfd):
     with serve_metrics(lambda: b"a 1\n") as port:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
             client.sendall(b"\x16\x03\x01\r\n\r\n")
             client.shutdown(socket.SHUT_WR)
             assert b"400" in client.recv(4096)
-        assert _get(port, monitoring.DEFAULT_PATH)[0] == 200
+        assert _get(port, DEFAULT_PATH)[0] == 200
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_port_that_is_taken_is_named():
+def test_a_port_in_use_is_reported():
     with (
         serve_metrics(lambda: b"") as port,
         pytest.raises(BitsumError, match=f":{port}: Address already in use; give another port"),
@@ -258,7 +261,7 @@ def test_a_port_that_is_taken_is_named():
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
-def test_an_impossible_port_is_refused(port):
+def test_an_invalid_port_is_refused(port):
     with pytest.raises(BitsumError, match=f"127.0.0.1:{port}"), serve_metrics(lambda: b"", port=port):
         pass
 
@@ -266,24 +269,24 @@ def test_an_impossible_port_is_refused(port):
 @pytest.mark.parametrize(
     "text, path",
     [
-        ("prometheus_config { enable: true }", monitoring.DEFAULT_PATH),
+        ("prometheus_config { enable: true }", DEFAULT_PATH),
         ('prometheus_config { enable: true path: "/metrics" }', "/metrics"),
         ('prometheus_config { path: "/metrics" }', None),
         ("", None),
     ],
 )
-def test_the_monitoring_config_says_where(text, path, tmp_path):
+def test_the_monitoring_config_sets_the_path(text, path, tmp_path):
     file = tmp_path / "monitoring.pbtxt"
     file.write_text(text)
     assert prometheus_path(file) == path
 
 
-def test_without_a_monitoring_config_the_path_is_the_real_servers():
+def test_the_default_path_is_that_of_the_real_server():
     assert prometheus_path(None) == "/monitoring/prometheus/metrics"
 
 
-def test_a_path_without_a_slash_would_never_match(tmp_path):
+def test_a_path_without_a_leading_slash_is_refused(tmp_path):
     file = tmp_path / "monitoring.pbtxt"
     file.write_text('prometheus_config { enable: true path: "metrics" }')
-    with pytest.raises(ConfigError, match="'metrics' has to begin with a slash"):
+    with pytest.raises(ConfigError, match="'metrics' must begin with a slash"):
         prometheus_path(file)

@@ -1,4 +1,4 @@
-"""serving.server.request_log: what is kept, in which files, and what happens when the disk is full."""
+"""serving.server.request_log: the sampled requests, their files, and a full disk."""
 
 import errno
 import logging
@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from components import atomic
 from components.errors import BitsumError, ConfigError
 from components.formats import protos, tfrecords
 from serving.server.request_log import Limits, RequestLog, read
@@ -19,7 +18,7 @@ _APIS = protos.load(predict="tensorflow_serving.apis.predict_pb2", log="tensorfl
 
 
 def _request(number: int, model: str = "bitsum", size: int = 0):
-    """`number` stands in the signature's name, where a test finds it again."""
+    """A request with `number` in the name of its signature, to identify it."""
     request = _APIS.predict.PredictRequest()
     request.model_spec.name = model
     request.model_spec.version_label = "stable"
@@ -59,7 +58,7 @@ def _log(folder, count: int, limits: Limits | None = None, **options) -> Request
     return log
 
 
-def test_a_record_holds_request_answer_and_what_answered(tmp_path):
+def test_a_record_has_request_response_and_metadata(tmp_path):
     _log(tmp_path / "log", 30, rate=0.5, seed=1).close()
     [path] = (tmp_path / "log" / "bitsum").iterdir()
     record = _APIS.log.PredictionLog.FromString(next(iter(tfrecords.read(path))))
@@ -70,7 +69,7 @@ def test_a_record_holds_request_answer_and_what_answered(tmp_path):
     assert abs(record.log_metadata.timestamp_secs - path.stat().st_mtime) < 600
 
 
-def test_bytes_that_are_no_request_are_counted_and_passed_over(tmp_path):
+def test_unparsable_requests_are_counted_and_skipped(tmp_path):
     log = RequestLog(tmp_path, 1.0)
     log.offer(b"\xff", b"")
     log.offer(_request(1).SerializeToString(), b"\xff")
@@ -80,7 +79,7 @@ def test_bytes_that_are_no_request_are_counted_and_passed_over(tmp_path):
     assert _numbers(tmp_path) == [2]
 
 
-def test_a_file_appears_whole_when_it_is_full(tmp_path):
+def test_a_file_is_written_when_it_is_full(tmp_path):
     log = _log(tmp_path, 3, Limits(file_records=2))
     eventually(lambda: _counts(log), {"logged": 2})
     [first] = (tmp_path / "bitsum").iterdir()
@@ -90,7 +89,7 @@ def test_a_file_appears_whole_when_it_is_full(tmp_path):
     assert len(_names(tmp_path)) == 2
 
 
-def test_a_file_is_full_by_bytes_too(tmp_path):
+def test_a_file_is_also_limited_in_bytes(tmp_path):
     log = RequestLog(tmp_path, 1.0, limits=Limits(file_bytes=2000))
     for number in range(4):
         _offer(log, number, size=1000)
@@ -98,14 +97,14 @@ def test_a_file_is_full_by_bytes_too(tmp_path):
     assert len(_names(tmp_path)) == 2 and _numbers(tmp_path) == [0, 1, 2, 3]
 
 
-def test_a_file_that_has_its_age_appears_without_a_further_request(tmp_path):
+def test_a_file_is_written_at_its_age_limit_without_a_further_request(tmp_path):
     log = _log(tmp_path, 1, Limits(file_seconds=0.05))
     eventually(lambda: _counts(log), {"logged": 1})
     assert _numbers(tmp_path) == [0]
     log.close()
 
 
-def test_the_oldest_files_go_those_of_earlier_processes_too(tmp_path):
+def test_the_oldest_files_are_deleted_including_those_of_earlier_processes(tmp_path):
     for _ in range(2):
         _log(tmp_path, 9, Limits(file_records=2, files=6)).close()
     assert len(_names(tmp_path)) == 6 and _numbers(tmp_path) == [8, *range(9)]
@@ -121,7 +120,7 @@ def test_two_servers_may_share_a_folder(tmp_path):
 @pytest.mark.parametrize(
     "model, folder", [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("a b", "a b"), ("ä", "%C3%A4"), ("v1.2", "v1.2")]
 )
-def test_models_have_folders_of_their_own_inside_the_folder(model, folder, tmp_path):
+def test_each_model_has_a_subfolder(model, folder, tmp_path):
     log = RequestLog(tmp_path / "log", 1.0)
     _offer(log, 1, model)
     _offer(log, 2, "other")
@@ -130,12 +129,12 @@ def test_models_have_folders_of_their_own_inside_the_folder(model, folder, tmp_p
     assert _numbers(tmp_path / "log" / folder) == [1]
 
 
-def test_files_are_for_their_owner_only(tmp_path):
+def test_only_the_owner_can_read_the_files(tmp_path):
     _log(tmp_path / "log", 1).close()
     assert [path.stat().st_mode & 0o077 for path in (tmp_path / "log").rglob("*")] == [0, 0]
 
 
-def test_a_seed_gives_the_same_sample_and_the_rate_its_share(tmp_path):
+def test_the_seed_determines_the_sample_and_the_rate_its_size(tmp_path):
     samples = []
     for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
         _log(tmp_path / name, 2000, Limits(waiting_records=2000), rate=0.1, seed=seed).close()
@@ -146,8 +145,8 @@ def test_a_seed_gives_the_same_sample_and_the_rate_its_share(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
-def test_an_impossible_rate_is_refused(rate, tmp_path):
-    with pytest.raises(ConfigError, match=f"--request_log_rate {rate} is no share"):
+def test_a_rate_out_of_range_is_refused(rate, tmp_path):
+    with pytest.raises(ConfigError, match=f"--request_log_rate {rate} is out of range"):
         RequestLog(tmp_path, rate)
 
 
@@ -156,16 +155,14 @@ def test_a_rate_of_zero_logs_nothing(tmp_path):
     assert _names(tmp_path) == []
 
 
-def test_what_is_too_large_or_waits_too_long_is_dropped_and_counted(tmp_path, monkeypatch):
-    going_on = threading.Event()
-    writing, write = threading.Event(), atomic.write
+def test_large_requests_and_those_beyond_the_queue_are_dropped_and_counted(tmp_path, monkeypatch):
+    going_on, writing = threading.Event(), threading.Event()
 
-    def slow(*args, **options):
+    def slow(descriptor):
         writing.set()
         going_on.wait(10)
-        write(*args, **options)
 
-    monkeypatch.setattr(atomic, "write", slow)
+    monkeypatch.setattr(os, "fsync", slow)
     limits = Limits(file_records=1, record_bytes=2000, waiting_records=3, waiting_bytes=2500)
     log = _log(tmp_path, 1, limits)
     assert writing.wait(10)
@@ -177,28 +174,28 @@ def test_what_is_too_large_or_waits_too_long_is_dropped_and_counted(tmp_path, mo
     assert _numbers(tmp_path) == [0, 2, 4, 5]
 
 
-def test_a_full_disk_ends_the_log_with_one_line_and_leaves_no_halves(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_ends_the_log_with_one_line_and_no_partial_files(tmp_path, monkeypatch, caplog):
     log = _log(tmp_path, 2, Limits(file_records=2))
     eventually(lambda: _counts(log), {"logged": 2})
 
-    def full(path):
+    def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic, "sync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with caplog.at_level(logging.WARNING):
         _offer(log, 2, "other")
         for number in range(3, 9):
             _offer(log, number)
         log.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"request log {tmp_path}: No space left on device; no more requests are logged, serving goes on"
+        f"request log {tmp_path}: No space left on device; logging stops, the server goes on"
     ]
     assert len(_names(tmp_path)) == 1 and _numbers(tmp_path) == [0, 1]
     counts = _counts(log)
     assert counts["logged"] == 2 and 3 <= counts["dropped"] <= 7
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(tmp_path):
+def test_an_unwritable_folder_is_refused_at_the_start(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BitsumError, match=f"cannot keep a request log in {tmp_path / 'file'}: File exists"):
         RequestLog(tmp_path / "file", 0.1)
@@ -206,7 +203,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(tmp_path):
         RequestLog(tmp_path / "file" / "log", 0.1)
 
 
-def test_the_counts_are_shown_as_the_real_server_names_them(tmp_path):
+def test_the_counts_have_the_names_of_the_real_server(tmp_path):
     log = _log(tmp_path, 2, Limits(record_bytes=200))
     _offer(log, 1, size=500)
     log.close()
@@ -218,7 +215,7 @@ def test_the_counts_are_shown_as_the_real_server_names_them(tmp_path):
     assert lost.samples == (({"reason": "too_large"}, 1),)
 
 
-def test_damaged_files_are_told_and_the_others_read(tmp_path):
+def test_damaged_files_are_reported_and_the_others_read(tmp_path):
     _log(tmp_path, 6, Limits(file_records=2)).close()
     first, second, _ = sorted((tmp_path / "bitsum").iterdir())
     os.truncate(first, first.stat().st_size - 3)
@@ -232,7 +229,7 @@ def test_damaged_files_are_told_and_the_others_read(tmp_path):
     ]
 
 
-def test_one_file_is_read_too_and_a_missing_one_named(tmp_path):
+def test_a_single_file_is_readable_and_a_missing_one_is_reported(tmp_path):
     _log(tmp_path, 2, Limits(file_records=1)).close()
     assert _numbers(max((tmp_path / "bitsum").iterdir())) == [1]
     with pytest.raises(BitsumError, match=f"no request log at {tmp_path / 'absent'}"):

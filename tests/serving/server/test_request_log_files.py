@@ -1,4 +1,4 @@
-"""Files of serving.server.request_log are what TensorFlow's own reader reads, and warmup files as they are."""
+"""Files of serving.server.request_log: readable with TensorFlow's own reader, and valid as warmup files."""
 
 import random
 import shutil
@@ -20,7 +20,7 @@ _COUNT = 1004
 
 def _request(numbers: random.Random) -> predict_pb2.PredictRequest:
     request = predict_pb2.PredictRequest()
-    # Who replays the file calls the model and its versions something else.
+    # A replay uses another model name and version.
     request.model_spec.name = "logged"
     request.model_spec.version_label = "stable"
     request.model_spec.signature_name = signatures.ADD_BITS
@@ -53,7 +53,7 @@ def test_tensorflow_reads_every_record_back(served):
     assert [log.response for log in logs] == responses
 
 
-def test_each_file_warms_a_model_up(served, models, tmp_path):
+def test_each_file_is_a_valid_warmup_file(served, models, tmp_path):
     model, _, _, files = served
     replayed = []
     for number, file in enumerate(files, start=1):
@@ -65,7 +65,7 @@ def test_each_file_warms_a_model_up(served, models, tmp_path):
     assert replayed == [1000, 4]
 
 
-def test_two_files_together_would_be_too_long_for_it(served, tmp_path):
+def test_two_files_together_exceed_the_limit_of_a_warmup_file(served, tmp_path):
     model, _, _, files = served
     (tmp_path / "assets.extra").mkdir()
     together = b"".join(file.read_bytes() for file in files)

@@ -1,6 +1,6 @@
-"""What Predict makes of a model's own judgement, a deadline, tensors that take too much memory and wanted outputs.
+"""Predict: errors of the graph, the deadline of a run, and the output filter.
 
-Codes, texts and dtypes are compared with a real server's in tests/conformance.
+tests/conformance compares codes, texts and dtypes with the real server.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def model(models):
 
 
 def request(**inputs):
-    """add_bits on 13 = 1011 and 5 = 1010, with `inputs` in place of theirs; None leaves one out."""
+    """add_bits on 13 = 1011 and 5 = 1010; `inputs` replace these, None removes one."""
     inputs = {"a": [[1, 0, 1, 1]], "b": [[1, 0, 1, 0]], **inputs}
     made = predict_pb2.PredictRequest()
     made.model_spec.signature_name = "add_bits"
@@ -46,15 +46,15 @@ def refusal(model, made):
     return failure.value.code, str(failure.value)
 
 
-def test_the_graph_judges_shapes_and_values(model):
-    # A bit is added to either before they are compared.
+def test_the_graph_checks_shapes_and_values(model):
+    # The graph appends a bit to each input before it compares them.
     code, text = refusal(model, request(a=[[1, 0]]))
     assert code == _INVALID and "[1,3] != values[1].shape = [1,5]" in text
     code, text = refusal(model, request(a=[[2, 0, 0, 0]]))
     assert code == _INVALID and adder_model.NOT_BITS in text
 
 
-def test_only_the_wanted_outputs_come(model):
+def test_the_output_filter_selects_the_outputs(model):
     made = request(state=tf.make_tensor_proto([[0.0, 0.0]]))
     made.model_spec.signature_name = "step"
     made.output_filter[:] = ["state"]
@@ -62,7 +62,7 @@ def test_only_the_wanted_outputs_come(model):
     assert list(response.outputs) == ["state"] and list(response.outputs["state"].float_val) == [1.0, 0.0]
 
 
-def test_the_initialization_is_a_signature_that_cannot_be_run(model):
+def test_the_initialization_signature_cannot_be_run(model):
     made = predict_pb2.PredictRequest()
     made.model_spec.signature_name = "__saved_model_init_op"
     assert refusal(model, made) == (11, "Node 'NoOp' (type: 'NoOp', num of outputs: 0) does not have output 0")

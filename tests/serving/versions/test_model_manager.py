@@ -1,4 +1,4 @@
-"""serving.versions.model_manager: configs, reloads and labels. Texts, codes and what a reload leaves are those of a TensorFlow Serving
+"""serving.versions.model_manager: configs, reloads and labels, with the codes, texts and states of TensorFlow Serving
 2.16.1."""
 
 import shutil
@@ -9,15 +9,15 @@ from google.protobuf import text_format
 
 from serving import protos
 from serving.status import StatusError
-from serving.versions.model_manager import Management, Models
-from serving.versions.version_manager import Loading
+from serving.versions.loader import LoadOptions
+from serving.versions.model_manager import ManagerOptions, ModelManager
 from tests.support.shelves import Shelf, eventually
 
 pytestmark = pytest.mark.fast
 
-ONCE = Loading(max_retries=0)
-# The disk is looked at when a test says so.
-BY_HAND = Management(ONCE, poll_interval=1000.0)
+ONCE = LoadOptions(max_retries=0)
+# The tests poll the disk themselves.
+BY_HAND = ManagerOptions(ONCE, poll_interval=1000.0)
 LABEL_UNAVAILABLE = "Request to assign label to version {} of model add, which is not currently available for inference"
 NEITHER = (
     "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
@@ -43,8 +43,8 @@ def shelf(tmp_path):
 def make(shelf):
     made = []
 
-    def models(management=BY_HAND):
-        made.append(Models(shelf.load, management))
+    def models(options=BY_HAND):
+        made.append(ModelManager(shelf.load, options))
         return made[-1]
 
     yield models
@@ -54,13 +54,13 @@ def make(shelf):
 
 @pytest.fixture
 def add(shelf):
-    """Text of the config of the shelf's model, with what the arguments say."""
+    """Makes the text of a config entry for the shelf's model, with more fields as arguments."""
     return lambda *parts, name="add": f'config {{ name: "{name}" base_path: "{shelf.path}" {" ".join(parts)} }}'
 
 
 @pytest.fixture
 def models(make, add):
-    """With versions 1 and 2 of the model add."""
+    """A manager with versions 1 and 2 of the model add."""
     models = make()
     models.start(config(add(TENSORFLOW, SPECIFIC)))
     assert models.wait(10)
@@ -82,7 +82,7 @@ def spec(name="add", **choice):
 
 
 def used(models, **choice):
-    with models.use(spec(**choice)) as (version, model):
+    with models.handle(spec(**choice)) as (version, model):
         assert model.version == version
         return version
 
@@ -100,29 +100,29 @@ def reload_refused(models, *listed):
 
 
 def states(models):
-    return {name: {version: state for version, state, _ in found} for name, found in models.states().items()}
+    return {name: {version: state for version, state, _ in versions} for name, versions in models.states().items()}
 
 
-def test_what_a_spec_asks_for(models):
+def test_a_spec_selects_a_model_and_a_version(models):
     assert used(models) == 2 and used(models, version=1) == 1
-    assert refused(models.use, spec(name="")) == (INVALID, "ModelSpec has no name specified.")
-    assert refused(models.use, spec(name="", label="x")) == (INVALID, "ModelSpec has no name specified.")
-    assert refused(models.use, spec(version=99)) == (NOT_FOUND, "Servable not found for request: Specific(add, 99)")
-    assert refused(models.use, spec(version=0)) == (NOT_FOUND, "Servable not found for request: Specific(add, 0)")
-    assert refused(models.use, spec("nope")) == (NOT_FOUND, "Servable not found for request: Latest(nope)")
-    assert refused(models.use, spec("nope", version=7)) == (
+    assert refused(models.handle, spec(name="")) == (INVALID, "ModelSpec has no name specified.")
+    assert refused(models.handle, spec(name="", label="x")) == (INVALID, "ModelSpec has no name specified.")
+    assert refused(models.handle, spec(version=99)) == (NOT_FOUND, "Servable not found for request: Specific(add, 99)")
+    assert refused(models.handle, spec(version=0)) == (NOT_FOUND, "Servable not found for request: Specific(add, 0)")
+    assert refused(models.handle, spec("nope")) == (NOT_FOUND, "Servable not found for request: Latest(nope)")
+    assert refused(models.handle, spec("nope", version=7)) == (
         NOT_FOUND,
         "Servable not found for request: Specific(nope, 7)",
     )
     for name in ("add", "nope"):
         for label in ("stable", ""):
-            assert refused(models.use, spec(name, label=label)) == (
+            assert refused(models.handle, spec(name, label=label)) == (
                 INVALID,
                 f"Unrecognized servable version label: {label}",
             )
 
 
-def test_status_ignores_labels_and_tells_the_newest_first(models):
+def test_status_ignores_labels_and_lists_the_newest_version_first(models):
     assert [version for version, _, _ in models.status(spec())] == [2, 1]
     assert [version for version, _, _ in models.status(spec(label="nope"))] == [2, 1]
     assert models.status(spec(version=1)) == [(1, "AVAILABLE", None)]
@@ -135,7 +135,7 @@ def test_status_ignores_labels_and_tells_the_newest_first(models):
         assert refused(models.status, asked) == (NOT_FOUND, text)
 
 
-def test_labels_need_versions_that_are_available_now(models, add):
+def test_labels_need_available_versions(models, add):
     models.reload(config(add(TENSORFLOW, "model_version_policy { specific { versions: 1 } }")))
     models.poll()
     eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "END"})
@@ -150,7 +150,7 @@ def test_labels_need_versions_that_are_available_now(models, add):
     assert (used(models, label="stable"), used(models, label="canary")) == (1, 2)
 
 
-def test_a_label_moves_at_once_stays_where_a_reload_is_refused_and_goes_when_left_out(models, add):
+def test_a_reload_moves_or_removes_labels_and_a_refused_one_keeps_them(models, add):
     models.reload(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }')))
     models.reload(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 2 }')))
     assert used(models, label="stable") == 2
@@ -162,16 +162,16 @@ def test_a_label_moves_at_once_stays_where_a_reload_is_refused_and_goes_when_lef
         )
     assert used(models, label="stable") == 2
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
-    assert refused(models.use, spec(label="stable")) == (INVALID, "Unrecognized servable version label: stable")
+    assert refused(models.handle, spec(label="stable")) == (INVALID, "Unrecognized servable version label: stable")
 
 
-def test_with_the_flag_only_new_labels_may_be_on_unavailable_versions(make, add):
-    models = make(Management(ONCE, 1000.0, labels_for_unavailable=True))
+def test_the_flag_allows_only_new_labels_on_unavailable_versions(make, add):
+    models = make(ManagerOptions(ONCE, 1000.0, labels_for_unavailable=True))
     models.start(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }')))
     eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "AVAILABLE"})
     labels = 'version_labels {{ key: "next" value: 9 }} version_labels {{ key: "stable" value: {} }}'
     models.reload(config(add(TENSORFLOW, SPECIFIC, labels.format(1))))
-    assert refused(models.use, spec(label="next")) == (NOT_FOUND, "Servable not found for request: Specific(add, 9)")
+    assert refused(models.handle, spec(label="next")) == (NOT_FOUND, "Servable not found for request: Specific(add, 9)")
     assert reload_refused(models, add(TENSORFLOW, SPECIFIC, labels.format(9))) == (
         PRECONDITION,
         LABEL_UNAVAILABLE.format(9),
@@ -194,7 +194,7 @@ _NO_VERSION = "Unable to find a numerical version path for servable b at: PATH"
 @pytest.mark.parametrize(
     ("listed", "expected"),
     [
-        # The others are recorded: tests/conformance, 2_reload and 3_reload_fresh.
+        # Further refusals are recorded: tests/conformance, 2_reload and 3_reload_fresh.
         ('ADD config { name: "b" base_path: "PATH" model_type: OTHER }', (INVALID, OTHER_TYPE)),
         (
             'ADD config { name: "b" base_path: "/nowhere" model_platform: "tensorflow" }',
@@ -205,8 +205,7 @@ _NO_VERSION = "Unable to find a numerical version path for servable b at: PATH"
             "model_version_policy { specific { versions: 7 } } }",
             (NOT_FOUND, "Unable to find a numerical version path for servable b at: PATH"),
         ),
-        # Names before paths, paths before platforms, labels before the platforms of new models, and those before the
-        # disk.
+        # The order of the checks: names, paths, platforms of listed models, labels, platforms of new models, disk.
         ("ADD ADD " + _config("rel", "x", ""), (INVALID, _TWICE)),
         (_config("add", "x", "foo"), (INVALID, _RELATIVE.format("add", "x"))),
         (
@@ -216,7 +215,7 @@ _NO_VERSION = "Unable to find a numerical version path for servable b at: PATH"
         (_config("b", "/nowhere") + _config("noplat", platform=""), (INVALID, NEITHER)),
     ],
 )
-def test_reloads_that_are_refused_change_nothing(models, add, shelf, listed, expected):
+def test_a_refused_reload_changes_nothing(models, add, shelf, listed, expected):
     models.reload(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }')))
     code, text = expected
     listed = listed.replace("ADD", add(TENSORFLOW)).replace("PATH", str(shelf.path))
@@ -226,20 +225,20 @@ def test_reloads_that_are_refused_change_nothing(models, add, shelf, listed, exp
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
 
 
-def test_only_lists_of_models_are_taken(models, make):
+def test_only_lists_of_models_are_accepted(models, make):
     for other in ({}, {"custom_model_config": {}}):
         with pytest.raises(StatusError) as failure:
             models.reload(protos.load().config.ModelServerConfig(**other))
         assert (failure.value.code, str(failure.value)) == (PRECONDITION, TRANSITION)
     nothing = make()
     nothing.start(protos.load().config.ModelServerConfig())
-    assert nothing.wait(1) and refused(nothing.use, spec()) == (
+    assert nothing.wait(1) and refused(nothing.handle, spec()) == (
         NOT_FOUND,
         "Servable not found for request: Latest(add)",
     )
 
 
-def test_a_reload_of_the_same_models_returns_at_once_and_the_next_look_does_the_rest(models, shelf, add):
+def test_a_reload_of_the_same_models_returns_at_once_and_the_next_poll_loads_versions(models, shelf, add):
     gate = shelf.hold(3)
     models.reload(config(add("model_type: TENSORFLOW", "model_version_policy { latest {} }")))
     assert states(models) == {"add": {1: "AVAILABLE", 2: "AVAILABLE"}}
@@ -250,14 +249,14 @@ def test_a_reload_of_the_same_models_returns_at_once_and_the_next_look_does_the_
 
 
 @pytest.mark.parametrize("policy", ["specific { versions: 7 }", "specific {}"])
-def test_versions_that_are_not_there_are_accepted_and_leave_nothing(models, add, policy):
+def test_a_policy_of_absent_versions_is_accepted_and_unloads_all(models, add, policy):
     models.reload(config(add(TENSORFLOW, f"model_version_policy {{ {policy} }}")))
     models.poll()
     eventually(lambda: states(models)["add"], {1: "END", 2: "END"})
-    assert refused(models.use, spec()) == (NOT_FOUND, "Servable not found for request: Latest(add)")
+    assert refused(models.handle, spec()) == (NOT_FOUND, "Servable not found for request: Latest(add)")
 
 
-def test_a_new_model_is_waited_for_and_its_label_has_to_wait_too(models, shelf, add):
+def test_a_reload_waits_for_a_new_model_and_refuses_its_label_until_then(models, shelf, add):
     gate = shelf.hold(3)
     both = (add(TENSORFLOW, SPECIFIC), add(TENSORFLOW, name="addb"))
     labelled = add(TENSORFLOW, 'version_labels { key: "x" value: 3 }', name="addb")
@@ -267,17 +266,17 @@ def test_a_new_model_is_waited_for_and_its_label_has_to_wait_too(models, shelf, 
     reload.start()
     eventually(lambda: states(models).get("addb"), {3: "LOADING"})
     assert reload.is_alive() and used(models) == 2
-    assert refused(models.use, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
+    assert refused(models.handle, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
     gate.set()
     reload.join(10)
     assert not reload.is_alive() and used(models, name="addb") == 3
 
 
-def test_models_that_are_left_out_go_and_may_come_back(models, add):
+def test_a_reload_unloads_missing_models_and_a_later_one_restores_them(models, add):
     models.reload(config(add(TENSORFLOW, SPECIFIC), add(TENSORFLOW, name="addb")))
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
     eventually(lambda: states(models), {"add": {1: "AVAILABLE", 2: "AVAILABLE"}, "addb": {3: "END"}})
-    assert refused(models.use, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
+    assert refused(models.handle, spec("addb")) == (NOT_FOUND, "Servable not found for request: Latest(addb)")
     models.reload(config())
     eventually(lambda: states(models)["add"], {1: "END", 2: "END"})
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
@@ -285,19 +284,19 @@ def test_models_that_are_left_out_go_and_may_come_back(models, add):
     eventually(lambda: states(models)["add"], {1: "AVAILABLE", 2: "AVAILABLE"})
 
 
-def test_a_model_without_a_name_can_be_served_but_not_asked(models, add):
+def test_a_model_without_a_name_is_loaded_but_refuses_requests(models, add):
     models.reload(config(add(TENSORFLOW, name="")))
     assert states(models)[""] == {3: "AVAILABLE"}
     eventually(lambda: states(models)["add"], {1: "END", 2: "END"})
 
 
-def test_a_changed_base_path_that_is_missing_changes_nothing(models, add, shelf):
+def test_a_reload_with_a_missing_base_path_changes_nothing(models, add, shelf):
     models.reload(config(add(TENSORFLOW).replace(str(shelf.path), "/nowhere")))
     models.poll()
     assert states(models) == {"add": {1: "AVAILABLE", 2: "AVAILABLE"}}
 
 
-def test_a_new_model_that_does_not_load_is_refused_with_all_that_came_with_it(models, shelf, add, tmp_path):
+def test_a_new_model_that_fails_to_load_refuses_the_whole_reload(models, shelf, add, tmp_path):
     bad = Shelf(tmp_path / "bad")
     bad.put(4)
     bad.put(5, bad=True)
@@ -309,7 +308,7 @@ def test_a_new_model_that_does_not_load_is_refused_with_all_that_came_with_it(mo
     assert reload_refused(models, add(TENSORFLOW), listed) == expected
     models.poll()
     assert states(models)["add"] == {1: "AVAILABLE", 2: "AVAILABLE"}
-    # The refusal does not wait for the state.
+    # The refusal can come before the final state.
     bad_version = spec("bad", version=5)
     eventually(
         lambda: [(number, state, str(error)) for number, state, error in models.status(bad_version)],
@@ -321,7 +320,7 @@ def test_a_new_model_that_does_not_load_is_refused_with_all_that_came_with_it(mo
     models.reload(config(add(TENSORFLOW)))
 
 
-def test_a_model_whose_folder_is_gone_does_not_keep_others_from_being_looked_after(models, shelf, add, tmp_path):
+def test_a_model_without_its_folder_does_not_stop_the_polling_of_others(models, shelf, add, tmp_path):
     other = Shelf(tmp_path / "other")
     other.put(1)
     listed = f'config {{ name: "a" base_path: "{other.path}" model_platform: "tensorflow" }}'
@@ -331,7 +330,7 @@ def test_a_model_whose_folder_is_gone_does_not_keep_others_from_being_looked_aft
     eventually(lambda: states(models), {"a": {1: "AVAILABLE"}, "add": {1: "END", 2: "END", 3: "AVAILABLE"}})
 
 
-def test_labels_at_the_start_are_refused_unless_they_were_accepted_once(make, add, shelf):
+def test_labels_at_the_start_are_refused_unless_trusted(make, add, shelf):
     labelled = config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "stable" value: 1 }'))
     with pytest.raises(StatusError) as failure:
         make().start(labelled)
@@ -346,18 +345,21 @@ def test_labels_at_the_start_are_refused_unless_they_were_accepted_once(make, ad
     assert models.wait(10) and used(models, label="stable") == 1
 
 
-def test_a_trusted_label_on_a_version_that_does_not_load_keeps_nothing_else_from_being_served(make, add, shelf):
+def test_a_trusted_label_on_a_failed_version_does_not_block_other_versions(make, add, shelf):
     shelf.put(2, bad=True)
     models = make()
     models.start(config(add(TENSORFLOW, SPECIFIC, 'version_labels { key: "canary" value: 2 }')), trust_labels=True)
     assert models.wait(10) and used(models) == 1
-    assert refused(models.use, spec(label="canary")) == (NOT_FOUND, "Servable not found for request: Specific(add, 2)")
+    assert refused(models.handle, spec(label="canary")) == (
+        NOT_FOUND,
+        "Servable not found for request: Specific(add, 2)",
+    )
 
 
-def test_waiting_ends_with_every_model_or_with_why_there_is_none(make, add, shelf, tmp_path):
+def test_waiting_ends_when_all_models_are_available_or_one_fails(make, add, shelf, tmp_path):
     absent = Shelf(tmp_path / "absent")
     listed = f'config {{ name: "c" base_path: "{absent.path}" model_platform: "tensorflow" }}'
-    models = make(Management(Loading(max_retries=5, retry_interval=60), poll_interval=1000.0))
+    models = make(ManagerOptions(LoadOptions(max_retries=5, retry_interval=60), poll_interval=1000.0))
     models.start(config(add(TENSORFLOW), listed))
     assert not models.wait(0.2) and not models.wait(None, stopped=lambda: True)
     absent.put(1, bad=True)
@@ -373,8 +375,8 @@ def test_waiting_ends_with_every_model_or_with_why_there_is_none(make, add, shel
     assert models.wait(10)
 
 
-def test_without_polling_the_disk_is_looked_at_once_and_at_each_reload(make, add, shelf):
-    models = make(Management(ONCE, poll_interval=0.0))
+def test_without_polling_the_disk_is_read_once_and_at_each_reload(make, add, shelf):
+    models = make(ManagerOptions(ONCE, poll_interval=0.0))
     models.start(config(add(TENSORFLOW)))
     assert models.wait(10)
     shelf.put(4)
@@ -384,8 +386,8 @@ def test_without_polling_the_disk_is_looked_at_once_and_at_each_reload(make, add
     eventually(lambda: states(models)["add"], {3: "END", 4: "AVAILABLE"})
 
 
-def test_with_polling_new_versions_are_found(make, add, shelf):
-    models = make(Management(ONCE, poll_interval=0.01))
+def test_polling_finds_new_versions(make, add, shelf):
+    models = make(ManagerOptions(ONCE, poll_interval=0.01))
     models.start(config(add(TENSORFLOW)))
     assert models.wait(10)
     shelf.put(4)

@@ -1,5 +1,5 @@
-"""serving.versions.version_manager: what is loaded when. States and texts are those that a TensorFlow Serving 2.16.1 was seen to
-have."""
+"""serving.versions.version_manager: when versions are loaded and unloaded, with the states and texts of TensorFlow
+Serving 2.16.1."""
 
 import shutil
 import threading
@@ -8,13 +8,14 @@ import pytest
 
 from serving.model_config import latest
 from serving.status import Code, StatusError
+from serving.versions.loader import LOAD_FAILED, LOAD_STARTED, LOAD_SUCCEEDED, UNLOADED, LoadOptions
 from serving.versions.version_directory import on_disk_versions
-from serving.versions.version_manager import LOAD_FAILED, LOAD_STARTED, LOAD_SUCCEEDED, UNLOADED, Loading, Versions
+from serving.versions.version_manager import VersionManager
 from tests.support.shelves import Shelf, eventually
 
 pytestmark = pytest.mark.fast
 
-ONCE = Loading(max_retries=0)
+ONCE = LoadOptions(max_retries=0)
 NEWEST = latest(1)
 
 
@@ -25,11 +26,11 @@ def shelf(tmp_path):
 
 @pytest.fixture
 def followed(shelf):
-    """Makes the Versions of the shelf."""
+    """Makes the VersionManager of the shelf."""
     made = []
 
     def follow(policy=NEWEST, loading=ONCE, **options):
-        made.append(Versions("m", shelf.load, loading, **options))
+        made.append(VersionManager("m", shelf.load, loading, **options))
         made[-1].follow(shelf.path, policy)
         return made[-1]
 
@@ -53,7 +54,7 @@ def settle(versions, expected):
 
 
 def refusal(versions, version):
-    with pytest.raises(StatusError) as failure, versions.use(version):
+    with pytest.raises(StatusError) as failure, versions.handle(version):
         pass
     return failure.value.code, str(failure.value)
 
@@ -65,11 +66,11 @@ def specific(*chosen):
 def test_only_the_newest_version_is_loaded(shelf, versions):
     shelf.put(1, 2, 10)
     settle(versions, {10: "AVAILABLE"})
-    with versions.use(None) as (version, model):
+    with versions.handle(None) as (version, model):
         assert version == model.version == 10
 
 
-def test_the_others_are_not_found(shelf, versions):
+def test_other_versions_are_not_found(shelf, versions):
     assert refusal(versions, None) == (5, "Servable not found for request: Latest(m)")
     shelf.put(1, 2)
     settle(versions, {2: "AVAILABLE"})
@@ -98,7 +99,7 @@ def test_policies(shelf, followed, policy, expected):
     assert [version for version, _, _ in versions.status()] == sorted(expected, reverse=True)
 
 
-def test_names_of_digits_are_versions_and_others_are_not(tmp_path):
+def test_only_folders_named_by_digits_are_versions(tmp_path):
     for name in ("foo", "7.tmp", "-8", "+6", "1e3", "٣", ".9", "0010", "5", " 4", "1_2", "9" * 19):
         (tmp_path / name).mkdir(exist_ok=True)
     assert sorted(on_disk_versions(tmp_path)) == [5, 10]
@@ -108,13 +109,13 @@ def test_names_of_digits_are_versions_and_others_are_not(tmp_path):
     assert on_disk_versions(tmp_path / "absent") is None
 
 
-def test_the_old_version_answers_until_the_new_one_does_and_goes_then(shelf, versions):
+def test_the_old_version_answers_until_the_new_one_is_available(shelf, versions):
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     gate = shelf.hold(2)
     shelf.put(2)
     settle(versions, {1: "AVAILABLE", 2: "LOADING"})
-    with versions.use(None) as (version, _):
+    with versions.handle(None) as (version, _):
         assert version == 1
     assert refusal(versions, 2) == (5, "Servable not found for request: Specific(m, 2)")
     gate.set()
@@ -122,11 +123,11 @@ def test_the_old_version_answers_until_the_new_one_does_and_goes_then(shelf, ver
     assert shelf.closed == [1]
 
 
-def test_a_call_under_way_keeps_its_version_and_the_last_one_out_closes_it(shelf, versions):
+def test_a_call_keeps_its_version_and_the_last_release_closes_it(shelf, versions):
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
-    with versions.use(None) as (_, model):
-        with versions.use(1):
+    with versions.handle(None) as (_, model):
+        with versions.handle(1):
             shelf.put(2)
             settle(versions, {1: "UNLOADING", 2: "AVAILABLE"})
             assert refusal(versions, 1) == (5, "Servable not found for request: Specific(m, 1)")
@@ -148,7 +149,7 @@ def test_a_change_of_policy_loads_and_unloads(shelf, followed):
     assert shelf.loads.count(2) == 2 and sorted(shelf.closed) == [1, 2, 2, 3]
 
 
-def test_of_several_versions_that_are_not_wanted_the_highest_stays_until_a_wanted_one_is_there(shelf, followed):
+def test_the_highest_unaspired_version_stays_until_an_aspired_one_is_available(shelf, followed):
     shelf.put(1, 2, 3)
     versions = followed(specific(1, 2))
     settle(versions, {1: "AVAILABLE", 2: "AVAILABLE"})
@@ -159,7 +160,7 @@ def test_of_several_versions_that_are_not_wanted_the_highest_stays_until_a_wante
     settle(versions, {1: "END", 2: "END", 3: "AVAILABLE"})
 
 
-def test_one_wanted_version_is_enough_for_the_others_to_go(shelf, followed):
+def test_one_available_aspired_version_retires_all_others(shelf, followed):
     versions = followed(latest(2))
     shelf.put(1, 2)
     settle(versions, {1: "AVAILABLE", 2: "AVAILABLE"})
@@ -167,7 +168,7 @@ def test_one_wanted_version_is_enough_for_the_others_to_go(shelf, followed):
     settle(versions, {1: "END", 2: "AVAILABLE", 3: "END"})
 
 
-def test_a_version_that_does_not_load_leaves_the_old_one_and_says_why(shelf, versions):
+def test_a_failed_version_keeps_the_old_one_and_reports_its_error(shelf, versions):
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -177,8 +178,8 @@ def test_a_version_that_does_not_load_leaves_the_old_one_and_says_why(shelf, ver
     assert shelf.closed == []
 
 
-def test_a_version_with_tries_left_is_loading_and_not_tried_again_before_its_time(shelf, followed):
-    versions = followed(loading=Loading(max_retries=5, retry_interval=60))
+def test_a_failed_version_with_retries_left_is_loading_until_the_interval_is_over(shelf, followed):
+    versions = followed(loading=LoadOptions(max_retries=5, retry_interval=60))
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -190,8 +191,8 @@ def test_a_version_with_tries_left_is_loading_and_not_tried_again_before_its_tim
 
 
 @pytest.mark.parametrize("retries", [0, 5])
-def test_it_is_tried_again_as_soon_as_its_files_change(shelf, followed, retries):
-    versions = followed(loading=Loading(max_retries=retries, retry_interval=60))
+def test_a_failed_version_is_loaded_again_when_its_files_change(shelf, followed, retries):
+    versions = followed(loading=LoadOptions(max_retries=retries, retry_interval=60))
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -201,7 +202,7 @@ def test_it_is_tried_again_as_soon_as_its_files_change(shelf, followed, retries)
     settle(versions, {1: "END", 2: "AVAILABLE"})
 
 
-def test_one_that_failed_and_was_taken_away_is_loaded_when_it_comes_back(shelf, versions):
+def test_a_failed_version_is_loaded_again_after_its_folder_was_removed(shelf, versions):
     shelf.put(1)
     shelf.put(2, bad=True)
     settle(versions, {1: "AVAILABLE", 2: "END"})
@@ -211,7 +212,7 @@ def test_one_that_failed_and_was_taken_away_is_loaded_when_it_comes_back(shelf, 
     settle(versions, {1: "END", 2: "AVAILABLE"})
 
 
-def test_one_that_failed_gets_another_chance_when_it_is_wanted_again(shelf, followed):
+def test_a_failed_version_is_loaded_again_when_it_is_aspired_again(shelf, followed):
     versions = followed(specific(1, 2))
     shelf.put(1)
     shelf.put(2, bad=True)
@@ -223,8 +224,8 @@ def test_one_that_failed_gets_another_chance_when_it_is_wanted_again(shelf, foll
 
 
 @pytest.mark.parametrize("interval", [0.0, -1.0])
-def test_it_is_tried_again_after_the_interval_as_often_as_told(shelf, followed, interval):
-    versions = followed(loading=Loading(max_retries=2, retry_interval=interval))
+def test_a_failed_load_is_retried_after_the_interval_up_to_the_limit(shelf, followed, interval):
+    versions = followed(loading=LoadOptions(max_retries=2, retry_interval=interval))
     shelf.put(1, bad=True)
     settle(versions, {1: "END"})
     for _ in range(5):
@@ -232,7 +233,7 @@ def test_it_is_tried_again_after_the_interval_as_often_as_told(shelf, followed, 
     assert shelf.loads == [1, 1, 1] and str(versions.status()[0][2]) == "1 is bad"
 
 
-def test_a_version_that_takes_for_ever_holds_up_no_other_and_comes_too_late(shelf, versions):
+def test_a_slow_load_delays_no_other_version_and_is_cancelled_when_superseded(shelf, versions):
     gate = shelf.hold(2)
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
@@ -247,8 +248,8 @@ def test_a_version_that_takes_for_ever_holds_up_no_other_and_comes_too_late(shel
     assert (error.code, str(error)) == (1, "Loading of servable cancelled")
 
 
-def test_a_half_written_version_holds_up_no_newer_one(shelf, followed):
-    versions = followed(loading=Loading(max_retries=5, retry_interval=60))
+def test_a_half_written_version_delays_no_newer_one(shelf, followed):
+    versions = followed(loading=LoadOptions(max_retries=5, retry_interval=60))
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -257,7 +258,7 @@ def test_a_half_written_version_holds_up_no_newer_one(shelf, followed):
     settle(versions, {1: "END", 2: "LOADING", 3: "AVAILABLE"})
 
 
-def test_loads_take_turns_where_there_are_so_many_slots(shelf, followed):
+def test_concurrent_loads_are_limited_by_the_slots(shelf, followed):
     versions = followed(set, slots=threading.BoundedSemaphore(1))
     gates = [shelf.hold(1), shelf.hold(2)]
     shelf.put(1, 2)
@@ -267,11 +268,11 @@ def test_loads_take_turns_where_there_are_so_many_slots(shelf, followed):
     settle(versions, {2: "AVAILABLE", 1: "AVAILABLE"})
 
 
-def test_an_error_nobody_foresaw_is_an_error_of_that_version(shelf):
+def test_an_unexpected_exception_fails_only_its_version(shelf):
     def load(path):
         raise RuntimeError("surprise")
 
-    versions = Versions("m", load, ONCE)
+    versions = VersionManager("m", load, ONCE)
     versions.follow(shelf.path, latest(1))
     shelf.put(1)
     settle(versions, {1: "END"})
@@ -279,7 +280,7 @@ def test_an_error_nobody_foresaw_is_an_error_of_that_version(shelf):
     assert (error.code, str(error)) == (Code.INTERNAL, "RuntimeError: surprise")
 
 
-def test_when_the_loaded_one_is_deleted_the_next_lower_takes_over_and_in_the_end_nothing(shelf, versions):
+def test_a_deleted_version_is_replaced_by_the_next_lower_one_if_any(shelf, versions):
     shelf.put(1, 2)
     settle(versions, {2: "AVAILABLE"})
     shutil.rmtree(shelf.path / "2")
@@ -291,7 +292,7 @@ def test_when_the_loaded_one_is_deleted_the_next_lower_takes_over_and_in_the_end
     settle(versions, {1: "END", 2: "END", 3: "AVAILABLE"})
 
 
-def test_when_the_whole_folder_goes_the_loaded_version_stays(shelf, versions):
+def test_the_loaded_version_survives_the_removal_of_the_base_path(shelf, versions):
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shutil.rmtree(shelf.path)
@@ -299,7 +300,7 @@ def test_when_the_whole_folder_goes_the_loaded_version_stays(shelf, versions):
     assert states(versions) == {1: "AVAILABLE"}
 
 
-def test_a_lower_version_that_appears_and_new_content_are_ignored(shelf, versions):
+def test_a_new_lower_version_and_changed_files_of_a_loaded_one_are_ignored(shelf, versions):
     shelf.put(3)
     settle(versions, {3: "AVAILABLE"})
     shelf.put(2)
@@ -308,19 +309,19 @@ def test_a_lower_version_that_appears_and_new_content_are_ignored(shelf, version
     assert states(versions) == {3: "AVAILABLE"} and shelf.loads == [3]
 
 
-def test_a_version_that_is_loaded_stays_what_it_is_when_the_folder_changes(shelf, versions, tmp_path):
+def test_a_loaded_version_is_kept_when_the_base_path_changes(shelf, versions, tmp_path):
     shelf.put(2)
     settle(versions, {2: "AVAILABLE"})
     other = Shelf(tmp_path / "other")
     other.put(1, 2)
     versions.follow(other.path, latest(1))
     versions.poll()
-    with versions.use(None) as (version, model):
+    with versions.handle(None) as (version, model):
         assert version == 2 and model.path == shelf.path / "2"
 
 
-def test_a_model_that_is_left_ends_and_can_come_back(shelf, followed):
-    versions = followed(loading=Loading(max_retries=5, retry_interval=60))
+def test_leave_unloads_a_model_and_follow_restores_it(shelf, followed):
+    versions = followed(loading=LoadOptions(max_retries=5, retry_interval=60))
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
     shelf.put(2, bad=True)
@@ -332,21 +333,21 @@ def test_a_model_that_is_left_ends_and_can_come_back(shelf, followed):
     settle(versions, {1: "AVAILABLE", 2: "END"})
 
 
-def test_a_lower_version_is_served_where_the_newest_does_not_load_and_nothing_else_is(shelf, followed):
-    versions = followed(loading=Loading(max_retries=5, retry_interval=60))
+def test_a_lower_version_is_the_fallback_when_the_newest_fails_and_none_is_served(shelf, followed):
+    versions = followed(loading=LoadOptions(max_retries=5, retry_interval=60))
     shelf.put(1, 2)
     shelf.put(3, 4, bad=True)
     settle(versions, {2: "AVAILABLE", 3: "END", 4: "LOADING"})
     assert versions.failures(early=True) == []
-    assert [(version, str(error)) for version, error in versions.failures(early=True, rescued=False)] == [
+    assert [(version, str(error)) for version, error in versions.failures(early=True, with_fallback=False)] == [
         (4, "4 is bad")
     ]
     (shelf.path / "4" / "bad").unlink()
     settle(versions, {2: "END", 3: "END", 4: "AVAILABLE"})
 
 
-def test_failures_are_known_after_the_first_try_or_the_last(shelf, followed):
-    versions = followed(loading=Loading(max_retries=1, retry_interval=60))
+def test_failures_are_reported_after_the_first_try_or_the_last(shelf, followed):
+    versions = followed(loading=LoadOptions(max_retries=1, retry_interval=60))
     assert versions.failures(early=True) == []
     shelf.put(1, bad=True)
     eventually(lambda: [version for version, _ in versions.failures(early=True)], [1], versions.poll)
@@ -355,16 +356,16 @@ def test_failures_are_known_after_the_first_try_or_the_last(shelf, followed):
     settle(versions, {1: "END"})
 
 
-def test_listeners_are_told(shelf, followed):
-    told = []
-    versions = followed(listeners=[lambda *event: told.append(event)])
+def test_listeners_receive_each_event(shelf, followed):
+    events = []
+    versions = followed(listeners=[lambda *event: events.append(event)])
     shelf.put(1)
     settle(versions, {1: "AVAILABLE"})
-    eventually(lambda: [event[:3] for event in told], [(LOAD_STARTED, "m", 1), (LOAD_SUCCEEDED, "m", 1)])
-    assert 0 <= told[1][3] < 10
+    eventually(lambda: [event[:3] for event in events], [(LOAD_STARTED, "m", 1), (LOAD_SUCCEEDED, "m", 1)])
+    assert 0 <= events[1][3] < 10
     shelf.put(2, bad=True)
     settle(versions, {1: "AVAILABLE", 2: "END"})
-    eventually(lambda: [event[:3] for event in told[2:]], [(LOAD_STARTED, "m", 2), (LOAD_FAILED, "m", 2)])
-    assert str(told[3][3]) == "2 is bad"
+    eventually(lambda: [event[:3] for event in events[2:]], [(LOAD_STARTED, "m", 2), (LOAD_FAILED, "m", 2)])
+    assert str(events[3][3]) == "2 is bad"
     versions.leave()
-    eventually(lambda: told[4:], [(UNLOADED, "m", 1, None)])
+    eventually(lambda: events[4:], [(UNLOADED, "m", 1, None)])
