@@ -19,8 +19,8 @@ from components import signatures
 from components.progress import report
 from components.task.transducer import TASKS, Transducer
 from serving import tensors
-from serving.client.chunking import CHUNK_BITS, PACKED, STEPPED, Model, Pace
-from serving.client.protocol import Answer, Asking, Call, Conversation, ModelMetadata, Prediction
+from serving.client.chunking import CHUNK_BITS, PACKED, STEPPED, ChunkSizer, Model
+from serving.client.protocol import Answer, Call, Exchange, ModelMetadata, ModelProtocol, Prediction
 from serving.errors import BadResponse, InvalidNumber, InvalidRequest, ModelNotFound
 
 # Bits of an operand in one call of <verb>_bits. A bit takes 8 bytes, so two operands fill half of a message of 4 MiB.
@@ -31,18 +31,18 @@ STABLE = "stable"
 RESTARTS = 3
 
 
-class Adding(Asking):
+class AdderProtocol(ModelProtocol):
     """Conversations with a model that adds, or computes another task of components.task.transducer."""
 
     preferred_label = STABLE
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
-        self._pace = Pace(self.deadline)
+        self._sizer = ChunkSizer(self.deadline)
         self._models: dict[str, Model] = {}
         self._given_verb = ""
 
-    def by(self, signature: str | None) -> None:
+    def use_signature(self, signature: str | None) -> None:
         """From now on asks, whatever the task, through `signature`, one for bits, and that of the same verb for packed
         bits.
 
@@ -58,7 +58,7 @@ class Adding(Asking):
         """The one whose signatures are asked for `task`."""
         return self._given_verb or task.verb
 
-    def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> Conversation[list[int]]:
+    def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> Exchange[list[int]]:
         """What the outputs say for every pair, in the order of the pairs."""
         verb = self.verb(task)
         pairs = [(_checked(a), _checked(b)) for a, b in pairs]
@@ -76,7 +76,7 @@ class Adding(Asking):
                 values[index] = task.read(outputs, count)
         return values
 
-    def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Conversation[list[int]]:
+    def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Exchange[list[int]]:
         """The length + 1 outputs for each pair, as the bits of an integer, by one call of `<verb>_bits`."""
         name = signatures.bits(verb)
         a, b = (tensors.bits_tensor(numbers, length) for numbers in zip(*pairs))
@@ -90,22 +90,22 @@ class Adding(Asking):
 
     def outputs_streamed(
         self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str = ""
-    ) -> Conversation[list[int]]:
+    ) -> Exchange[list[int]]:
         """As `outputs_at_once`, by calls of `step`, each for `chunk_bits` bits of every pair; of any model without a
         verb."""
-        return (yield from self._restarted(lambda: self._steps(pairs, length + 1, chunk_bits, verb)))
+        return (yield from self._restarting(lambda: self._steps(pairs, length + 1, chunk_bits, verb)))
 
-    def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Conversation[list[int]]:
+    def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Exchange[list[int]]:
         """The 8 * (length // 8 + 1) outputs for each pair, as the bits of an integer, by calls of `<verb>_packed`."""
         size = length // 8 + 1
         operands = [[number.to_bytes(size, "little") for number in numbers] for numbers in zip(*pairs)]
         if length <= CHUNK_BITS:
             rows = yield from self._packed_at_once(operands, verb)
         else:
-            rows = yield from self._restarted(lambda: self._chunks(operands, size, verb))
+            rows = yield from self._restarting(lambda: self._chunks(operands, size, verb))
         return [int.from_bytes(row, "little") for row in rows]
 
-    def known(self, verb: str, fresh: bool = False) -> Conversation[Model]:
+    def model(self, verb: str, fresh: bool = False) -> Exchange[Model]:
         """The version that answers, asked for once per version, or now if `fresh`. Raises: InvalidRequest, for one of
         another verb."""
         if verb not in self._models or fresh:
@@ -117,13 +117,13 @@ class Adding(Asking):
         return self._models[verb]
 
     def prediction(self, answer: Answer, signature: str, outputs: Sequence[str]) -> Prediction:
-        """As Asking.prediction."""
+        """As ModelProtocol.prediction."""
         found = super().prediction(answer, signature, outputs)
         if any(model.version != found.version for model in self._models.values()):
             self._models.clear()
         return found
 
-    def start(self, model: Model, rows: int) -> Any:
+    def initial_state(self, model: Model, rows: int) -> Any:
         """The state [B, H] before the first bit. Raises: InvalidRequest, where the model takes no state."""
         if model.units is None:
             raise InvalidRequest(
@@ -131,82 +131,80 @@ class Adding(Asking):
             )
         return tensors.filled_tensor(0.0, (rows, model.units))
 
-    def chunk(
+    def chunk_call(
         self, model: Model, rows_a: Sequence[bytes], rows_b: Sequence[bytes], state: Any, version: int | None
     ) -> Call:
         """The call for one chunk of every row from `state` on."""
-        way = model.way
+        way = model.encoding
         inputs = {signatures.A: way.encode(rows_a), signatures.B: way.encode(rows_b), signatures.STATE: state}
         return self.predict_call(model.signature, inputs, [signatures.SUM, signatures.STATE], version)
 
-    def chunk_sum(self, model: Model, answer: Answer, rows: int, size: int) -> tuple[list[bytes], Any]:
+    def chunk_result(self, model: Model, answer: Answer, rows: int, size: int) -> tuple[list[bytes], Any]:
         """The outputs of such a call, and the state after it. Raises: BadResponse."""
         prediction = self.prediction(answer, model.signature, [signatures.SUM, signatures.STATE])
         try:
-            outputs = model.way.decode(prediction.outputs[signatures.SUM], rows, size)
+            outputs = model.encoding.decode(prediction.outputs[signatures.SUM], rows, size)
         except ValueError as error:
             raise BadResponse(f"{self.target} answered {error}") from error
         return outputs, self._state(prediction.outputs[signatures.STATE], (rows, model.units))
 
-    def pace(self, model: Model, rows: int = 1) -> int:
+    def chunk_bytes(self, model: Model, rows: int = 1) -> int:
         """Bytes of each of so many rows for the next call."""
-        return max(1, min(self._pace.size, model.way.most) // rows)
+        return max(1, min(self._sizer.size, model.encoding.max_bytes) // rows)
 
-    def took(self, size: int, seconds: float) -> None:
+    def record(self, size: int, seconds: float) -> None:
         """A call of `size` bytes, of all rows together, took `seconds`."""
-        self._pace.took(size, seconds)
+        self._sizer.record(size, seconds)
 
-    def _outputs(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Conversation[tuple[list[int], int]]:
+    def _outputs(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Exchange[tuple[list[int], int]]:
         """Outputs for each pair in the best way that the model has, and how many."""
-        model = yield from self.known(verb)
-        if model.way is PACKED:
+        model = yield from self.model(verb)
+        if model.encoding is PACKED:
             try:
                 return (yield from self.outputs_packed(pairs, length, verb)), 8 * (length // 8 + 1)
             except InvalidRequest:
                 # Another version may answer by now, with a state of another size or without this signature.
-                if (yield from self.known(verb, fresh=True)) == model:
+                if (yield from self.model(verb, fresh=True)) == model:
                     raise
             return (yield from self._outputs(pairs, length, verb))
         if length <= CHUNK_BITS:
             return (yield from self.outputs_at_once(pairs, length, verb)), length + 1
         return (yield from self.outputs_streamed(pairs, length, CHUNK_BITS, verb)), length + 1
 
-    def _packed_at_once(self, operands: Sequence[Sequence[bytes]], verb: str) -> Conversation[list[bytes]]:
+    def _packed_at_once(self, operands: Sequence[Sequence[bytes]], verb: str) -> Exchange[list[bytes]]:
         rows, size = len(operands[0]), len(operands[0][0])
-        model = yield from self.known(verb)
+        model = yield from self.model(verb)
         a, b = map(PACKED.encode, operands)
-        inputs = {signatures.A: a, signatures.B: b, signatures.STATE: self.start(model, rows)}
+        inputs = {signatures.A: a, signatures.B: b, signatures.STATE: self.initial_state(model, rows)}
         prediction = yield from self.predict(signatures.packed(verb), inputs, [signatures.SUM])
         try:
             return PACKED.decode(prediction.outputs[signatures.SUM], rows, size)
         except ValueError as error:
             raise BadResponse(f"{self.target} answered {error}") from error
 
-    def _chunks(self, operands: Sequence[Sequence[bytes]], size: int, verb: str) -> Conversation[list[bytes]]:
+    def _chunks(self, operands: Sequence[Sequence[bytes]], size: int, verb: str) -> Exchange[list[bytes]]:
         """The outputs for rows of `size` bytes, chunk after chunk."""
-        model = yield from self.known(verb, fresh=True)
+        model = yield from self.model(verb, fresh=True)
         rows = len(operands[0])
-        state, written, start = self.start(model, rows), [bytearray() for _ in range(rows)], 0
+        state, written, start = self.initial_state(model, rows), [bytearray() for _ in range(rows)], 0
         while start < size:
-            length = min(self.pace(model, rows), size - start)
+            length = min(self.chunk_bytes(model, rows), size - start)
             a, b = ([number[start : start + length] for number in numbers] for numbers in operands)
-            answer = yield self.chunk(model, a, b, state, model.version)
-            self.took(rows * length, answer.seconds)
-            outputs, state = self.chunk_sum(model, answer, rows, length)
+            answer = yield self.chunk_call(model, a, b, state, model.version)
+            self.record(rows * length, answer.seconds)
+            outputs, state = self.chunk_result(model, answer, rows, length)
             for row, piece in zip(written, outputs):
                 row += piece
             start += length
             report("stream", step=8 * start, of=8 * size, unit="bits")
         return [bytes(row) for row in written]
 
-    def _steps(
-        self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str
-    ) -> Conversation[list[int]]:
+    def _steps(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str) -> Exchange[list[int]]:
         metadata = yield from self.metadata()
         if verb:
             self._require(verb, metadata)
         model = Model(metadata.version, signatures.STEP, STEPPED, self._units(metadata, signatures.STEP))
-        state = self.start(model, len(pairs))
+        state = self.initial_state(model, len(pairs))
         operands = [[f"{number:0{length}b}"[::-1] for number in numbers] for numbers in zip(*pairs)]
         written = [bytearray() for _ in pairs]
         for start in range(0, length, chunk_bits):
@@ -220,16 +218,16 @@ class Adding(Asking):
             report("stream", step=start + shape[1], of=length, unit="bits")
         return [int(row[::-1], 2) for row in written]
 
-    def _restarted(self, conversation: Callable[[], Conversation[list]]) -> Conversation[list]:
+    def _restarting(self, exchange: Callable[[], Exchange[list]]) -> Exchange[list]:
         """A state means something to the version that made it only: when that one goes, all begins again with another
         one."""
         for _ in range(RESTARTS):
             try:
-                return (yield from conversation())
+                return (yield from exchange())
             except ModelNotFound:
                 if self.version is not None:
                     raise
-        return (yield from conversation())
+        return (yield from exchange())
 
     def _require(self, verb: str, metadata: ModelMetadata) -> None:
         """Raises: InvalidRequest, where the version has no signature of that verb; the text says what it has and what

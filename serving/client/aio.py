@@ -13,7 +13,7 @@ from typing import Any
 
 from components import signatures
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
-from serving.client.adder_protocol import Adding
+from serving.client.adder_protocol import AdderProtocol
 from serving.client.aio_connection import AsyncConnection, Pieces
 from serving.client.chunking import CHUNK_BITS
 from serving.client.streaming import is_replayable, stream
@@ -25,12 +25,12 @@ class AsyncAdderClient(AsyncConnection):
     """Computes through the model at `target`; arguments as of serving.client.aio_connection.AsyncConnection, and `signature`
     as of AdderClient."""
 
-    conversations = Adding
-    _asking: Adding
+    protocol_type = AdderProtocol
+    _protocol: AdderProtocol
 
     def __init__(self, target: str, model_name: str = "bitsum", signature: str | None = None, **options: Any):
         super().__init__(target, model_name, **options)
-        self._asking.by(signature)
+        self._protocol.use_signature(signature)
 
     async def __aenter__(self) -> "AsyncAdderClient":
         return self
@@ -56,26 +56,26 @@ class AsyncAdderClient(AsyncConnection):
 
     async def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> list[int]:
         """As AdderClient.apply."""
-        return await self._result(self._asking.apply(task, pairs))
+        return await self._result(self._protocol.apply(task, pairs))
 
     def add_stream(self, a: Pieces, b: Pieces, task: Transducer = ADDITION) -> AsyncIterator[bytes]:
         """As AdderClient.add_stream; each operand may be an iterable or an asynchronous one."""
-        return self._carried_out(stream(self._asking, task, all(map(is_replayable, (a, b)))), (a, b))
+        return self._drive(stream(self._protocol, task, all(map(is_replayable, (a, b)))), (a, b))
 
     async def outputs_at_once(
         self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD
     ) -> list[int]:
         """As AdderClient.outputs_at_once."""
-        return await self._result(self._asking.outputs_at_once(pairs, length, verb))
+        return await self._result(self._protocol.outputs_at_once(pairs, length, verb))
 
     async def outputs_streamed(
         self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS
     ) -> list[int]:
         """As AdderClient.outputs_streamed."""
-        return await self._result(self._asking.outputs_streamed(pairs, length, chunk_bits))
+        return await self._result(self._protocol.outputs_streamed(pairs, length, chunk_bits))
 
     async def outputs_packed(
         self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD
     ) -> list[int]:
         """As AdderClient.outputs_packed."""
-        return await self._result(self._asking.outputs_packed(pairs, length, verb))
+        return await self._result(self._protocol.outputs_packed(pairs, length, verb))

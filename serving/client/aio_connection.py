@@ -8,19 +8,19 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from serving.client.connection import Target
+from serving.client.connection import _BaseConnection
 from serving.client.protocol import (
     END,
     Answer,
-    Begin,
+    AwaitCall,
     Call,
-    Conversation,
-    Finish,
+    Exchange,
     ModelMetadata,
     Prediction,
     Read,
     Result,
     Rewind,
+    StartCall,
     VersionStatus,
     Write,
 )
@@ -29,7 +29,7 @@ from serving.errors import ServingError
 Pieces = Iterable[bytes] | AsyncIterable[bytes]
 
 
-class AsyncConnection(Target):
+class AsyncConnection(_BaseConnection):
     """Requests to `model_name` at `target`; arguments as of serving.client.connection.Connection, `channel` being of grpc.aio.
 
     Belongs to the event loop of its first call; may be made before there is one.
@@ -50,70 +50,68 @@ class AsyncConnection(Target):
         self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] = (), version: int | None = None
     ) -> Prediction:
         """As Connection.predict."""
-        return await self._result(self._asking.predict(signature, inputs, outputs, version))
+        return await self._result(self._protocol.predict(signature, inputs, outputs, version))
 
     async def metadata(self) -> ModelMetadata:
         """As Connection.metadata."""
-        return await self._result(self._asking.metadata())
+        return await self._result(self._protocol.metadata())
 
     async def status(self) -> list[VersionStatus]:
         """As Connection.status."""
-        return await self._result(self._asking.status())
+        return await self._result(self._protocol.status())
 
-    async def _result(self, conversation: Conversation[Result]) -> Result:
-        """What a conversation that reads and writes nothing comes to."""
-        run = _Run(self, conversation, ())
+    async def _result(self, exchange: Exchange[Result]) -> Result:
+        """What an exchange that reads and writes nothing comes to."""
+        run = _Run(self, exchange, ())
         async for _ in run.written():
-            raise AssertionError("the conversation writes")
+            raise AssertionError("the exchange writes")
         return run.result
 
-    async def _carried_out(
-        self, conversation: Conversation[None], sources: Sequence[Pieces]
-    ) -> AsyncGenerator[bytes, None]:
-        """What the conversation writes."""
-        async with contextlib.aclosing(_Run(self, conversation, sources).written()) as written:
+    async def _drive(self, exchange: Exchange[None], sources: Sequence[Pieces]) -> AsyncGenerator[bytes, None]:
+        """What the exchange writes."""
+        async with contextlib.aclosing(_Run(self, exchange, sources).written()) as written:
             async for data in written:
                 yield data
 
-    def _begun(self, call: Call) -> "_UnderWay":
+    def _start_call(self, call: Call) -> "_PendingCall":
         if not self._methods:
             # A channel of grpc.aio belongs to the loop that it is made in.
             self._methods = self._open()
-        return _UnderWay(self, call)
+        return _PendingCall(self, call)
 
 
 class _Run:
-    """One conversation that is carried out; `result` is what it came to."""
+    """One exchange that is carried out; `result` is what it came to."""
 
-    def __init__(self, connection: AsyncConnection, conversation: Conversation[Any], sources: Sequence[Pieces]):
+    def __init__(self, connection: AsyncConnection, exchange: Exchange[Any], sources: Sequence[Pieces]):
         self.result: Any = None
         self._connection = connection
-        self._conversation = conversation
+        self._exchange = exchange
         self._sources = sources
 
     async def written(self) -> AsyncGenerator[bytes, None]:
         inputs = [_pieces(source) for source in self._sources]
-        begun: list[_UnderWay] = []
+        begun: list[_PendingCall] = []
         outcome: Any = None
         failure: ServingError | None = None
         try:
             while True:
                 try:
-                    step = self._conversation.throw(failure) if failure else self._conversation.send(outcome)
+                    step = self._exchange.throw(failure) if failure else self._exchange.send(outcome)
                 except StopIteration as end:
                     self.result = end.value
                     return
                 outcome = failure = None
                 match step:
-                    case Call() | Finish():
-                        begun = [step.under_way if isinstance(step, Finish) else self._connection._begun(step)]
+                    case Call() | AwaitCall():
+                        begun = [step.pending if isinstance(step, AwaitCall) else self._connection._start_call(step)]
                         try:
                             outcome = await begun[0].finish()
                         except grpc.RpcError as error:
                             failure = self._connection._failure(error)
                             failure.__cause__ = error
-                    case Begin(call):
-                        outcome = self._connection._begun(call)
+                    case StartCall(call):
+                        outcome = self._connection._start_call(call)
                         begun = [outcome]
                     case Read(source):
                         outcome = await anext(inputs[source], END)
@@ -122,14 +120,14 @@ class _Run:
                     case Rewind():
                         inputs = [_pieces(source) for source in self._sources]
         finally:
-            for under_way in begun:
-                under_way.cancel()
-            self._conversation.close()
+            for pending in begun:
+                pending.cancel()
+            self._exchange.close()
             for pieces in inputs:
                 await pieces.aclose()
 
 
-class _UnderWay:
+class _PendingCall:
     """A call that is answered while its caller does something else."""
 
     def __init__(self, connection: AsyncConnection, call: Call):

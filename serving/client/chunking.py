@@ -12,22 +12,22 @@ from serving import tensors
 CHUNK_BITS = 4096
 
 
-class Way(NamedTuple):
+class ChunkEncoding(NamedTuple):
     """How rows of bytes go through a signature of a kind with a state: encode(rows) and decode(tensor, rows, bytes of
     each).
 
-    `most`: bytes of an operand in one call, of all rows together; a message then stays far below gRPC's 4 MiB.
+    `max_bytes`: those of an operand in one call, of all rows together; a message then stays far below gRPC's 4 MiB.
     """
 
-    most: int
+    max_bytes: int
     encode: Callable[[Sequence[bytes]], Any]
     decode: Callable[[tensors.Tensor, int, int], list[bytes]]
 
 
 # From 2^18 bits a call on the server's throughput grows by a few percent only (benchmarks.streaming), its answers come
 # later.
-PACKED = Way(2**16, tensors.string_tensor, tensors.strings)
-STEPPED = Way(CHUNK_BITS // 8, tensors.unpacked_tensor, tensors.packed_rows)
+PACKED = ChunkEncoding(2**16, tensors.string_tensor, tensors.strings)
+STEPPED = ChunkEncoding(CHUNK_BITS // 8, tensors.unpacked_tensor, tensors.packed_rows)
 
 
 class Model(NamedTuple):
@@ -36,26 +36,26 @@ class Model(NamedTuple):
 
     version: int
     signature: str
-    way: Way
+    encoding: ChunkEncoding
     units: int | None
 
 
-class Pace:
+class ChunkSizer:
     """How many bytes of an operand to send in one call: more while calls are quick, fewer when they are slow.
 
     A server that runs chunks side by side likes large calls, one that goes step by step must not meet the deadline.
     """
 
-    FIRST, LEAST = 2**12, 2**6
-    SECONDS = 0.5
+    FIRST_BYTES, MIN_BYTES = 2**12, 2**6
+    TARGET_SECONDS = 0.5
 
     def __init__(self, deadline: float):
-        self.size = self.FIRST
-        self._aim = min(self.SECONDS, deadline / 8)
+        self.size = self.FIRST_BYTES
+        self._aim = min(self.TARGET_SECONDS, deadline / 8)
 
-    def took(self, size: int, seconds: float) -> None:
+    def record(self, size: int, seconds: float) -> None:
         """A call of `size` bytes took `seconds`."""
         if seconds > 2 * self._aim:
-            self.size = max(self.LEAST, size // 2)
+            self.size = max(self.MIN_BYTES, size // 2)
         elif seconds < self._aim / 2 and size >= self.size:
-            self.size = min(2 * size, PACKED.most)
+            self.size = min(2 * size, PACKED.max_bytes)

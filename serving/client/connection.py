@@ -19,17 +19,17 @@ from serving.client.protocol import (
     METHODS,
     PREDICTIONS,
     Answer,
-    Asking,
-    Begin,
+    AwaitCall,
     Call,
-    Conversation,
-    Finish,
+    Exchange,
     ModelMetadata,
+    ModelProtocol,
     Prediction,
     Read,
     Result,
     Rewind,
     Signature,
+    StartCall,
     TensorInfo,
     VersionStatus,
     Write,
@@ -55,11 +55,11 @@ ATTEMPTS = 5
 _BACKOFF = {"initialBackoff": "0.15s", "maxBackoff": "2s", "backoffMultiplier": 2}
 
 
-class Target:
+class _BaseConnection:
     """What Connection and its counterpart for asyncio share: options, channel, the methods of the services."""
 
     # What can be talked about, and the module that makes channels.
-    conversations: type[Asking] = Asking
+    protocol_type: type[ModelProtocol] = ModelProtocol
     channels: Any = grpc
 
     def __init__(
@@ -80,7 +80,7 @@ class Target:
         self.target = target
         self.model_name = model_name
         self.deadline = deadline
-        self._asking = self.conversations(target, model_name, version, label, deadline)
+        self._protocol = self.protocol_type(target, model_name, version, label, deadline)
         self._attempts = attempts
         self._credentials = credentials
         self._given_channel = channel
@@ -105,10 +105,10 @@ class Target:
         return answer
 
     def _failure(self, error: grpc.RpcError) -> ServingError:
-        return self._asking.failure(error.code().name, error.details() or "")
+        return self._protocol.failure(error.code().name, error.details() or "")
 
 
-class Connection(Target):
+class Connection(_BaseConnection):
     """Requests to `model_name` at `target` ("HOST:PORT"). Several threads may share one.
 
     Args:
@@ -143,48 +143,48 @@ class Connection(Target):
         Raises:
             ServingError: see the tree in serving.client.
         """
-        return self._result(self._asking.predict(signature, inputs, outputs, version))
+        return self._result(self._protocol.predict(signature, inputs, outputs, version))
 
     def metadata(self) -> ModelMetadata:
         """The version that answers now, and its signatures. Raises: ServingError."""
-        return self._result(self._asking.metadata())
+        return self._result(self._protocol.metadata())
 
     def status(self) -> list[VersionStatus]:
         """Every version that the server knows of, newest first. Raises: ServingError."""
-        return self._result(self._asking.status())
+        return self._result(self._protocol.status())
 
-    def _result(self, conversation: Conversation[Result]) -> Result:
-        """What a conversation that reads and writes nothing comes to."""
+    def _result(self, exchange: Exchange[Result]) -> Result:
+        """What an exchange that reads and writes nothing comes to."""
         try:
-            next(self._carried_out(conversation))
+            next(self._drive(exchange))
         except StopIteration as end:
             return end.value
-        raise AssertionError("the conversation writes")
+        raise AssertionError("the exchange writes")
 
-    def _carried_out(
-        self, conversation: Conversation[Result], sources: Sequence[Iterable[bytes]] = ()
+    def _drive(
+        self, exchange: Exchange[Result], sources: Sequence[Iterable[bytes]] = ()
     ) -> Generator[bytes, None, Result]:
-        """Yields what the conversation writes, and returns what it comes to."""
+        """Yields what the exchange writes, and returns what it comes to."""
         inputs = [iter(source) for source in sources]
-        begun: list[_UnderWay] = []
+        begun: list[_PendingCall] = []
         outcome: Any = None
         failure: ServingError | None = None
         try:
             while True:
                 try:
-                    step = conversation.throw(failure) if failure else conversation.send(outcome)
+                    step = exchange.throw(failure) if failure else exchange.send(outcome)
                 except StopIteration as end:
                     return end.value
                 outcome = failure = None
                 match step:
-                    case Call() | Finish():
+                    case Call() | AwaitCall():
                         try:
-                            outcome = step.under_way.finish() if isinstance(step, Finish) else self._call(step)
+                            outcome = step.pending.finish() if isinstance(step, AwaitCall) else self._call(step)
                         except grpc.RpcError as error:
                             failure = self._failure(error)
                             failure.__cause__ = error
-                    case Begin(call):
-                        outcome = self._begin(call)
+                    case StartCall(call):
+                        outcome = self._start_call(call)
                         begun = [outcome]
                     case Read(source):
                         outcome = next(inputs[source], END)
@@ -193,11 +193,11 @@ class Connection(Target):
                     case Rewind():
                         inputs = [iter(source) for source in sources]
         finally:
-            for under_way in begun:
-                under_way.cancel()
-            conversation.close()
+            for pending in begun:
+                pending.cancel()
+            exchange.close()
 
-    def _begin(self, call: Call) -> "_UnderWay":
+    def _start_call(self, call: Call) -> "_PendingCall":
         """Raises: ServerUnavailable, where no thread can be started: gRPC needs one, and would wait for it without
         end."""
         try:
@@ -208,7 +208,7 @@ class Connection(Target):
                 f"cannot ask {self.target}: {error}: the system allows no more", "UNAVAILABLE"
             ) from error
         trial.join()
-        return _UnderWay(self, call)
+        return _PendingCall(self, call)
 
     def _call(self, call: Call) -> Answer:
         start = time.perf_counter()
@@ -216,7 +216,7 @@ class Connection(Target):
         return self._observed(call, response, time.perf_counter() - start)
 
 
-class _UnderWay:
+class _PendingCall:
     """A call that is answered while its caller does something else."""
 
     def __init__(self, connection: Connection, call: Call):

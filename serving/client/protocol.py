@@ -1,6 +1,6 @@
 """What is asked of one model of a TensorFlow Serving server and what its answers mean, without any input or output.
 
-A conversation is a generator. It yields the steps to take (Call, Begin, ...), is sent what came of each, or has the
+An exchange is a generator. It yields the steps to take (Call, StartCall, ...), is sent what came of each, or has the
 ServingError of it thrown in, and returns its result. serving.client.connection takes the steps with threads,
 serving.client.aio_connection with asyncio.
 """
@@ -20,7 +20,7 @@ LOGGER = logging.getLogger("bitsum.client")
 LABEL_SECONDS = 10.0
 
 Result = TypeVar("Result")
-Conversation = Generator[Any, Any, Result]
+Exchange = Generator[Any, Any, Result]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Call:
 
 
 @dataclasses.dataclass(frozen=True)
-class Begin:
+class StartCall:
     """Ask and do not wait; what comes of it is for Finish."""
 
     call: Call
 
 
 @dataclasses.dataclass(frozen=True)
-class Finish:
+class AwaitCall:
     """Wait for a call that was begun; what comes of it is its Answer."""
 
-    under_way: Any
+    pending: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Prediction:
     seconds: float
 
 
-class Asking:
+class ModelProtocol:
     """Conversations with `model_name` at `target`; arguments as of serving.client.connection.Connection."""
 
     # Asked for where neither version nor label is given, as long as the server knows it.
@@ -141,12 +141,12 @@ class Asking:
 
     def predict(
         self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] = (), version: int | None = None
-    ) -> Conversation[Prediction]:
+    ) -> Exchange[Prediction]:
         """Run `signature` on TensorProtos; only the named `outputs` (all without names) come back."""
         call = self.predict_call(signature, inputs, outputs, version)
         return self.prediction((yield from self._ask(call)), signature, outputs)
 
-    def metadata(self) -> Conversation[ModelMetadata]:
+    def metadata(self) -> Exchange[ModelMetadata]:
         """The version that answers now, and its signatures."""
         apis = protos.load()
         request = apis.metadata.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -161,7 +161,7 @@ class Asking:
         }
         return ModelMetadata(response.model_spec.version.value, signatures)
 
-    def status(self) -> Conversation[list[VersionStatus]]:
+    def status(self) -> Exchange[list[VersionStatus]]:
         """Every version that the server knows of, newest first."""
         apis = protos.load()
         request = apis.status.GetModelStatusRequest()
@@ -201,9 +201,9 @@ class Asking:
     def failure(self, code: str, details: str) -> errors.ServingError:
         """The error for a call that ended with the status `code`, by name, and `details`."""
         kind = errors.OF_CODE.get(code, errors.ServingError)
-        return kind(self._explained(code, details), code)
+        return kind(self._describe(code, details), code)
 
-    def _ask(self, call: Call) -> Conversation[Answer]:
+    def _ask(self, call: Call) -> Exchange[Answer]:
         try:
             return (yield call)
         except errors.InvalidRequest as error:
@@ -234,7 +234,7 @@ class Asking:
         elif label:
             spec.version_label = label
 
-    def _explained(self, code: str, details: str) -> str:
+    def _describe(self, code: str, details: str) -> str:
         line = details.splitlines()[0] if details else "no details"
         if code == "UNAVAILABLE":
             reason = line.rpartition(": ")[2]

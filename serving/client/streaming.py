@@ -1,4 +1,4 @@
-"""Numbers longer than memory: the conversation that reads two operands piece by piece and writes their sum piece by
+"""Numbers longer than memory: the exchange that reads two operands piece by piece and writes their sum piece by
 piece.
 
 Little-endian bytes in, little-endian bytes out. While the server works on a call, the next pieces are read and the last
@@ -12,9 +12,9 @@ from collections.abc import AsyncIterable, Iterable, Iterator
 
 from components.errors import BitsumError
 from components.task.transducer import Transducer
-from serving.client.adder_protocol import RESTARTS, Adding
+from serving.client.adder_protocol import RESTARTS, AdderProtocol
 from serving.client.chunking import Model
-from serving.client.protocol import END, Begin, Conversation, Finish, Read, Rewind, Write
+from serving.client.protocol import END, AwaitCall, Exchange, Read, Rewind, StartCall, Write
 from serving.errors import BadResponse, InvalidNumber, ModelNotFound, VersionGone
 
 
@@ -43,7 +43,7 @@ def is_replayable(operand: Iterable[bytes] | AsyncIterable[bytes]) -> bool:
     return (aiter(operand) if isinstance(operand, AsyncIterable) else iter(operand)) is not operand
 
 
-def stream(adding: Adding, task: Transducer, replayable: bool) -> Conversation[None]:
+def stream(protocol: AdderProtocol, task: Transducer, replayable: bool) -> Exchange[None]:
     """Writes max(N_a, N_b) + 1 bytes, the outputs of `task`, for inputs 0 and 1 of N_a and N_b bytes.
 
     Keeps to one version. When that goes away and the inputs are `replayable`, all is computed again by the version that
@@ -54,18 +54,18 @@ def stream(adding: Adding, task: Transducer, replayable: bool) -> Conversation[N
         BadResponse: another version gives other bytes than those that were written.
         ServingError: as serving.client says.
     """
-    written = _Written(adding.target)
+    written = _WrittenDigest(protocol.target)
     for restart in range(RESTARTS + 1):
-        model = yield from adding.known(adding.verb(task), fresh=True)
+        model = yield from protocol.model(protocol.verb(task), fresh=True)
         try:
-            return (yield from _stream(adding, model, written))
+            return (yield from _stream(protocol, model, written))
         except ModelNotFound as error:
-            if adding.version is not None:
+            if protocol.version is not None:
                 raise
             if not replayable or restart == RESTARTS:
                 why = "its input cannot be read again" if not replayable else f"so did {RESTARTS} versions before it"
                 raise VersionGone(
-                    f"version {model.version} of {adding.model_name} at {adding.target} went away in the middle of a stream, "
+                    f"version {model.version} of {protocol.model_name} at {protocol.target} went away in the middle of a stream, "
                     f"after {written.count} bytes of the sum, and {why}: start it again",
                     error.code,
                 ) from error
@@ -73,19 +73,19 @@ def stream(adding: Adding, task: Transducer, replayable: bool) -> Conversation[N
             yield Rewind()
 
 
-def _stream(adding: Adding, model: Model, written: "_Written") -> Conversation[None]:
-    state, operands, ready = adding.start(model, 1), _Operands(), b""
-    a, b = yield from operands.take(adding.pace(model))
+def _stream(protocol: AdderProtocol, model: Model, written: "_WrittenDigest") -> Exchange[None]:
+    state, operands, ready = protocol.initial_state(model, 1), _Operands(), b""
+    a, b = yield from operands.read(protocol.chunk_bytes(model))
     while a:
-        under_way = yield Begin(adding.chunk(model, [a], [b], state, model.version))
-        if fresh := written.fresh(ready):
+        pending = yield StartCall(protocol.chunk_call(model, [a], [b], state, model.version))
+        if fresh := written.unwritten(ready):
             yield Write(fresh)
-        following = yield from operands.take(adding.pace(model))
-        answer = yield Finish(under_way)
-        adding.took(len(a), answer.seconds)
-        [ready], state = adding.chunk_sum(model, answer, 1, len(a))
+        following = yield from operands.read(protocol.chunk_bytes(model))
+        answer = yield AwaitCall(pending)
+        protocol.record(len(a), answer.seconds)
+        [ready], state = protocol.chunk_result(model, answer, 1, len(a))
         a, b = following
-    if fresh := written.fresh(ready):
+    if fresh := written.unwritten(ready):
         yield Write(fresh)
 
 
@@ -98,7 +98,7 @@ class _Operands:
         self._ended = [False, False]
         self._flushed = False
 
-    def take(self, size: int) -> Conversation[tuple[bytes, bytes]]:
+    def read(self, size: int) -> Exchange[tuple[bytes, bytes]]:
         """The next `size` bytes of each, or fewer at the end, or none after it."""
         for source, held in enumerate(self._held):
             while len(held) < size and not self._ended[source]:
@@ -119,7 +119,7 @@ class _Operands:
         return chunks[0], chunks[1]
 
 
-class _Written:
+class _WrittenDigest:
     """Knows what was written by a digest of it, so that a replay is handed on from there, after a comparison."""
 
     def __init__(self, target: str):
@@ -133,7 +133,7 @@ class _Written:
         self._replayed = 0
         self._again = hashlib.blake2b()
 
-    def fresh(self, data: bytes) -> bytes:
+    def unwritten(self, data: bytes) -> bytes:
         """What of the next bytes was not written yet. Raises: BadResponse, when a replay differs from what was
         written."""
         old, new = data[: self.count - self._replayed], data[self.count - self._replayed :]

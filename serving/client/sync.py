@@ -5,7 +5,7 @@ from typing import Any
 
 from components import signatures
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
-from serving.client.adder_protocol import Adding, groups
+from serving.client.adder_protocol import AdderProtocol, groups
 from serving.client.chunking import CHUNK_BITS
 from serving.client.connection import Connection, VersionStatus
 from serving.client.streaming import FilePieces, is_replayable, stream
@@ -54,12 +54,12 @@ class AdderClient(Connection):
         ValueError: as Connection; or no task has such a signature.
     """
 
-    conversations = Adding
-    _asking: Adding
+    protocol_type = AdderProtocol
+    _protocol: AdderProtocol
 
     def __init__(self, target: str, model_name: str = "bitsum", signature: str | None = None, **options: Any):
         super().__init__(target, model_name, **options)
-        self._asking.by(signature)
+        self._protocol.use_signature(signature)
 
     def __enter__(self) -> "AdderClient":
         return self
@@ -97,7 +97,7 @@ class AdderClient(Connection):
             InvalidNumber: before anything is sent.
             ServingError: as the module says.
         """
-        return self._result(self._asking.apply(task, pairs))
+        return self._result(self._protocol.apply(task, pairs))
 
     def add_stream(self, a: Iterable[bytes], b: Iterable[bytes], task: Transducer = ADDITION) -> Iterator[bytes]:
         """The sum of two numbers of any size, in constant memory: little-endian bytes in pieces of any size, in and
@@ -112,7 +112,7 @@ class AdderClient(Connection):
         Raises:
             ServingError: as the module says, in the middle of the iteration too.
         """
-        return self._carried_out(stream(self._asking, task, all(map(is_replayable, (a, b)))), (a, b))
+        return self._drive(stream(self._protocol, task, all(map(is_replayable, (a, b)))), (a, b))
 
     def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
         """The length + 1 outputs for each pair of at most `length` bits, as the bits of an integer, by one call of
@@ -123,7 +123,7 @@ class AdderClient(Connection):
         Raises:
             ServingError: as the module says.
         """
-        return self._result(self._asking.outputs_at_once(pairs, length, verb))
+        return self._result(self._protocol.outputs_at_once(pairs, length, verb))
 
     def outputs_streamed(
         self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS
@@ -136,7 +136,7 @@ class AdderClient(Connection):
         Raises:
             ServingError: as the module says.
         """
-        return self._result(self._asking.outputs_streamed(pairs, length, chunk_bits))
+        return self._result(self._protocol.outputs_streamed(pairs, length, chunk_bits))
 
     def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
         """The 8 * (length // 8 + 1) outputs for each pair of at most `length` bits, as the bits of an integer, by
@@ -147,7 +147,7 @@ class AdderClient(Connection):
         Raises:
             ServingError: as the module says.
         """
-        return self._result(self._asking.outputs_packed(pairs, length, verb))
+        return self._result(self._protocol.outputs_packed(pairs, length, verb))
 
 
 def served(target: str, model_name: str = "bitsum", deadline: float = 10.0) -> list[VersionStatus]:

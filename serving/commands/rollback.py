@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
         BitsumError: the server or the config file cannot be used.
     """
     from serving.rollout import provenance
-    from serving.rollout.deployment import PREVIOUS, STABLE, changed
+    from serving.rollout.deployment import PREVIOUS, STABLE, with_labels
 
-    with rollout.telling(args, "roll back") as deployment, deployment.locked():
+    with rollout.deployment_of(args, "roll back") as deployment, deployment.locked():
         labels = deployment.labels()
         stable, previous = labels[STABLE], labels.get(PREVIOUS)
         if previous is None:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 f"version {previous} is damaged on disk: {damage[0]} ({len(damage)} in all); --force goes back to what is loaded of it",
             )
         before = deployment.config()
-        with deployment.changing(before):
-            deployment.apply(changed(before, args.model_name, {STABLE: previous, PREVIOUS: stable}))
+        with deployment.restoring(before):
+            deployment.apply(with_labels(before, args.model_name, {STABLE: previous, PREVIOUS: stable}))
     say(f"version {previous} is {STABLE}")
     return 0

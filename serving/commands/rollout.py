@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--json prints a plan: give --plan with it")
     from serving.rollout.deployment import STABLE
 
-    with telling(args, "roll out") as deployment:
+    with deployment_of(args, "roll out") as deployment:
         stable = deployment.labels()[STABLE]
         candidate = _candidate(deployment, args.version)
         if args.plan:
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
             # Again, since another rollout may just have ended.
             stable = deployment.labels()[STABLE]
             if candidate == stable:
-                _mend(deployment, stable)
+                _resync(deployment, stable)
             else:
                 _roll_out(deployment, args, stable, candidate)
             _retain(deployment, args.keep)
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def telling(args: argparse.Namespace, doing: str) -> Iterator["Deployment"]:
+def deployment_of(args: argparse.Namespace, doing: str) -> Iterator["Deployment"]:
     """The deployment that the arguments name; how it stands is told where somebody ends the work, also by `bitsum
     rollback`.
 
@@ -174,7 +174,7 @@ def telling(args: argparse.Namespace, doing: str) -> Iterator["Deployment"]:
         raise BitsumError(f"cannot {doing} by {args.config_file}: {reason(error)}") from error
 
 
-def _mend(deployment: "Deployment", stable: int) -> None:
+def _resync(deployment: "Deployment", stable: int) -> None:
     """The version is stable by the file; see that the server agrees."""
     from serving.rollout.deployment import STABLE
 
@@ -202,7 +202,7 @@ def _candidate(deployment: "Deployment", asked: int | None) -> int:
 def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> Plan:
     """Raises: Refusal, where the candidate would be refused before it is loaded."""
     from serving.rollout import provenance, retention
-    from serving.rollout.deployment import PREVIOUS, STABLE, changed
+    from serving.rollout.deployment import PREVIOUS, STABLE, with_labels
 
     labels, config = deployment.labels(), deployment.config()
     found = provenance.of(deployment.base_path() / str(candidate))
@@ -224,9 +224,9 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
         questions=args.count,
         requests=args.requests,
         labels_after=after,
-        config_after=str(changed(config, args.model_name, after) if loads else config),
+        config_after=str(with_labels(config, args.model_name, after) if loads else config),
         keep=args.keep,
-        deleted_versions=retention.superfluous(deployment.base_path(), args.keep, after.values()),
+        deleted_versions=retention.expired(deployment.base_path(), args.keep, after.values()),
     )
 
 
@@ -277,36 +277,36 @@ def _candidate_lines(candidate: int, run: str, task: str, unblessed: str, ignore
 
 def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> None:
     from serving.rollout import canary, provenance
-    from serving.rollout.deployment import CANARY, PREVIOUS, STABLE, changed
+    from serving.rollout.deployment import CANARY, PREVIOUS, STABLE, with_labels
 
     found = provenance.of(deployment.base_path() / str(candidate))
     _check(found, candidate, args.force)
-    _tell(*_candidate_lines(candidate, found.run, found.task.name, found.unblessed, found.ignored))
+    _report(*_candidate_lines(candidate, found.run, found.task.name, found.unblessed, found.ignored))
     answering = deployment.served(STABLE)
     if answering != stable:
-        _tell(
+        _report(
             f"note: {args.server} answers for {STABLE} with version {answering}, {args.config_file} has {stable}: the file counts"
         )
     before, labels = deployment.config(), deployment.labels()
     if labels.pop(CANARY, None) is not None:
         # A rollout that was killed left it.
-        before = changed(before, args.model_name, labels)
-    with _said(stable), deployment.changing(before):
-        deployment.apply(changed(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))
-        _tell(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s")
-        deployment.apply(changed(before, args.model_name, {STABLE: stable, CANARY: candidate}))
+        before = with_labels(before, args.model_name, labels)
+    with _announcing_stable(stable), deployment.restoring(before):
+        deployment.apply(with_labels(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))
+        _report(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s")
+        deployment.apply(with_labels(before, args.model_name, {STABLE: stable, CANARY: candidate}))
         compared = canary.compare(deployment.client_options(), found.task, args.count, args.seed, args.requests)
-        _tell(*compared.lines())
+        _report(*compared.lines())
         compared.check_answered()
         complaint = compared.complaint(args.max_latency_ratio)
         if complaint:
             raise Refusal("rollout", f"version {candidate} stays back: {complaint}")
-        deployment.apply(changed(before, args.model_name, {STABLE: candidate, PREVIOUS: stable}))
+        deployment.apply(with_labels(before, args.model_name, {STABLE: candidate, PREVIOUS: stable}))
     say(f"version {candidate} is {STABLE}, {stable} is {PREVIOUS}: bitsum rollback goes back to it")
 
 
 @contextlib.contextmanager
-def _said(stable: int) -> Iterator[None]:
+def _announcing_stable(stable: int) -> Iterator[None]:
     """Says so where the candidate is refused."""
     try:
         yield
@@ -316,21 +316,21 @@ def _said(stable: int) -> Iterator[None]:
 
 
 def _retain(deployment: "Deployment", keep: int) -> None:
-    """Delete what is superfluous, once the server serves it no more. A failure is a note: the rollout itself is
+    """Delete what is expired, once the server serves it no more. A failure is a note: the rollout itself is
     done."""
     from serving.rollout import retention
 
     try:
         base_path, in_use = deployment.base_path(), set(deployment.labels().values())
         retention.sweep(base_path)
-        for version in retention.superfluous(base_path, keep, in_use):
+        for version in retention.expired(base_path, keep, in_use):
             retention.delete(base_path, version)
-            _tell(f"deleted: version {version} (--keep {keep})")
+            _report(f"deleted: version {version} (--keep {keep})")
     except (BitsumError, OSError) as error:
         progress.note(f"note: old versions are not deleted: {error}; the next rollout tries again")
 
 
-def _tell(*lines: str) -> None:
+def _report(*lines: str) -> None:
     """Say how far the rollout is, unless progress is hidden."""
     if progress.shown():
         say(*lines)

@@ -2,7 +2,7 @@
 
 Of a hundred questions about 40 are random, 30 structured (components.task.patterns), 28 lead the state over long distances:
 nearly all of their symbols leave it as it is, so that what one place decides shows at the next place that differs,
-however far away. Lengths are log-uniform from 1 to LONGEST bits. The other two are of LONG bits; they are streamed, so
+however far away. Lengths are log-uniform from 1 to MAX_BITS bits. The other two are of LONG bits; they are streamed, so
 that a state is carried over the borders of chunks. The first questions have one of each kind.
 """
 
@@ -14,12 +14,12 @@ from components.task import patterns
 from components.task.transducer import Transducer
 from serving.probing.questions import Question
 
-LONGEST = 4096
+MAX_BITS = 4096
 LONG = 20_000
 _KINDS = ("random",) * 40 + ("structured",) * 30 + ("propagating",) * 28 + ("long",) * 2
 _FIRST = ("structured", "random", "propagating", "long")
 # Where a propagating word has other symbols.
-_MOST_PLACES = 3
+_MAX_FLIPS = 3
 
 
 def fresh(task: Transducer, seed: int, count: int | None = None) -> Iterator[Question]:
@@ -33,7 +33,7 @@ def fresh(task: Transducer, seed: int, count: int | None = None) -> Iterator[Que
 
 
 def _length(draw: random.Random) -> int:
-    return min(LONGEST, int(2 ** draw.uniform(0, LONGEST.bit_length() - 1 + 1e-3)))
+    return min(MAX_BITS, int(2 ** draw.uniform(0, MAX_BITS.bit_length() - 1 + 1e-3)))
 
 
 def _random(task: Transducer, length: int, draw: random.Random) -> tuple[int, int]:
@@ -50,7 +50,7 @@ def _propagating(task: Transducer, length: int, draw: random.Random) -> tuple[in
     # Where the bits differ addition hands the carry on; the other tasks hand on where they are equal.
     differing_keep = all(task.step(state, (0, 1))[1] == state for state in task.states)
     b = a ^ ((1 << length) - 1) if differing_keep else a
-    for _ in range(draw.randint(1, _MOST_PLACES)):
+    for _ in range(draw.randint(1, _MAX_FLIPS)):
         b ^= 1 << draw.randrange(length)
     return a, b
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from serving.exposition import Family, exposition
 from serving.probing.monitor import Watch
-from serving.probing.prober import Turn
+from serving.probing.prober import Round
 from serving.probing.report import Report
 
 PATH = "/metrics"
@@ -33,23 +33,23 @@ def page(watches: Iterable[Watch]) -> bytes:
 
 
 def _labelled(
-    found: list[tuple[str, Report, Turn]], samples: Callable[[Report, Turn], Samples]
+    found: list[tuple[str, Report, Round]], samples: Callable[[Report, Round], Samples]
 ) -> Iterator[tuple[dict[str, str], Any]]:
     for target, total, last in found:
         for labels, value in samples(total, last):
             yield {"target": target} | labels, value
 
 
-def _version(total: Report, last: Turn) -> Samples:
+def _version(total: Report, last: Round) -> Samples:
     return [] if total.version is None else [({}, total.version)]
 
 
-def _answers(total: Report, last: Turn) -> Samples:
+def _answers(total: Report, last: Round) -> Samples:
     for (signature, version, right), count in sorted(total.answers.items()):
         yield {"signature": signature, "version": version, "verdict": "right" if right else "wrong"}, count
 
 
-_FAMILIES: tuple[tuple[str, str, Callable[[Report, Turn], Samples]], ...] = (
+_FAMILIES: tuple[tuple[str, str, Callable[[Report, Round], Samples]], ...] = (
     ("probe_success", "gauge", lambda total, last: [({}, int(last.all_right))]),
     ("probe_duration_seconds", "gauge", lambda total, last: [({}, last.seconds)]),
     (

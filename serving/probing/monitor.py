@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 
 from components.task.transducer import Transducer
-from serving.probing.prober import GIVE_UP_AFTER, TimedClient, Turn, turns
+from serving.probing.prober import GIVE_UP_AFTER, Round, TimedClient, rounds
 from serving.probing.questions import Question
 from serving.probing.report import Report, wrong_statement
 
 # Wrong answers that are told one by one, until the next summary; the others are counted.
-MOST_TOLD = 100
+MAX_LISTED_WRONG = 100
 # Pauses, in seconds, before a server that does not answer is asked again: they double from the first to the longest.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.2, 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Watch:
         self._questions = questions
         self._tell = tell
         self._lock = threading.Lock()
-        self._total, self._period, self._last = Report(plan.task), Report(plan.task), Turn(plan.task)
+        self._total, self._period, self._last = Report(plan.task), Report(plan.task), Round(plan.task)
         self._failures = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -53,15 +53,15 @@ class Watch:
         plan = self._plan
         at_once = {} if plan.rate is None else {"at_once": max(1, int(plan.rate))}
         try:
-            for turn in turns(self._client, plan.task, self._questions, plan.wanted, plan.expected, **at_once):
+            for round_ in rounds(self._client, plan.task, self._questions, plan.wanted, plan.expected, **at_once):
                 # What is under way when all ends may be cut off.
-                if stop.is_set() and turn.errors:
+                if stop.is_set() and round_.errors:
                     return
-                self._take(turn)
+                self._take(round_)
                 if self._failures >= GIVE_UP_AFTER and not plan.lasting:
                     self._give_up()
                     return
-                if stop.wait(self._pause(turn)):
+                if stop.wait(self._pause(round_)):
                     return
         except ValueError:
             # A channel that is closed says so in this way.
@@ -84,7 +84,7 @@ class Watch:
             period, self._period = self._period, Report(self._plan.task)
             return period
 
-    def last(self) -> Turn:
+    def last(self) -> Round:
         """What came of the last group of questions."""
         with self._lock:
             return self._last
@@ -93,32 +93,32 @@ class Watch:
         with self._lock:
             self._total.gave_up = True
 
-    def _take(self, turn: Turn) -> None:
+    def _take(self, round_: Round) -> None:
         with self._lock:
             before, told = self._total.version, self._period.wrong_count
-            self._total.merge(turn)
-            self._period.merge(turn)
-            self._last = turn
-        self._tell_of(turn, before, told)
-        self._failures = self._failures + 1 if turn.errors else 0
+            self._total.merge(round_)
+            self._period.merge(round_)
+            self._last = round_
+        self._tell_of(round_, before, told)
+        self._failures = self._failures + 1 if round_.errors else 0
 
-    def _tell_of(self, turn: Turn, before: int | None, told: int) -> None:
-        if turn.version is not None and before not in (None, turn.version):
-            self._tell(f"{self.target}: version {turn.version} answers, until now it was version {before}")
-        if turn.unexpected_version and turn.version != before:
-            self._tell(f"{self.target}: version {turn.version} answers, version {self._plan.expected} is expected")
-        for wrong in turn.wrong[: max(0, MOST_TOLD - told)]:
+    def _tell_of(self, round_: Round, before: int | None, told: int) -> None:
+        if round_.version is not None and before not in (None, round_.version):
+            self._tell(f"{self.target}: version {round_.version} answers, until now it was version {before}")
+        if round_.unexpected_version and round_.version != before:
+            self._tell(f"{self.target}: version {round_.version} answers, version {self._plan.expected} is expected")
+        for wrong in round_.wrong[: max(0, MAX_LISTED_WRONG - told)]:
             self._tell(
-                f"{self.target}: wrong: {wrong_statement(turn.task, wrong)}; version {wrong['version']} answered"
+                f"{self.target}: wrong: {wrong_statement(round_.task, wrong)}; version {wrong['version']} answered"
             )
-        if turn.errors and not self._failures:
-            self._tell(f"{self.target}: {turn.first_error}")
-        if self._failures and not turn.errors:
+        if round_.errors and not self._failures:
+            self._tell(f"{self.target}: {round_.first_error}")
+        if self._failures and not round_.errors:
             self._tell(f"{self.target}: answers again, after {self._failures} failures in a row")
 
-    def _pause(self, turn: Turn) -> float:
+    def _pause(self, round_: Round) -> float:
         """Seconds to wait before the next question."""
-        pause = max(0.0, turn.asked / self._plan.rate - turn.seconds) if self._plan.rate else 0.0
+        pause = max(0.0, round_.asked / self._plan.rate - round_.seconds) if self._plan.rate else 0.0
         if self._failures and self._plan.lasting:
-            pause = max(pause, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10)))
+            pause = max(pause, min(_MAX_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10)))
         return pause

@@ -12,14 +12,14 @@ from components import signatures
 from components.task.transducer import TASKS, Transducer
 from serving import tensors
 from serving.client import AdderClient, BadResponse, InvalidRequest, protocol
-from serving.client.adder_protocol import Adding
+from serving.client.adder_protocol import AdderProtocol
 from serving.client.chunking import PACKED
 from serving.client.sync import CHUNK_BITS, groups
 from serving.errors import ServingError
 from serving.probing.questions import Question
 from serving.probing.report import Answer, Report
 
-__all__ = ["GIVE_UP_AFTER", "Answer", "Report", "TimedClient", "Turn", "probe", "turns"]
+__all__ = ["GIVE_UP_AFTER", "Answer", "Report", "TimedClient", "Round", "probe", "rounds"]
 
 # A server that fails this many calls in a row is not asked any more: each may have cost a whole deadline.
 GIVE_UP_AFTER = 5
@@ -34,29 +34,31 @@ _PIECE = 1024
 _METADATA = "metadata"
 
 
-class _Pieces(Adding):
+class _PiecewiseProtocol(AdderProtocol):
     """Conversations in which a state is always carried from call to call."""
 
     def outputs_in_pieces(
         self, pairs: Sequence[tuple[int, int]], length: int, piece: int, verb: str
-    ) -> protocol.Conversation[list[int]]:
+    ) -> protocol.Exchange[list[int]]:
         """As `outputs_packed`, by calls for at most `piece` bytes of each operand."""
         size = length // 8 + 1
         operands = [[number.to_bytes(size, "little") for number in numbers] for numbers in zip(*pairs)]
-        return (yield from self._restarted(lambda: self._in_pieces(operands, size, piece, verb)))
+        return (yield from self._restarting(lambda: self._in_pieces(operands, size, piece, verb)))
 
     def _in_pieces(
         self, operands: Sequence[Sequence[bytes]], size: int, piece: int, verb: str
-    ) -> protocol.Conversation[list[int]]:
-        model = yield from self.known(verb, fresh=True)
-        if model.way is not PACKED:
+    ) -> protocol.Exchange[list[int]]:
+        model = yield from self.model(verb, fresh=True)
+        if model.encoding is not PACKED:
             raise InvalidRequest(f"{self.model_name} at {self.target} has no signature {signatures.packed(verb)}")
         rows = len(operands[0])
-        state, written = self.start(model, rows), [b""] * rows
+        state, written = self.initial_state(model, rows), [b""] * rows
         for start in range(0, size, piece):
             length = min(piece, size - start)
             a, b = ([number[start : start + length] for number in numbers] for numbers in operands)
-            outputs, state = self.chunk_sum(model, (yield self.chunk(model, a, b, state, model.version)), rows, length)
+            outputs, state = self.chunk_result(
+                model, (yield self.chunk_call(model, a, b, state, model.version)), rows, length
+            )
             written = [before + after for before, after in zip(written, outputs)]
         return [int.from_bytes(row, "little") for row in written]
 
@@ -64,15 +66,15 @@ class _Pieces(Adding):
 class TimedClient(AdderClient):
     """A client that notes how long each call took and which version answered; it asks once, to see every error."""
 
-    conversations = _Pieces
-    _asking: _Pieces
+    protocol_type = _PiecewiseProtocol
+    _protocol: _PiecewiseProtocol
 
     def __init__(self, target: str, model_name: str = "bitsum", attempts: int = 1, **options: Any):
-        super().__init__(target, model_name, attempts=attempts, observe=self._note, **options)
+        super().__init__(target, model_name, attempts=attempts, observe=self._record_call, **options)
         self._seconds: list[float] = []
         self._answered: int | None = None
 
-    def noted(self) -> tuple[list[float], int | None]:
+    def take_timings(self) -> tuple[list[float], int | None]:
         """The seconds that each call took since this was asked last, and the version that answered the last of them, if
         any."""
         noted = self._seconds, self._answered
@@ -98,9 +100,9 @@ class TimedClient(AdderClient):
     def outputs_in_pieces(self, pairs: Sequence[tuple[int, int]], length: int, piece: int, verb: str) -> list[int]:
         """The 8 * (length // 8 + 1) outputs for each pair, by calls of `<verb>_packed` for `piece` bytes. Raises:
         ServingError."""
-        return self._result(self._asking.outputs_in_pieces(pairs, length, piece, verb))
+        return self._result(self._protocol.outputs_in_pieces(pairs, length, piece, verb))
 
-    def _note(self, call: protocol.Call, answer: protocol.Answer) -> None:
+    def _record_call(self, call: protocol.Call, answer: protocol.Answer) -> None:
         if call.method == "Predict":
             self._seconds.append(answer.seconds)
             self._answered = answer.response.model_spec.version.value
@@ -112,10 +114,10 @@ def required(verb: str) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass
-class Turn(Report):
+class Round(Report):
     """What came of asking one group of questions through one signature; `seconds` is how long that took, all in all."""
 
-    most_listed: ClassVar[int] = 100
+    max_listed: ClassVar[int] = 100
 
     seconds: float = 0.0
 
@@ -135,27 +137,27 @@ def probe(
     """
     report = Report(task)
     failures = 0
-    for turn in turns(client, task, questions, wanted, expected):
-        report.merge(turn)
-        failures = failures + 1 if turn.errors else 0
+    for round_ in rounds(client, task, questions, wanted, expected):
+        report.merge(round_)
+        failures = failures + 1 if round_.errors else 0
         if failures == GIVE_UP_AFTER:
             report.gave_up = True
             break
     return report
 
 
-def turns(
+def rounds(
     client: TimedClient,
     task: Transducer,
     questions: Iterable[Question],
     wanted: Sequence[str] | None,
     expected: int | None = None,
     at_once: int = _WINDOW,
-) -> Iterator[Turn]:
+) -> Iterator[Round]:
     """As `probe`, one group of at most `at_once` questions after the other, for ever if `questions` have no end."""
     questions = iter(questions)
     while window := list(itertools.islice(questions, at_once)):
-        known = Turn(task)
+        known = Round(task)
         chosen = _signatures(client, task, known) if wanted is None else wanted
         if known.errors:
             yield known
@@ -164,47 +166,47 @@ def turns(
             suited = [question for question in window if streams or not question.streamed]
             for indices in groups([question.length for question in suited]):
                 batch = [suited[index] for index in indices]
-                yield _turn(client, Turn(task), signature, batch, expected, optional=wanted is None)
+                yield _ask_round(client, Round(task), signature, batch, expected, optional=wanted is None)
 
 
-def _signatures(client: TimedClient, task: Transducer, turn: Turn) -> Sequence[str]:
-    """Those to ask through; in `turn` an error where the server does not say what the model has."""
+def _signatures(client: TimedClient, task: Transducer, round_: Round) -> Sequence[str]:
+    """Those to ask through; in `round_` an error where the server does not say what the model has."""
     start = time.perf_counter()
     try:
         return client.signatures_for(task)
     except ServingError as error:
-        turn.ask(_METADATA, 1)
-        turn.fail(error.code or type(error).__name__, str(error), 1)
-        turn.seconds = time.perf_counter() - start
+        round_.ask(_METADATA, 1)
+        round_.fail(error.code or type(error).__name__, str(error), 1)
+        round_.seconds = time.perf_counter() - start
         return required(task.verb)
 
 
-def _turn(
-    client: TimedClient, turn: Turn, signature: str, batch: Sequence[Question], expected: int | None, optional: bool
-) -> Turn:
-    client.noted()
+def _ask_round(
+    client: TimedClient, round_: Round, signature: str, batch: Sequence[Question], expected: int | None, optional: bool
+) -> Round:
+    client.take_timings()
     start = time.perf_counter()
     failure: ServingError | None = None
     answers: Sequence[Answer] = ()
     try:
-        answers = _asked(client, turn.task, signature, batch, optional)
+        answers = _asked(client, round_.task, signature, batch, optional)
     except BadResponse as error:
         answers = [Answer(question.length + 1, -1, str(error)) for question in batch]
     except ServingError as error:
         failure = error
-    turn.seconds = time.perf_counter() - start
-    calls, turn.version = client.noted()
+    round_.seconds = time.perf_counter() - start
+    calls, round_.version = client.take_timings()
     for seconds in calls:
-        turn.took(signature, seconds)
+        round_.record_call(signature, seconds)
     if failure:
-        turn.ask(signature, len(batch))
-        turn.fail(failure.code or type(failure).__name__, str(failure), len(batch))
+        round_.ask(signature, len(batch))
+        round_.fail(failure.code or type(failure).__name__, str(failure), len(batch))
     elif answers:
-        turn.ask(signature, len(batch))
-        turn.unexpected_version = len(batch) if expected not in (None, turn.version) else 0
+        round_.ask(signature, len(batch))
+        round_.unexpected_version = len(batch) if expected not in (None, round_.version) else 0
         for question, answer in zip(batch, answers, strict=True):
-            turn.compare(signature, question, answer, client.target)
-    return turn
+            round_.compare(signature, question, answer, client.target)
+    return round_
 
 
 def _asked(

@@ -12,7 +12,7 @@ from serving.probing.questions import Question
 
 PLACES = 10
 # Versions that are counted one by one; a server that answers with another version each time must not fill the memory.
-MOST_VERSIONS = 100
+MAX_VERSIONS = 100
 OTHER_VERSIONS = "(other)"
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
 
@@ -85,14 +85,14 @@ class Report:
 
     asked          questions, each counted once for each signature that it was asked through; also the sum of the next three
     right          answered right, by whichever version
-    wrong_count    answered wrongly; `wrong` has the first `most_listed` of them
+    wrong_count    answered wrongly; `wrong` has the first `max_listed` of them
     errors         not answered, by gRPC code
-    versions       answers by version, OTHER_VERSIONS standing for those beyond MOST_VERSIONS
+    versions       answers by version, OTHER_VERSIONS standing for those beyond MAX_VERSIONS
     answers        answers by (signature, version, whether right)
     version        the one that answered last
     """
 
-    most_listed: ClassVar[int] = 10
+    max_listed: ClassVar[int] = 10
 
     task: Transducer = ADDITION
     asked: int = 0
@@ -141,7 +141,7 @@ class Report:
         self.errors[code] += count
         self.first_error = self.first_error or text
 
-    def took(self, signature: str, seconds: float) -> None:
+    def record_call(self, signature: str, seconds: float) -> None:
         """A call through `signature` took `seconds`."""
         self.latencies.setdefault(signature, Latencies()).add(seconds)
 
@@ -155,7 +155,7 @@ class Report:
             return
         self.wrong_count += 1
         self.last_wrong = time.time()
-        if len(self.wrong) < self.most_listed:
+        if len(self.wrong) < self.max_listed:
             self.wrong.append(self._entry(signature, question, answer, expected, target))
 
     def merge(self, other: "Report") -> "Report":
@@ -172,7 +172,7 @@ class Report:
             self._count(signature, version, right, count)
         for signature, latencies in other.latencies.items():
             self.latencies.setdefault(signature, Latencies()).merge(latencies)
-        self.wrong = [*self.wrong, *other.wrong][: self.most_listed]
+        self.wrong = [*self.wrong, *other.wrong][: self.max_listed]
         self.last_wrong = max(self.last_wrong, other.last_wrong)
         self.first_error = self.first_error or other.first_error
         self.gave_up = self.gave_up or other.gave_up
@@ -217,7 +217,7 @@ class Report:
 
     def _count(self, signature: str, version: str, right: bool, count: int) -> None:
         key = signature, version, right
-        if key not in self.answers and version not in (known := self.versions) and len(known) >= MOST_VERSIONS:
+        if key not in self.answers and version not in (known := self.versions) and len(known) >= MAX_VERSIONS:
             key = signature, OTHER_VERSIONS, right
         self.answers[key] += count
 

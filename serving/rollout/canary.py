@@ -29,7 +29,7 @@ _AT_ONCE = 32
 _RECORDED = 500
 _CALL_SECONDS = 30.0
 # Below this a difference of latency is the machine's, not the version's.
-_LEAST_MS = 5.0
+_MIN_DIFFERENCE_MS = 5.0
 _QUANTILES = (0.5, 0.9)
 # What two right models answer alike; logits and states are each model's own.
 _COMPARED = (signatures.SUM, signatures.LENGTH)
@@ -90,7 +90,11 @@ class Comparison:
             return f"it answered {self.recorded.different} of {self.recorded.asked} recorded requests differently: {self.recorded.first}"
         for share in _QUANTILES:
             before, now = self.stable.latency_quantile(share), canary.latency_quantile(share)
-            if before is not None and now is not None and now > max(max_latency_ratio * before, before + _LEAST_MS):
+            if (
+                before is not None
+                and now is not None
+                and now > max(max_latency_ratio * before, before + _MIN_DIFFERENCE_MS)
+            ):
                 return (
                     f"it is too slow: {share:.0%} of its calls took up to {now:.1f} ms, of the stable version's {before:.1f} ms "
                     f"(--max_latency_ratio {max_latency_ratio:g})"

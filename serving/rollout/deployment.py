@@ -107,7 +107,7 @@ class Deployment:
 
         Raises:
             ServingError: the server refuses it, or cannot be asked; the file is as it was. BitsumError: the file cannot
-            be written, and the server has the config that the file has not: `changing` takes it back.
+            be written, and the server has the config that the file has not: `restoring` takes it back.
         """
         self._reload(config)
         wanted = _entry(config, self.model_name)
@@ -117,7 +117,7 @@ class Deployment:
             model_config.write(self.config_file, config)
 
     @contextlib.contextmanager
-    def changing(self, back: "ModelServerConfig") -> Iterator[None]:
+    def restoring(self, back: "ModelServerConfig") -> Iterator[None]:
         """Gives the server and the file `back` when the context fails, however it fails, before the file's stable
         version changed.
 
@@ -267,7 +267,7 @@ def served(target: str, model_name: str, label: str, deadline: float = _CALL_SEC
         connection.close()
 
 
-def changed(
+def with_labels(
     config: "ModelServerConfig", model_name: str, labels: Mapping[str, int], loaded: tuple[int, ...] = ()
 ) -> "ModelServerConfig":
     """A copy of `config` in which `model_name` has these labels, and their versions and `loaded` ones; other models

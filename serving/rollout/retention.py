@@ -11,7 +11,7 @@ from components.savedmodel import version_folder
 _BESIDE = ".deleting-"
 
 
-def superfluous(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> list[int]:
+def expired(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> list[int]:
     """The versions under `base_path` that are neither among the `keep` highest nor in `in_use`, lowest first; none for
     keep = 0.
 

@@ -301,7 +301,7 @@ def test_a_refusal_of_the_same_version_is_not_asked_again(make):
 
 @WAYS
 def test_a_long_number_keeps_to_a_version_and_begins_again_with_the_next(packed, make, monkeypatch):
-    monkeypatch.setattr(chunking.Pace, "FIRST", 64)
+    monkeypatch.setattr(chunking.ChunkSizer, "FIRST_BYTES", 64)
 
     def swap(signature, outputs):
         if len(channel.predictions) == 3:
@@ -336,25 +336,25 @@ def test_a_damaged_packed_answer_is_no_sum(outputs, words, make):
 
 
 def test_calls_grow_while_they_are_quick_and_shrink_when_they_are_slow():
-    pace = chunking.Pace(deadline=10.0)
-    assert pace.size == pace.FIRST
-    pace.took(pace.FIRST, 0.01)
-    assert pace.size == 2 * pace.FIRST
-    pace.took(100, 0.01)  # a last, short chunk says nothing
-    pace.took(2 * pace.FIRST, pace.SECONDS)
-    assert pace.size == 2 * pace.FIRST
-    pace.took(2 * pace.FIRST, 3 * pace.SECONDS)
-    assert pace.size == pace.FIRST
+    sizer = chunking.ChunkSizer(deadline=10.0)
+    assert sizer.size == sizer.FIRST_BYTES
+    sizer.record(sizer.FIRST_BYTES, 0.01)
+    assert sizer.size == 2 * sizer.FIRST_BYTES
+    sizer.record(100, 0.01)  # a last, short chunk says nothing
+    sizer.record(2 * sizer.FIRST_BYTES, sizer.TARGET_SECONDS)
+    assert sizer.size == 2 * sizer.FIRST_BYTES
+    sizer.record(2 * sizer.FIRST_BYTES, 3 * sizer.TARGET_SECONDS)
+    assert sizer.size == sizer.FIRST_BYTES
     for _ in range(50):
-        pace.took(pace.size, 0.01)
-    assert pace.size == chunking.PACKED.most
+        sizer.record(sizer.size, 0.01)
+    assert sizer.size == chunking.PACKED.max_bytes
     for _ in range(50):
-        pace.took(pace.size, 100.0)
-    assert pace.size == pace.LEAST
+        sizer.record(sizer.size, 100.0)
+    assert sizer.size == sizer.MIN_BYTES
     # With a short deadline a call has to take less of it.
-    pace = chunking.Pace(deadline=0.8)
-    pace.took(pace.FIRST, 0.3)
-    assert pace.size == pace.FIRST // 2
+    sizer = chunking.ChunkSizer(deadline=0.8)
+    sizer.record(sizer.FIRST_BYTES, 0.3)
+    assert sizer.size == sizer.FIRST_BYTES // 2
 
 
 def test_both_clients_have_the_same_methods():
@@ -364,7 +364,7 @@ def test_both_clients_have_the_same_methods():
         {name for name in dir(kind) if not name.startswith("_")} for kind in (module.AdderClient, AsyncAdderClient)
     ]
     assert public[0] == public[1]
-    assert adder_protocol.Adding is module.AdderClient.conversations is AsyncAdderClient.conversations
+    assert adder_protocol.AdderProtocol is module.AdderClient.protocol_type is AsyncAdderClient.protocol_type
 
 
 _NO_THREADS = """
@@ -377,7 +377,7 @@ with AdderClient("127.0.0.1:1", label="stable") as client:
     threading._start_new_thread = refused
     for _ in range(2):
         try:
-            client._begin(asking.Call("Predict", protos.load().predict.PredictRequest()))
+            client._start_call(asking.Call("Predict", protos.load().predict.PredictRequest()))
         except ServerUnavailable as error:
             print(error)
 del client

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.fast
 @pytest.fixture(autouse=True)
 def small_calls(monkeypatch):
     """Calls that begin with 64 bytes, so that short streams take several."""
-    monkeypatch.setattr(chunking.Pace, "FIRST", 64)
+    monkeypatch.setattr(chunking.ChunkSizer, "FIRST_BYTES", 64)
 
 
 def pieces(number, size, *lengths):

@@ -69,7 +69,7 @@ def test_answers_in_other_bases(base, text):
 @pytest.mark.parametrize("bound", ["640", "0"])
 def test_pythons_bound_stays_as_it_is_and_gmp_waits_for_long_numbers(bound):
     program = (
-        "import sys\nfrom serving import numerals\n"
+        "import sys\nfrom serving.commands import numerals\n"
         "assert numerals.written(numerals.parse('13') + 29) == '42' and 'gmpy2' not in sys.modules\n"
         "assert numerals.written(numerals.parse('9' * 640)) == '9' * 640\n"
         "assert numerals.written(numerals.parse('9' * 100_000)) == '9' * 100_000 and 'gmpy2' in sys.modules\n"

@@ -9,7 +9,7 @@ from components.formats import tfrecords
 from components.task import addition, patterns
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from serving.probing import questions
-from serving.probing.generated import LONG, LONGEST, fresh
+from serving.probing.generated import LONG, MAX_BITS, fresh
 
 pytestmark = pytest.mark.fast
 
@@ -32,8 +32,8 @@ def test_the_same_seed_gives_the_same_questions_and_another_one_others():
 
 def test_lengths_go_from_one_bit_to_the_longest_as_often_in_each_doubling():
     lengths = [question.length for question in fresh(ADDITION, 1, 3000) if not question.streamed]
-    per_doubling = [sum(length.bit_length() == bits for length in lengths) for bits in range(1, LONGEST.bit_length())]
-    assert sum(per_doubling) + lengths.count(LONGEST) == len(lengths) and max(lengths) > 0.9 * LONGEST
+    per_doubling = [sum(length.bit_length() == bits for length in lengths) for bits in range(1, MAX_BITS.bit_length())]
+    assert sum(per_doubling) + lengths.count(MAX_BITS) == len(lengths) and max(lengths) > 0.9 * MAX_BITS
     assert min(per_doubling) > 0.7 * len(lengths) / 12 and max(per_doubling) < 1.3 * len(lengths) / 12
 
 

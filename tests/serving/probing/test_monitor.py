@@ -15,7 +15,7 @@ from serving.probing import metrics as probe_metrics
 from serving.probing import prober
 from serving.probing.generated import fresh
 from serving.probing.latencies import BOUNDS, Latencies
-from serving.probing.monitor import MOST_TOLD, Plan, Watch
+from serving.probing.monitor import MAX_LISTED_WRONG, Plan, Watch
 from serving.probing.prober import TimedClient
 from serving.probing.questions import Question
 from tests.support.in_memory import Channel, Failure
@@ -109,7 +109,7 @@ def test_no_more_is_asked_than_the_rate_allows(stopped_clock):
 
 def test_wrong_answers_are_told_at_once_with_the_numbers_and_counted_where_there_are_too_many():
     found, told = watch(Channel(wrong), itertools.repeat(ASKED), Stop(2), lasting=True, rate=70.0)
-    assert (found.total().wrong_count, len(found.total().wrong), len(told)) == (140, 10, MOST_TOLD)
+    assert (found.total().wrong_count, len(found.total().wrong), len(told)) == (140, 10, MAX_LISTED_WRONG)
     assert told[0] == "memory: wrong: 13 + 29 = 43 by add_bits, not 42, output 0 being wrong; version 1 answered"
 
 
