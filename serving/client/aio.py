@@ -1,5 +1,4 @@
-"""serving.client for asyncio, with the same methods, errors and calls; also in a notebook, whose event loop runs
-already.
+"""serving.client for asyncio, with the same methods, errors and calls; also for a notebook's running event loop.
 
 async with AsyncAdderClient("127.0.0.1:8500") as client:
     await client.add(13, 29)                             # 42
@@ -11,8 +10,11 @@ async with AsyncAdderClient("127.0.0.1:8500") as client:
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
+from typing_extensions import Self
+
 from components import signatures
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
+from serving import defaults
 from serving.client.adder_protocol import AdderProtocol
 from serving.client.aio_connection import AsyncConnection, Pieces
 from serving.client.chunking import CHUNK_BITS
@@ -22,17 +24,18 @@ __all__ = ["AsyncAdderClient"]
 
 
 class AsyncAdderClient(AsyncConnection):
-    """Computes through the model at `target`; arguments as of serving.client.aio_connection.AsyncConnection, and `signature`
-    as of AdderClient."""
+    """Computes with the model at `target`; arguments as for AsyncConnection, and `signature` as for AdderClient."""
 
     protocol_type = AdderProtocol
     _protocol: AdderProtocol
 
-    def __init__(self, target: str, model_name: str = "bitsum", signature: str | None = None, **options: Any):
+    def __init__(
+        self, target: str, model_name: str = defaults.MODEL_NAME, signature: str | None = None, **options: Any
+    ):
         super().__init__(target, model_name, **options)
         self._protocol.use_signature(signature)
 
-    async def __aenter__(self) -> "AsyncAdderClient":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

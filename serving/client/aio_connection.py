@@ -1,4 +1,4 @@
-"""serving.client.connection for asyncio: the same conversations, carried out on the event loop that runs."""
+"""serving.client.connection for asyncio: the same exchanges, driven on the running event loop."""
 
 import contextlib
 import time
@@ -30,9 +30,9 @@ Pieces = Iterable[bytes] | AsyncIterable[bytes]
 
 
 class AsyncConnection(_BaseConnection):
-    """Requests to `model_name` at `target`; arguments as of serving.client.connection.Connection, `channel` being of grpc.aio.
+    """Requests to `model_name` at `target`; arguments as for Connection, with a `channel` of grpc.aio.
 
-    Belongs to the event loop of its first call; may be made before there is one.
+    Belongs to the event loop of its first call; no loop needs to run before that.
     """
 
     channels = grpc.aio
@@ -61,27 +61,28 @@ class AsyncConnection(_BaseConnection):
         return await self._result(self._protocol.status())
 
     async def _result(self, exchange: Exchange[Result]) -> Result:
-        """What an exchange that reads and writes nothing comes to."""
+        """Drive an exchange without inputs and outputs."""
         run = _Run(self, exchange, ())
-        async for _ in run.written():
+        async for _ in run.outputs():
             raise AssertionError("the exchange writes")
-        return run.result
+        result: Result = run.result
+        return result
 
     async def _drive(self, exchange: Exchange[None], sources: Sequence[Pieces]) -> AsyncGenerator[bytes, None]:
-        """What the exchange writes."""
-        async with contextlib.aclosing(_Run(self, exchange, sources).written()) as written:
-            async for data in written:
+        """Yield the outputs of the exchange."""
+        async with contextlib.aclosing(_Run(self, exchange, sources).outputs()) as outputs:
+            async for data in outputs:
                 yield data
 
     def _start_call(self, call: Call) -> "_PendingCall":
         if not self._methods:
-            # A channel of grpc.aio belongs to the loop that it is made in.
+            # A channel of grpc.aio belongs to the loop that creates it.
             self._methods = self._open()
         return _PendingCall(self, call)
 
 
 class _Run:
-    """One exchange that is carried out; `result` is what it came to."""
+    """One exchange being driven; `result` is its result."""
 
     def __init__(self, connection: AsyncConnection, exchange: Exchange[Any], sources: Sequence[Pieces]):
         self.result: Any = None
@@ -89,9 +90,9 @@ class _Run:
         self._exchange = exchange
         self._sources = sources
 
-    async def written(self) -> AsyncGenerator[bytes, None]:
+    async def outputs(self) -> AsyncGenerator[bytes, None]:
         inputs = [_pieces(source) for source in self._sources]
-        begun: list[_PendingCall] = []
+        pending: _PendingCall | None = None
         outcome: Any = None
         failure: ServingError | None = None
         try:
@@ -104,15 +105,14 @@ class _Run:
                 outcome = failure = None
                 match step:
                     case Call() | AwaitCall():
-                        begun = [step.pending if isinstance(step, AwaitCall) else self._connection._start_call(step)]
+                        pending = step.pending if isinstance(step, AwaitCall) else self._connection._start_call(step)
                         try:
-                            outcome = await begun[0].finish()
+                            outcome = await pending.answer()
                         except grpc.RpcError as error:
                             failure = self._connection._failure(error)
                             failure.__cause__ = error
                     case StartCall(call):
-                        outcome = self._connection._start_call(call)
-                        begun = [outcome]
+                        outcome = pending = self._connection._start_call(call)
                     case Read(source):
                         outcome = await anext(inputs[source], END)
                     case Write(data):
@@ -120,7 +120,7 @@ class _Run:
                     case Rewind():
                         inputs = [_pieces(source) for source in self._sources]
         finally:
-            for pending in begun:
+            if pending:
                 pending.cancel()
             self._exchange.close()
             for pieces in inputs:
@@ -128,7 +128,7 @@ class _Run:
 
 
 class _PendingCall:
-    """A call that is answered while its caller does something else."""
+    """A call in flight."""
 
     def __init__(self, connection: AsyncConnection, call: Call):
         self._connection = connection
@@ -137,7 +137,7 @@ class _PendingCall:
         self._response = connection._methods[call.method](call.request, timeout=connection.deadline)
         self._response.add_done_callback(self._done)
 
-    async def finish(self) -> Answer:
+    async def answer(self) -> Answer:
         response = await self._response
         # The callback may come after the result.
         end = self._end if self._end > self._start else time.perf_counter()

@@ -9,6 +9,7 @@ import argparse
 from components.errors import Refusal
 from components.printable import say
 from serving.commands import rollout
+from serving.labels import PREVIOUS, STABLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         BitsumError: the server or the config file cannot be used.
     """
     from serving.rollout import provenance
-    from serving.rollout.deployment import PREVIOUS, STABLE, with_labels
+    from serving.rollout.deployment import with_labels
 
     with rollout.deployment_of(args, "roll back") as deployment, deployment.locked():
         labels = deployment.labels()

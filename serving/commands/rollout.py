@@ -17,6 +17,7 @@ from components import progress, results
 from components.errors import BitsumError, ConfigError, Refusal, reason
 from components.printable import say
 from serving.commands import connection_flags
+from serving.labels import CANARY, PREVIOUS, STABLE
 
 if TYPE_CHECKING:
     from serving.rollout.deployment import Deployment
@@ -130,8 +131,6 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json and not args.plan:
         raise ConfigError("--json prints a plan: give --plan with it")
-    from serving.rollout.deployment import STABLE
-
     with deployment_of(args, "roll out") as deployment:
         stable = deployment.labels()[STABLE]
         candidate = _candidate(deployment, args.version)
@@ -176,8 +175,6 @@ def deployment_of(args: argparse.Namespace, doing: str) -> Iterator["Deployment"
 
 def _resync(deployment: "Deployment", stable: int) -> None:
     """The version is stable by the file; see that the server agrees."""
-    from serving.rollout.deployment import STABLE
-
     if deployment.served(STABLE) == stable:
         say(f"version {stable} of {deployment.model_name} is stable already: nothing to do")
         return
@@ -202,7 +199,7 @@ def _candidate(deployment: "Deployment", asked: int | None) -> int:
 def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> Plan:
     """Raises: Refusal, where the candidate would be refused before it is loaded."""
     from serving.rollout import provenance, retention
-    from serving.rollout.deployment import PREVIOUS, STABLE, with_labels
+    from serving.rollout.deployment import with_labels
 
     labels, config = deployment.labels(), deployment.config()
     found = provenance.of(deployment.base_path() / str(candidate))
@@ -231,8 +228,6 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
 
 
 def _plan_lines(plan: Plan) -> list[str]:
-    from serving.rollout.deployment import CANARY, PREVIOUS, STABLE
-
     labels = ", ".join(f"{label} is version {version}" for label, version in sorted(plan.labels.items()))
     lines = [f"{plan.config_file}: {labels}"]
     if plan.candidate_loads:
@@ -277,7 +272,7 @@ def _candidate_lines(candidate: int, run: str, task: str, unblessed: str, ignore
 
 def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> None:
     from serving.rollout import canary, provenance
-    from serving.rollout.deployment import CANARY, PREVIOUS, STABLE, with_labels
+    from serving.rollout.deployment import with_labels
 
     found = provenance.of(deployment.base_path() / str(candidate))
     _check(found, candidate, args.force)

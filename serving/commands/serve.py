@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING
 
 from components.errors import BitsumError, ConfigError
 from components.printable import say
+from serving.labels import STABLE
 
 if TYPE_CHECKING:
     from components.settings import Serve
     from serving.server.options import Options
 
-# The label of the version that clients ask for.
-STABLE = "stable"
 EMBEDDED = "embedded"
 PROGRAM = "tensorflow_model_server"
 DOCKER = "docker"

@@ -19,10 +19,10 @@ from components.task.transducer import Transducer
 from serving import protos, tensors
 from serving.client.connection import new_channel
 from serving.errors import ServingError
+from serving.labels import CANARY, STABLE
 from serving.probing.generated import fresh
 from serving.probing.prober import Report, TimedClient, probe
 from serving.probing.questions import Question
-from serving.rollout.deployment import CANARY, STABLE
 from serving.server import request_log
 
 _AT_ONCE = 32

@@ -20,15 +20,10 @@ from components.errors import MODEL_CODES, BitsumError, Refusal
 from serving import model_config, protos
 from serving.client.connection import Connection, new_channel
 from serving.errors import InvalidRequest, ModelNotFound, ServingError
+from serving.labels import STABLE
 
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
-
-STABLE = "stable"
-CANARY = "canary"
-# What `rollback` goes back to; it stays loaded, so that going back takes no loading.
-PREVIOUS = "previous"
-LABELS = (STABLE, CANARY, PREVIOUS)
 
 _POLL_SECONDS = 0.05
 _CALL_SECONDS = 10.0

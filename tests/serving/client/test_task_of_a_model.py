@@ -127,8 +127,8 @@ def test_the_commands(serve, capsys):
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "Traceback" not in said.err
     assert (
-        "it is for addition: ask it with bitsum add; or it is older than these names and "
-        "does subtract: give --signature add_bits"
+        "it computes addition: call it with bitsum add; if it is older than these names and "
+        "does subtract, give --signature add_bits"
     ) in said.err
 
     serve(old(SUBTRACTION))

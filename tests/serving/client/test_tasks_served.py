@@ -72,8 +72,8 @@ def test_a_model_that_adds_is_not_asked_to_subtract(server):
         code, out, err = bitsum(command, *numbers, "--server", server.target)
         assert (code, out) == (1, "") and "Traceback" not in err
         assert (
-            f"does not {command}: it has no signature {command}_bits but add_bits; it is "
-            "for addition: ask it with bitsum add"
+            f"does not {command}: it has no signature {command}_bits but add_bits; it "
+            "computes addition: call it with bitsum add"
         ) in err
 
 
@@ -87,7 +87,7 @@ def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
         assert client.metadata().version == first
     with (
         AdderClient(server.target, NAME) as client,
-        pytest.raises(InvalidRequest, match="older than these names and does subtract: give --signature add_bits"),
+        pytest.raises(InvalidRequest, match="older than these names and does subtract, give --signature add_bits"),
     ):
         client.subtract(13, 29)
     assert bitsum("subtract", 13, 29, *options, "--signature", "add_bits")[:2] == (0, "-16\n")
