@@ -54,16 +54,8 @@ _COMMANDS = {
         True,
     ),
     "serve": ("serving.commands.serve", "serve a folder of versions over gRPC, as tensorflow_model_server does", False),
-    "rollout": (
-        "serving.commands.rollout",
-        "put a new version in the place of the stable one, if it answers as well",
-        False,
-    ),
-    "rollback": (
-        "serving.commands.rollback",
-        "make the version stable again that was it before the last rollout",
-        False,
-    ),
+    "rollout": ("serving.commands.rollout", "promote the newest version if it passes the canary checks", False),
+    "rollback": ("serving.commands.rollback", "restore the previously stable version", False),
     "add": ("serving.commands.calculate", "add two numbers with the served model", False),
     "subtract": (
         "serving.commands.calculate",
@@ -77,12 +69,12 @@ _COMMANDS = {
     ),
     "probe": (
         "serving.commands.probe",
-        "ask a model server questions whose answers are known, and check every bit",
+        "send questions with known answers to a model server and check every bit",
         False,
     ),
     "qualify": (
         "serving.commands.qualify",
-        "measure whether a model server's sigmoid and tanh are within what the proof allows",
+        "check that a model server's sigmoid and tanh are as accurate as the proof assumes",
         False,
     ),
 }

@@ -2,6 +2,6 @@
 
 STABLE = "stable"
 CANARY = "canary"
-# `bitsum rollback` goes back to it; it stays loaded, so a rollback waits for no loading.
+# The version that `bitsum rollback` restores; it stays loaded, so a rollback is immediate.
 PREVIOUS = "previous"
 LABELS = (STABLE, CANARY, PREVIOUS)

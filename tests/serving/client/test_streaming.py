@@ -163,7 +163,7 @@ def test_a_next_version_that_answers_otherwise_is_found_out(make):
 
 def test_operands_that_are_no_bytes_are_refused(make):
     for operand in (b"\x05", [5], ["5"], [None]):
-        with pytest.raises(InvalidNumber, match="a stream yielded .*: an operand must be an iterable of bytes"):
+        with pytest.raises(InvalidNumber, match="an operand must be an iterable of bytes"):
             list(make(Channel()).add_stream(operand, []))
 
 

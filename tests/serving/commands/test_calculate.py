@@ -50,7 +50,7 @@ def test_the_answer_is_printed_and_nothing_else(serve, capsys, command, task, a,
 @pytest.mark.parametrize("command", ["add", "subtract", "compare"])
 def test_a_negative_operand_is_refused_in_one_line(capsys, command):
     assert cli.main([command, "-5", "3"]) == 2
-    assert tuple(capsys.readouterr()) == ("", "bitsum: -5 is negative: a number has to be an integer from 0 up\n")
+    assert tuple(capsys.readouterr()) == ("", "bitsum: -5 is negative: a number must be an integer from 0 up\n")
 
 
 @pytest.mark.parametrize(("base", "printed"), [("10", "42"), ("16", "0x2a"), ("2", "0b101010")])
@@ -95,17 +95,17 @@ def test_windows_take_bounded_memory_and_answers_come_before_the_end_of_the_inpu
         patch.setattr(sys, "stdin", pipe)
         assert cli.main(["add"]) == 2
     out, err = capsys.readouterr()
-    assert "".join(seen) + out == "42\n" and "standard input, line 2: 3 numbers where a pair is needed" in err
+    assert "".join(seen) + out == "42\n" and "standard input, line 2: 3 numbers instead of a pair" in err
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"5", "1 numbers where a pair is needed"),
+        (b"5", "1 numbers instead of a pair"),
         (b"5 6 7", "3 numbers"),
-        (b"5 six", "'six' is no integer"),
+        (b"5 six", "'six' is not an integer"),
         (b"5 -6", "-6 is negative"),
-        (b"5 \xff\xfe", "is no integer"),
+        (b"5 \xff\xfe", "is not an integer"),
     ],
 )
 def test_a_bad_line_is_named_after_the_answers_before_it(serve, capsys, tmp_path, line, reason):
@@ -120,9 +120,9 @@ def test_a_bad_line_is_named_after_the_answers_before_it(serve, capsys, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["1"], 2, "1 numbers where a pair is needed"),
+        (["1"], 2, "1 numbers instead of a pair"),
         (["1", "2", "3"], 2, "3 numbers"),
-        (["1", "2", "--file", "x"], 2, "one of them"),
+        (["1", "2", "--file", "x"], 2, "give only one of"),
         (["--packed", "x", "y"], 2, "needs --output"),
         (["1", "2", "--output", "x"], 2, "needs --output"),
         (["--file", "/absent"], 1, "cannot read /absent: No such file"),
@@ -151,7 +151,7 @@ def test_without_numbers_on_a_terminal_nothing_waits(serve, capsys, monkeypatch)
     serve(Channel())
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert cli.main(["add"]) == 2
-    assert "0 numbers where a pair is needed" in capsys.readouterr().err
+    assert "0 numbers instead of a pair" in capsys.readouterr().err
 
 
 def test_packed_files(serve, capsys, tmp_path):

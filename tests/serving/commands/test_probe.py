@@ -58,7 +58,7 @@ def test_no_server(examples):
         (["--examples", "x", "--count=0"], 2, "--count must be at least 1"),
         (["--rate=0"], 2, "--rate and --report_every must be more than 0"),
         (["--duration=-1"], 2, "--duration -1: must be 0"),
-        (["--duration=1", "--certificate=x"], 2, "leave --duration away"),
+        (["--duration=1", "--certificate=x"], 2, "omit --duration"),
         (["--metrics_port=70000"], 2, "between 0 and 65535"),
         (["--tls_ca=absent"], 2, "absent"),
     ],

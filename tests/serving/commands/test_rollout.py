@@ -155,7 +155,7 @@ def test_a_version_that_adds_wrongly_stays_back(deployed, models, traffic):
         done,
         "questions wrongly, the first being",
         "'expected'",
-        f"version {wrong} stays back",
+        f"version {wrong} is not promoted",
     )
     assert f"version {stable} stays stable" in done[1]
     assert [item.version for item in states(deployed) if item.state == "AVAILABLE"] == [stable]
@@ -194,7 +194,7 @@ def test_a_version_that_no_pipeline_blessed_needs_force(deployed, models):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     newest = unblessed(deployed.base, models / "right")
 
-    stays(deployed, stable, before, deployed.run("rollout"), f"version {newest} was blessed by no pipeline", "--force")
+    stays(deployed, stable, before, deployed.run("rollout"), f"no pipeline blessed version {newest}", "--force")
 
     code, out, err = deployed.run("rollout", "--force", "--count=5", "--max_latency_ratio=1000")
     assert code == 0, (out, err)
@@ -230,7 +230,7 @@ def test_a_version_that_answers_recorded_requests_otherwise_stays_back(deployed,
         "rollout", wrong, "--force", "--count=1", "--seed=5", f"--requests={log}", "--max_latency_ratio=1000"
     )
 
-    stays(deployed, stable, before, done, "stays back", "recorded requests differently: signature add_bits")
+    stays(deployed, stable, before, done, "is not promoted", "recorded requests differently: signature add_bits")
 
 
 def test_a_plan_changes_nothing(deployed):

@@ -160,7 +160,7 @@ def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
             2,
             "--saved_model_tags=tpu,serve: the graph with the tag serve is the one that was proven",
         ),
-        (["--batching_parameters_file=/p"], 2, "--batching_parameters_file is given without --enable_batching"),
+        (["--batching_parameters_file=/p"], 2, "--batching_parameters_file needs --enable_batching"),
         (["--max_num_load_retries=-1"], 2, "must not be negative"),
         (["--request_log_rate=2"], 2, "--request_log_rate = 2: must be between 0 and 1"),
         (["--metrics_port=70000"], 2, "--metrics_port = 70000"),

@@ -47,7 +47,7 @@ def test_a_graph_that_is_not_the_one_of_the_push_is_not_blessed(version, graph):
     assert found.unblessed == "it is not proven: its graph is not the one that was compared with the cell"
     assert (found.damage, found.margin) == ((), None)
     with pytest.raises(
-        Refusal, match="its graph is not the one that was compared with the cell; --force rolls it out all the same"
+        Refusal, match="its graph is not the one that was compared with the cell; --force rolls it out anyway"
     ):
         rollout._check(found, 7, force=False)
 
