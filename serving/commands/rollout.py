@@ -278,7 +278,8 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
     answering = deployment.served(STABLE)
     if answering != stable:
         _report(
-            f"note: {args.server} has version {answering} as {STABLE}, {args.config_file} has {stable}: the file counts"
+            f"note: {args.server} serves version {answering} as {STABLE}, {args.config_file} has {stable}: "
+            "the file counts"
         )
     before, labels = deployment.config(), deployment.labels()
     if labels.pop(CANARY, None) is not None:

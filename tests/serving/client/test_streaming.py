@@ -1,5 +1,4 @@
-"""serving.client.streaming over a channel in memory: bytes in, bytes out, whatever the pieces, and one version for all of
-them."""
+"""serving.client.streaming over an in-memory channel: bytes in, bytes out in any pieces, all from one version."""
 
 import asyncio
 import itertools

@@ -95,8 +95,8 @@ def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
 
     code, out, err = bitsum("rollout", second, *rollout, "--requests", recorded, timeout=120)
     assert (code, err) == (0, ""), (out, err)
-    assert "recorded requests: 20 asked of both, 0 answered differently, 0 that" in out, out
-    assert "20 of them ask by a signature that the canary has under another name" in out, out
+    assert "recorded requests: 20 sent to both, 0 answered differently, 0 skipped" in out, out
+    assert "20 of them use a signature that the canary has under another name" in out, out
 
     with AdderClient(server.target, NAME) as client:
         assert client.apply(SUBTRACTION, PAIRS) == [a - b for a, b in PAIRS]

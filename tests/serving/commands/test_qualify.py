@@ -77,7 +77,7 @@ def test_a_server_that_is_wrong_is_refused(sweeping, tmp_path):
     code, out, err = bitsum("qualify", sweeping.target, "--json")
     report = json.loads(out)
     assert (code, err, report["version"], report["qualified"]) == (3, "", 2, False)
-    for words in ("tanh(", "off by", "the allowance of 32 u has to be 4 times"):
+    for words in ("tanh(", "off by", "the allowance of 32 u must be 4 times"):
         assert words in report["reason"]
 
 

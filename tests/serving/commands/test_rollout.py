@@ -153,7 +153,7 @@ def test_a_version_that_adds_wrongly_stays_back(deployed, models, traffic):
         stable,
         before,
         done,
-        "questions wrongly, the first being",
+        "questions wrongly; the first: ",
         "'expected'",
         f"version {wrong} is not promoted",
     )
@@ -334,7 +334,7 @@ def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed)
 
     code, _, err = bitsum("rollback", "--server", deployed.target, "--config_file", tmp_path / "none", *options)
     assert (code, err.count("\n")) == (1, 1)
-    assert "there is no model config file" in err
+    assert f"model config file {tmp_path / 'none'} is missing" in err
 
 
 @pytest.mark.long

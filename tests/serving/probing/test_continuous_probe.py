@@ -83,8 +83,8 @@ def test_a_server_that_is_killed_and_comes_back_with_another_version(models, tmp
     assert page["probe_success",] == 1 and page["bitsum_probe_version_changes_total",] == 1
     assert report["versions"]["1"] == answered(page, "1") and report["versions"]["2"] >= answered(page, "2")
     told = "".join(prober.lines)
-    assert "no model server answers" in told and "answers again, after" in told
-    assert "version 2 answers, until now it was version 1" in told and "answers right, 0 wrong" in told
+    assert "no model server answers" in told and "answers again after" in told
+    assert "version 2 answers, previously version 1" in told and "answers right, 0 wrong" in told
     assert "Traceback" not in told
 
 

@@ -9,7 +9,7 @@ from components.formats import tfrecords
 from components.task import addition, patterns
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from serving.probing import questions
-from serving.probing.generated import LONG, MAX_BITS, fresh
+from serving.probing.generated import LONG_BITS, MAX_BITS, fresh
 
 pytestmark = pytest.mark.fast
 
@@ -39,7 +39,7 @@ def test_lengths_go_from_one_bit_to_the_longest_as_often_in_each_doubling():
 
 def test_each_kind_comes_among_the_first_ones_and_some_are_long():
     first = list(fresh(ADDITION, 1, 4))
-    assert [question.streamed for question in first] == [False, False, False, True] and first[3].length == LONG
+    assert [question.streamed for question in first] == [False, False, False, True] and first[3].length == LONG_BITS
     assert 10 < sum(question.streamed for question in fresh(ADDITION, 1, 1000)) < 40
 
 

@@ -1,5 +1,4 @@
-"""serving.probing.monitor, serving.probing.metrics and serving.probing.latencies: asking on, and what others see of it, without a
-network."""
+"""serving.probing.monitor, metrics and latencies, over an in-memory channel."""
 
 import itertools
 import threading
@@ -89,7 +88,7 @@ def test_a_server_that_is_down_for_a_while_is_asked_on_after_growing_pauses_and_
     assert stop.pauses == [1.0, 1.0, 1.0, 1.6, 3.2, 5.0, 5.0, 5.0, 1.0, 1.0]
     assert [line.partition(":")[2][:26] for line in told] == [
         " no model server answers a",
-        " answers again, after 8 fa",
+        " answers again after 8 fai",
     ]
 
 
@@ -110,7 +109,7 @@ def test_no_more_is_asked_than_the_rate_allows(stopped_clock):
 def test_wrong_answers_are_told_at_once_with_the_numbers_and_counted_where_there_are_too_many():
     found, told = watch(Channel(wrong), itertools.repeat(ASKED), Stop(2), lasting=True, rate=70.0)
     assert (found.total().wrong_count, len(found.total().wrong), len(told)) == (140, 10, MAX_LISTED_WRONG)
-    assert told[0] == "memory: wrong: 13 + 29 = 43 by add_bits, not 42, output 0 being wrong; version 1 answered"
+    assert told[0] == "memory: wrong: 13 + 29 = 43 by add_bits, not 42 (output 0 is wrong); version 1 answered"
 
 
 def test_a_change_of_version_is_told_and_is_no_error():
@@ -122,7 +121,7 @@ def test_a_change_of_version_is_told_and_is_no_error():
     found, told = watch(channel, itertools.repeat(ASKED), Stop(4, change), rate=1.0)
     report = found.total()
     assert report.all_right and report.version_changes == 1 and report.versions == {"1": 2, "2": 2}
-    assert told == ["memory: version 2 answers, until now it was version 1"]
+    assert told == ["memory: version 2 answers, previously version 1"]
     found, told = watch(channel, [ASKED], expected=1)
     assert found.total().unexpected_version == found.total().right == 1 and not found.total().all_right
     assert told == ["memory: version 2 answers, version 1 is expected"]

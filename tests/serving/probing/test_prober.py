@@ -84,7 +84,7 @@ def test_a_negative_difference_is_told_with_its_sign(write):
         "outputs": 6,
     }
     assert report.wrong == [wrong | FIRST_BIT]
-    assert "first wrong: 13 - 29 = -15 by subtract_bits, not -16, output 0 being wrong" in report.line("memory")
+    assert "first wrong: 13 - 29 = -15 by subtract_bits, not -16 (output 0 is wrong)" in report.line("memory")
 
 
 def test_an_output_before_the_verdict_is_checked_too(write):
@@ -260,8 +260,8 @@ def test_questions_come_from_every_file_and_from_all_over_each(write):
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (b"\xff\xff\xff", "is no example"),
-        (example(a=[1]), "no feature b"),
+        (b"\xff\xff\xff", "is not an example"),
+        (example(a=[1]), "feature b is missing"),
         (example(a=[1], b=[1, 0]), "1 and 2 bits"),
         (example(a=[], b=[]), "0 and 0 bits"),
         (example(a=[2], b=[1]), "bit 0 is 2"),

@@ -136,19 +136,22 @@ REFUSED = [
     (spoiled("sweep", least=(1, math.nan)), r"tanh leaves \[-1, 1\]: -inf to 1.0"),
     (
         spoiled("results", sigmoid=(3, 0.123)),
-        r"sigmoid\(.*\) is 0x1.f7ceda.* off by .* u; the allowance of 16 u has to be 4 times",
+        r"sigmoid\(.*\) is 0x1.f7ceda.* off by .* u; the allowance of 16 u must be 4 times",
     ),
     (spoiled("results", tanh=(7, math.inf)), r"tanh\(.*\) is inf .* outside of \[-1, 1\]"),
     (
         spoiled("sweep", error=(0, 2 * U)),
-        r"own float64 cannot be trusted: by it sigmoid\(.*\) = .* is off by 2 u, by the exact value",
+        r"float64 cannot be trusted: it puts the error of sigmoid\(.*\) = .* at 2 u, the exact value at",
     ),
-    (spoiled("sweep", error=(1, math.nan)), r"own float64 cannot be trusted: by it tanh\(.*\) = .* is off by nan u"),
+    (
+        spoiled("sweep", error=(1, math.nan)),
+        r"float64 cannot be trusted: it puts the error of tanh\(.*\) = .* at nan u",
+    ),
     (
         spoiled("results", tanh_error=(9, math.inf)),
-        r"own float64 cannot be trusted: by it tanh\(.*\) = .* is off by inf u",
+        r"float64 cannot be trusted: it puts the error of tanh\(.*\) = .* at inf u",
     ),
-    (spoiled("results", complement=(2, 2**-24)), r"not exactly 1 in the shape \[1, 2\], so that neither is seen alone"),
+    (spoiled("results", complement=(2, 2**-24)), r"not exactly 1 in the shape \[1, 2\], so neither can be isolated"),
 ]
 
 
@@ -168,12 +171,12 @@ def test_the_allowance_is_four_times_the_worst_error(name, allowed):
 
 
 BAD = [
-    (spoiled("sweep", evaluated=np.int64(5)), "looked at 5 floats where"),
-    (spoiled("sweep", pattern=(0, 0x7F800000)), "names a float of pattern 2139095040, which is no finite one"),
-    (spoiled("sweep", pattern=(1, -(2**31))), "names a float of pattern -2147483648, which is no finite one"),
-    (spoiled("sweep", error=np.zeros(3, np.float32)), r"answered error as float32 \[3\], not float32 \[2\]"),
-    (spoiled("results", tanh=np.zeros(1, np.float32)), r"answered tanh as float32 \[1\], not float32"),
-    (spoiled("sweep", result=np.zeros(2, np.int64)), r"answered result as int64 \[2\], not float32 \[2\]"),
+    (spoiled("sweep", evaluated=np.int64(5)), "measured 5 floats instead of"),
+    (spoiled("sweep", pattern=(0, 0x7F800000)), "returns the float pattern 2139095040, which is not finite"),
+    (spoiled("sweep", pattern=(1, -(2**31))), "returns the float pattern -2147483648, which is not finite"),
+    (spoiled("sweep", error=np.zeros(3, np.float32)), r"returned error as float32 \[3\], not float32 \[2\]"),
+    (spoiled("results", tanh=np.zeros(1, np.float32)), r"returned tanh as float32 \[1\], not float32"),
+    (spoiled("sweep", result=np.zeros(2, np.int64)), r"returned result as int64 \[2\], not float32 \[2\]"),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from components.errors import BitsumError, Refusal
 from components.task.transducer import ADDITION
 from serving.probing.report import Report
-from serving.rollout import canary as shadow
+from serving.rollout import canary
 
 pytestmark = pytest.mark.fast
 
@@ -24,8 +24,8 @@ _ABOUT_THE_VERSION = {
 }
 
 
-def compared(**canary) -> shadow.Comparison:
-    return shadow.Comparison(Report(ADDITION, asked=9, right=9), Report(ADDITION, asked=9, **canary), None)
+def compared(**counts) -> canary.Comparison:
+    return canary.Comparison(Report(ADDITION, asked=9, right=9), Report(ADDITION, asked=9, **counts), None)
 
 
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -65,8 +65,8 @@ def test_a_recorded_request_is_compared_unless_the_machine_fails(code):
         raise _Failure(code)
 
     if code.name in _ABOUT_THE_VERSION:
-        assert shadow._answer(ask, None) == f"{code.name}: details"
+        assert canary._answer(ask, None) == f"{code.name}: details"
         return
-    with pytest.raises(BitsumError, match=f"not answered: details .{code.name}.") as caught:
-        shadow._answer(ask, None)
+    with pytest.raises(BitsumError, match=f"was not answered: details .{code.name}.") as caught:
+        canary._answer(ask, None)
     assert caught.value.exit_code == 1
