@@ -108,7 +108,7 @@ def test_every_message_stays_below_the_limit_of_grpc(packed, make):
     assert max(request.ByteSize() for request in channel.requests) < _MESSAGE_BYTES
 
 
-def test_a_stream_begins_again_when_its_version_goes(make):
+def test_a_stream_restarts_when_its_version_is_unloaded(make):
     def swap(signature, outputs):
         if len(channel.requests) == 3:
             channel.version = 2
@@ -118,7 +118,7 @@ def test_a_stream_begins_again_when_its_version_goes(make):
     assert [request.model_spec.version.value for request in channel.requests[-6:]] == [2] * 6
 
 
-def test_a_client_that_asks_for_a_version_does_not_change_over(make):
+def test_a_client_with_a_fixed_version_keeps_it(make):
     channel = Channel()
     channel.version = 2
     with pytest.raises(ModelNotFound, match="Specific"):
@@ -126,7 +126,7 @@ def test_a_client_that_asks_for_a_version_does_not_change_over(make):
 
 
 @pytest.mark.parametrize("number", [-1, -(2**200), 1.0, "5", None, True])
-def test_what_is_no_number_from_zero_up_is_refused_before_anything_is_sent(number, make):
+def test_an_invalid_operand_is_refused_before_any_call(number, make):
     channel = Channel()
     with pytest.raises(InvalidNumber) as failure:
         make(channel).add_many([(1, 1), (2, number)])
@@ -147,7 +147,7 @@ def test_what_is_no_number_from_zero_up_is_refused_before_anything_is_sent(numbe
         ),
     ],
 )
-def test_a_damaged_answer_is_no_sum(spoil, words, make):
+def test_a_damaged_answer_is_a_bad_response(spoil, words, make):
     with pytest.raises(BadResponse, match=words):
         make(Channel(lambda signature, outputs: spoil(outputs))).add(13, 29)
 
@@ -175,7 +175,7 @@ def test_a_damaged_state_ends_the_stream(state, words, make):
         (grpc.StatusCode.DATA_LOSS, module.ServingError),
     ],
 )
-def test_every_refusal_becomes_one_line_of_the_tree(code, error, make):
+def test_every_status_code_becomes_a_one_line_error(code, error, make):
     def refuse(signature, outputs):
         raise Failure(code, "first line\n\t [[{{node second}}]]")
 
@@ -200,7 +200,7 @@ def versions(channel):
     return [request.model_spec.WhichOneof("version_choice") for request in channel.requests]
 
 
-def test_version_and_label_are_asked_for(make):
+def test_version_and_label_are_sent(make):
     channel = Channel(labels=("stable", "canary"))
     make(channel).add(1, 2)
     make(channel, label="canary").add(1, 2)
@@ -210,7 +210,7 @@ def test_version_and_label_are_asked_for(make):
     assert versions(channel) == ["version_label", "version_label", "version", None]
 
 
-def test_without_the_label_the_newest_is_asked_for_and_that_is_said_once(make, caplog):
+def test_without_the_label_the_newest_version_is_used_with_one_warning(make, caplog):
     channel = Channel(labels=())
     client = make(channel)
     assert [client.add(1, 2), client.add(3, 4)] == [3, 7]
@@ -236,14 +236,14 @@ def test_a_label_that_appears_later_is_used(make, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("label", ["stable", "nope"])
-def test_a_label_that_the_user_gave_is_never_replaced(label, make, caplog):
+def test_an_explicit_label_is_never_replaced(label, make, caplog):
     channel = Channel(labels=())
     with pytest.raises(InvalidRequest, match=f"Unrecognized servable version label: {label}"):
         make(channel, label=label).add(1, 2)
     assert len(channel.requests) == 1 and caplog.records == []
 
 
-def test_another_refusal_is_not_taken_for_a_missing_label(make, caplog):
+def test_another_error_is_not_mistaken_for_a_missing_label(make, caplog):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode.INVALID_ARGUMENT, "every bit of a and b must be 0 or 1, these go from 0 to 7")
 
@@ -253,7 +253,7 @@ def test_another_refusal_is_not_taken_for_a_missing_label(make, caplog):
     assert len(channel.requests) == 1 and caplog.records == []
 
 
-def test_many_short_numbers_go_as_packed_bytes_and_the_model_is_asked_for_once(make):
+def test_many_short_numbers_are_sent_packed_and_metadata_are_read_once(make):
     draw = random.Random(3)
     pairs = [(draw.getrandbits(64), draw.getrandbits(64)) for _ in range(1000)]
     channel = Channel()
@@ -268,7 +268,7 @@ def test_many_short_numbers_go_as_packed_bytes_and_the_model_is_asked_for_once(m
 
 
 @pytest.mark.parametrize("change", [{"units": 5}, {"packed": False}], ids=str)
-def test_a_version_with_another_state_or_without_add_packed_is_noticed(change, make):
+def test_the_client_notices_a_version_with_another_state_or_without_add_packed(change, make):
     pairs = [(2**64 - 1, n) for n in range(100)]
     channel = Channel()
     client = make(channel)
@@ -278,7 +278,7 @@ def test_a_version_with_another_state_or_without_add_packed_is_noticed(change, m
     assert client.add_many(pairs) == [a + b for a, b in pairs]
 
 
-def test_a_version_that_has_add_packed_again_is_noticed(make):
+def test_the_client_notices_a_version_that_has_add_packed_again(make):
     pairs = [(2**64 - 1, n) for n in range(100)]
     channel = Channel(packed=False)
     client = make(channel)
@@ -289,7 +289,7 @@ def test_a_version_that_has_add_packed_again_is_noticed(make):
     assert channel.requests[-1].model_spec.signature_name == "add_packed"
 
 
-def test_a_refusal_of_the_same_version_is_not_asked_again(make):
+def test_a_call_refused_by_the_same_version_is_not_repeated(make):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode.INVALID_ARGUMENT, "no")
 
@@ -300,7 +300,7 @@ def test_a_refusal_of_the_same_version_is_not_asked_again(make):
 
 
 @WAYS
-def test_a_long_number_keeps_to_a_version_and_begins_again_with_the_next(packed, make, monkeypatch):
+def test_a_long_number_is_pinned_to_a_version_and_restarts_with_the_next(packed, make, monkeypatch):
     monkeypatch.setattr(chunking.ChunkSizer, "FIRST_BYTES", 64)
 
     def swap(signature, outputs):
@@ -314,7 +314,7 @@ def test_a_long_number_keeps_to_a_version_and_begins_again_with_the_next(packed,
     assert pinned[:4] == [1] * 4 and set(pinned[4:]) == {2}
 
 
-def test_every_step_of_a_long_number_is_reported(make, caplog):
+def test_progress_of_a_long_number_is_reported(make, caplog):
     caplog.set_level(logging.INFO, "bitsum.progress")
     make(Channel()).add(2**100_000, 1)
     told = [record.numbers for record in caplog.records]
@@ -327,7 +327,7 @@ def test_every_step_of_a_long_number_is_reported(make, caplog):
     ("outputs", "words"),
     [([b"\x00" * 9], r"string \[1\] where a sum of 100 strings"), ([b"\x00" * 8] * 100, "a sum of 8 bytes, not of 9")],
 )
-def test_a_damaged_packed_answer_is_no_sum(outputs, words, make):
+def test_a_damaged_packed_answer_is_a_bad_response(outputs, words, make):
     def spoil(signature, found):
         found["sum"] = tensors.string_tensor(outputs)
 
@@ -335,7 +335,7 @@ def test_a_damaged_packed_answer_is_no_sum(outputs, words, make):
         make(Channel(spoil)).add_many([(2**64, 1)] * 100)
 
 
-def test_calls_grow_while_they_are_quick_and_shrink_when_they_are_slow():
+def test_chunks_grow_while_calls_are_fast_and_shrink_when_they_are_slow():
     sizer = chunking.ChunkSizer(deadline=10.0)
     assert sizer.size == sizer.FIRST_BYTES
     sizer.record(sizer.FIRST_BYTES, 0.01)
@@ -384,7 +384,7 @@ del client
 """
 
 
-def test_a_system_that_allows_no_more_threads_is_an_error_and_no_hang():
+def test_a_lack_of_threads_is_an_error_and_not_a_hang():
     """gRPC waits without end for a thread that it could not start: on a real channel, which nobody answers, that is
     then collected."""
     done = subprocess.run([sys.executable, "-c", _NO_THREADS], capture_output=True, text=True, timeout=60)

@@ -74,7 +74,7 @@ def ask(request):
     return run
 
 
-def test_a_server_that_is_away_for_a_second_is_waited_for(ask):
+def test_the_client_waits_for_a_server_that_restarts(ask):
     port, started, stop = free_port("127.0.0.1"), threading.Event(), threading.Event()
 
     def later():
@@ -101,7 +101,7 @@ def test_a_server_that_is_away_for_a_second_is_waited_for(ask):
         ("INVALID_ARGUMENT", 5, 1, InvalidRequest),
     ],
 )
-def test_a_call_is_made_again_as_often_as_was_asked_for_and_only_if_unavailable(ask, code, attempts, calls, error):
+def test_calls_are_retried_up_to_the_limit_and_only_if_unavailable(ask, code, attempts, calls, error):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode[code], "not now")
 
@@ -111,7 +111,7 @@ def test_a_call_is_made_again_as_often_as_was_asked_for_and_only_if_unavailable(
     assert len(channel.requests) == calls
 
 
-def test_a_call_that_succeeds_the_third_time(ask):
+def test_a_call_succeeds_at_the_third_attempt(ask):
     def refuse(signature, outputs):
         if len(channel.requests) < 3:
             raise Failure(grpc.StatusCode.UNAVAILABLE, "not now")
@@ -128,7 +128,7 @@ def test_attempts_have_limits(attempts):
             kind("127.0.0.1:1", attempts=attempts)
 
 
-def test_a_stream_that_is_left_ends_its_call_and_the_client_goes_on():
+def test_an_abandoned_stream_cancels_its_call_and_the_client_stays_usable():
     async def on_a_loop(target):
         async with AsyncAdderClient(target) as client:
             async with contextlib.aclosing(client.add_stream([bytes(100_000)], [])) as stream:
@@ -143,7 +143,7 @@ def test_a_stream_that_is_left_ends_its_call_and_the_client_goes_on():
             assert client.add(13, 29) == 42
 
 
-def test_the_blocking_client_works_where_a_loop_runs_and_the_other_can_be_made_where_none_does():
+def test_the_blocking_client_works_inside_a_loop_and_the_async_client_is_created_outside_one():
     # As in a notebook, whose cells run on a loop.
     async def cell(target, client):
         with AdderClient(target) as blocking:

@@ -71,7 +71,7 @@ def test_packed_files_and_lines_of_pairs(server, tmp_path):
     assert bitsum(*ask, "--file", tmp_path / "pairs", "--base=16") == (0, f"0x2a\n{a + b:#x}\n", "")
 
 
-def test_a_stream_whose_version_goes_begins_again_or_says_so(proven, tmp_path):
+def test_a_stream_whose_version_is_unloaded_restarts_or_reports_it(proven, tmp_path):
     put(proven, tmp_path, 1)
     size = 600_000
     operands = [b"\xff" * 1000] * (size // 1000), [b"\x01"]

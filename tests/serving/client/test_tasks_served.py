@@ -67,7 +67,7 @@ def recorded(tmp_path):
     return tmp_path / "requests"
 
 
-def test_a_model_that_adds_is_not_asked_to_subtract(server):
+def test_a_model_that_adds_does_not_subtract(server):
     for command, numbers in (("subtract", (13, 29)), ("compare", (hex(2**5000), 1))):
         code, out, err = bitsum(command, *numbers, "--server", server.target)
         assert (code, out) == (1, "") and "Traceback" not in err
@@ -77,7 +77,7 @@ def test_a_model_that_adds_is_not_asked_to_subtract(server):
         ) in err
 
 
-def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
+def test_rollout_from_the_first_format_to_the_next_and_back(served, recorded):
     server, config, first, second = served
     options = "--server", server.target, "--model_name", NAME
     rollout = *options, "--config_file", config, "--force", "--count", 40, "--max_latency_ratio", 1000

@@ -54,7 +54,7 @@ def test_a_negative_operand_is_refused_in_one_line(capsys, command):
 
 
 @pytest.mark.parametrize(("base", "printed"), [("10", "42"), ("16", "0x2a"), ("2", "0b101010")])
-def test_answers_come_in_the_base_that_is_asked_for(serve, capsys, base, printed):
+def test_answers_in_the_given_base(serve, capsys, base, printed):
     serve(Channel())
     assert cli.main(["add", "0xd", "29", "--base", base]) == 0
     assert capsys.readouterr().out == f"{printed}\n"
@@ -77,7 +77,7 @@ def test_pairs_from_files_come_out_in_order_in_few_calls(serve, capsys, tmp_path
     assert len(channel.requests) < 20
 
 
-def test_windows_take_bounded_memory_and_answers_come_before_the_end_of_the_input(serve, capsys):
+def test_windows_are_bounded_and_answers_precede_the_end_of_the_input(serve, capsys):
     reading, writing = os.pipe()
     seen = []
 
@@ -147,7 +147,7 @@ def test_mistakes_get_one_line(serve, capsys, arguments, code, words):
     assert (out, err.count("\n")) == ("", 1) and err.startswith("bitsum: ") and words in err
 
 
-def test_without_numbers_on_a_terminal_nothing_waits(serve, capsys, monkeypatch):
+def test_without_numbers_on_a_terminal_the_command_does_not_wait(serve, capsys, monkeypatch):
     serve(Channel())
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert cli.main(["add"]) == 2
@@ -171,7 +171,7 @@ def test_packed_files(serve, capsys, tmp_path):
         assert capsys.readouterr().out == f"{verdict}\n"
 
 
-def test_a_packed_answer_that_does_not_come_leaves_nothing_behind(serve, capsys, tmp_path):
+def test_a_failed_packed_answer_leaves_no_files(serve, capsys, tmp_path):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode.UNAVAILABLE, "Connection refused")
 
@@ -185,7 +185,7 @@ def test_a_packed_answer_that_does_not_come_leaves_nothing_behind(serve, capsys,
     assert "no model server answers at" in capsys.readouterr().err
 
 
-def test_what_the_client_has_to_say_is_a_line_of_its_own(serve, capsys):
+def test_a_warning_of_the_client_is_a_line_on_standard_error(serve, capsys):
     serve(Channel(labels=()))
     assert cli.main(["add", "13", "29"]) == 0
     out, err = capsys.readouterr()
@@ -196,13 +196,13 @@ def test_what_the_client_has_to_say_is_a_line_of_its_own(serve, capsys):
 @pytest.mark.parametrize(
     ("flags", "choice"), [(["--version=1"], "version"), (["--label=stable"], "version_label"), (["--label="], None)]
 )
-def test_a_version_or_a_label_can_be_asked_for(serve, flags, choice):
+def test_version_and_label_flags(serve, flags, choice):
     channel = serve(Channel())
     assert cli.main(["add", "13", "29", *flags]) == 0
     assert channel.requests[0].model_spec.WhichOneof("version_choice") == choice
 
 
-def test_a_terminal_sees_how_far_long_work_is(serve, monkeypatch, tmp_path):
+def test_progress_is_shown_on_a_terminal(serve, monkeypatch, tmp_path):
     class Terminal(io.StringIO):
         def isatty(self):
             return True

@@ -63,7 +63,7 @@ def test_no_server(examples):
         (["--tls_ca=absent"], 2, "absent"),
     ],
 )
-def test_what_cannot_be_read_or_meant_is_refused_in_one_line(server, arguments, code, words):
+def test_invalid_arguments_are_refused_in_one_line(server, arguments, code, words):
     done, out, err = bitsum("probe", server.target, *arguments)
     assert (done, out, err.count("\n")) == (code, "", 1) and words in err
 

@@ -81,7 +81,7 @@ def test_a_server_that_is_wrong_is_refused(sweeping, tmp_path):
         assert words in report["reason"]
 
 
-def test_another_model_is_not_the_sweep_model(server):
+def test_another_model_is_refused(server):
     code, out, err = bitsum("qualify", server.target, "--model_name=bitsum")
     assert (code, out) == (1, "") and "has no signature sweep_UNITS: is it the sweep model?" in err
     code, out, err = bitsum("qualify", server.target)

@@ -112,7 +112,7 @@ def stays(deployed, stable, before, done, *said, exit_code=3):
     assert deployed.adds()
 
 
-def test_a_good_version_becomes_stable_while_clients_ask_and_a_restart_keeps_it(deployed, traffic):
+def test_a_good_version_becomes_stable_under_traffic_and_a_restart_keeps_it(deployed, traffic):
     first, _second, third = version_folder.versions(deployed.base)
 
     code, out, err = deployed.run("rollout", "--count=20", "--max_latency_ratio=100")
@@ -123,7 +123,7 @@ def test_a_good_version_becomes_stable_while_clients_ask_and_a_restart_keeps_it(
     assert deployed.in_file() == ([first, third], {"stable": third, "previous": first})
 
 
-def test_rollback_goes_back_at_once_and_a_restart_keeps_it(deployed):
+def test_rollback_is_immediate_and_a_restart_keeps_it(deployed):
     first, second, _ = version_folder.versions(deployed.base)
     assert deployed.run("rollout", second, "--count=5", "--max_latency_ratio=100")[0] == 0
 
@@ -136,13 +136,13 @@ def test_rollback_goes_back_at_once_and_a_restart_keeps_it(deployed):
         assert restarted.adds()
 
 
-def test_a_rollback_needs_something_to_go_back_to(deployed):
+def test_a_rollback_needs_a_previous_version(deployed):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
 
     stays(deployed, stable, before, deployed.run("rollback"), "no version with the label previous")
 
 
-def test_a_version_that_adds_wrongly_stays_back(deployed, models, traffic):
+def test_a_version_that_adds_wrongly_is_not_promoted(deployed, models, traffic):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     wrong = unblessed(deployed.base, models / "broken")
 
@@ -168,7 +168,7 @@ def states(deployed):
         return client.status()
 
 
-def test_a_version_that_does_not_load_stays_back(deployed, models):
+def test_a_version_that_does_not_load_is_not_promoted(deployed, models):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     broken = unblessed(deployed.base, models / "right")
     (deployed.base / str(broken) / "saved_model.pb").write_bytes(b"no model")
@@ -179,7 +179,7 @@ def test_a_version_that_does_not_load_stays_back(deployed, models):
     stays(deployed, stable, before, done, f"version {broken} of {deployed.name} does not load within 3 s", exit_code=1)
 
 
-def test_a_version_of_other_files_than_were_pushed_is_refused_even_by_force(deployed):
+def test_a_version_with_changed_files_is_refused_even_with_force(deployed):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     last = version_folder.versions(deployed.base)[-1]
     weights = deployed.base / str(last) / "variables" / "variables.data-00000-of-00001"
@@ -190,7 +190,7 @@ def test_a_version_of_other_files_than_were_pushed_is_refused_even_by_force(depl
     stays(deployed, stable, before, deployed.run("rollout", "--force"), f"version {last} is damaged", "was changed")
 
 
-def test_a_version_that_no_pipeline_blessed_needs_force(deployed, models):
+def test_an_unblessed_version_needs_force(deployed, models):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     newest = unblessed(deployed.base, models / "right")
 
@@ -201,7 +201,7 @@ def test_a_version_that_no_pipeline_blessed_needs_force(deployed, models):
     assert deployed.label("stable") == newest
 
 
-def test_a_version_that_is_slow_stays_back(deployed, tmp_path):
+def test_a_slow_version_is_not_promoted(deployed, tmp_path):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     adder_model.save(tmp_path / "slow", delay_steps=20_000)
     slow = unblessed(deployed.base, tmp_path / "slow")
@@ -211,7 +211,7 @@ def test_a_version_that_is_slow_stays_back(deployed, tmp_path):
     stays(deployed, stable, before, done, "too slow", "--max_latency_ratio")
 
 
-def test_a_version_that_answers_recorded_requests_otherwise_stays_back(deployed, models, tmp_path):
+def test_a_version_that_answers_recorded_requests_differently_is_not_promoted(deployed, models, tmp_path):
     """The recorded request is no sum that a fresh question would ask, and the model is right on all of those:
     --count=1."""
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
@@ -251,7 +251,7 @@ def test_a_plan_changes_nothing(deployed):
     assert len(version_folder.versions(deployed.base)) == 3
 
 
-def test_old_versions_go_but_none_with_a_label(deployed):
+def test_old_versions_without_a_label_are_deleted(deployed):
     first, second, third = version_folder.versions(deployed.base)
 
     code, out, _ = deployed.run("rollout", third, "--count=5", "--keep=1", "--max_latency_ratio=100")
@@ -269,7 +269,7 @@ def test_one_rollout_at_a_time(deployed):
     assert "another rollout or rollback" in err
 
 
-def test_a_rollout_that_is_killed_leaves_stable_alone_and_the_next_one_goes_through(deployed, traffic):
+def test_a_killed_rollout_leaves_stable_alone_and_the_next_rollout_succeeds(deployed, traffic):
     first, second, third = version_folder.versions(deployed.base)
     command = [*BITSUM, "rollout", str(second), "--count=100000", *deployed.options()]
     rollout = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -287,7 +287,7 @@ def test_a_rollout_that_is_killed_leaves_stable_alone_and_the_next_one_goes_thro
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_an_interrupted_rollout_takes_its_config_back(deployed, number, code, said):
+def test_an_interrupted_rollout_restores_its_config(deployed, number, code, said):
     first, second, _ = version_folder.versions(deployed.base)
     before = deployed.config_file.read_bytes()
     command = [*BITSUM, "rollout", str(second), "--count=100000", *deployed.options()]
@@ -301,7 +301,7 @@ def test_an_interrupted_rollout_takes_its_config_back(deployed, number, code, sa
 
 
 @pytest.mark.parametrize("command", ["rollout", "rollback"])
-def test_a_disk_that_takes_no_config_file_leaves_server_and_file_as_they_were(deployed, command):
+def test_a_full_disk_leaves_server_and_config_file_unchanged(deployed, command):
     first, second, _ = version_folder.versions(deployed.base)
     assert deployed.run("rollout", second, "--count=5", "--max_latency_ratio=100")[0] == 0
     before = deployed.config_file.read_bytes()
@@ -326,7 +326,7 @@ def test_a_disk_that_takes_no_config_file_leaves_server_and_file_as_they_were(de
     assert [path.name for path in deployed.config_file.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed):
+def test_a_missing_server_or_config_file_is_reported_in_one_line(tmp_path, deployed):
     options = ["--model_name", deployed.name]
     code, _, err = bitsum("rollout", "--server", "127.0.0.1:1", "--config_file", deployed.config_file, *options)
     assert (code, err.count("\n")) == (1, 1)
@@ -338,7 +338,7 @@ def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed)
 
 
 @pytest.mark.long
-def test_ten_swaps_under_traffic_fail_no_request(deployed, capsys):
+def test_ten_swaps_under_traffic_without_a_failed_request(deployed, capsys):
     assert swaps.measure(deployed.target, deployed.config_file, deployed.base, 10, clients=2) == 0, (
         capsys.readouterr().out
     )

@@ -73,7 +73,7 @@ def with_program(tmp_path):
     }, record
 
 
-def test_the_ready_file_tells_where_what_and_who(base_path):
+def test_the_ready_file_describes_the_server(base_path):
     with serving(base_path, "--server=embedded", "--model_name=sum") as server:
         assert server.ready.__dict__ == {
             "host": "127.0.0.1",
@@ -121,7 +121,7 @@ def test_a_folder_without_versions_is_refused(tmp_path, make, words):
     assert (code, out, err.count("\n")) == (1, "", 1) and words in err
 
 
-def test_a_version_that_is_no_model_is_refused_with_the_reason(tmp_path):
+def test_a_version_without_a_model_is_refused_with_the_reason(tmp_path):
     (tmp_path / "1").mkdir()
     log = tmp_path / "log"
     code, _, err = bitsum(
@@ -145,7 +145,7 @@ def test_impossible_flags_are_refused(base_path, flags, code, words):
     assert (done, out, err.count("\n")) == (code, "", 1) and words in err
 
 
-def test_an_image_that_is_not_there_is_not_pulled(base_path, tmp_path):
+def test_a_missing_image_is_not_pulled(base_path, tmp_path):
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\necho "$@" >> "$0.calls"\necho "Error: No such image: $3" >&2\nexit 1\n')
     docker.chmod(0o755)
@@ -173,12 +173,12 @@ def started(base_path, folder, server, script):
     return (folder / "seen").read_text().splitlines()
 
 
-def test_a_program_gets_no_switches_of_arithmetic(base_path, tmp_path):
+def test_arithmetic_switches_are_removed_for_a_program(base_path, tmp_path):
     seen = started(base_path, tmp_path, "tensorflow_model_server", f"env > {tmp_path}/seen; exit 3")
     assert "TF_ENABLE_ONEDNN_OPTS=0" in seen and not [line for line in seen if line.partition("=")[0] in SWITCHES]
 
 
-def test_a_container_gets_none_either_not_even_those_of_its_image(base_path, tmp_path):
+def test_arithmetic_switches_are_removed_for_a_container_and_its_image(base_path, tmp_path):
     image = json.dumps(
         [{"Config": {"Env": ["PATH=/bin", "XLA_FLAGS=--xla_cpu_enable_fast_math", "TF_ENABLE_ONEDNN_OPTS=1"]}}]
     )
@@ -192,7 +192,7 @@ def test_a_container_gets_none_either_not_even_those_of_its_image(base_path, tmp
 
 
 @pytest.mark.parametrize("said", ["", "[{}]", "{", '[{"Config": null}]'])
-def test_an_image_whose_environment_cannot_be_read_is_not_started(base_path, tmp_path, said):
+def test_an_image_with_an_unreadable_environment_is_not_started(base_path, tmp_path, said):
     (tmp_path / "docker").write_text(f"#!/bin/sh\n[ $1 = image ] && echo '{said}' && exit 0\nexit 3\n")
     (tmp_path / "docker").chmod(0o755)
     done = serve(base_path, "--server=docker", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
@@ -234,7 +234,7 @@ def test_with_ready_timeout_zero_it_waits_for_a_first_version(models, tmp_path):
     assert process.returncode == 0
 
 
-def test_tensorflow_model_server_is_taken_where_it_is_on_the_path(base_path, with_program, tmp_path):
+def test_tensorflow_model_server_is_used_if_it_is_on_the_path(base_path, with_program, tmp_path):
     environment, record = with_program
     log = tmp_path / "log"
     with serving(base_path, f"--log_file={log}", env={**environment, "FAKE_MODE": "serve"}) as server:
@@ -298,7 +298,7 @@ def unavailable(cause):
         (str(int(signal.SIGKILL)), 128 + 9),
     ],
 )
-def test_an_external_server_that_fails_to_start_is_quoted_and_its_models_blamed_if_it_blames_them(
+def test_a_failed_external_server_is_quoted_and_its_models_are_blamed_only_if_it_blames_them(
     base_path, with_program, tmp_path, said, code
 ):
     environment, _ = with_program
@@ -309,7 +309,7 @@ def test_an_external_server_that_fails_to_start_is_quoted_and_its_models_blamed_
     assert "tensorflow_model_server ended with exit code" in done.stderr and (said.isdecimal() or said in done.stderr)
 
 
-def test_for_an_external_server_too_a_port_in_use_is_refused(base_path, with_program):
+def test_a_port_in_use_is_refused_for_an_external_server(base_path, with_program):
     environment, record = with_program
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

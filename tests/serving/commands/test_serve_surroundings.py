@@ -77,13 +77,13 @@ def test_the_command_line_adds_over_mutual_tls(surrounded):
     assert (code, out, err) == (0, "42\n", "")
 
 
-def test_without_the_certificate_there_is_one_line(surrounded):
+def test_a_missing_certificate_is_reported_in_one_line(surrounded):
     for flags in ([], surrounded.tls[:1]):
         code, out, err = bitsum("add", "13", "29", "--server", surrounded.target, "--attempts=1", *flags)
         assert (code, out, err.count("\n")) == (1, "", 1), err
 
 
-def test_requests_at_once_are_added_rightly_in_batches(surrounded):
+def test_concurrent_requests_are_batched_and_right(surrounded):
     pairs = [(2**bits - 1, 1 + bits) for bits in range(1, 65) for _ in range(4)]
     with client(surrounded) as adder, futures.ThreadPoolExecutor(32) as pool:
         assert list(pool.map(lambda pair: adder.add(*pair), pairs)) == [a + b for a, b in pairs]

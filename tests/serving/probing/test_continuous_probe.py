@@ -57,7 +57,7 @@ def answered(page, version):
     )
 
 
-def test_a_server_that_is_killed_and_comes_back_with_another_version(models, tmp_path):
+def test_a_killed_server_returns_with_another_version(models, tmp_path):
     base_path, flags = tmp_path / "base", ["--server=embedded"]
     base_path.mkdir()
     put(models / "right", base_path, 1)
@@ -88,7 +88,7 @@ def test_a_server_that_is_killed_and_comes_back_with_another_version(models, tmp
     assert "Traceback" not in told
 
 
-def test_without_a_fault_a_signal_ends_it_with_the_report_and_exit_code_0(server):
+def test_a_signal_ends_a_faultless_probe_with_exit_code_0(server):
     with probing(server.target, "--duration=0", "--rate=50", "--expect_version=1") as prober:
         wait_for(lambda: answered(prober.page(), "1") > 30)
         code, report = prober.end(signal.SIGINT)
@@ -102,14 +102,14 @@ def test_a_duration_ends_by_itself(server):
     assert code == 0 and len(lines) >= 2 and all("answers right, 0 wrong, no errors" in line for line in lines)
 
 
-def test_a_signal_before_all_was_asked_is_no_success(server):
+def test_a_signal_before_the_last_question_is_a_failure(server):
     with probing(server.target, "--count=100000", "--rate=50") as prober:
         wait_for(lambda: answered(prober.page(), "1") > 10)
         code, report = prober.end(signal.SIGTERM)
     assert code == 1 and report["gave_up"] and report["asked"] == report["right"] < 1000
 
 
-def test_several_targets_are_told_apart(models, server, tmp_path):
+def test_several_targets_have_separate_reports(models, server, tmp_path):
     put(models / "broken", tmp_path, 5)
     with serving(tmp_path, "--server=embedded") as broken:
         code, out, _ = bitsum("probe", server.target, broken.target, "--count", 20, "--json")

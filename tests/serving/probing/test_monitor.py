@@ -73,7 +73,7 @@ def wrong(signature, outputs):
     outputs["sum"] = tensors.bits_tensor([43] * outputs["sum"].tensor_shape.dim[0].size, 6)
 
 
-def test_a_server_that_is_down_for_a_while_is_asked_on_after_growing_pauses_and_both_are_told(stopped_clock):
+def test_an_outage_is_bridged_with_growing_pauses_and_logged(stopped_clock):
     channel = Channel(unavailable)
 
     def back(pause):
@@ -92,12 +92,12 @@ def test_a_server_that_is_down_for_a_while_is_asked_on_after_growing_pauses_and_
     ]
 
 
-def test_a_server_that_is_not_asked_for_ever_is_given_up():
+def test_a_bounded_probe_gives_up_a_dead_server():
     found, _ = watch(Channel(unavailable), [Question(13, 29, 5 * 4**n) for n in range(7)])
     assert found.total().gave_up and found.total().errors == {"UNAVAILABLE": 5} and not found.total().all_right
 
 
-def test_no_more_is_asked_than_the_rate_allows(stopped_clock):
+def test_the_rate_is_kept(stopped_clock):
     stop = Stop(20)
     found, _ = watch(Channel(), itertools.repeat(ASKED), stop, lasting=True, rate=8.0)
     assert found.total().asked == 160 and stop.pauses == [1.0] * 20
@@ -106,13 +106,13 @@ def test_no_more_is_asked_than_the_rate_allows(stopped_clock):
     assert found.total().asked == 3 and stop.pauses == [4.0] * 3
 
 
-def test_wrong_answers_are_told_at_once_with_the_numbers_and_counted_where_there_are_too_many():
+def test_wrong_answers_are_logged_up_to_a_limit_and_counted():
     found, told = watch(Channel(wrong), itertools.repeat(ASKED), Stop(2), lasting=True, rate=70.0)
     assert (found.total().wrong_count, len(found.total().wrong), len(told)) == (140, 10, MAX_LISTED_WRONG)
     assert told[0] == "memory: wrong: 13 + 29 = 43 by add_bits, not 42 (output 0 is wrong); version 1 answered"
 
 
-def test_a_change_of_version_is_told_and_is_no_error():
+def test_a_version_change_is_logged_and_not_an_error():
     channel = Channel()
 
     def change(pause):
@@ -127,7 +127,7 @@ def test_a_change_of_version_is_told_and_is_no_error():
     assert told == ["memory: version 2 answers, version 1 is expected"]
 
 
-def test_a_version_that_changes_under_a_stream_is_no_error():
+def test_a_version_change_during_a_stream_is_not_an_error():
     channel = Channel()
 
     def change(signature, outputs):
@@ -140,7 +140,7 @@ def test_a_version_that_changes_under_a_stream_is_no_error():
     assert found.total().all_right and found.total().version == 2
 
 
-def test_a_version_without_packed_bytes_or_with_a_state_of_another_size_is_no_error():
+def test_a_version_with_another_state_or_without_packed_bits_is_not_an_error():
     for change in ({"packed": False}, {"units": 7}):
         channel = Channel()
 
@@ -153,13 +153,13 @@ def test_a_version_without_packed_bytes_or_with_a_state_of_another_size_is_no_er
         assert found.total().all_right and found.total().by_signature["add_packed"] == (0 if "packed" in change else 3)
 
 
-def test_the_label_stable_is_asked_for_unless_told_otherwise():
+def test_the_default_label_is_stable():
     channel = Channel()
     assert watch(channel, [ASKED], label=None)[0].total().all_right
     assert {request.model_spec.version_label for request in channel.predictions} == {"stable"}
 
 
-def test_a_defect_of_the_prober_is_not_hidden():
+def test_an_exception_of_the_prober_is_raised():
     def broken():
         yield ASKED
         raise ValueError("a defect")
@@ -168,7 +168,7 @@ def test_a_defect_of_the_prober_is_not_hidden():
         watch(Channel(), broken())
 
 
-def test_the_page_for_prometheus_says_what_was_found():
+def test_the_metrics_page():
     channel = Channel(lambda signature, outputs: wrong(signature, outputs) if signature == "add_bits" else None)
     found, _ = watch(channel, [ASKED] * 3, wanted=("step", "add_bits"))
     page = metrics(found)
@@ -192,7 +192,7 @@ def test_the_page_for_prometheus_says_what_was_found():
     assert down["bitsum_probe_last_wrong_timestamp_seconds",] == 0 and ("bitsum_probe_version",) not in down
 
 
-def test_a_server_that_answers_with_a_new_version_each_time_does_not_fill_the_memory():
+def test_the_number_of_counted_versions_is_bounded():
     channel = Channel()
 
     def count(pause):
@@ -202,14 +202,14 @@ def test_a_server_that_answers_with_a_new_version_each_time_does_not_fill_the_me
     assert len(report.versions) == 101 and report.versions["(other)"] == 200 and report.version_changes == 299
 
 
-def test_all_signatures_are_asked_long_numbers_through_those_with_a_state_only():
+def test_long_numbers_use_only_signatures_with_a_state():
     channel = Channel()
     found, _ = watch(channel, fresh(ADDITION, 0, 4), wanted=None)
     assert found.total().all_right
     assert found.total().by_signature == {"serving_default": 3, "add_bits": 3, "step": 4, "add_packed": 4}
 
 
-def test_a_server_that_does_not_say_what_the_model_has_is_an_error_and_asked_on():
+def test_missing_metadata_are_an_error_and_probing_continues():
     class Silent(Channel):
         def _metadata(self, request):
             raise Failure(grpc.StatusCode.INTERNAL, "no metadata")

@@ -51,7 +51,7 @@ def test_the_model_as_it_was_proven_is_right(tmp_path):
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "add_bits", "step", "add_packed"])
-def test_the_sums_that_are_told_are_wrong_and_are_so_again(faulty, signature):
+def test_reported_wrong_sums_are_wrong_again(faulty, signature):
     code, out, err = bitsum("probe", faulty.target, "--count", 200, "--signature", signature, "--json")
     report = json.loads(out)
     assert code == 1 and not report["errors"] and 0 < report["wrong_count"] < report["asked"]

@@ -76,7 +76,7 @@ def qualified(change=lambda kind, outputs: None, **options):
     return qualifier._Qualifier(Server(change, **options), random.Random(1)).run(False, 500)
 
 
-def test_the_best_activations_that_there_can_be_qualify():
+def test_correctly_rounded_activations_qualify():
     found = qualified(units=(2, 5))
     assert found.qualified and found.complaint is found.distrust is None
     assert found.shapes == [(rows, units) for units in (2, 5) for rows in (1, 3, 64, 65, 2048)]
@@ -89,7 +89,7 @@ def test_the_best_activations_that_there_can_be_qualify():
     assert found.line().endswith("; qualified")
 
 
-def test_all_floats_are_asked_for_without_a_gap():
+def test_all_floats_covers_every_pattern():
     server = Server(units=(7, 16))
     found = qualifier._Qualifier(server, random.Random(1)).run(True, 100)
     blocks = [(start, count) for start, count, rows in server.asked if rows == 4096]
@@ -98,7 +98,7 @@ def test_all_floats_are_asked_for_without_a_gap():
     assert found.all_floats and found.evaluated > 2 * 2 * 255 * 2**23
 
 
-def test_each_shape_is_asked_in_every_binade_and_about_the_notorious_floats():
+def test_each_shape_is_sampled_in_every_binade_and_at_the_notorious_floats():
     server = Server()
     qualifier._Qualifier(server, random.Random(1)).run(False, 100)
     for rows in (1, 3, 64, 65, 2048):
@@ -156,7 +156,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("change, words", REFUSED)
-def test_what_is_outside_of_the_allowance_or_cannot_be_believed_is_refused(change, words):
+def test_excessive_errors_and_untrustworthy_servers_are_refused(change, words):
     found = qualified(change)
     assert not found.qualified and re.search(words, found.complaint), found.complaint
     report = json.loads(results.to_json(found.report()))
@@ -181,11 +181,11 @@ BAD = [
 
 
 @pytest.mark.parametrize("change, words", BAD)
-def test_answers_that_break_the_signatures_are_no_qualification(change, words):
+def test_answers_that_break_the_signatures_raise(change, words):
     with pytest.raises(BadResponse, match=words):
         qualified(change)
 
 
-def test_a_model_without_the_signatures_is_named():
+def test_a_model_without_the_signatures_is_refused():
     with pytest.raises(InvalidRequest, match="bitsum-activations at somewhere:1 has no signature sweep_UNITS"):
         qualified(units=())

@@ -29,7 +29,7 @@ def compared(**counts) -> canary.Comparison:
 
 
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_questions_without_an_answer_are_the_versions_fault_only_where_the_server_says_so(code):
+def test_unanswered_questions_count_against_a_version_only_if_the_server_blames_it(code):
     found = compared(right=8, errors=Counter({code: 1}), first_error=f"it said {code}")
     if code in _ABOUT_THE_VERSION:
         found.check_answered()
@@ -46,7 +46,7 @@ def test_a_wrong_answer_is_a_finding_whatever_else_failed():
     assert "wrongly" in found.complaint(2.0)
 
 
-def test_two_right_versions_have_nothing_against_them():
+def test_two_right_versions_raise_no_complaint():
     found = compared(right=9)
     found.check_answered()
     assert found.complaint(2.0) is None
@@ -60,7 +60,7 @@ class _Failure(grpc.RpcError):
 @pytest.mark.parametrize(
     "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda code: code.name
 )
-def test_a_recorded_request_is_compared_unless_the_machine_fails(code):
+def test_a_failed_recorded_request_is_compared_unless_the_machine_failed(code):
     def ask(request, timeout):
         raise _Failure(code)
 

@@ -42,7 +42,7 @@ def test_a_version_as_it_was_pushed_is_blessed(version):
 
 
 @pytest.mark.parametrize("graph", ["0" * 64, "", None])
-def test_a_graph_that_is_not_the_one_of_the_push_is_not_blessed(version, graph):
+def test_another_graph_than_the_pushed_one_is_not_blessed(version, graph):
     found = provenance.of(version(graph_sha256=graph))
     assert found.unblessed == "it is not proven: its graph is not the one that was compared with the cell"
     assert (found.damage, found.margin) == ((), None)
@@ -52,7 +52,7 @@ def test_a_graph_that_is_not_the_one_of_the_push_is_not_blessed(version, graph):
         rollout._check(found, 7, force=False)
 
 
-def test_a_version_that_lies_there_without_its_certificate_is_not_proven(certified_model, tmp_path):
+def test_a_version_without_its_certificate_is_not_proven(certified_model, tmp_path):
     model = shutil.copytree(certified_model, tmp_path / "model")
     (model / certificate.FILE).unlink()
     pushed = version_folder.push(model, tmp_path / "base", "it", {"run": "run-1", "task": "addition"}).path
@@ -63,7 +63,7 @@ def test_a_version_that_lies_there_without_its_certificate_is_not_proven(certifi
     )
 
 
-def test_foreign_files_are_damage_that_no_force_rolls_out(version):
+def test_foreign_files_are_damage_even_with_force(version):
     folder = version()
     os.mkfifo(folder / "assets.extra" / "fifo")
     (folder / "model.tflite").touch()
@@ -93,7 +93,7 @@ def test_files_that_desktops_leave_behind_are_listed_but_not_damage(version):
     assert lines[1:] == ["version 7: variables/.DS_Store ignored"]
 
 
-def test_status_says_what_lies_there(version, tmp_path, capsys):
+def test_status_lists_foreign_and_missing_files(version, tmp_path, capsys):
     folder = version()
     (tmp_path / "root" / "serving").mkdir(parents=True)
     base = folder.parent.rename(tmp_path / "root" / "serving" / "bitsum")
