@@ -203,7 +203,7 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
     origin = provenance.of(deployment.base_path() / str(candidate))
     loads = candidate != stable
     if loads:
-        _check(origin, candidate, args.force)
+        check_candidate(origin, candidate, args.force)
     after = {STABLE: candidate, PREVIOUS: stable} if loads else labels
     return Plan(
         config_file=args.config_file,
@@ -231,7 +231,7 @@ def _plan_lines(plan: Plan) -> list[str]:
     if plan.candidate_loads:
         requests = f" and the requests in {plan.requests}" if plan.requests else ""
         lines += [
-            *_candidate_lines(plan.candidate, plan.candidate_run, plan.task, plan.unblessed, plan.ignored_files),
+            *candidate_lines(plan.candidate, plan.candidate_run, plan.task, plan.unblessed, plan.ignored_files),
             f"1. load version {plan.candidate} beside {plan.stable}, at most {plan.load_timeout:g} s",
             f"2. label it {CANARY}; send both {plan.questions} generated questions{requests}",
             f"3. if every answer is right and none too slow, move {STABLE} to {plan.candidate} and {PREVIOUS} to "
@@ -244,7 +244,7 @@ def _plan_lines(plan: Plan) -> list[str]:
     return [*lines, f"versions that would be deleted (--keep {plan.keep}): {deleted}"]
 
 
-def _check(origin: "Provenance", candidate: int, force: bool) -> None:
+def check_candidate(origin: "Provenance", candidate: int, force: bool) -> None:
     """Raises: Refusal, if the version has foreign or changed files, or no pipeline blessed it."""
     if origin.damage:
         raise Refusal(
@@ -258,7 +258,8 @@ def _check(origin: "Provenance", candidate: int, force: bool) -> None:
         )
 
 
-def _candidate_lines(candidate: int, run: str, task: str, unblessed: str | None, ignored: Sequence[str]) -> list[str]:
+def candidate_lines(candidate: int, run: str, task: str, unblessed: str | None, ignored: Sequence[str]) -> list[str]:
+    """The lines on the candidate: its provenance and ignored files."""
     state = f"files as pushed, blessed by run {run}, {task} proven for any length"
     if unblessed:
         state = f"not blessed ({unblessed}), rolled out because of --force"
@@ -273,8 +274,8 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
     from serving.rollout.deployment import with_labels
 
     origin = provenance.of(deployment.base_path() / str(candidate))
-    _check(origin, candidate, args.force)
-    _report(*_candidate_lines(candidate, origin.run, origin.task.name, origin.unblessed, origin.ignored))
+    check_candidate(origin, candidate, args.force)
+    _report(*candidate_lines(candidate, origin.run, origin.task.name, origin.unblessed, origin.ignored))
     answering = deployment.served(STABLE)
     if answering != stable:
         _report(

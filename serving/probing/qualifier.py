@@ -27,7 +27,7 @@ POINTS = 4000
 _ENCLOSURES = {"sigmoid": interval.sigmoid, "tanh": interval.tanh}
 
 # The worst floats for the kernels of TensorFlow 2.16, found by a sweep of every float; part of every sample.
-_NOTORIOUS = (0x40DDC75D, 0x40BA7DF6, 0x3FF9B718, 0x3FE36293)
+NOTORIOUS = (0x40DDC75D, 0x40BA7DF6, 0x3FF9B718, 0x3FE36293)
 # Patterns per start: few, since a step costs the same in a small shape as in a large one.
 _PATTERNS_PER_START = 32
 # Floats of a sample in a wide shape, of which one step takes many.
@@ -64,7 +64,7 @@ def qualify(
     """
     connection = Connection(target, model_name, deadline=deadline, credentials=credentials)
     try:
-        return _Qualifier(connection, random.Random(seed)).run(all_floats, points)
+        return Qualifier(connection, random.Random(seed)).run(all_floats, points)
     finally:
         connection.close()
 
@@ -74,7 +74,7 @@ def _spread(starts: Sequence[int], shape: tuple[int, int]) -> Sequence[int]:
     return starts[:: max(1, len(starts) * math.prod(shape) // _SAMPLE)]
 
 
-class _Qualifier:
+class Qualifier:
     """One qualification, pinned to the version that answers first."""
 
     def __init__(self, connection: Connection, draw: random.Random):
@@ -90,6 +90,7 @@ class _Qualifier:
             )
 
     def run(self, all_floats: bool, points: int) -> Qualification:
+        """As `qualify`."""
         shapes = [(rows, units) for units in self._units for rows in ROWS]
         self._qualification = Qualification(self._connection.target, self._version, all_floats, shapes)
         bulk = (_BLOCK_ELEMENTS // self._units[-1], self._units[-1])
@@ -102,7 +103,7 @@ class _Qualifier:
             self._sweep(*call)
             self._report(done, len(calls) + len(shapes))
         centers = {
-            *_NOTORIOUS,
+            *NOTORIOUS,
             *(float_patterns.pattern(finding.at) for finding in self._qualification.findings.values()),
         }
         chosen = sorted({*float_patterns.points(self._draw, points), *centers})

@@ -150,7 +150,7 @@ def _recorded(options: dict[str, Any], clients: Mapping[str, TimedClient], folde
             for label in (STABLE, CANARY):
                 request.model_spec.version_label = label
                 request.model_spec.signature_name = signatures.called(signature, names[label])
-                answers[label] = _answer(predict, request)
+                answers[label] = answer(predict, request)
             recorded.asked += 1
             recorded.renamed += request.model_spec.signature_name != signature
             if answers[STABLE] != answers[CANARY]:
@@ -169,7 +169,7 @@ def _has_state(request: Any) -> bool:
         return True
 
 
-def _answer(predict: Any, request: Any) -> dict[str, Any] | str:
+def answer(predict: Any, request: Any) -> dict[str, Any] | str:
     """The comparable outputs, or the status with which the server blames the request or the model."""
     try:
         response = predict(request, timeout=_CALL_SECONDS)

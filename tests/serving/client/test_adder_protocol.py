@@ -1,4 +1,4 @@
-"""Sums through a real server, and what it refuses."""
+"""Sums and refusals of a real server."""
 
 import time
 
@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from components.errors import BitsumError
-from serving import client as module
+from serving import client as client_module
 from serving import protos
 from serving.client import AdderClient, DeadlineExceeded, ModelNotFound
 from serving.client.connection import TensorInfo
@@ -67,7 +67,7 @@ def test_the_client_docstring_lists_its_errors():
         "BadResponse",
     )
     for name in (*errors, "InvalidNumber"):
-        assert name in module.__doc__ and issubclass(getattr(module, name), module.ServingError)
+        assert name in client_module.__doc__ and issubclass(getattr(client_module, name), client_module.ServingError)
 
 
 def test_two_servers_never_share_a_port(server):

@@ -1,5 +1,4 @@
-"""serving.client and serving.client.aio over a channel in memory: how sums become requests, and what damaged answers
-become."""
+"""serving.client and serving.client.aio over an in-memory channel: requests for sums, and damaged answers."""
 
 import logging
 import random
@@ -10,7 +9,7 @@ import grpc
 import pytest
 
 from components.task.transducer import COMPARISON, SUBTRACTION
-from serving import client as module
+from serving import client as client_module
 from serving import tensors
 from serving.client import BadResponse, InvalidNumber, InvalidRequest, ModelNotFound, adder_protocol, chunking, protocol
 from serving.client.adder_protocol import CALL_BITS, groups
@@ -19,7 +18,7 @@ from tests.support.in_memory import UNITS, Channel, Failure
 pytestmark = pytest.mark.fast
 
 _MESSAGE_BYTES = 4 * 1024 * 1024
-# Without the signature add_packed a model is asked in another way, which has to give the same.
+# Models with and without the signature add_packed must give the same results.
 WAYS = pytest.mark.parametrize("packed", [True, False], ids=["packed", "unpacked"])
 
 
@@ -41,14 +40,14 @@ def test_many_sums_keep_their_order_and_share_calls(make):
     pairs = [(draw.getrandbits(bits), draw.getrandbits(bits)) for bits in [3, 200, 1, 17, 100, 64] * 20]
     channel = Channel()
     assert make(channel).add_many(pairs) == [a + b for a, b in pairs]
-    # One asks for the model.
+    # One of them reads the metadata.
     assert len(channel.requests) <= 6
     assert make(channel).add_many([]) == []
 
 
 def test_numbers_are_streamed_with_their_state(make):
     channel = Channel()
-    # Every carry goes through every border between chunks.
+    # Every carry crosses every border between chunks.
     assert make(channel).outputs_streamed([(2**100 - 1, 1), (2**100 - 1, 0)], 100, 16) == [2**100, 2**100 - 1]
     _metadata, *steps = channel.requests
     assert len(steps) == 7 and {request.model_spec.signature_name for request in steps} == {"step"}
@@ -56,7 +55,7 @@ def test_numbers_are_streamed_with_their_state(make):
 
 
 def sized_pairs(bits):
-    """Pairs of numbers of about so many bits, equal and neighbouring ones among them."""
+    """Pairs of numbers of about `bits` bits, some of them equal or neighbouring."""
     draw = random.Random(bits)
     a, b = draw.getrandbits(bits), draw.getrandbits(bits)
     return [
@@ -73,7 +72,7 @@ def sized_pairs(bits):
     ]
 
 
-# The longest are sent in chunks: a borrow or a verdict then goes over their borders.
+# The longest are sent in chunks, so a borrow or a verdict crosses their borders.
 @pytest.mark.parametrize("bits", [1, 8, 64, 1000, 3 * chunking.CHUNK_BITS])
 @WAYS
 def test_differences_have_their_sign_and_verdicts_are_bools(bits, packed, make):
@@ -167,19 +166,19 @@ def test_a_damaged_state_ends_the_stream(state, words, make):
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        (grpc.StatusCode.UNAVAILABLE, module.ServerUnavailable),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, module.DeadlineExceeded),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, module.ServerBusy),
+        (grpc.StatusCode.UNAVAILABLE, client_module.ServerUnavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, client_module.DeadlineExceeded),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, client_module.ServerBusy),
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest),
         (grpc.StatusCode.FAILED_PRECONDITION, InvalidRequest),
-        (grpc.StatusCode.DATA_LOSS, module.ServingError),
+        (grpc.StatusCode.DATA_LOSS, client_module.ServingError),
     ],
 )
 def test_every_status_code_becomes_a_one_line_error(code, error, make):
     def refuse(signature, outputs):
         raise Failure(code, "first line\n\t [[{{node second}}]]")
 
-    with pytest.raises(module.ServingError) as failure:
+    with pytest.raises(client_module.ServingError) as failure:
         make(Channel(refuse)).add(1, 2)
     assert type(failure.value) is error and failure.value.code == code.name
     assert "memory" in str(failure.value) and "\n" not in str(failure.value)
@@ -215,11 +214,11 @@ def test_without_the_label_the_newest_version_is_used_with_one_warning(make, cap
     client = make(channel)
     assert [client.add(1, 2), client.add(3, 4)] == [3, 7]
     assert versions(channel) == ["version_label", None, None]
-    [said] = caplog.records
-    assert (said.name, said.levelno) == (
+    [warning] = caplog.records
+    assert (warning.name, warning.levelno) == (
         "bitsum.client",
         logging.WARNING,
-    ) and "memory has no version of bitsum" in said.getMessage()
+    ) and "memory has no version of bitsum" in warning.getMessage()
 
 
 def test_a_label_that_appears_later_is_used(make, monkeypatch, caplog):
@@ -317,10 +316,10 @@ def test_a_long_number_is_pinned_to_a_version_and_restarts_with_the_next(packed,
 def test_progress_of_a_long_number_is_reported(make, caplog):
     caplog.set_level(logging.INFO, "bitsum.progress")
     make(Channel()).add(2**100_000, 1)
-    told = [record.numbers for record in caplog.records]
-    assert told[-1] == {"step": 100_008, "of": 100_008, "unit": "bits"} and sorted(
-        numbers["step"] for numbers in told
-    ) == [n["step"] for n in told]
+    steps = [record.numbers for record in caplog.records]
+    assert steps[-1] == {"step": 100_008, "of": 100_008, "unit": "bits"} and sorted(
+        numbers["step"] for numbers in steps
+    ) == [n["step"] for n in steps]
 
 
 @pytest.mark.parametrize(
@@ -328,8 +327,8 @@ def test_progress_of_a_long_number_is_reported(make, caplog):
     [([b"\x00" * 9], r"string \[1\] where a sum of 100 strings"), ([b"\x00" * 8] * 100, "a sum of 8 bytes, not of 9")],
 )
 def test_a_damaged_packed_answer_is_a_bad_response(outputs, words, make):
-    def spoil(signature, found):
-        found["sum"] = tensors.string_tensor(outputs)
+    def spoil(signature, answer):
+        answer["sum"] = tensors.string_tensor(outputs)
 
     with pytest.raises(BadResponse, match=words):
         make(Channel(spoil)).add_many([(2**64, 1)] * 100)
@@ -351,7 +350,7 @@ def test_chunks_grow_while_calls_are_fast_and_shrink_when_they_are_slow():
     for _ in range(50):
         sizer.record(sizer.size, 100.0)
     assert sizer.size == sizer.MIN_BYTES
-    # With a short deadline a call has to take less of it.
+    # With a short deadline the target time is shorter.
     sizer = chunking.ChunkSizer(deadline=0.8)
     sizer.record(sizer.FIRST_BYTES, 0.3)
     assert sizer.size == sizer.FIRST_BYTES // 2
@@ -361,15 +360,16 @@ def test_both_clients_have_the_same_methods():
     from serving.client import AsyncAdderClient
 
     public = [
-        {name for name in dir(kind) if not name.startswith("_")} for kind in (module.AdderClient, AsyncAdderClient)
+        {name for name in dir(kind) if not name.startswith("_")}
+        for kind in (client_module.AdderClient, AsyncAdderClient)
     ]
     assert public[0] == public[1]
-    assert adder_protocol.AdderProtocol is module.AdderClient.protocol_type is AsyncAdderClient.protocol_type
+    assert adder_protocol.AdderProtocol is client_module.AdderClient.protocol_type is AsyncAdderClient.protocol_type
 
 
 _NO_THREADS = """
 import threading
-from serving.client import protocol as asking; from serving import protos
+from serving.client import protocol; from serving import protos
 from serving.client import AdderClient, ServerUnavailable
 def refused(*_, **__):
     raise RuntimeError("can't start new thread")
@@ -377,7 +377,7 @@ with AdderClient("127.0.0.1:1", label="stable") as client:
     threading._start_new_thread = refused
     for _ in range(2):
         try:
-            client._start_call(asking.Call("Predict", protos.load().predict.PredictRequest()))
+            client._start_call(protocol.Call("Predict", protos.load().predict.PredictRequest()))
         except ServerUnavailable as error:
             print(error)
 del client
@@ -385,7 +385,6 @@ del client
 
 
 def test_a_lack_of_threads_is_an_error_and_not_a_hang():
-    """gRPC waits without end for a thread that it could not start: on a real channel, which nobody answers, that is
-    then collected."""
+    """gRPC waits forever for a thread that it could not start; on a real channel without a server, then collected."""
     done = subprocess.run([sys.executable, "-c", _NO_THREADS], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("can't start new thread") == 2

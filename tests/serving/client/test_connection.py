@@ -1,4 +1,4 @@
-"""Both clients over real gRPC connections: a server that is away for a while, TLS, streams, a loop that runs already.
+"""Both clients over real gRPC connections: a server that restarts, TLS, streams, a running event loop.
 
 The server is one of gRPC's own, in this process, that answers as tests.support.in_memory does.
 """
@@ -22,7 +22,7 @@ from tests.support.in_memory import Channel, Failure
 
 @contextlib.contextmanager
 def answering(channel, port=0, credentials=None):
-    """The port of a server that answers as `channel`."""
+    """The port of a server that answers like `channel`."""
     apis = protos.load()
     server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
 
@@ -58,7 +58,7 @@ def answering(channel, port=0, credentials=None):
 
 @pytest.fixture(params=[AdderClient, AsyncAdderClient], ids=["blocking", "asyncio"])
 def ask(request):
-    """A function: target, conversation with a client, options -> what `talk` returns; a coroutine is waited for."""
+    """A function: target, conversation with a client, options -> the result of `talk`; coroutines are awaited."""
 
     def run(target, talk, **options):
         if request.param is AdderClient:
@@ -174,7 +174,7 @@ def test_cancelling_leaves_the_client_usable():
 
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory):
-    """Paths of a key and of a certificate for 127.0.0.1 that signed itself."""
+    """Paths of a key and of its self-signed certificate for 127.0.0.1."""
     own, folder = Identity("test", address="127.0.0.1"), tmp_path_factory.mktemp("identity")
     (folder / "key").write_text(own.private_key)
     (folder / "cert").write_text(own.certificate)
@@ -196,7 +196,7 @@ def test_tls(ask, identity, mutual, tmp_path, capsys):
         assert cli.main(["add", "13", "29", "--server", target, *flags]) == 0
         assert capsys.readouterr().out == "42\n"
         assert cli.main(["status", "--set", f"pipeline.root={tmp_path}", "--server", target, *flags]) == 0
-        # It is reached: what stands in for a server here knows no status.
+        # The call arrives; this fake server does not implement GetModelStatus.
         assert "UNIMPLEMENTED" in capsys.readouterr().out
         with pytest.raises(ServerUnavailable):
             ask(target, lambda client: client.add(13, 29), attempts=1)

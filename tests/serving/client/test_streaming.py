@@ -26,19 +26,19 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture(autouse=True)
 def small_calls(monkeypatch):
-    """Calls that begin with 64 bytes, so that short streams take several."""
+    """The first call takes 64 bytes, so short streams take several calls."""
     monkeypatch.setattr(chunking.ChunkSizer, "FIRST_BYTES", 64)
 
 
 def pieces(number, size, *lengths):
-    """The bytes of a number in pieces of so many bytes, over and over."""
+    """The bytes of a number in pieces of the given sizes, cyclically."""
     data, lengths = number.to_bytes(size, "little"), itertools.cycle(lengths)
-    found = []
+    parts = []
     while data:
         length = next(lengths)
-        found.append(data[:length])
+        parts.append(data[:length])
         data = data[length:]
-    return found
+    return parts
 
 
 def total(parts):
@@ -84,7 +84,7 @@ def test_the_next_call_starts_before_a_sum_is_written(make):
     stream = make(channel).add_stream([bytes(64)] * 50, [])
     next(stream)
     stream.close()
-    # Besides metadata and the first call a second one was begun, and answered or given up with the stream.
+    # After the metadata and the first call, a second call started; it was answered or cancelled with the stream.
     assert len(channel.requests) + channel.cancelled == 3
 
 
@@ -104,7 +104,7 @@ def test_a_stream_reads_only_as_much_as_its_calls_need(make):
 
 
 def swapping(calls, **options):
-    """A channel whose version 1 gives way to version 2 after so many predictions, for good."""
+    """A channel that replaces version 1 by version 2 after so many predictions."""
 
     def swap(signature, outputs):
         if len(channel.predictions) == calls:
@@ -225,7 +225,7 @@ def _with_bits_alone():
     apis = protos.load()
     response = apis.metadata.GetModelMetadataResponse()
     response.model_spec.version.value = 1
-    found = apis.metadata.SignatureDefMap()
-    found.signature_def["add_bits"].SetInParent()
-    response.metadata["signature_def"].Pack(found)
+    signature_defs = apis.metadata.SignatureDefMap()
+    signature_defs.signature_def["add_bits"].SetInParent()
+    response.metadata["signature_def"].Pack(signature_defs)
     return response

@@ -1,4 +1,4 @@
-"""A client that asks a model for another task is refused, and told what the model is for; over a channel in memory."""
+"""A model for another task refuses calls and the error names its task; over an in-memory channel."""
 
 import random
 
@@ -14,7 +14,7 @@ from tests.support.in_memory import Channel
 pytestmark = pytest.mark.fast
 
 LONG = 2**20_000
-# One pair in one call; many pairs, and long ones, for which the client asks what the model has.
+# One pair in one call; many pairs and long pairs, for which the client reads the metadata.
 PAIRS = {
     "a lone pair": [(13, 29)],
     "many pairs": [(2**64 - n, n) for n in range(1, 100)],
@@ -23,7 +23,7 @@ PAIRS = {
 
 
 def old(task, **options):
-    """A version of the first export format: with the names of addition, whatever its task is."""
+    """A version of the first export format: with the signature names of addition, whatever its task."""
     return Channel(task=task, verb="add", **options)
 
 
@@ -90,7 +90,7 @@ def test_task_names_cost_no_extra_call(make):
     assert client.subtract(13, 29) == -16 and len(channel.requests) == 1
     for _ in range(2):
         client.apply(SUBTRACTION, PAIRS["many pairs"])
-    # The metadata that say whether the model packs bits, once; and a call each.
+    # The metadata once, which show whether the model packs bits, and one call each.
     assert len(channel.requests) == 4
 
 
@@ -124,12 +124,12 @@ def test_an_unknown_signature_is_refused_before_any_call(make):
 def test_the_commands(serve, capsys):
     serve(Channel())
     assert cli.main(["subtract", "13", "29"]) == 1
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and "Traceback" not in said.err
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and "Traceback" not in captured.err
     assert (
         "it computes addition: call it with bitsum add; if it is older than these names and "
         "does subtract, give --signature add_bits"
-    ) in said.err
+    ) in captured.err
 
     serve(old(SUBTRACTION))
     assert cli.main(["subtract", "13", "29"]) == 1

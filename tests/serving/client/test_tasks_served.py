@@ -1,5 +1,4 @@
-"""Models for subtraction on a real server: it refuses what they are not for, and rolls a version of the first format
-over to the next."""
+"""Models for subtraction on a real server: refusal of other tasks, and a rollout from the first format to the next."""
 
 import random
 import shutil
@@ -22,8 +21,7 @@ NAME = "subtract"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with two versions of a model that subtracts, the first one of the first export format, as they are
-    pushed."""
+    """A folder with two pushed versions of a model that subtracts; the first has the first export format."""
     folder = tmp_path_factory.mktemp("subtraction")
     for number in (export_format.FIRST, export_format.LATEST):
         model = folder / f"format-{number}"
@@ -48,7 +46,7 @@ def served(base, tmp_path_factory):
 
 @pytest.fixture
 def recorded(tmp_path):
-    """A log of ten requests by each of the names that the older version has."""
+    """A log of ten requests for each signature name of the older version."""
     log, draw = RequestLog(tmp_path / "requests", rate=1.0), random.Random(3)
     for _ in range(10):
         for signature in ("add_bits", "add_packed"):

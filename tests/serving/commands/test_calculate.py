@@ -1,4 +1,4 @@
-"""The commands add, subtract and compare over a channel in memory: what they read and print, and of which task."""
+"""The commands add, subtract and compare over an in-memory channel: input, output and task."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture
 def standard_input(monkeypatch, tmp_path):
-    """A function: bytes -> they are standard input."""
+    """A function that makes bytes the standard input."""
 
     with contextlib.ExitStack() as stack:
 
@@ -82,7 +82,7 @@ def test_windows_are_bounded_and_answers_precede_the_end_of_the_input(serve, cap
     seen = []
 
     def spoil(signature, outputs):
-        # The second window is written once the first one is asked for.
+        # The second window is written after the first one is requested.
         if len(seen) == 1:
             os.write(writing, b"3 4\n")
             os.close(writing)

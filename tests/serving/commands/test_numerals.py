@@ -1,4 +1,4 @@
-"""serving.commands.numerals: what people write, and numbers longer than Python converts by itself."""
+"""serving.commands.numerals: numerals of users, and numbers longer than Python converts itself."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`bitsum probe` against real servers: one that adds, one that adds wrongly, and none."""
+"""`bitsum probe` against a server that adds, one that adds wrongly, and a missing one."""
 
 import json
 import random
@@ -12,8 +12,7 @@ from tests.support.examples import example_of
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """Two TFRecord files, one of them compressed, of 43 examples; those of the second are certain to carry into
-    ones."""
+    """Two TFRecord files, one of them compressed, with 43 examples; those of the second carry into ones."""
     draw = random.Random(1)
     folder = tmp_path_factory.mktemp("examples")
     for name, compression, lengths in (("short", "GZIP", [1, 2, 5, 8] * 10), ("long", "", [100, 1000, 5000])):
@@ -76,7 +75,7 @@ def test_wrong_usage():
 def test_without_examples_the_questions_come_from_the_seed(server):
     code, out, _ = bitsum("probe", server.target, "--seed", 3, "--count", 8, "--json")
     report = json.loads(out)
-    # One of the first four questions is long, and goes through step alone.
+    # One of the first four questions is long and goes through step only.
     assert code == 0 and report["asked"] == report["right"] == 3 * 8 - 2 and report["versions"] == {"1": 22}
 
 

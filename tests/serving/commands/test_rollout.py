@@ -1,4 +1,4 @@
-"""Rollouts and rollbacks on a real server: what is served afterwards, and what the model config file says."""
+"""Rollouts and rollbacks on a real server: the served versions and the model config file afterwards."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory):
-    """A folder of three versions of a proven model, as a pipeline pushes them; copy it."""
+    """A folder of three versions of a proven model, pushed as by a pipeline; to be copied."""
     base = tmp_path_factory.mktemp("pushed") / "bitsum"
     certified_model.push(base, 3)
     return base
@@ -44,7 +44,7 @@ class Deployed:
         return AdderClient(self.target, self.name, **options)
 
     def label(self, name):
-        """The version that answers for a label."""
+        """The version with a label on the server."""
         with self.client(label=name) as client:
             return client.metadata().version
 
@@ -61,20 +61,22 @@ class Deployed:
 def server(pushed, tmp_path_factory):
     """A server that gets its models by reloads."""
     folder = tmp_path_factory.mktemp("server")
-    with running(pushed, folder / "models.config") as found:
-        yield found.target
+    with running(pushed, folder / "models.config") as running_server:
+        yield running_server.target
 
 
 @contextlib.contextmanager
 def running(base, config_file):
     """The server of a config file."""
-    with serving(base, "--server=embedded", f"--model_config_file={config_file}", f"--model_name={base.name}") as found:
-        yield Deployed(base, config_file, found.target)
+    with serving(
+        base, "--server=embedded", f"--model_config_file={config_file}", f"--model_name={base.name}"
+    ) as running_server:
+        yield Deployed(base, config_file, running_server.target)
 
 
 @pytest.fixture
 def deployed(pushed, server, tmp_path):
-    """A model of its own for each test, of which the lowest of three versions is stable."""
+    """A separate model for each test; the lowest of its three versions is stable."""
     base = tmp_path / f"bitsum-{tmp_path.name}"
     shutil.copytree(pushed, base)
     first, *_ = version_folder.versions(base)
@@ -87,7 +89,7 @@ def deployed(pushed, server, tmp_path):
 
 @pytest.fixture
 def traffic(deployed):
-    """Clients that ask without a pause; they must never have failed."""
+    """Clients that send requests continuously; none may fail."""
     with swaps.Traffic(deployed.target, deployed.name, clients=2, seed=1) as asking:
         yield asking
     assert asking.failures == []
@@ -101,11 +103,11 @@ def unblessed(base, model):
     return version
 
 
-def stays(deployed, stable, before, done, *said, exit_code=3):
-    """The rollout refused, or failed, said why, and left everything as it was."""
+def stays(deployed, stable, before, done, *texts, exit_code=3):
+    """The rollout was refused or failed with the given texts and changed nothing."""
     code, out, err = done
     assert code == exit_code, (out, err)
-    for text in said:
+    for text in texts:
         assert text in err
     assert deployed.label("stable") == stable
     assert deployed.config_file.read_bytes() == before
@@ -162,7 +164,7 @@ def test_a_version_that_adds_wrongly_is_not_promoted(deployed, models, traffic):
 
 
 def states(deployed):
-    """The states of the versions once none is being unloaded any more."""
+    """The states of the versions after all unloading."""
     with deployed.client() as client:
         wait_for(lambda: sum(item.state != "END" for item in client.status()) == 1)
         return client.status()
@@ -175,7 +177,7 @@ def test_a_version_that_does_not_load_is_not_promoted(deployed, models):
 
     done = deployed.run("rollout", broken, "--force", "--load_timeout=3")
 
-    # This server tries again, and tells no error before it has given up: all that is known is that the time is over.
+    # This server retries and reports an error only after it gives up, so the rollout knows only that time is up.
     stays(deployed, stable, before, done, f"version {broken} of {deployed.name} does not load within 3 s", exit_code=1)
 
 
@@ -212,8 +214,7 @@ def test_a_slow_version_is_not_promoted(deployed, tmp_path):
 
 
 def test_a_version_that_answers_recorded_requests_differently_is_not_promoted(deployed, models, tmp_path):
-    """The recorded request is no sum that a fresh question would ask, and the model is right on all of those:
-    --count=1."""
+    """No generated question equals the recorded request, and the model is right on those questions: --count=1."""
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     wrong = unblessed(deployed.base, models / "broken")
     log = tmp_path / "requests"
@@ -285,9 +286,9 @@ def test_a_killed_rollout_leaves_stable_alone_and_the_next_rollout_succeeds(depl
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "reason"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_an_interrupted_rollout_restores_its_config(deployed, number, code, said):
+def test_an_interrupted_rollout_restores_its_config(deployed, number, code, reason):
     first, second, _ = version_folder.versions(deployed.base)
     before = deployed.config_file.read_bytes()
     command = [*BITSUM, "rollout", str(second), "--count=100000", *deployed.options()]
@@ -296,7 +297,7 @@ def test_an_interrupted_rollout_restores_its_config(deployed, number, code, said
     rollout.send_signal(number)
     _, err = rollout.communicate(timeout=60)
 
-    assert (rollout.returncode, err) == (code, f"bitsum: {said}: version {first} is stable\n")
+    assert (rollout.returncode, err) == (code, f"bitsum: {reason}: version {first} is stable\n")
     assert deployed.config_file.read_bytes() == before
 
 

@@ -1,5 +1,4 @@
-"""The flags that `bitsum serve` shares with tensorflow_model_server: what each does, and what is refused in one
-line."""
+"""The flags that `bitsum serve` shares with tensorflow_model_server: their effects, and one-line refusals."""
 
 import argparse
 import os
@@ -46,7 +45,7 @@ def config_file(path, *models):
 
 
 def reload(target, config):
-    """The message of the refusal, nothing when it was accepted."""
+    """The message of the refusal; empty if the config was accepted."""
     import grpc
 
     request = protos.load().management.ReloadConfigRequest(config=config)

@@ -1,5 +1,4 @@
-"""What stands around the embedded server's answers: TLS, metrics, the request log, batching, health. One server has it
-all."""
+"""TLS, metrics, the request log, batching and health of the embedded server, all on one server."""
 
 import signal
 import urllib.request
@@ -18,7 +17,7 @@ from tests.support.identities import Identity
 
 @pytest.fixture(scope="module")
 def surrounded(models, tmp_path_factory):
-    """A server over mutual TLS, with batches, metrics and a log of every request."""
+    """A server with mutual TLS, batching, metrics and a log of every request."""
     folder = tmp_path_factory.mktemp("surrounded")
     base_path = folder / "bitsum"
     base_path.mkdir()
@@ -65,7 +64,7 @@ def client(surrounded):
 
 
 def metrics(surrounded):
-    """Sample values by name and labels, as they are written."""
+    """Sample values by name and labels, as text."""
     with urllib.request.urlopen(surrounded.page, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}

@@ -1,5 +1,4 @@
-"""States drawn from the boxes, sent to a real server: as certified where it runs the cell, found out where it does
-not."""
+"""States from the boxes, sent to a real server that runs the certified cell or another one."""
 
 import json
 import pathlib

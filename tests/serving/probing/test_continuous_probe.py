@@ -1,5 +1,4 @@
-"""`bitsum probe --duration`: a server that is killed, comes back and changes its version; signals, and Prometheus'
-page."""
+"""`bitsum probe --duration`: a server that is killed and returns with another version, signals, the metrics page."""
 
 import contextlib
 import json
@@ -19,7 +18,7 @@ from tests.support.waiting import wait_for
 
 @contextlib.contextmanager
 def probing(*arguments):
-    """A prober that runs: .lines on standard error, .page() its metrics, .end(signal) its exit code and report."""
+    """A running prober: .lines of standard error, .page() of metrics, .end(signal) -> exit code and report."""
     command = [*BITSUM, "probe", *map(str, arguments), "--metrics_port=0", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = []
@@ -82,10 +81,10 @@ def test_a_killed_server_returns_with_another_version(models, tmp_path):
     assert set(report["versions"]) == {"1", "2"} and report["version_changes"] == 1
     assert page["probe_success",] == 1 and page["bitsum_probe_version_changes_total",] == 1
     assert report["versions"]["1"] == answered(page, "1") and report["versions"]["2"] >= answered(page, "2")
-    told = "".join(prober.lines)
-    assert "no model server answers" in told and "answers again after" in told
-    assert "version 2 answers, previously version 1" in told and "answers right, 0 wrong" in told
-    assert "Traceback" not in told
+    log = "".join(prober.lines)
+    assert "no model server answers" in log and "answers again after" in log
+    assert "version 2 answers, previously version 1" in log and "answers right, 0 wrong" in log
+    assert "Traceback" not in log
 
 
 def test_a_signal_ends_a_faultless_probe_with_exit_code_0(server):

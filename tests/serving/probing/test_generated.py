@@ -1,4 +1,4 @@
-"""serving.probing.generated: what is asked, and that its truth is that of Python's integers."""
+"""serving.probing.generated: the questions, and their answers against Python's integers."""
 
 import itertools
 

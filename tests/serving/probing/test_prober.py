@@ -1,4 +1,4 @@
-"""serving.probing.prober and serving.probing.questions over a channel in memory."""
+"""serving.probing.prober and serving.probing.questions over an in-memory channel."""
 
 import random
 
@@ -64,7 +64,7 @@ def test_other_tasks_are_probed_and_distinguished(asked, task):
     for other in TASKS.values():
         if other != task:
             assert not ask(Channel(task=other), asked, None, task).all_right
-            # Nor where the names do not tell them from each other.
+            # The same holds if the names do not distinguish them.
             assert ask(Channel(task=other, verb="add"), asked, None, task).wrong_count > 0
 
 
@@ -99,7 +99,7 @@ def test_an_output_before_the_verdict_is_checked_too(write):
 
 @pytest.mark.parametrize("task", TASKS.values())
 def test_zeros_follow_a_shorter_answer_of_serving_default(write, task):
-    # The outputs of 0 - 1 and of 1 > 0 would go on with ones.
+    # The outputs of 0 - 1 and of 1 > 0 would continue with ones.
     file = write("data", [example_of(0, 1, 1), example_of(1, 0, 1), example_of(5, 5, 8)])
     asked = questions.spread([file], 3)
     assert ask(Channel(task=task), asked, ["serving_default"], task).all_right
@@ -131,15 +131,15 @@ def test_a_flipped_bit_is_reported_with_its_numbers(write):
 
 
 def flipping(place):
-    """Flips the output at `place`, counted through all calls."""
+    """Flips the output at `place`, counted over all calls."""
     start = 0
 
     def flip(signature, outputs):
         nonlocal start
-        found = tensors.decode(outputs["sum"])
+        decoded = tensors.decode(outputs["sum"])
         packed = signature == "add_packed"
-        number = int.from_bytes(found.values[0], "little") if packed else tensors.integers(found)[0]
-        size = 8 * len(found.values[0]) if packed else found.shape[1]
+        number = int.from_bytes(decoded.values[0], "little") if packed else tensors.integers(decoded)[0]
+        size = 8 * len(decoded.values[0]) if packed else decoded.shape[1]
         if start <= place < start + size:
             number ^= 1 << (place - start)
         start += size

@@ -1,4 +1,4 @@
-"""What the comparison of two versions comes to: a finding about the canary, or a machine that failed."""
+"""The result of comparing two versions: a defect of the canary, or a failure of the machine."""
 
 from collections import Counter
 
@@ -30,26 +30,26 @@ def compared(**counts) -> canary.Comparison:
 
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_unanswered_questions_count_against_a_version_only_if_the_server_blames_it(code):
-    found = compared(right=8, errors=Counter({code: 1}), first_error=f"it said {code}")
+    comparison = compared(right=8, errors=Counter({code: 1}), first_error=f"it said {code}")
     if code in _ABOUT_THE_VERSION:
-        found.check_answered()
-        assert code in found.complaint(2.0)
+        comparison.check_answered()
+        assert code in comparison.complaint(2.0)
         return
     with pytest.raises(BitsumError, match=f"answered 8 of 9 questions.*it said {code}") as caught:
-        found.check_answered()
+        comparison.check_answered()
     assert not isinstance(caught.value, Refusal) and caught.value.exit_code == 1
 
 
 def test_a_wrong_answer_is_a_finding_whatever_else_failed():
-    found = compared(right=7, wrong=[{"a": "1"}], wrong_count=1, errors=Counter({"UNAVAILABLE": 1}))
-    found.check_answered()
-    assert "wrongly" in found.complaint(2.0)
+    comparison = compared(right=7, wrong=[{"a": "1"}], wrong_count=1, errors=Counter({"UNAVAILABLE": 1}))
+    comparison.check_answered()
+    assert "wrongly" in comparison.complaint(2.0)
 
 
 def test_two_right_versions_raise_no_complaint():
-    found = compared(right=9)
-    found.check_answered()
-    assert found.complaint(2.0) is None
+    comparison = compared(right=9)
+    comparison.check_answered()
+    assert comparison.complaint(2.0) is None
 
 
 class _Failure(grpc.RpcError):
@@ -61,12 +61,12 @@ class _Failure(grpc.RpcError):
     "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda code: code.name
 )
 def test_a_failed_recorded_request_is_compared_unless_the_machine_failed(code):
-    def ask(request, timeout):
+    def predict(request, timeout):
         raise _Failure(code)
 
     if code.name in _ABOUT_THE_VERSION:
-        assert canary._answer(ask, None) == f"{code.name}: details"
+        assert canary.answer(predict, None) == f"{code.name}: details"
         return
     with pytest.raises(BitsumError, match=f"was not answered: details .{code.name}.") as caught:
-        canary._answer(ask, None)
+        canary.answer(predict, None)
     assert caught.value.exit_code == 1
