@@ -66,7 +66,7 @@ _COMMANDS = {
     "probe": ("serving.commands.probe", "query a model server with known answers, and check every bit", False),
     "qualify": (
         "serving.commands.qualify",
-        "measure whether a model server's sigmoid and tanh are as exact as the proof assumes",
+        "check that a model server's sigmoid and tanh are as accurate as the proof assumes",
         False,
     ),
 }

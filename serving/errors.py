@@ -1,11 +1,10 @@
-"""The errors of asking a model server; serving.client draws the tree."""
+"""The errors of calls to a model server; serving.client shows the tree."""
 
 from components.errors import BitsumError
 
 
 class ServingError(BitsumError):
-    """A model server did not give an answer that can be used. `code` is the gRPC status code's name, where there is
-    one."""
+    """A model server gave no usable answer. `code` is the name of the gRPC status code, or ""."""
 
     def __init__(self, message: str, code: str = ""):
         super().__init__(message)
@@ -13,7 +12,7 @@ class ServingError(BitsumError):
 
 
 class ServerUnavailable(ServingError):
-    """Nobody listens there, or the connection broke."""
+    """No server listens there, or the connection broke."""
 
 
 class DeadlineExceeded(ServingError):
@@ -21,24 +20,23 @@ class DeadlineExceeded(ServingError):
 
 
 class ServerBusy(ServingError):
-    """The server works on as many requests as it takes, or the message is larger than it takes."""
+    """The server already works on as many requests as it accepts, or the message is too large for it."""
 
 
 class ModelNotFound(ServingError):
-    """The server is there, but no such model or version of it is."""
+    """The server has no such model or version."""
 
 
 class VersionGone(ModelNotFound):
-    """The version that a stream was pinned to went away, and the stream cannot begin again by itself."""
+    """The version of a stream was unloaded, and the stream cannot restart by itself."""
 
 
 class InvalidRequest(ServingError):
-    """The server refused the request: unknown label or signature, a model for another task, or the graph refused its
-    inputs."""
+    """The server refused the request: unknown label or signature, another task's model, or inputs the graph refuses."""
 
 
 class BadResponse(ServingError):
-    """The answer is not what the signature promises: a wrong dtype or shape, or bits other than 0 and 1."""
+    """The answer breaks the signature: a wrong dtype or shape, or bits other than 0 and 1."""
 
 
 class InvalidNumber(ServingError):
@@ -47,7 +45,7 @@ class InvalidNumber(ServingError):
     exit_code = 2
 
 
-# gRPC status code -> error; other codes are plain ServingErrors.
+# gRPC status code -> error; other codes become a plain ServingError.
 OF_CODE = {
     "UNAVAILABLE": ServerUnavailable,
     "DEADLINE_EXCEEDED": DeadlineExceeded,

@@ -95,7 +95,8 @@ def _pushed(push_to: pathlib.Path, version: int) -> PushedVersion:
 
 def _server(config: Config, server: str, credentials: "grpc.ChannelCredentials | None") -> Server:
     from serving.client import AdderClient, ServingError
-    from serving.rollout.deployment import LABELS, served
+    from serving.labels import LABELS
+    from serving.rollout.deployment import served
 
     name, deadline = config.serve.model_name, config.serve.deadline
     try:

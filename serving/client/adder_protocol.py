@@ -1,12 +1,12 @@
-"""How sums become calls, and answers numbers: the conversations of a client that adds, without any input or output.
+"""The exchanges of a client that adds: sums to calls and answers to numbers, without any I/O.
 
-A lone short pair goes in one call of `<verb>_bits`, which needs to know nothing of the model. Many short pairs and long
-numbers go as packed bytes (`<verb>_packed`), long ones in chunks; where a model does not have that signature, by
+A single short pair takes one call of `<verb>_bits`, without the model's metadata. Many short pairs and long numbers are
+sent as packed bytes (`<verb>_packed`), long numbers in chunks; a model without that signature gets them through
 `<verb>_bits` and `step`.
 
-The verb is the task's, so a model for another task does not have these signatures. What it has is asked for before
-`step`, which is the same for every task, and where the server refuses a lone pair, to say in the error what the model
-is for.
+The verb is the task's, so a model for another task lacks these signatures. `step` has the same name for every task, so
+the client reads the metadata before it; it also reads them after a refused single pair, to name the model's task in the
+error.
 
 Rows are little-endian bytes (components.signatures, <verb>_packed). B rows, H units.
 """
@@ -18,68 +18,65 @@ from typing import Any
 from components import signatures
 from components.progress import report
 from components.task.transducer import TASKS, Transducer
-from serving import tensors
-from serving.client.chunking import CHUNK_BITS, PACKED, STEPPED, Model, Pace
-from serving.client.protocol import Answer, Asking, Call, Conversation, ModelMetadata, Prediction
+from serving import labels, tensors
+from serving.client.chunking import CHUNK_BITS, PACKED, STEPPED, ChunkSizer, Model
+from serving.client.protocol import Answer, Call, Exchange, ModelMetadata, ModelProtocol, Prediction, Result
 from serving.errors import BadResponse, InvalidNumber, InvalidRequest, ModelNotFound
 
-# Bits of an operand in one call of <verb>_bits. A bit takes 8 bytes, so two operands fill half of a message of 4 MiB.
+# Bits of an operand in one call of <verb>_bits. A bit takes 8 bytes, so two operands fill half a message of 4 MiB.
 CALL_BITS = 131_072
-# The label of the version that clients are meant to use.
-STABLE = "stable"
-# How often a stream starts again because the version that it was pinned to went away.
+# Restarts of a stream whose pinned version was unloaded.
 RESTARTS = 3
 
 
-class Adding(Asking):
-    """Conversations with a model that adds, or computes another task of components.task.transducer."""
+class AdderProtocol(ModelProtocol):
+    """The exchanges with a model that computes addition or another task of components.task.transducer."""
 
-    preferred_label = STABLE
+    preferred_label = labels.STABLE
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
-        self._pace = Pace(self.deadline)
+        self._sizer = ChunkSizer(self.deadline)
         self._models: dict[str, Model] = {}
         self._given_verb = ""
 
-    def by(self, signature: str | None) -> None:
-        """From now on asks, whatever the task, through `signature`, one for bits, and that of the same verb for packed
-        bits.
+    def use_signature(self, signature: str | None) -> None:
+        """Use `signature`, a `<verb>_bits`, and `<verb>_packed` for every task; None for the signatures of each task.
 
         Raises:
             ValueError: no task has such a signature.
         """
-        by_name = {signatures.bits(task.verb): task.verb for task in TASKS.values()}
-        if signature not in (None, *by_name):
-            raise ValueError(f"signature = {signature!r} must be one of {', '.join(by_name)}")
-        self._given_verb = by_name.get(signature, "")
+        verbs = {signatures.bits(task.verb): task.verb for task in TASKS.values()}
+        if signature is not None and signature not in verbs:
+            raise ValueError(f"signature = {signature!r} must be one of {', '.join(verbs)}")
+        self._given_verb = verbs[signature] if signature else ""
 
     def verb(self, task: Transducer) -> str:
-        """The one whose signatures are asked for `task`."""
+        """The verb in the names of the signatures used for `task`."""
         return self._given_verb or task.verb
 
-    def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> Conversation[list[int]]:
-        """What the outputs say for every pair, in the order of the pairs."""
+    def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> Exchange[list[int]]:
+        """The result for every pair, in the order of the pairs."""
         verb = self.verb(task)
-        pairs = [(_checked(a), _checked(b)) for a, b in pairs]
+        pairs = [(_check_operand(a), _check_operand(b)) for a, b in pairs]
         lengths = [_length(pair) for pair in pairs]
         values = [0] * len(pairs)
-        lone = sum(lengths) <= CHUNK_BITS
+        single_call = sum(lengths) <= CHUNK_BITS
         for indices in groups(lengths):
             batch = [pairs[index] for index in indices]
             length = max(map(_length, batch))
-            if lone:
+            if single_call:
                 rows, count = (yield from self.outputs_at_once(batch, length, verb)), length + 1
             else:
                 rows, count = yield from self._outputs(batch, length, verb)
-            for index, outputs in zip(indices, rows):
+            for index, outputs in zip(indices, rows, strict=True):
                 values[index] = task.read(outputs, count)
         return values
 
-    def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Conversation[list[int]]:
+    def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Exchange[list[int]]:
         """The length + 1 outputs for each pair, as the bits of an integer, by one call of `<verb>_bits`."""
         name = signatures.bits(verb)
-        a, b = (tensors.bits_tensor(numbers, length) for numbers in zip(*pairs))
+        a, b = (tensors.bits_tensor(numbers, length) for numbers in zip(*pairs, strict=True))
         try:
             answer = yield from self.predict(name, {signatures.A: a, signatures.B: b}, [signatures.SUM])
         except InvalidRequest as refusal:
@@ -90,167 +87,163 @@ class Adding(Asking):
 
     def outputs_streamed(
         self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str = ""
-    ) -> Conversation[list[int]]:
-        """As `outputs_at_once`, by calls of `step`, each for `chunk_bits` bits of every pair; of any model without a
-        verb."""
-        return (yield from self._restarted(lambda: self._steps(pairs, length + 1, chunk_bits, verb)))
+    ) -> Exchange[list[int]]:
+        """As `outputs_at_once`, by calls of `step` for `chunk_bits` bits of each pair; without a verb, of any model."""
+        return (yield from self._restarting(lambda: self._steps(pairs, length + 1, chunk_bits, verb)))
 
-    def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Conversation[list[int]]:
+    def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Exchange[list[int]]:
         """The 8 * (length // 8 + 1) outputs for each pair, as the bits of an integer, by calls of `<verb>_packed`."""
         size = length // 8 + 1
-        operands = [[number.to_bytes(size, "little") for number in numbers] for numbers in zip(*pairs)]
+        operands = [[number.to_bytes(size, "little") for number in numbers] for numbers in zip(*pairs, strict=True)]
         if length <= CHUNK_BITS:
             rows = yield from self._packed_at_once(operands, verb)
         else:
-            rows = yield from self._restarted(lambda: self._chunks(operands, size, verb))
+            rows = yield from self._restarting(lambda: self._chunks(operands, size, verb))
         return [int.from_bytes(row, "little") for row in rows]
 
-    def known(self, verb: str, fresh: bool = False) -> Conversation[Model]:
-        """The version that answers, asked for once per version, or now if `fresh`. Raises: InvalidRequest, for one of
-        another verb."""
+    def model(self, verb: str, fresh: bool = False) -> Exchange[Model]:
+        """The version that answers: cached, or read from the server if `fresh`. Raises: InvalidRequest, for another
+        verb."""
         if verb not in self._models or fresh:
             metadata = yield from self.metadata()
             self._require(verb, metadata)
             packed = signatures.packed(verb)
-            name, way = (packed, PACKED) if packed in metadata.signatures else (signatures.STEP, STEPPED)
-            self._models[verb] = Model(metadata.version, name, way, self._units(metadata, name))
+            name, encoding = (packed, PACKED) if packed in metadata.signatures else (signatures.STEP, STEPPED)
+            self._models[verb] = Model(metadata.version, name, encoding, self._units(metadata, name))
         return self._models[verb]
 
     def prediction(self, answer: Answer, signature: str, outputs: Sequence[str]) -> Prediction:
-        """As Asking.prediction."""
-        found = super().prediction(answer, signature, outputs)
-        if any(model.version != found.version for model in self._models.values()):
+        """As ModelProtocol.prediction."""
+        prediction = super().prediction(answer, signature, outputs)
+        if any(model.version != prediction.version for model in self._models.values()):
             self._models.clear()
-        return found
+        return prediction
 
-    def start(self, model: Model, rows: int) -> Any:
-        """The state [B, H] before the first bit. Raises: InvalidRequest, where the model takes no state."""
+    def initial_state(self, model: Model, rows: int) -> Any:
+        """The state [B, H] before the first bit. Raises: InvalidRequest, if the model takes no state."""
         if model.units is None:
             raise InvalidRequest(
                 f"{self.model_name} at {self.target} has no signature {model.signature}, which long numbers need"
             )
         return tensors.filled_tensor(0.0, (rows, model.units))
 
-    def chunk(
+    def chunk_call(
         self, model: Model, rows_a: Sequence[bytes], rows_b: Sequence[bytes], state: Any, version: int | None
     ) -> Call:
         """The call for one chunk of every row from `state` on."""
-        way = model.way
-        inputs = {signatures.A: way.encode(rows_a), signatures.B: way.encode(rows_b), signatures.STATE: state}
+        encode = model.encoding.encode
+        inputs = {signatures.A: encode(rows_a), signatures.B: encode(rows_b), signatures.STATE: state}
         return self.predict_call(model.signature, inputs, [signatures.SUM, signatures.STATE], version)
 
-    def chunk_sum(self, model: Model, answer: Answer, rows: int, size: int) -> tuple[list[bytes], Any]:
-        """The outputs of such a call, and the state after it. Raises: BadResponse."""
+    def chunk_result(self, model: Model, answer: Answer, rows: int, size: int) -> tuple[list[bytes], Any]:
+        """The outputs of `chunk_call` and the state after them. Raises: BadResponse."""
         prediction = self.prediction(answer, model.signature, [signatures.SUM, signatures.STATE])
         try:
-            outputs = model.way.decode(prediction.outputs[signatures.SUM], rows, size)
+            outputs = model.encoding.decode(prediction.outputs[signatures.SUM], rows, size)
         except ValueError as error:
             raise BadResponse(f"{self.target} answered {error}") from error
         return outputs, self._state(prediction.outputs[signatures.STATE], (rows, model.units))
 
-    def pace(self, model: Model, rows: int = 1) -> int:
-        """Bytes of each of so many rows for the next call."""
-        return max(1, min(self._pace.size, model.way.most) // rows)
+    def chunk_bytes(self, model: Model, rows: int = 1) -> int:
+        """Bytes of each row for the next call."""
+        return max(1, min(self._sizer.size, model.encoding.max_bytes) // rows)
 
-    def took(self, size: int, seconds: float) -> None:
-        """A call of `size` bytes, of all rows together, took `seconds`."""
-        self._pace.took(size, seconds)
+    def record(self, size: int, seconds: float) -> None:
+        """Take note of a call of `size` bytes, all rows together, that took `seconds`."""
+        self._sizer.record(size, seconds)
 
-    def _outputs(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Conversation[tuple[list[int], int]]:
-        """Outputs for each pair in the best way that the model has, and how many."""
-        model = yield from self.known(verb)
-        if model.way is PACKED:
+    def _outputs(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Exchange[tuple[list[int], int]]:
+        """The outputs for each pair through the model's best signature, and their number."""
+        model = yield from self.model(verb)
+        if model.encoding is PACKED:
             try:
                 return (yield from self.outputs_packed(pairs, length, verb)), 8 * (length // 8 + 1)
             except InvalidRequest:
-                # Another version may answer by now, with a state of another size or without this signature.
-                if (yield from self.known(verb, fresh=True)) == model:
+                # By now another version may answer, with a state of another size or without this signature.
+                if (yield from self.model(verb, fresh=True)) == model:
                     raise
             return (yield from self._outputs(pairs, length, verb))
         if length <= CHUNK_BITS:
             return (yield from self.outputs_at_once(pairs, length, verb)), length + 1
         return (yield from self.outputs_streamed(pairs, length, CHUNK_BITS, verb)), length + 1
 
-    def _packed_at_once(self, operands: Sequence[Sequence[bytes]], verb: str) -> Conversation[list[bytes]]:
+    def _packed_at_once(self, operands: Sequence[Sequence[bytes]], verb: str) -> Exchange[list[bytes]]:
         rows, size = len(operands[0]), len(operands[0][0])
-        model = yield from self.known(verb)
+        model = yield from self.model(verb)
         a, b = map(PACKED.encode, operands)
-        inputs = {signatures.A: a, signatures.B: b, signatures.STATE: self.start(model, rows)}
+        inputs = {signatures.A: a, signatures.B: b, signatures.STATE: self.initial_state(model, rows)}
         prediction = yield from self.predict(signatures.packed(verb), inputs, [signatures.SUM])
         try:
             return PACKED.decode(prediction.outputs[signatures.SUM], rows, size)
         except ValueError as error:
             raise BadResponse(f"{self.target} answered {error}") from error
 
-    def _chunks(self, operands: Sequence[Sequence[bytes]], size: int, verb: str) -> Conversation[list[bytes]]:
-        """The outputs for rows of `size` bytes, chunk after chunk."""
-        model = yield from self.known(verb, fresh=True)
+    def _chunks(self, operands: Sequence[Sequence[bytes]], size: int, verb: str) -> Exchange[list[bytes]]:
+        """The outputs for rows of `size` bytes, chunk by chunk."""
+        model = yield from self.model(verb, fresh=True)
         rows = len(operands[0])
-        state, written, start = self.start(model, rows), [bytearray() for _ in range(rows)], 0
+        state, written, start = self.initial_state(model, rows), [bytearray() for _ in range(rows)], 0
         while start < size:
-            length = min(self.pace(model, rows), size - start)
+            length = min(self.chunk_bytes(model, rows), size - start)
             a, b = ([number[start : start + length] for number in numbers] for numbers in operands)
-            answer = yield self.chunk(model, a, b, state, model.version)
-            self.took(rows * length, answer.seconds)
-            outputs, state = self.chunk_sum(model, answer, rows, length)
-            for row, piece in zip(written, outputs):
+            answer = yield self.chunk_call(model, a, b, state, model.version)
+            self.record(rows * length, answer.seconds)
+            outputs, state = self.chunk_result(model, answer, rows, length)
+            for row, piece in zip(written, outputs, strict=True):
                 row += piece
             start += length
             report("stream", step=8 * start, of=8 * size, unit="bits")
         return [bytes(row) for row in written]
 
-    def _steps(
-        self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str
-    ) -> Conversation[list[int]]:
+    def _steps(self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int, verb: str) -> Exchange[list[int]]:
         metadata = yield from self.metadata()
         if verb:
             self._require(verb, metadata)
         model = Model(metadata.version, signatures.STEP, STEPPED, self._units(metadata, signatures.STEP))
-        state = self.start(model, len(pairs))
-        operands = [[f"{number:0{length}b}"[::-1] for number in numbers] for numbers in zip(*pairs)]
+        state = self.initial_state(model, len(pairs))
+        operands = [[f"{number:0{length}b}"[::-1] for number in numbers] for numbers in zip(*pairs, strict=True)]
         written = [bytearray() for _ in pairs]
         for start in range(0, length, chunk_bits):
             shape = len(pairs), min(chunk_bits, length - start)
             a, b = (_chunk(numbers, start, shape) for numbers in operands)
             inputs = {signatures.A: a, signatures.B: b, signatures.STATE: state}
             answer = yield from self.predict(signatures.STEP, inputs, [signatures.SUM, signatures.STATE], model.version)
-            for row, piece in zip(written, self._digits(answer.outputs[signatures.SUM], shape)):
+            for row, piece in zip(written, self._digits(answer.outputs[signatures.SUM], shape), strict=True):
                 row += piece
             state = self._state(answer.outputs[signatures.STATE], (len(pairs), model.units))
             report("stream", step=start + shape[1], of=length, unit="bits")
         return [int(row[::-1], 2) for row in written]
 
-    def _restarted(self, conversation: Callable[[], Conversation[list]]) -> Conversation[list]:
-        """A state means something to the version that made it only: when that one goes, all begins again with another
-        one."""
+    def _restarting(self, exchange: Callable[[], Exchange[Result]]) -> Exchange[Result]:
+        """Restart with another version when the pinned one is unloaded: a state is valid for its own version only."""
         for _ in range(RESTARTS):
             try:
-                return (yield from conversation())
+                return (yield from exchange())
             except ModelNotFound:
                 if self.version is not None:
                     raise
-        return (yield from conversation())
+        return (yield from exchange())
 
     def _require(self, verb: str, metadata: ModelMetadata) -> None:
-        """Raises: InvalidRequest, where the version has no signature of that verb; the text says what it has and what
-        to do."""
+        """Raises: InvalidRequest, if the version has no signature with this verb; the text says what to do."""
         name = signatures.bits(verb)
         if name in metadata.signatures:
             return
-        problem = f"{self.model_name} at {self.target} (version {metadata.version}) does not {verb}: it has no signature {name}"
+        model = f"{self.model_name} at {self.target} (version {metadata.version})"
+        problem = f"{model} does not {verb}: it has no signature {name}"
         others = [task for task in TASKS.values() if signatures.bits(task.verb) in metadata.signatures]
         if not others:
             raise InvalidRequest(
-                f"{problem}, nor that of another task; ask a model that bitsum exported (--model_name)"
+                f"{problem}, nor that of another task; name a model that bitsum exported (--model_name)"
             )
         other = others[0]
-        advice = f"it is for {other.name}: ask it with bitsum {other.verb}"
+        advice = f"it computes {other.name}: call it with bitsum {other.verb}"
         if self._given_verb:
             advice += " and without --signature"
         elif other.verb == signatures.ADD:
-            advice += f"; or it is older than these names and does {verb}: give --signature {signatures.ADD_BITS}"
+            advice += f"; if it is older than these names and does {verb}, give --signature {signatures.ADD_BITS}"
         raise InvalidRequest(
-            f"{problem} but {signatures.bits(other.verb)}; {advice}; or ask another model (--model_name)"
+            f"{problem} but {signatures.bits(other.verb)}; {advice}; or name another model (--model_name)"
         )
 
     def _units(self, metadata: ModelMetadata, name: str) -> int | None:
@@ -259,7 +252,7 @@ class Adding(Asking):
             return None
         info = signature.inputs.get(signatures.STATE)
         if info is None or info.shape is None or len(info.shape) != 2 or info.shape[1] < 1:
-            raise BadResponse(f"{self.target} says that the state of {name} is {info}, not of the shape [B, units]")
+            raise BadResponse(f"{self.target} declares the state of {name} as {info}, not of the shape [B, units]")
         return info.shape[1]
 
     def _state(self, tensor: tensors.Tensor, shape: tuple[int, int | None]) -> Any:
@@ -282,10 +275,10 @@ class Adding(Asking):
 
 
 def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of `lengths` in groups for one call each.
+    """Indices of `lengths` in groups, one for each call.
 
-    In a group the longest is at most twice the shortest, or 16 bits, so that padding stays below the numbers
-    themselves; rows times bits, at most a chunk of them for long numbers, stay below CALL_BITS.
+    The longest of a group is at most twice the shortest, or 16 bits, so that padding stays below the numbers
+    themselves. Rows times bits, at most a chunk of them for long numbers, stay below CALL_BITS.
     """
     group: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -299,11 +292,11 @@ def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def _checked(number: int) -> int:
+def _check_operand(number: int) -> int:
     if not isinstance(number, int) or isinstance(number, bool):
-        raise InvalidNumber(f"{number!r} is no integer: an operand has to be an integer from 0 up")
+        raise InvalidNumber(f"{number!r} is not an integer: an operand must be an integer from 0 up")
     if number < 0:
-        raise InvalidNumber(f"{number} is negative: an operand has to be an integer from 0 up")
+        raise InvalidNumber(f"{number} is negative: an operand must be an integer from 0 up")
     return number
 
 

@@ -1,5 +1,4 @@
-"""serving.client for asyncio, with the same methods, errors and calls; also in a notebook, whose event loop runs
-already.
+"""serving.client for asyncio, with the same methods, errors and calls; also for a notebook's running event loop.
 
 async with AsyncAdderClient("127.0.0.1:8500") as client:
     await client.add(13, 29)                             # 42
@@ -11,9 +10,12 @@ async with AsyncAdderClient("127.0.0.1:8500") as client:
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
+from typing_extensions import Self
+
 from components import signatures
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
-from serving.client.adder_protocol import Adding
+from serving import defaults
+from serving.client.adder_protocol import AdderProtocol
 from serving.client.aio_connection import AsyncConnection, Pieces
 from serving.client.chunking import CHUNK_BITS
 from serving.client.streaming import is_replayable, stream
@@ -22,17 +24,18 @@ __all__ = ["AsyncAdderClient"]
 
 
 class AsyncAdderClient(AsyncConnection):
-    """Computes through the model at `target`; arguments as of serving.client.aio_connection.AsyncConnection, and `signature`
-    as of AdderClient."""
+    """Computes with the model at `target`; arguments as for AsyncConnection, and `signature` as for AdderClient."""
 
-    conversations = Adding
-    _asking: Adding
+    protocol_type = AdderProtocol
+    _protocol: AdderProtocol
 
-    def __init__(self, target: str, model_name: str = "bitsum", signature: str | None = None, **options: Any):
+    def __init__(
+        self, target: str, model_name: str = defaults.MODEL_NAME, signature: str | None = None, **options: Any
+    ):
         super().__init__(target, model_name, **options)
-        self._asking.by(signature)
+        self._protocol.use_signature(signature)
 
-    async def __aenter__(self) -> "AsyncAdderClient":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -56,26 +59,26 @@ class AsyncAdderClient(AsyncConnection):
 
     async def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> list[int]:
         """As AdderClient.apply."""
-        return await self._result(self._asking.apply(task, pairs))
+        return await self._result(self._protocol.apply(task, pairs))
 
     def add_stream(self, a: Pieces, b: Pieces, task: Transducer = ADDITION) -> AsyncIterator[bytes]:
         """As AdderClient.add_stream; each operand may be an iterable or an asynchronous one."""
-        return self._carried_out(stream(self._asking, task, all(map(is_replayable, (a, b)))), (a, b))
+        return self._drive(stream(self._protocol, task, all(map(is_replayable, (a, b)))), (a, b))
 
     async def outputs_at_once(
         self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD
     ) -> list[int]:
         """As AdderClient.outputs_at_once."""
-        return await self._result(self._asking.outputs_at_once(pairs, length, verb))
+        return await self._result(self._protocol.outputs_at_once(pairs, length, verb))
 
     async def outputs_streamed(
         self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS
     ) -> list[int]:
         """As AdderClient.outputs_streamed."""
-        return await self._result(self._asking.outputs_streamed(pairs, length, chunk_bits))
+        return await self._result(self._protocol.outputs_streamed(pairs, length, chunk_bits))
 
     async def outputs_packed(
         self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD
     ) -> list[int]:
         """As AdderClient.outputs_packed."""
-        return await self._result(self._asking.outputs_packed(pairs, length, verb))
+        return await self._result(self._protocol.outputs_packed(pairs, length, verb))

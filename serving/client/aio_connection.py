@@ -1,4 +1,4 @@
-"""serving.client.connection for asyncio: the same conversations, carried out on the event loop that runs."""
+"""serving.client.connection for asyncio: the same exchanges, driven on the running event loop."""
 
 import contextlib
 import time
@@ -8,19 +8,19 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from serving.client.connection import Target
+from serving.client.connection import _BaseConnection
 from serving.client.protocol import (
     END,
     Answer,
-    Begin,
+    AwaitCall,
     Call,
-    Conversation,
-    Finish,
+    Exchange,
     ModelMetadata,
     Prediction,
     Read,
     Result,
     Rewind,
+    StartCall,
     VersionStatus,
     Write,
 )
@@ -29,10 +29,10 @@ from serving.errors import ServingError
 Pieces = Iterable[bytes] | AsyncIterable[bytes]
 
 
-class AsyncConnection(Target):
-    """Requests to `model_name` at `target`; arguments as of serving.client.connection.Connection, `channel` being of grpc.aio.
+class AsyncConnection(_BaseConnection):
+    """Requests to `model_name` at `target`; arguments as for Connection, with a `channel` of grpc.aio.
 
-    Belongs to the event loop of its first call; may be made before there is one.
+    Belongs to the event loop of its first call; no loop needs to run before that.
     """
 
     channels = grpc.aio
@@ -50,71 +50,69 @@ class AsyncConnection(Target):
         self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] = (), version: int | None = None
     ) -> Prediction:
         """As Connection.predict."""
-        return await self._result(self._asking.predict(signature, inputs, outputs, version))
+        return await self._result(self._protocol.predict(signature, inputs, outputs, version))
 
     async def metadata(self) -> ModelMetadata:
         """As Connection.metadata."""
-        return await self._result(self._asking.metadata())
+        return await self._result(self._protocol.metadata())
 
     async def status(self) -> list[VersionStatus]:
         """As Connection.status."""
-        return await self._result(self._asking.status())
+        return await self._result(self._protocol.status())
 
-    async def _result(self, conversation: Conversation[Result]) -> Result:
-        """What a conversation that reads and writes nothing comes to."""
-        run = _Run(self, conversation, ())
-        async for _ in run.written():
-            raise AssertionError("the conversation writes")
-        return run.result
+    async def _result(self, exchange: Exchange[Result]) -> Result:
+        """Drive an exchange without inputs and outputs."""
+        run = _Run(self, exchange, ())
+        async for _ in run.outputs():
+            raise AssertionError("the exchange writes")
+        result: Result = run.result
+        return result
 
-    async def _carried_out(
-        self, conversation: Conversation[None], sources: Sequence[Pieces]
-    ) -> AsyncGenerator[bytes, None]:
-        """What the conversation writes."""
-        async with contextlib.aclosing(_Run(self, conversation, sources).written()) as written:
-            async for data in written:
+    async def _drive(self, exchange: Exchange[None], sources: Sequence[Pieces]) -> AsyncGenerator[bytes, None]:
+        """Yield the outputs of the exchange."""
+        async with contextlib.aclosing(_Run(self, exchange, sources).outputs()) as outputs:
+            async for data in outputs:
                 yield data
 
-    def _begun(self, call: Call) -> "_UnderWay":
+    def _start_call(self, call: Call) -> "_PendingCall":
         if not self._methods:
-            # A channel of grpc.aio belongs to the loop that it is made in.
+            # A channel of grpc.aio belongs to the loop that creates it.
             self._methods = self._open()
-        return _UnderWay(self, call)
+        return _PendingCall(self, call)
 
 
 class _Run:
-    """One conversation that is carried out; `result` is what it came to."""
+    """One exchange being driven; `result` is its result."""
 
-    def __init__(self, connection: AsyncConnection, conversation: Conversation[Any], sources: Sequence[Pieces]):
+    def __init__(self, connection: AsyncConnection, exchange: Exchange[Any], sources: Sequence[Pieces]):
         self.result: Any = None
         self._connection = connection
-        self._conversation = conversation
+        self._exchange = exchange
         self._sources = sources
 
-    async def written(self) -> AsyncGenerator[bytes, None]:
+    async def outputs(self) -> AsyncGenerator[bytes, None]:
         inputs = [_pieces(source) for source in self._sources]
-        begun: list[_UnderWay] = []
+        pending: _PendingCall | None = None
         outcome: Any = None
         failure: ServingError | None = None
         try:
             while True:
                 try:
-                    step = self._conversation.throw(failure) if failure else self._conversation.send(outcome)
+                    step = self._exchange.throw(failure) if failure else self._exchange.send(outcome)
                 except StopIteration as end:
                     self.result = end.value
                     return
                 outcome = failure = None
                 match step:
-                    case Call() | Finish():
-                        begun = [step.under_way if isinstance(step, Finish) else self._connection._begun(step)]
+                    case Call() | AwaitCall():
+                        pending = step.pending if isinstance(step, AwaitCall) else self._connection._start_call(step)
                         try:
-                            outcome = await begun[0].finish()
+                            outcome = await pending.answer()
                         except grpc.RpcError as error:
                             failure = self._connection._failure(error)
                             failure.__cause__ = error
-                    case Begin(call):
-                        outcome = self._connection._begun(call)
-                        begun = [outcome]
+                    case StartCall(call):
+                        outcome = pending = self._connection._start_call(call)
                     case Read(source):
                         outcome = await anext(inputs[source], END)
                     case Write(data):
@@ -122,15 +120,15 @@ class _Run:
                     case Rewind():
                         inputs = [_pieces(source) for source in self._sources]
         finally:
-            for under_way in begun:
-                under_way.cancel()
-            self._conversation.close()
+            if pending:
+                pending.cancel()
+            self._exchange.close()
             for pieces in inputs:
                 await pieces.aclose()
 
 
-class _UnderWay:
-    """A call that is answered while its caller does something else."""
+class _PendingCall:
+    """A call in flight."""
 
     def __init__(self, connection: AsyncConnection, call: Call):
         self._connection = connection
@@ -139,7 +137,7 @@ class _UnderWay:
         self._response = connection._methods[call.method](call.request, timeout=connection.deadline)
         self._response.add_done_callback(self._done)
 
-    async def finish(self) -> Answer:
+    async def answer(self) -> Answer:
         response = await self._response
         # The callback may come after the result.
         end = self._end if self._end > self._start else time.perf_counter()

@@ -1,4 +1,4 @@
-"""How rows of bytes go chunk by chunk through a signature that takes and gives a state, and how large the chunks are.
+"""The encoding of rows of bytes, chunk by chunk, for a signature with a state, and the size of the chunks.
 
 Rows are little-endian bytes: bit i of a number is bit i % 8 of byte i // 8 (components.signatures, <verb>_packed).
 """
@@ -8,54 +8,52 @@ from typing import Any, NamedTuple
 
 from serving import tensors
 
-# Numbers longer than this are sent piece by piece: a call then stays far from any deadline.
+# Longer numbers are sent in chunks, so that a call stays far below any deadline.
 CHUNK_BITS = 4096
 
 
-class Way(NamedTuple):
-    """How rows of bytes go through a signature of a kind with a state: encode(rows) and decode(tensor, rows, bytes of
-    each).
+class ChunkEncoding(NamedTuple):
+    """The tensors of one kind of signature with a state: encode(rows) and decode(tensor, rows, bytes per row).
 
-    `most`: bytes of an operand in one call, of all rows together; a message then stays far below gRPC's 4 MiB.
+    `max_bytes` bounds an operand of one call, all rows together, and keeps the message far below gRPC's 4 MiB.
     """
 
-    most: int
+    max_bytes: int
     encode: Callable[[Sequence[bytes]], Any]
     decode: Callable[[tensors.Tensor, int, int], list[bytes]]
 
 
-# From 2^18 bits a call on the server's throughput grows by a few percent only (benchmarks.streaming), its answers come
-# later.
-PACKED = Way(2**16, tensors.string_tensor, tensors.strings)
-STEPPED = Way(CHUNK_BITS // 8, tensors.unpacked_tensor, tensors.packed_rows)
+# Beyond 2^18 bits per call, throughput grows by only a few percent (benchmarks.streaming), and latency goes on growing.
+PACKED = ChunkEncoding(2**16, tensors.string_tensor, tensors.strings)
+STEPPED = ChunkEncoding(CHUNK_BITS // 8, tensors.unpacked_tensor, tensors.packed_rows)
 
 
 class Model(NamedTuple):
-    """What is known of the version that answers: how it is streamed through, by which signature, and H, None where it
-    takes no state."""
+    """The version that answers: its signature for streams, the encoding of it, and H (None without a state)."""
 
     version: int
     signature: str
-    way: Way
+    encoding: ChunkEncoding
     units: int | None
 
 
-class Pace:
-    """How many bytes of an operand to send in one call: more while calls are quick, fewer when they are slow.
+class ChunkSizer:
+    """The bytes of an operand to send in one call: more while calls are fast, fewer when they are slow.
 
-    A server that runs chunks side by side likes large calls, one that goes step by step must not meet the deadline.
+    Large calls suit a server that runs chunks in parallel; a server that goes step by step must stay within the
+    deadline.
     """
 
-    FIRST, LEAST = 2**12, 2**6
-    SECONDS = 0.5
+    FIRST_BYTES, MIN_BYTES = 2**12, 2**6
+    TARGET_SECONDS = 0.5
 
     def __init__(self, deadline: float):
-        self.size = self.FIRST
-        self._aim = min(self.SECONDS, deadline / 8)
+        self.size = self.FIRST_BYTES
+        self._target_seconds = min(self.TARGET_SECONDS, deadline / 8)
 
-    def took(self, size: int, seconds: float) -> None:
+    def record(self, size: int, seconds: float) -> None:
         """A call of `size` bytes took `seconds`."""
-        if seconds > 2 * self._aim:
-            self.size = max(self.LEAST, size // 2)
-        elif seconds < self._aim / 2 and size >= self.size:
-            self.size = min(2 * size, PACKED.most)
+        if seconds > 2 * self._target_seconds:
+            self.size = max(self.MIN_BYTES, size // 2)
+        elif seconds < self._target_seconds / 2 and size >= self.size:
+            self.size = min(2 * size, PACKED.max_bytes)

@@ -1,8 +1,7 @@
-"""A connection to one model of a TensorFlow Serving server: requests, deadlines, and errors of the tree in
-serving.client.
+"""A connection to one model of a TensorFlow Serving server: requests, deadlines and the errors of serving.client.
 
-Knows nothing of addition: `serving.client` builds on it. What is asked stands in serving.client.protocol; this module carries it
-out.
+It knows nothing of addition; serving.client builds on it. serving.client.protocol defines the exchanges, this module
+drives them with blocking calls.
 """
 
 import json
@@ -13,53 +12,41 @@ from typing import Any
 
 import grpc
 
-from serving import protos
+from serving import defaults, protos
 from serving.client.protocol import (
     END,
     METHODS,
     PREDICTIONS,
     Answer,
-    Asking,
-    Begin,
+    AwaitCall,
     Call,
-    Conversation,
-    Finish,
+    Exchange,
     ModelMetadata,
+    ModelProtocol,
     Prediction,
     Read,
     Result,
     Rewind,
     Signature,
+    StartCall,
     TensorInfo,
     VersionStatus,
     Write,
 )
 from serving.errors import ServerUnavailable, ServingError
 
-__all__ = [
-    "ATTEMPTS",
-    "MESSAGE_BYTES",
-    "Connection",
-    "ModelMetadata",
-    "Prediction",
-    "Signature",
-    "TensorInfo",
-    "VersionStatus",
-]
+__all__ = ["MESSAGE_BYTES", "Connection", "ModelMetadata", "Prediction", "Signature", "TensorInfo", "VersionStatus"]
 
-# What a gRPC peer takes by default; also the bound for the requests that the client makes.
+# The largest message that a gRPC peer accepts by default; also the bound on the client's own requests.
 MESSAGE_BYTES = 4 * 1024 * 1024
-# How often a call is made at most while the server is UNAVAILABLE; gRPC allows no more than 5. All waits together take
-# about 2 seconds, in which a server that restarts quickly is back.
-ATTEMPTS = 5
 _BACKOFF = {"initialBackoff": "0.15s", "maxBackoff": "2s", "backoffMultiplier": 2}
 
 
-class Target:
-    """What Connection and its counterpart for asyncio share: options, channel, the methods of the services."""
+class _BaseConnection:
+    """The part that Connection and AsyncConnection share: options, channel, the methods of the services."""
 
-    # What can be talked about, and the module that makes channels.
-    conversations: type[Asking] = Asking
+    # The exchanges that can be driven, and the module that creates channels.
+    protocol_type: type[ModelProtocol] = ModelProtocol
     channels: Any = grpc
 
     def __init__(
@@ -69,18 +56,18 @@ class Target:
         *,
         version: int | None = None,
         label: str | None = None,
-        deadline: float = 10.0,
-        attempts: int = ATTEMPTS,
+        deadline: float = defaults.DEADLINE,
+        attempts: int = defaults.MAX_ATTEMPTS,
         credentials: grpc.ChannelCredentials | None = None,
         channel: Any = None,
         observe: Callable[[Call, Answer], None] | None = None,
     ):
-        if not 1 <= attempts <= ATTEMPTS:
-            raise ValueError(f"attempts = {attempts} must be from 1 to {ATTEMPTS}")
+        if not 1 <= attempts <= defaults.MAX_ATTEMPTS:
+            raise ValueError(f"attempts = {attempts} must be from 1 to {defaults.MAX_ATTEMPTS}")
         self.target = target
         self.model_name = model_name
         self.deadline = deadline
-        self._asking = self.conversations(target, model_name, version, label, deadline)
+        self._protocol = self.protocol_type(target, model_name, version, label, deadline)
         self._attempts = attempts
         self._credentials = credentials
         self._given_channel = channel
@@ -88,7 +75,7 @@ class Target:
         self._observe = observe
 
     def _open(self) -> dict[str, Any]:
-        """The methods by name, over the channel that was given or a new one."""
+        """The methods by name, over the channel passed in or a new one."""
         apis = protos.load()
         channel = self._given_channel
         if channel is None:
@@ -105,25 +92,25 @@ class Target:
         return answer
 
     def _failure(self, error: grpc.RpcError) -> ServingError:
-        return self._asking.failure(error.code().name, error.details() or "")
+        return self._protocol.failure(error.code().name, error.details() or "")
 
 
-class Connection(Target):
+class Connection(_BaseConnection):
     """Requests to `model_name` at `target` ("HOST:PORT"). Several threads may share one.
 
     Args:
-        version: ask for this version and no other.
-        label: ask for the version with this label and no other; None or "" for the newest version.
-        deadline: seconds after which a call is given up, all its attempts included.
-        attempts: how often a call is made, with growing random pauses, as long as the server is UNAVAILABLE; 1 for no
-            retries. A sum changes nothing at the server, so that asking twice is safe. Not for `status`.
-        credentials: for TLS (serving.tls makes them from files); None for a connection in plain text. channel: a
-        grpc.Channel, or anything with its `unary_unary`, to use in place of a new one to `target`; the caller
-            closes it, and its options say what is retried.
-        observe: told each call that was answered, and the answer.
+        version: use only this version.
+        label: use only the version with this label; None or "" for the newest version.
+        deadline: time limit of a call in seconds, all attempts included.
+        attempts: attempts at a call, with growing random pauses, while the server is UNAVAILABLE; 1 disables retries. A
+            sum changes nothing on the server, so a retry is safe. `status` is never retried.
+        credentials: for TLS (serving.tls reads them from files); None for plain text.
+        channel: a grpc.Channel, or anything with its `unary_unary`, in place of a new one to `target`. The caller
+            closes it; its options decide what is retried.
+        observe: called with each answered call and its answer.
 
     Raises:
-        ValueError: attempts are not from 1 to 5.
+        ValueError: `attempts` is not from 1 to 5.
     """
 
     def __init__(self, target: str, model_name: str, **options: Any):
@@ -138,54 +125,55 @@ class Connection(Target):
     def predict(
         self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] = (), version: int | None = None
     ) -> Prediction:
-        """Run `signature` on TensorProtos; only the named `outputs` (all without names) come back.
+        """Run `signature` on TensorProtos and return the named `outputs`, or all of them without names.
 
         Raises:
             ServingError: see the tree in serving.client.
         """
-        return self._result(self._asking.predict(signature, inputs, outputs, version))
+        return self._result(self._protocol.predict(signature, inputs, outputs, version))
 
     def metadata(self) -> ModelMetadata:
-        """The version that answers now, and its signatures. Raises: ServingError."""
-        return self._result(self._asking.metadata())
+        """The version that answers now and its signatures. Raises: ServingError."""
+        return self._result(self._protocol.metadata())
 
     def status(self) -> list[VersionStatus]:
         """Every version that the server knows of, newest first. Raises: ServingError."""
-        return self._result(self._asking.status())
+        return self._result(self._protocol.status())
 
-    def _result(self, conversation: Conversation[Result]) -> Result:
-        """What a conversation that reads and writes nothing comes to."""
+    def _result(self, exchange: Exchange[Result]) -> Result:
+        """Drive an exchange without inputs and outputs."""
         try:
-            next(self._carried_out(conversation))
+            next(self._drive(exchange))
         except StopIteration as end:
-            return end.value
-        raise AssertionError("the conversation writes")
+            result: Result = end.value
+            return result
+        raise AssertionError("the exchange writes")
 
-    def _carried_out(
-        self, conversation: Conversation[Result], sources: Sequence[Iterable[bytes]] = ()
+    def _drive(
+        self, exchange: Exchange[Result], sources: Sequence[Iterable[bytes]] = ()
     ) -> Generator[bytes, None, Result]:
-        """Yields what the conversation writes, and returns what it comes to."""
+        """Yield the outputs of the exchange and return its result."""
         inputs = [iter(source) for source in sources]
-        begun: list[_UnderWay] = []
+        pending: _PendingCall | None = None
         outcome: Any = None
         failure: ServingError | None = None
         try:
             while True:
                 try:
-                    step = conversation.throw(failure) if failure else conversation.send(outcome)
+                    step = exchange.throw(failure) if failure else exchange.send(outcome)
                 except StopIteration as end:
-                    return end.value
+                    result: Result = end.value
+                    return result
                 outcome = failure = None
                 match step:
-                    case Call() | Finish():
+                    case Call() | AwaitCall():
                         try:
-                            outcome = step.under_way.finish() if isinstance(step, Finish) else self._call(step)
+                            outcome = step.pending.answer() if isinstance(step, AwaitCall) else self._call(step)
                         except grpc.RpcError as error:
                             failure = self._failure(error)
                             failure.__cause__ = error
-                    case Begin(call):
-                        outcome = self._begin(call)
-                        begun = [outcome]
+                    case StartCall(call):
+                        outcome = pending = self._start_call(call)
                     case Read(source):
                         outcome = next(inputs[source], END)
                     case Write(data):
@@ -193,22 +181,21 @@ class Connection(Target):
                     case Rewind():
                         inputs = [iter(source) for source in sources]
         finally:
-            for under_way in begun:
-                under_way.cancel()
-            conversation.close()
+            if pending:
+                pending.cancel()
+            exchange.close()
 
-    def _begin(self, call: Call) -> "_UnderWay":
-        """Raises: ServerUnavailable, where no thread can be started: gRPC needs one, and would wait for it without
-        end."""
+    def _start_call(self, call: Call) -> "_PendingCall":
+        """Raises: ServerUnavailable, if no thread can be started: gRPC needs one and would wait for it forever."""
         try:
             trial = threading.Thread(target=int)
             trial.start()
         except RuntimeError as error:
             raise ServerUnavailable(
-                f"cannot ask {self.target}: {error}: the system allows no more", "UNAVAILABLE"
+                f"cannot call {self.target}: {error}: the system allows no more", "UNAVAILABLE"
             ) from error
         trial.join()
-        return _UnderWay(self, call)
+        return _PendingCall(self, call)
 
     def _call(self, call: Call) -> Answer:
         start = time.perf_counter()
@@ -216,8 +203,8 @@ class Connection(Target):
         return self._observed(call, response, time.perf_counter() - start)
 
 
-class _UnderWay:
-    """A call that is answered while its caller does something else."""
+class _PendingCall:
+    """A call in flight."""
 
     def __init__(self, connection: Connection, call: Call):
         self._connection = connection
@@ -226,7 +213,7 @@ class _UnderWay:
         self._future = connection._methods[call.method].future(call.request, timeout=connection.deadline)
         self._future.add_done_callback(self._done)
 
-    def finish(self) -> Answer:
+    def answer(self) -> Answer:
         response = self._future.result()
         # The callback may come after the result.
         end = self._end if self._end > self._start else time.perf_counter()
@@ -245,8 +232,8 @@ def new_channel(
     options: Sequence[tuple[str, Any]] = (),
     channels: Any = grpc,
 ) -> Any:
-    """A channel to `target`, in plain text where `credentials` are None; of `channels`, which is grpc or grpc.aio."""
-    # A server on this machine must not be asked for through a proxy of the environment.
+    """A channel of `channels` (grpc or grpc.aio) to `target`, in plain text without `credentials`."""
+    # The environment's proxy must not come between the client and a server on this machine.
     options = [*options, ("grpc.enable_http_proxy", 0)]
     if credentials is None:
         return channels.insecure_channel(target, options=options)
@@ -257,7 +244,7 @@ def _options(attempts: int) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_send_message_length", MESSAGE_BYTES),
-        # A server that is back is found at once and not after the minutes that gRPC's own pauses grow to.
+        # gRPC's own pauses grow to minutes; a server that is back must be found at once.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]

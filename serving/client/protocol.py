@@ -1,7 +1,7 @@
-"""What is asked of one model of a TensorFlow Serving server and what its answers mean, without any input or output.
+"""The requests to one model of a TensorFlow Serving server and the meaning of its answers, without any I/O.
 
-A conversation is a generator. It yields the steps to take (Call, Begin, ...), is sent what came of each, or has the
-ServingError of it thrown in, and returns its result. serving.client.connection takes the steps with threads,
+An exchange is a generator. It yields steps (Call, StartCall, ...), receives the result of each step or has its
+ServingError thrown in, and returns its own result. serving.client.connection takes the steps with blocking calls,
 serving.client.aio_connection with asyncio.
 """
 
@@ -15,17 +15,16 @@ from serving import errors, protos, tensors
 from serving.status import code_name
 
 LOGGER = logging.getLogger("bitsum.client")
-# For so many seconds a client asks without its preferred label, where the server does not know it, before it tries it
-# again.
+# A client whose server does not know the preferred label tries the label again after so many seconds.
 LABEL_SECONDS = 10.0
 
 Result = TypeVar("Result")
-Conversation = Generator[Any, Any, Result]
+Exchange = Generator[Any, Any, Result]
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """The response to a call, and the seconds until it came."""
+    """The response to a call, and the seconds it took."""
 
     response: Any
     seconds: float
@@ -33,29 +32,29 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """Ask and wait; what comes of it is an Answer. `method` is one of METHODS."""
+    """Call `method`, one of METHODS, and wait; the result is an Answer."""
 
     method: str
     request: Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Begin:
-    """Ask and do not wait; what comes of it is for Finish."""
+class StartCall:
+    """Start a call without waiting; the result is for AwaitCall."""
 
     call: Call
 
 
 @dataclasses.dataclass(frozen=True)
-class Finish:
-    """Wait for a call that was begun; what comes of it is its Answer."""
+class AwaitCall:
+    """Wait for a call that StartCall started; the result is its Answer."""
 
-    under_way: Any
+    pending: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """Take the next piece of an input, by its number; what comes of it are bytes, or END."""
+    """Read the next piece of the input with the number `source`; the result is bytes, or END."""
 
     source: int
 
@@ -65,25 +64,24 @@ END = object()
 
 @dataclasses.dataclass(frozen=True)
 class Rewind:
-    """Begin with all inputs again; nothing comes of it."""
+    """Read all inputs from the beginning again; no result."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Write:
-    """Hand `data` on; nothing comes of it."""
+    """Output `data`; no result."""
 
     data: bytes
 
 
-# method -> service that has it.
+# Method -> its service.
 PREDICTIONS, MODELS = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 METHODS = {"Predict": PREDICTIONS, "GetModelMetadata": PREDICTIONS, "GetModelStatus": MODELS}
 
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """State of a version: START, LOADING, AVAILABLE, UNLOADING or END; `error` says why it failed, `code` the gRPC code
-    of that."""
+    """State of a version: START, LOADING, AVAILABLE, UNLOADING or END; why it failed, with the gRPC code."""
 
     version: int
     state: str
@@ -93,7 +91,7 @@ class VersionStatus:
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """What a signature says of an input or output; unknown sizes are -1, an unknown rank is None."""
+    """An input or output of a signature; an unknown size is -1, an unknown rank None."""
 
     dtype: str
     shape: tuple[int, ...] | None
@@ -101,7 +99,7 @@ class TensorInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """Inputs and outputs by name."""
+    """The inputs and outputs of a signature, by name."""
 
     inputs: dict[str, TensorInfo]
     outputs: dict[str, TensorInfo]
@@ -109,7 +107,7 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetadata:
-    """The version that answers, and its signatures by name."""
+    """The version that answers and its signatures, by name."""
 
     version: int
     signatures: dict[str, Signature]
@@ -117,17 +115,17 @@ class ModelMetadata:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Decoded outputs by name, the version that made them, and the seconds until they came."""
+    """Decoded outputs by name, the version that computed them, and the seconds the call took."""
 
     outputs: dict[str, tensors.Tensor]
     version: int
     seconds: float
 
 
-class Asking:
-    """Conversations with `model_name` at `target`; arguments as of serving.client.connection.Connection."""
+class ModelProtocol:
+    """The exchanges with `model_name` at `target`; arguments as for serving.client.connection.Connection."""
 
-    # Asked for where neither version nor label is given, as long as the server knows it.
+    # Used where neither a version nor a label is given, as long as the server knows it.
     preferred_label = ""
 
     def __init__(self, target: str, model_name: str, version: int | None, label: str | None, deadline: float):
@@ -137,31 +135,31 @@ class Asking:
         self.label = label
         self.deadline = deadline
         self._unlabelled_until = float("-inf")
-        self._said = False
+        self._warned = False
 
     def predict(
         self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] = (), version: int | None = None
-    ) -> Conversation[Prediction]:
-        """Run `signature` on TensorProtos; only the named `outputs` (all without names) come back."""
+    ) -> Exchange[Prediction]:
+        """Run `signature` on TensorProtos and return the named `outputs`, or all of them without names."""
         call = self.predict_call(signature, inputs, outputs, version)
         return self.prediction((yield from self._ask(call)), signature, outputs)
 
-    def metadata(self) -> Conversation[ModelMetadata]:
+    def metadata(self) -> Exchange[ModelMetadata]:
         """The version that answers now, and its signatures."""
         apis = protos.load()
         request = apis.metadata.GetModelMetadataRequest(metadata_field=["signature_def"])
         self._fill(request.model_spec, None)
         response = (yield from self._ask(Call("GetModelMetadata", request))).response
-        found = apis.metadata.SignatureDefMap()
-        if not response.metadata["signature_def"].Unpack(found):
+        signature_defs = apis.metadata.SignatureDefMap()
+        if not response.metadata["signature_def"].Unpack(signature_defs):
             raise errors.BadResponse(f"{self.target} answered without the signatures of {self.model_name}")
         signatures = {
             name: Signature(_infos(signature.inputs), _infos(signature.outputs))
-            for name, signature in found.signature_def.items()
+            for name, signature in signature_defs.signature_def.items()
         }
         return ModelMetadata(response.model_spec.version.value, signatures)
 
-    def status(self) -> Conversation[list[VersionStatus]]:
+    def status(self) -> Exchange[list[VersionStatus]]:
         """Every version that the server knows of, newest first."""
         apis = protos.load()
         request = apis.status.GetModelStatusRequest()
@@ -187,7 +185,7 @@ class Asking:
         return Call("Predict", request)
 
     def prediction(self, answer: Answer, signature: str, outputs: Sequence[str]) -> Prediction:
-        """The answer to such a call. Raises: BadResponse."""
+        """Decode the answer to `predict_call`. Raises: BadResponse."""
         response = answer.response
         missing = [name for name in outputs if name not in response.outputs]
         if missing:
@@ -201,11 +199,12 @@ class Asking:
     def failure(self, code: str, details: str) -> errors.ServingError:
         """The error for a call that ended with the status `code`, by name, and `details`."""
         kind = errors.OF_CODE.get(code, errors.ServingError)
-        return kind(self._explained(code, details), code)
+        return kind(self._describe(code, details), code)
 
-    def _ask(self, call: Call) -> Conversation[Answer]:
+    def _ask(self, call: Call) -> Exchange[Answer]:
         try:
-            return (yield call)
+            answer: Answer = yield call
+            return answer
         except errors.InvalidRequest as error:
             spec = call.request.model_spec
             unknown = f"Unrecognized servable version label: {self.preferred_label} ["
@@ -216,12 +215,13 @@ class Asking:
             ):
                 raise
         self._unlabelled_until = time.monotonic() + LABEL_SECONDS
-        if not self._said:
-            self._said = True
+        if not self._warned:
+            self._warned = True
             missing = self.target, self.model_name, self.preferred_label
             LOGGER.warning("%s has no version of %s with the label %s: asking for the newest", *missing)
         spec.ClearField("version_label")
-        return (yield call)
+        answer = yield call
+        return answer
 
     def _fill(self, spec: Any, version: int | None) -> None:
         spec.name = self.model_name
@@ -234,11 +234,12 @@ class Asking:
         elif label:
             spec.version_label = label
 
-    def _explained(self, code: str, details: str) -> str:
+    def _describe(self, code: str, details: str) -> str:
         line = details.splitlines()[0] if details else "no details"
         if code == "UNAVAILABLE":
             reason = line.rpartition(": ")[2]
-            return f"no model server answers at {self.target} ({reason}); start one with: bitsum serve --model_base_path FOLDER"
+            advice = "start one with: bitsum serve --model_base_path FOLDER"
+            return f"no model server answers at {self.target} ({reason}); {advice}"
         if code == "DEADLINE_EXCEEDED":
             return f"{self.target} did not answer within {self.deadline:g} s"
         return f"{self.target} refused: {line} [{code}]"

@@ -1,11 +1,14 @@
-"""The client that blocks; serving.client says how it is used."""
+"""The blocking client; serving.client shows its use."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from typing_extensions import Self
+
 from components import signatures
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
-from serving.client.adder_protocol import Adding, groups
+from serving import defaults
+from serving.client.adder_protocol import AdderProtocol, groups
 from serving.client.chunking import CHUNK_BITS
 from serving.client.connection import Connection, VersionStatus
 from serving.client.streaming import FilePieces, is_replayable, stream
@@ -41,27 +44,29 @@ __all__ = [
 
 
 class AdderClient(Connection):
-    """Computes through the model at `target`; a context manager that closes the channel.
+    """Computes with the model at `target`; a context manager that closes the channel.
 
-    Arguments as of Connection. Without version and label the client asks for the label `stable`. Where the server does
-    not know that, it asks for the newest version, which a warning of the logger bitsum.client says once, and tries the
-    label again after 10 seconds (serving.client.protocol.LABEL_SECONDS). With label="" it asks for the newest version at once.
+    Arguments as for Connection. Without version and label the client uses the label `stable`. If the server does not
+    know that label, the client uses the newest version, logs one warning to the logger bitsum.client, and tries the
+    label again after 10 seconds (serving.client.protocol.LABEL_SECONDS). label="" always means the newest version.
 
     Args:
-        signature: through which to ask in place of the task's own `<verb>_bits`, and likewise for packed bits.
+        signature: used in place of the task's own `<verb>_bits`; its verb also replaces that of `<verb>_packed`.
 
     Raises:
-        ValueError: as Connection; or no task has such a signature.
+        ValueError: as for Connection; or no task has such a signature.
     """
 
-    conversations = Adding
-    _asking: Adding
+    protocol_type = AdderProtocol
+    _protocol: AdderProtocol
 
-    def __init__(self, target: str, model_name: str = "bitsum", signature: str | None = None, **options: Any):
+    def __init__(
+        self, target: str, model_name: str = defaults.MODEL_NAME, signature: str | None = None, **options: Any
+    ):
         super().__init__(target, model_name, **options)
-        self._asking.by(signature)
+        self._protocol.use_signature(signature)
 
-    def __enter__(self) -> "AdderClient":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,85 +77,83 @@ class AdderClient(Connection):
         return self.add_many([(a, b)])[0]
 
     def add_many(self, pairs: Iterable[tuple[int, int]]) -> list[int]:
-        """The sum of every pair; as `apply`."""
+        """The sum of every pair; see `apply`."""
         return self.apply(ADDITION, pairs)
 
     def subtract(self, a: int, b: int) -> int:
-        """a - b, negative where a < b, by a model for subtraction; else as `add`."""
+        """a - b, negative where a < b, by a model for subtraction; otherwise as `add`."""
         return self.apply(SUBTRACTION, [(a, b)])[0]
 
     def is_greater(self, a: int, b: int) -> bool:
-        """Whether a > b, by a model for comparison; else as `add`."""
+        """Whether a > b, by a model for comparison; otherwise as `add`."""
         return bool(self.apply(COMPARISON, [(a, b)])[0])
 
     def apply(self, task: Transducer, pairs: Iterable[tuple[int, int]]) -> list[int]:
-        """What the outputs say for every pair, in the order of the pairs, with as few calls as padding and message size
-        allow.
+        """The result for every pair, in the order of the pairs, in as few calls as padding and message size allow.
 
         Args:
-            task: what the model was trained for, which names its signatures and says how its outputs are read: an int,
-            or a
-                bool for a verdict.
+            task: the model's task, which names its signatures and gives the type of the results: int, or bool for a
+                comparison.
             pairs: integers from 0 up of any size.
 
         Raises:
             InvalidNumber: before anything is sent.
-            ServingError: as the module says.
+            ServingError: see serving.client.
         """
-        return self._result(self._asking.apply(task, pairs))
+        return self._result(self._protocol.apply(task, pairs))
 
     def add_stream(self, a: Iterable[bytes], b: Iterable[bytes], task: Transducer = ADDITION) -> Iterator[bytes]:
-        """The sum of two numbers of any size, in constant memory: little-endian bytes in pieces of any size, in and
-        out.
+        """The sum of two numbers of any size, in constant memory: little-endian bytes in pieces of any size.
 
-        For operands of N_a and N_b bytes, max(N_a, N_b) + 1 bytes come out, the last carry being bit 0 of the last
-        byte. For another `task` come the bytes of the model's outputs: a difference in two's complement, or verdicts,
-        each on the bits so far. All of them are computed by one version. Where that is unloaded meanwhile, the next one
-        begins again if both operands can be iterated over again, as a list or FilePieces can and an open file or a
-        generator cannot.
+        Operands of N_a and N_b bytes give max(N_a, N_b) + 1 bytes; bit 0 of the last byte is the last carry. Another
+        `task` gives the bytes of the model's outputs: a difference in two's complement, or verdicts on the bits so far.
+        One version computes all of them. If it is unloaded meanwhile, the next version starts again, provided that both
+        operands can be iterated over again: a list or FilePieces can, an open file or a generator cannot.
 
         Raises:
-            ServingError: as the module says, in the middle of the iteration too.
+            ServingError: see serving.client; also in the middle of the iteration.
         """
-        return self._carried_out(stream(self._asking, task, all(map(is_replayable, (a, b)))), (a, b))
+        return self._drive(stream(self._protocol, task, all(map(is_replayable, (a, b)))), (a, b))
 
     def outputs_at_once(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
         """The length + 1 outputs for each pair of at most `length` bits, as the bits of an integer, by one call of
         `<verb>_bits`.
 
-        For a model that adds these integers are the sums.
+        For a model that adds, these integers are the sums.
 
         Raises:
-            ServingError: as the module says.
+            ServingError: see serving.client.
         """
-        return self._result(self._asking.outputs_at_once(pairs, length, verb))
+        return self._result(self._protocol.outputs_at_once(pairs, length, verb))
 
     def outputs_streamed(
         self, pairs: Sequence[tuple[int, int]], length: int, chunk_bits: int = CHUNK_BITS
     ) -> list[int]:
         """As `outputs_at_once`, by calls of `step`, which every model has, each for `chunk_bits` bits of every pair.
 
-        A state means something to the version that made it only, so that a stream keeps to the version it began with,
-        and begins again where that one is unloaded meanwhile.
+        A state is valid for its own version only, so a stream is pinned to the version of its first call. If that
+        version is unloaded meanwhile, the stream restarts.
 
         Raises:
-            ServingError: as the module says.
+            ServingError: see serving.client.
         """
-        return self._result(self._asking.outputs_streamed(pairs, length, chunk_bits))
+        return self._result(self._protocol.outputs_streamed(pairs, length, chunk_bits))
 
     def outputs_packed(self, pairs: Sequence[tuple[int, int]], length: int, verb: str = signatures.ADD) -> list[int]:
         """The 8 * (length // 8 + 1) outputs for each pair of at most `length` bits, as the bits of an integer, by
         `<verb>_packed`.
 
-        Long numbers go in several calls, as in `outputs_streamed`.
+        Long numbers take several calls, as in `outputs_streamed`.
 
         Raises:
-            ServingError: as the module says.
+            ServingError: see serving.client.
         """
-        return self._result(self._asking.outputs_packed(pairs, length, verb))
+        return self._result(self._protocol.outputs_packed(pairs, length, verb))
 
 
-def served(target: str, model_name: str = "bitsum", deadline: float = 10.0) -> list[VersionStatus]:
-    """The versions that the server at `target` knows of `model_name`, newest first. Raises: ServingError."""
+def served(
+    target: str, model_name: str = defaults.MODEL_NAME, deadline: float = defaults.DEADLINE
+) -> list[VersionStatus]:
+    """The versions of `model_name` that the server at `target` knows, newest first. Raises: ServingError."""
     with AdderClient(target, model_name, deadline=deadline) as client:
         return client.status()

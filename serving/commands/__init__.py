@@ -1,1 +1,1 @@
-"""The commands of the command line that need a server or start one."""
+"""The commands that call a model server or start one."""

@@ -1,17 +1,17 @@
-"""`bitsum add`, `bitsum subtract`, `bitsum compare`: what the served model makes of pairs of numbers of any size.
+"""`bitsum add`, `bitsum subtract`, `bitsum compare`: compute pairs of numbers of any size with the served model.
 
     bitsum add 13 29                                   # 42
-    bitsum add --file pairs.txt                        # a pair a line; so many lines come out, in order
+    bitsum add --file pairs.txt                        # one pair per line; one answer per line, in order
     echo 0xff 0b1 | bitsum add --base 16               # 0x100; the same as: bitsum add -
     bitsum add --packed A.bin B.bin --output SUM.bin   # little-endian bytes, larger than memory
 
-Answers are decimal whatever the numbers were written in, unless --base says otherwise. A line that is no pair ends the
-work with exit code 2, after the answers before it. A packed sum of files of N_a and N_b bytes has max(N_a, N_b) + 1
-bytes, a packed difference is in two's complement, and of packed numbers `compare` prints the verdict.
+Answers are decimal, whatever the base of the numbers, unless --base is given. A malformed line ends the command with
+exit code 2, after the answers before it. A packed sum of files of N_a and N_b bytes has max(N_a, N_b) + 1 bytes, a
+packed difference is in two's complement, and `compare` prints its verdict on packed numbers.
 
-A model's signatures are named after its task, so a model that adds, asked to subtract, is an error that says so.
-Versions of the first export format have the names of addition whatever they compute: `bitsum subtract --signature
-add_bits` takes your word for it.
+A model's signatures are named after its task, so subtracting with a model that adds is an error that names its task.
+Versions of the first export format have the signature names of addition whatever they compute: `bitsum subtract
+--signature add_bits` relies on you to know their task.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from components import atomic, signatures
 from components.errors import BitsumError, ConfigError
@@ -39,8 +39,8 @@ COMMANDS = {task.verb: task for task in TASKS.values()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of each of the commands."""
-    # argparse takes -5 for a number and -0x5 for an option; all of them are numbers here, which `run` refuses in words.
+    """The arguments of all three commands."""
+    # argparse takes -5 for a number but -0x5 for an option; here both are numbers, which `run` refuses with a reason.
     parser._negative_number_matcher = re.compile(r"-\.?[0-9]")
     parser.add_argument(
         "numbers",
@@ -48,16 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A B",
         help="integers from 0 up: decimal, 0x... or 0b...; or - for pairs from standard input",
     )
-    parser.add_argument("--file", nargs="+", metavar="FILE", help="files with a pair a line; - is standard input")
+    parser.add_argument("--file", nargs="+", metavar="FILE", help="files with one pair per line; - is standard input")
     parser.add_argument(
         "--packed",
         nargs=2,
         type=pathlib.Path,
         metavar=("A.BIN", "B.BIN"),
-        help="files with the little-endian bytes of a number each",
+        help="two files, each with the little-endian bytes of one number",
     )
     parser.add_argument(
-        "--output", type=pathlib.Path, metavar="FILE", help="where the answer to --packed goes, as little-endian bytes"
+        "--output", type=pathlib.Path, metavar="FILE", help="file for the answer to --packed, in little-endian bytes"
     )
     parser.add_argument(
         "--base", type=int, choices=(10, 16, 2), default=10, help="base of the answers (default %(default)s)"
@@ -65,39 +65,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signature",
         choices=[signatures.bits(verb) for verb in COMMANDS],
-        help="signature to ask, with its twin for packed bits (default: the command's; add_bits of models of the first format)",
+        help="signature to call, with its <verb>_packed (default: the command's; add_bits for the first model format)",
     )
     connection_flags.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the answers; the exit code, 0 for each answer.
+    """Print the answers; exit code 0, whatever they are.
 
     Raises:
-        BitsumError: the arguments or lines are no numbers from 0 up, a file cannot be read or written, or the server
-        did not answer.
+        BitsumError: an argument or line is not a number from 0 up, a file cannot be read or written, or the server
+            did not answer.
     """
     task = COMMANDS[args.command]
     pairs = _pairs(args, task)
     from serving.client import AdderClient
 
     options = connection_flags.options(args)
-    with _notes(), AdderClient(signature=args.signature, **options) as client, Progress(sys.stderr) as progress:
+    with (
+        _warnings_on_stderr(),
+        AdderClient(signature=args.signature, **options) as client,
+        Progress(sys.stderr) as progress,
+    ):
         if args.packed:
-            _packed(client, task, args.packed, args.output)
+            _answer_packed(client, task, args.packed, args.output)
         else:
             _print_answers(client, task, pairs, args.base, progress)
     return 0
 
 
 def _pairs(args: argparse.Namespace, task: Transducer) -> Iterable[list[tuple[int, int]]]:
-    """Windows of pairs from wherever they come, none for packed numbers."""
+    """Windows of pairs from the arguments, files or standard input; none for packed numbers."""
     from serving.commands import pair_reader
 
     if sum(map(bool, (args.numbers, args.file, args.packed))) > 1:
-        raise ConfigError("give two numbers, --file or --packed, one of them")
+        raise ConfigError("give only one of two numbers, --file and --packed")
     if bool(args.output) != bool(args.packed and task.reading != "last"):
-        raise ConfigError("--packed A.bin B.bin needs --output FILE, but for a comparison, and nothing else takes it")
+        raise ConfigError("--packed A.bin B.bin needs --output FILE, except for a comparison; nothing else accepts it")
     if args.packed:
         return ()
     if args.file or args.numbers == [pair_reader.STDIN] or not (args.numbers or sys.stdin.isatty()):
@@ -120,26 +124,29 @@ def _print_answers(
                 say(*(numerals.written(value, base) for value in answers))
 
 
-def _packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: pathlib.Path | None) -> None:
+def _answer_packed(
+    client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: pathlib.Path | None
+) -> None:
     from serving.client import FilePieces
 
-    pieces = client.add_stream(*map(FilePieces, operands), task)
+    a, b = map(FilePieces, operands)
+    pieces = client.add_stream(a, b, task)
     try:
         bits = 8 * (max(os.stat(operand).st_size for operand in operands) + 1)
     except OSError as error:
         raise BitsumError(f"cannot read {error.filename}: {error.strerror}") from error
     if output is None:
         last = b""
-        for last in _told(pieces, bits):
+        for last in _with_progress(pieces, bits):  # noqa: B007 - the last piece has the verdict.
             pass
         say(str(task.read(last[-1], 8)))
         return
-    with _whole(output) as file:
-        for piece in _told(pieces, bits):
+    with _atomic_file(output) as file:
+        for piece in _with_progress(pieces, bits):
             file.write(piece)
 
 
-def _told(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
+def _with_progress(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
     done = 0
     for piece in pieces:
         done += 8 * len(piece)
@@ -148,8 +155,8 @@ def _told(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _whole(path: pathlib.Path) -> Iterator:
-    """A file that appears under `path` once it is whole. Raises: BitsumError."""
+def _atomic_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file that appears as `path` once it is complete. Raises: BitsumError."""
     try:
         with atomic.file(path) as beside, open(beside, "wb") as file:
             yield file
@@ -158,8 +165,8 @@ def _whole(path: pathlib.Path) -> Iterator:
 
 
 @contextlib.contextmanager
-def _notes() -> Iterator[None]:
-    """What the client has to say goes to standard error."""
+def _warnings_on_stderr() -> Iterator[None]:
+    """Print the client's warnings to standard error."""
     logger, handler = logging.getLogger("bitsum.client"), LineHandler(sys.stderr, "bitsum: %(message)s")
     logger.addHandler(handler)
     try:

@@ -1,58 +1,67 @@
-"""Which server, which model, which version, and how safely: the arguments of every command that asks a model server."""
+"""Server, model, version and TLS: the arguments of every command that calls a model server."""
 
 import argparse
 import pathlib
 from typing import Any
 
 from components.errors import ConfigError
-
-# As settings.Serve; not imported, since these commands have to start fast.
-SERVER = "127.0.0.1:8500"
-MODEL_NAME = "bitsum"
-DEADLINE = 10.0
-_ATTEMPTS = range(1, 6)
+from serving import defaults
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All of them; the server is --server."""
-    parser.add_argument("--server", default=SERVER, metavar="HOST:PORT", help="model server (default %(default)s)")
-    parser.add_argument("--model_name", default=MODEL_NAME, help="name of the model (default %(default)s)")
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        default=DEADLINE,
-        metavar="SECONDS",
-        help="time limit of each call (default %(default)s)",
-    )
+    """All of these arguments, --server included."""
+    add_server_argument(parser)
+    add_call_arguments(parser)
     parser.add_argument(
         "--attempts",
         type=int,
-        default=_ATTEMPTS[-1],
+        default=defaults.MAX_ATTEMPTS,
         metavar="N",
-        help=f"calls to a server that is unavailable, at most {_ATTEMPTS[-1]}, with growing pauses (default %(default)s)",
+        help=f"attempts at a call, with growing pauses, while the server is unavailable; 1 to {defaults.MAX_ATTEMPTS} "
+        "(default %(default)s)",
     )
     add_version_arguments(parser)
     add_tls_arguments(parser)
 
 
+def add_server_argument(parser: argparse.ArgumentParser) -> None:
+    """--server alone."""
+    parser.add_argument(
+        "--server", default=defaults.SERVER, metavar="HOST:PORT", help="model server (default %(default)s)"
+    )
+
+
+def add_call_arguments(
+    parser: argparse.ArgumentParser, model_name: str = defaults.MODEL_NAME, deadline: float = defaults.DEADLINE
+) -> None:
+    """--model_name and --deadline, with these defaults."""
+    parser.add_argument("--model_name", default=model_name, help="name of the model (default %(default)s)")
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=deadline,
+        metavar="SECONDS",
+        help="time limit of each call (default %(default)s)",
+    )
+
+
 def add_version_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those for the version alone."""
+    """--version and --label alone."""
     version = parser.add_mutually_exclusive_group()
-    version.add_argument("--version", type=int, metavar="N", help="ask for this version")
+    version.add_argument("--version", type=int, metavar="N", help="use this version")
     version.add_argument(
-        "--label",
-        help="ask for the version with this label (default stable, where the server knows it; else the newest)",
+        "--label", help="use the version with this label (default stable if the server knows it, else the newest)"
     )
 
 
 def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those for TLS alone."""
+    """The arguments for TLS alone."""
     tls = parser.add_argument_group("TLS", "with any of these the connection is encrypted")
     tls.add_argument(
         "--tls_ca",
         type=pathlib.Path,
         metavar="FILE",
-        help="PEM file of the authorities that the server is certified by",
+        help="PEM file of the authorities that sign the server's certificate",
     )
     tls.add_argument(
         "--tls_cert", type=pathlib.Path, metavar="FILE", help="PEM file of the client's certificate, for mutual TLS"
@@ -61,13 +70,13 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
-    """What the arguments of `add_arguments` say, as keyword arguments of serving.client.connection.Connection.
+    """The arguments of `add_arguments` as keyword arguments of serving.client.connection.Connection.
 
     Raises:
         ConfigError: a number is out of its limits, or a file for TLS cannot be used.
     """
-    if not args.deadline > 0 or args.attempts not in _ATTEMPTS:
-        raise ConfigError(f"--deadline must be more than 0, and --attempts from {_ATTEMPTS[0]} to {_ATTEMPTS[-1]}")
+    if not args.deadline > 0 or not 1 <= args.attempts <= defaults.MAX_ATTEMPTS:
+        raise ConfigError(f"--deadline must be more than 0, and --attempts from 1 to {defaults.MAX_ATTEMPTS}")
     return {
         "target": args.server,
         "model_name": args.model_name,
@@ -80,10 +89,9 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def credentials(args: argparse.Namespace) -> Any:
-    """grpc.ChannelCredentials by the arguments of `add_tls_arguments`; None without any of them. Raises:
-    ConfigError."""
+    """grpc.ChannelCredentials from the arguments of `add_tls_arguments`, or None. Raises: ConfigError."""
     if not (args.tls_ca or args.tls_cert or args.tls_key):
         return None
-    from serving import tls as ssl_config
+    from serving import tls
 
-    return ssl_config.client_credentials(args.tls_ca, args.tls_cert, args.tls_key)
+    return tls.client_credentials(args.tls_ca, args.tls_cert, args.tls_key)

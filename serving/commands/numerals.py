@@ -1,8 +1,8 @@
-"""Numbers as people write them <-> integers of any size.
+"""Numerals <-> integers of any size.
 
-Python refuses to convert more than 4,300 decimal digits by default, since its conversions take quadratic time; the
-bound is for the whole process, and stays as it is. GMP converts long decimal numerals here, in little more than linear
-time. Hexadecimal and binary ones Python converts itself, without a bound and in linear time.
+Python refuses to convert more than 4,300 decimal digits by default, since its conversions take quadratic time. That
+limit applies to the whole process and stays as it is: GMP converts long decimal numerals, in little more than linear
+time. Python converts hexadecimal and binary numerals itself, without a limit and in linear time.
 """
 
 from typing import TYPE_CHECKING
@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import gmpy2
 
-# Python converts as many digits whatever its bound is set to.
+# Python always converts as many digits; its limit cannot be set lower.
 _SHORT = 640
 _BASES = {"0x": 16, "0b": 2}
 _FORMATS = {16: "#x", 2: "#b"}
 
 
 def parse(text: str) -> int:
-    """The integer that `text` writes: decimal, or hexadecimal after 0x, or binary after 0b.
+    """The integer of a numeral: decimal, hexadecimal after 0x, or binary after 0b.
 
     Raises:
-        ValueError: it is no such numeral, or negative; the text is one line for the user.
+        ValueError: it is not such a numeral, or negative; the text is one line for the user.
     """
     shown = text if len(text) <= 40 else f"{text[:20]}...{text[-10:]} ({len(text)} characters)"
     if text.startswith("-"):
-        raise ValueError(f"{shown} is negative: a number has to be an integer from 0 up")
+        raise ValueError(f"{shown} is negative: a number must be an integer from 0 up")
     base = _BASES.get(text[:2].lower(), 10)
     digits = text if base == 10 else text[2:]
     if not digits.isascii() or not digits.isalnum() or (base == 10 and not digits.isdigit()):
         raise ValueError(
-            f"{shown!r} is no integer: write decimal digits, 0x and hexadecimal digits, or 0b and binary digits"
+            f"{shown!r} is not an integer: write decimal digits, 0x and hexadecimal digits, or 0b and binary digits"
         )
     try:
         return _decimal(digits) if base == 10 else int(digits, base)
     except ValueError as error:
-        raise ValueError(f"{shown!r} is no number in base {base}") from error
+        raise ValueError(f"{shown!r} is not a number in base {base}") from error
 
 
 def written(value: int, base: int = 10) -> str:
@@ -52,7 +52,7 @@ def _decimal(digits: str) -> int:
 
 
 def _gmp(value: int | str) -> "gmpy2.mpz":
-    # Imported where it is needed: short sums have to be quick.
+    # Imported here, so that short sums start fast.
     import gmpy2
 
     return gmpy2.mpz(value)

@@ -1,10 +1,9 @@
-"""Pairs of numbers from files and standard input, a pair a line, in windows that take constant memory.
+"""Pairs of numbers from files and standard input, one per line, in windows of constant size.
 
-A window is what can be read at once without waiting, so that who feeds a pipe line by line gets each answer at once,
-and a large file is worked on in large windows.
+A window holds the lines that can be read without waiting: a pipe fed line by line gets each answer at once, and a large
+file is processed in large windows.
 """
 
-import contextlib
 import io
 import os
 import sys
@@ -21,15 +20,15 @@ Pair = tuple[int, int]
 
 
 def windows(names: Iterable[str]) -> Iterator[list[Pair]]:
-    """The pairs of the files `names` in order, `-` being standard input; empty lines are passed over.
+    """The pairs of the files `names` in order; `-` is standard input, empty lines are skipped.
 
     Raises:
-        ConfigError: a line is no pair, once the pairs before it were given.
+        ConfigError: a line is not a pair; the pairs before it come first.
         BitsumError: a file cannot be read.
     """
     for name in names:
         shown = "standard input" if name == STDIN else name
-        with _opened(name) as file:
+        with _open(name) as file:
             number = 0
             for lines in _blocks(file, shown):
                 window: list[Pair] = []
@@ -44,9 +43,9 @@ def windows(names: Iterable[str]) -> Iterator[list[Pair]]:
 
 
 def pair(numbers: list[str]) -> Pair:
-    """The numbers that two texts write. Raises: ValueError."""
+    """The numbers of two numerals. Raises: ValueError."""
     if len(numbers) != 2:
-        raise ValueError(f"{len(numbers)} numbers where a pair is needed: two numbers with spaces between them")
+        raise ValueError(f"{len(numbers)} numbers instead of a pair: write two numbers with spaces between them")
     return numerals.parse(numbers[0]), numerals.parse(numbers[1])
 
 
@@ -80,14 +79,8 @@ def _read(file: io.BufferedReader, shown: str) -> bytes:
         raise BitsumError(f"cannot read {shown}: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[io.BufferedReader]:
-    if name == STDIN:
-        yield sys.stdin.buffer
-        return
+def _open(name: str) -> io.BufferedReader:
     try:
-        file = open(name, "rb")
+        return open(sys.stdin.fileno() if name == STDIN else name, "rb", closefd=name != STDIN)
     except OSError as error:
         raise BitsumError(f"cannot read {name}: {error.strerror}") from error
-    with file:
-        yield file

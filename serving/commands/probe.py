@@ -1,34 +1,34 @@
-"""`bitsum probe HOST:PORT...`: ask model servers questions whose answers are known, through every signature, and check
+"""`bitsum probe HOST:PORT...`: send questions with known answers through every signature of model servers and check
 every bit.
 
-    bitsum probe 127.0.0.1:8500                                      # 500 questions made from --seed, as fast as they are answered
+    bitsum probe 127.0.0.1:8500                                      # 500 questions from --seed, at full speed
     bitsum probe 127.0.0.1:8500 --examples FILES --count 100 --json  # from the data
-    bitsum probe A:8500 B:8500 --duration 0 --metrics_port 9100      # until SIGTERM or SIGINT, --rate questions a second to each
+    bitsum probe A:8500 B:8500 --duration 0 --metrics_port 9100      # until SIGTERM or SIGINT, --rate per second each
 
-Questions come from --examples, or are made from --seed (serving.probing.generated); with both, half of them are. Each is
-asked through every signature in turn: serving_default, <verb>_bits and step, which every model has to have, and
-<verb>_packed where the model has it; the verb is that of --task, or add where the model has the names of addition
-alone, as those of the first export format have. Long ones go in chunks through the two that take a state alone. Short
-ones of about one length share a call, never more of them than may be asked in a second.
+Questions come from --examples or are generated from --seed (serving.probing.generated); with both, half from each. Each
+question goes through every signature: serving_default, <verb>_bits and step, which every model must have, and
+<verb>_packed if the model has it. The verb is that of --task, or add for a model of the first export format, which has
+only the names of addition. Long questions go in chunks, only through the two signatures with a state. Short questions
+of similar length share a call, at most as many as --rate allows per second.
 
-With --count the server is given up after five failures in a row. With --duration it is asked on whatever happens, after
-pauses of at most five seconds while it does not answer. Each call is made once, so that every failure is seen.
+With --count the probe gives up a server after five failures in a row. With --duration it never gives up and pauses for
+at most five seconds while the server does not answer. Calls are not retried, so that every failure is seen.
 
-Lines come at once for each wrong answer (the first hundred between two summaries), change of version, failure and recovery; every
---report_every seconds a summary of what was found since the last one; and the report at the end. With --json they go to
-standard error, and the report is one JSON object (docs/json.md); one pair asked through one signature counts once.
+Each wrong answer (the first hundred between two summaries), version change, failure and recovery is printed at once, a
+summary every --report_every seconds, and the report at the end. With --json these lines go to standard error, and the
+report is one JSON object (docs/json.md). One pair through one signature counts once. With -q only the report is shown.
 
-An answer is right if every output is, also where (as in a comparison) only the last one is read. Latency is that of a
-call, which carries many pairs; it is at most 5 % below what is told. A model whose signatures the server does not tell
-counts as one question that was not answered. Of several targets the report is that on all of them together, and has
-those on each. With --certificate it has what `serving.probing.box_prober` found; a server that was given up is not asked. With
--q the report alone is shown.
+An answer is right if every output is right, even if only the last one is read (comparison). The latency is that of a
+call, which carries many pairs; the true value is at most 5 % below the reported one. If the server does not return the
+model's signatures, that counts as one unanswered question. With several targets the report covers all of them together
+and each of them. With --certificate it includes the result of serving.probing.box_prober, except for a server that was
+given up.
 
---metrics_port shows serving.probing.metrics under /metrics, on loopback alone. Which servers are asked is told by the arguments, not
-by whoever reads the page: there is no /probe?target=....
+--metrics_port serves serving.probing.metrics under /metrics, on loopback only. Only the arguments choose the targets:
+the page has no /probe?target=....
 
-Exit code 0 when every answer was right, by the version of --expect_version if that is given; 1 otherwise, also when
-errors came in between or nothing was asked; 2 for wrong usage.
+Exit code 0 if every answer was right, and by the version of --expect_version if given; 1 otherwise, also after errors
+or if nothing was asked; 2 for wrong usage.
 """
 
 import argparse
@@ -53,7 +53,7 @@ ALL = "all"
 _NAMED = [named(task.verb) for task in TASKS.values() for named in (signatures.bits, signatures.packed)]
 _SIGNATURES = (signatures.SERVING_DEFAULT, signatures.STEP, *_NAMED)
 _COUNT = 500
-# Questions per second to each target when there is no end to them.
+# Questions per second to each target with --duration.
 _RATE = 10.0
 _REPORT_EVERY = 60.0
 
@@ -62,48 +62,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum probe`."""
     parser.add_argument("targets", nargs="+", metavar="HOST:PORT", help="model servers")
     parser.add_argument(
-        "--examples", nargs="+", metavar="TFRECORDS", help="ask these: files of tf.Examples, gzip or not"
+        "--examples", nargs="+", metavar="TFRECORDS", help="questions from these files of tf.Examples, gzip or not"
     )
     parser.add_argument(
-        "--seed", type=int, metavar="N", help="ask sums made from this seed (default 0, without --examples)"
+        "--seed", type=int, metavar="N", help="questions generated from this seed (default 0 without --examples)"
     )
     end = parser.add_mutually_exclusive_group()
     end.add_argument("--count", type=int, metavar="N", help=f"questions to ask (default {_COUNT})")
-    end.add_argument("--duration", type=float, metavar="SECONDS", help="how long to ask; 0 is until SIGTERM or SIGINT")
+    end.add_argument("--duration", type=float, metavar="SECONDS", help="time to ask; 0 is until SIGTERM or SIGINT")
     parser.add_argument(
         "--rate",
         type=float,
         metavar="N",
-        help=f"questions per second to each target (default {_RATE:g} with --duration, no bound with --count)",
+        help=f"questions per second to each target (default {_RATE:g} with --duration, unlimited with --count)",
     )
     parser.add_argument(
-        "--signature", choices=(ALL, *_SIGNATURES), default=ALL, help="which to ask through (default %(default)s)"
+        "--signature", choices=(ALL, *_SIGNATURES), default=ALL, help="signature to call (default %(default)s)"
     )
     parser.add_argument(
-        "--task", choices=tuple(TASKS), default=ADDITION.name, help="what the model computes (default %(default)s)"
+        "--task", choices=tuple(TASKS), default=ADDITION.name, help="task of the model (default %(default)s)"
     )
-    parser.add_argument("--expect_version", type=int, metavar="N", help="an answer by another version is a finding")
+    parser.add_argument("--expect_version", type=int, metavar="N", help="an answer by another version is an error")
     parser.add_argument(
         "--certificate",
         metavar="MODEL_DIR",
         help="also send states drawn from the boxes of the certificate of this SavedModel; not with --duration",
     )
-    parser.add_argument(
-        "--model_name", default=connection_flags.MODEL_NAME, help="name of the model (default %(default)s)"
-    )
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        default=connection_flags.DEADLINE,
-        metavar="SECONDS",
-        help="time limit of each call (default %(default)s)",
-    )
+    connection_flags.add_call_arguments(parser)
     parser.add_argument(
         "--report_every",
         type=float,
         default=_REPORT_EVERY,
         metavar="SECONDS",
-        help="how often to sum up (default %(default)s)",
+        help="time between two summaries (default %(default)s)",
     )
     parser.add_argument(
         "--metrics_port", type=int, metavar="N", help="loopback port for Prometheus; 0 takes a free one"
@@ -114,25 +105,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, print the report; the exit code.
+    """Ask, print the report and return the exit code.
 
     Raises:
-        BitsumError: the examples or the certificate cannot be read, or the port cannot be had.
+        BitsumError: the examples or the certificate cannot be read, or the port is taken.
     """
     _check(args)
     from serving.probing import metrics, runner
     from serving.probing.monitor import Plan, Watch
     from serving.probing.prober import TimedClient
-    from serving.server import metrics as monitoring
+    from serving.server.metrics import serve_metrics
 
     lasting = args.duration is not None
     rate = args.rate or (_RATE if lasting else None)
     plan = Plan(
         TASKS[args.task], None if args.signature == ALL else (args.signature,), rate, lasting, args.expect_version
     )
-    asked = _questions(args)
-    boxes = _boxes_of(args.certificate, args.task) if args.certificate else None
-    tell = runner.teller(sys.stderr if args.json else sys.stdout) if progress.shown() else lambda line: None
+    questions = _questions(args)
+    probe_boxes = _box_prober(args.certificate, args.task) if args.certificate else None
+    log = runner.line_printer(sys.stderr if args.json else sys.stdout) if progress.shown() else lambda line: None
     options = {
         "model_name": args.model_name,
         "deadline": args.deadline,
@@ -140,18 +131,22 @@ def run(args: argparse.Namespace) -> int:
         "label": args.label,
         "credentials": connection_flags.credentials(args),
     }
-    with contextlib.ExitStack() as open_ones:
-        clients = [open_ones.enter_context(TimedClient(name, **options)) for name in dict.fromkeys(args.targets)]
-        watches = [Watch(client, plan, asked(), tell) for client in clients]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(TimedClient(name, **options)) for name in dict.fromkeys(args.targets)]
+        watches = [Watch(client, plan, questions(), log) for client in clients]
         if args.metrics_port is not None:
-            page = monitoring.serve_metrics(lambda: metrics.page(watches), port=args.metrics_port, path=metrics.PATH)
-            port = open_ones.enter_context(page)
+            page = serve_metrics(lambda: metrics.page(watches), port=args.metrics_port, path=metrics.PATH)
+            port = stack.enter_context(page)
             progress.note(f"bitsum: metrics are at http://127.0.0.1:{port}{metrics.PATH}")
-        runner.run(watches, clients, args.duration or None, args.report_every, tell)
+        runner.run(watches, clients, args.duration or None, args.report_every, log)
         reports = {watch.target: watch.total() for watch in watches}
-        found = {client.target: boxes(client) for client in clients if boxes and not reports[client.target].gave_up}
-    results.show(_summary(reports, found), lambda _: _lines(reports, found), args.json)
-    right = [*(report.all_right for report in reports.values()), *(boxes.all_right for boxes in found.values())]
+        box_reports = {
+            client.target: probe_boxes(client)
+            for client in clients
+            if probe_boxes and not reports[client.target].gave_up
+        }
+    results.show(_summary(reports, box_reports), lambda _: _lines(reports, box_reports), args.json)
+    right = [*(report.all_right for report in reports.values()), *(boxes.all_right for boxes in box_reports.values())]
     return 0 if all(right) else 1
 
 
@@ -159,17 +154,17 @@ def _check(args: argparse.Namespace) -> None:
     if (args.count is not None and args.count < 1) or not args.deadline > 0:
         raise ConfigError("--count must be at least 1 and --deadline more than 0")
     if args.duration is not None and not args.duration >= 0:
-        raise ConfigError(f"--duration {args.duration:g}: must be 0, for no end, or more")
+        raise ConfigError(f"--duration {args.duration:g}: must be 0 (no limit) or more")
     if (args.rate is not None and not args.rate > 0) or not args.report_every > 0:
         raise ConfigError("--rate and --report_every must be more than 0")
     if args.certificate and args.duration is not None:
-        raise ConfigError("--certificate asks a bounded number of questions: leave --duration away")
+        raise ConfigError("--certificate asks a fixed number of questions: omit --duration")
     if args.metrics_port is not None and not 0 <= args.metrics_port <= 65535:
         raise ConfigError(f"--metrics_port = {args.metrics_port}: must be between 0 and 65535")
 
 
 def _questions(args: argparse.Namespace) -> Callable[[], Iterator["Question"]]:
-    """What each target is asked, without end for --duration.
+    """A function that returns the questions for a target, endless for --duration.
 
     Raises:
         BitsumError: the examples cannot be read.
@@ -183,36 +178,35 @@ def _questions(args: argparse.Namespace) -> Callable[[], Iterator["Question"]]:
     both = args.seed is not None
     examples = questions.spread(args.examples, -(-(count or _COUNT) // (1 + both)))
     if not examples:
-        raise BitsumError(f"there are no examples in {', '.join(args.examples)}")
+        raise BitsumError(f"no examples in {', '.join(args.examples)}")
+    if count is None and both:
+        return lambda: itertools.chain.from_iterable(
+            zip(itertools.cycle(examples), generated.fresh(task, seed), strict=True)
+        )
     if count is None:
-        made = generated.fresh
-        return lambda: _alternating(itertools.cycle(examples), made(task, seed)) if both else itertools.cycle(examples)
+        return lambda: itertools.cycle(examples)
     rest = count - len(examples) if both else 0
     return lambda: itertools.chain(examples, generated.fresh(task, seed, rest))
 
 
-def _alternating(first: Iterator["Question"], second: Iterator["Question"]) -> Iterator["Question"]:
-    return itertools.chain.from_iterable(zip(first, second))
-
-
-def _boxes_of(model_dir: str, task: str) -> Callable[["TimedClient"], "BoxReport"]:
-    """A function: client -> what the server makes of states of the boxes that the certificate in the SavedModel has.
+def _box_prober(model_dir: str, task: str) -> Callable[["TimedClient"], "BoxReport"]:
+    """A function that probes a server with states from the boxes of the certificate in the SavedModel.
 
     Raises:
-        BitsumError: there is no certificate, or it does not prove these weights.
+        BitsumError: the SavedModel has no certificate that proves its weights.
     """
     from components.proof import certificate
     from components.savedmodel import certified
     from serving.probing.box_prober import probe_boxes
 
-    found = certified.check(model_dir, TASKS[task])
-    if not found.verdict.proven:
-        raise BitsumError(f"{model_dir} is refused, it is not proven: {found.verdict.reason}")
-    return lambda client: probe_boxes(client, found.weights, certificate.parse(found.certificate), TASKS[task])
+    checked = certified.check(model_dir, TASKS[task])
+    if not checked.verdict.proven:
+        raise BitsumError(f"{model_dir} is refused because it is not proven: {checked.verdict.reason}")
+    return lambda client: probe_boxes(client, checked.weights, certificate.parse(checked.certificate), TASKS[task])
 
 
 def _summary(reports: dict[str, "Report"], boxes: dict[str, "BoxReport"]) -> "Summary":
-    """The report on the only target, or on all of them together."""
+    """The report on the only target, or on all targets together."""
     from serving.probing.report import Report
 
     targets = {name: report.summary(boxes.get(name)) for name, report in reports.items()}
@@ -221,7 +215,7 @@ def _summary(reports: dict[str, "Report"], boxes: dict[str, "BoxReport"]) -> "Su
     together = Report(next(iter(reports.values())).task)
     for report in reports.values():
         together.merge(report)
-    # One target after the other: that they serve different versions is no change.
+    # Different versions on different targets are not version changes.
     together.version_changes = sum(report.version_changes for report in reports.values())
     return dataclasses.replace(together.summary(), targets=targets)
 
@@ -229,7 +223,7 @@ def _summary(reports: dict[str, "Report"], boxes: dict[str, "BoxReport"]) -> "Su
 def _lines(reports: dict[str, "Report"], boxes: dict[str, "BoxReport"]) -> list[str]:
     lines = []
     for name, report in reports.items():
-        found = boxes.get(name)
-        asked = f"; {found.right} of {found.asked} steps from the boxes as certified" if found else ""
-        lines.append(report.line(name) + asked)
+        box_report = boxes.get(name)
+        steps = f"; {box_report.right} of {box_report.asked} steps from the boxes as certified" if box_report else ""
+        lines.append(report.line(name) + steps)
     return lines

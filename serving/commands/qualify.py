@@ -1,15 +1,15 @@
-"""`bitsum qualify HOST:PORT`: is a model server's arithmetic within what the proof assumes of sigmoid and tanh?
+"""`bitsum qualify HOST:PORT`: check that a server's sigmoid and tanh are as accurate as the proof assumes.
 
-The server has to serve the sweep model, which `bitsum qualify --export FOLDER` writes:
+The server must serve the sweep model, which `bitsum qualify --export FOLDER` writes:
 
     bitsum qualify --export FOLDER
     bitsum serve --model_name=bitsum-activations --model_base_path=FOLDER
     bitsum qualify HOST:PORT
 
-A sample takes seconds and looks at every shape that is served; --all-floats looks at every finite float32 besides, in
-minutes. docs/json.md has the report with --json.
+A sample takes seconds and covers every served shape; --all-floats takes minutes and also covers every finite float32.
+docs/json.md describes the report of --json.
 
-Exit code 0 qualified, 3 refused, 1 when the server does not answer, 2 for wrong usage.
+Exit code 0 qualified, 3 refused, 1 if the server does not answer, 2 for wrong usage.
 """
 
 import argparse
@@ -34,28 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--export", type=pathlib.Path, metavar="FOLDER", help="write the sweep model to FOLDER/1 instead of asking"
     )
     parser.add_argument(
-        "--units",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="hidden units of the cells whose shapes it has (default 16 and 7)",
+        "--units", type=int, nargs="+", metavar="N", help="hidden units of the exported shapes (default 16 and 7)"
     )
-    parser.add_argument("--all-floats", action="store_true", help="look at every finite float32")
-    parser.add_argument("--model_name", default=MODEL_NAME, help="name under which it is served (default %(default)s)")
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        default=_DEADLINE,
-        metavar="SECONDS",
-        help="time limit of each call (default %(default)s)",
-    )
+    parser.add_argument("--all-floats", action="store_true", help="check every finite float32")
+    connection_flags.add_call_arguments(parser, MODEL_NAME, _DEADLINE)
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sample (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     connection_flags.add_tls_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Qualify a server, or write the model that it needs for that; the exit code.
+    """Qualify a server, or write the sweep model; return the exit code.
 
     Raises:
         BitsumError: the server does not answer, or the model cannot be written.
@@ -63,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.export is None) == (args.target is None):
         raise ConfigError("give either HOST:PORT or --export FOLDER")
     if args.export and args.json:
-        raise ConfigError("--json prints the report on HOST:PORT: leave it away with --export")
+        raise ConfigError("--json prints the report on HOST:PORT: omit it with --export")
     if not args.deadline > 0 or not all(1 <= units <= 4096 for units in args.units or ()):
         raise ConfigError("--deadline must be more than 0, and --units from 1 to 4096")
     return _export(args.export, args.units) if args.export else _qualify(args)
@@ -82,7 +71,7 @@ def _qualify(args: argparse.Namespace) -> int:
     from serving.probing import qualifier
 
     with Progress(sys.stderr):
-        found = qualifier.qualify(
+        qualification = qualifier.qualify(
             args.target,
             all_floats=args.all_floats,
             model_name=args.model_name,
@@ -90,5 +79,5 @@ def _qualify(args: argparse.Namespace) -> int:
             seed=args.seed,
             credentials=connection_flags.credentials(args),
         )
-    results.show(found.report(), lambda _: [found.line()], args.json)
-    return 0 if found.qualified else Refusal.exit_code
+    results.show(qualification.report(), lambda _: [qualification.line()], args.json)
+    return 0 if qualification.qualified else Refusal.exit_code

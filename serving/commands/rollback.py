@@ -1,7 +1,7 @@
-"""`bitsum rollback`: make the version stable again that was it before the last rollout.
+"""`bitsum rollback`: restore the previously stable version.
 
-That version is still loaded, so that one reload does it; the config file then says so, too, and a restart comes back to
-it.
+That version is still loaded, so one reload of the config is enough. The config file is updated too, so a restart keeps
+the version.
 """
 
 import argparse
@@ -9,33 +9,34 @@ import argparse
 from components.errors import Refusal
 from components.printable import say
 from serving.commands import rollout
+from serving.labels import PREVIOUS, STABLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum rollback`."""
     rollout.add_config_arguments(parser)
-    parser.add_argument("--force", action="store_true", help="also to a version whose files on disk are damaged")
+    parser.add_argument("--force", action="store_true", help="restore it even if its files on disk are damaged")
     parser.add_argument("--plan", action="store_true", help="show what would happen, and change nothing")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Roll back; the exit code.
+    """Roll back and return the exit code.
 
     Raises:
-        Refusal: there is nothing to go back to, or its files are damaged.
+        Refusal: no version is labelled previous, or its files are damaged.
         BitsumError: the server or the config file cannot be used.
     """
     from serving.rollout import provenance
-    from serving.rollout.deployment import PREVIOUS, STABLE, changed
+    from serving.rollout.deployment import with_labels
 
-    with rollout.telling(args, "roll back") as deployment, deployment.locked():
+    with rollout.deployment_of(args, "roll back") as deployment, deployment.locked():
         labels = deployment.labels()
         stable, previous = labels[STABLE], labels.get(PREVIOUS)
         if previous is None:
             raise Refusal(
                 "rollback",
-                f"{args.config_file} has no version with the label {PREVIOUS}, which a rollout leaves behind: bitsum rollout VERSION "
-                "takes any other version",
+                f"{args.config_file} has no version with the label {PREVIOUS}, which a rollout sets: bitsum rollout "
+                "VERSION promotes any version",
             )
         say(f"{STABLE}: version {stable} -> {previous}; {PREVIOUS}: {previous} -> {stable}")
         if args.plan:
@@ -44,10 +45,11 @@ def run(args: argparse.Namespace) -> int:
         if damage and not args.force:
             raise Refusal(
                 "rollback",
-                f"version {previous} is damaged on disk: {damage[0]} ({len(damage)} in all); --force goes back to what is loaded of it",
+                f"version {previous} is damaged on disk: {damage[0]} ({len(damage)} in all); --force restores the "
+                "loaded copy",
             )
         before = deployment.config()
-        with deployment.changing(before):
-            deployment.apply(changed(before, args.model_name, {STABLE: previous, PREVIOUS: stable}))
+        with deployment.restoring(before):
+            deployment.apply(with_labels(before, args.model_name, {STABLE: previous, PREVIOUS: stable}))
     say(f"version {previous} is {STABLE}")
     return 0

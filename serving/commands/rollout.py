@@ -1,9 +1,9 @@
-"""`bitsum rollout`: put a new version in the place of the stable one, if it loads, is blessed, and answers as well.
+"""`bitsum rollout`: promote the newest version if it is blessed, loads and passes the canary checks.
 
-The candidate is loaded beside the stable version and gets the label `canary`; both are asked the same questions,
-recorded ones and fresh ones whose answers are known; then the label `stable` moves, and `previous` stays behind for
-`bitsum rollback`. Whatever goes wrong, the server gets the config back that it had, and stable never stops answering.
-For any TensorFlow Serving.
+The candidate is loaded beside the stable version and gets the label `canary`. Both versions answer the same questions:
+recorded requests, and generated ones with known answers. Then the label `stable` moves to the candidate, and `previous`
+marks the old version for `bitsum rollback`. After any failure the server gets its old config back; stable never stops
+answering. Works with any TensorFlow Serving.
 """
 
 import argparse
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from components import progress, results
 from components.errors import BitsumError, ConfigError, Refusal, reason
 from components.printable import say
+from serving import defaults
 from serving.commands import connection_flags
+from serving.labels import CANARY, PREVIOUS, STABLE
 
 if TYPE_CHECKING:
     from serving.rollout.deployment import Deployment
@@ -31,7 +33,7 @@ _LATENCY_RATIO = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a rollout would do; docs/json.md says what each field is."""
+    """The steps of a rollout; docs/json.md describes each field."""
 
     config_file: pathlib.Path
     labels: dict[str, int]
@@ -52,19 +54,15 @@ class Plan:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which server and which config file: also those of `bitsum rollback`."""
-    parser.add_argument(
-        "--server", default=connection_flags.SERVER, metavar="HOST:PORT", help="model server (default %(default)s)"
-    )
-    parser.add_argument(
-        "--model_name", default=connection_flags.MODEL_NAME, help="name of the model (default %(default)s)"
-    )
+    """The server and the config file, for `bitsum rollout` and `bitsum rollback`."""
+    connection_flags.add_server_argument(parser)
+    parser.add_argument("--model_name", default=defaults.MODEL_NAME, help="name of the model (default %(default)s)")
     parser.add_argument(
         "--config_file",
         type=pathlib.Path,
         default=CONFIG_FILE,
         metavar="FILE",
-        help="the model config file that the server was started with, which is kept in step (default %(default)s)",
+        help="the server's model config file, which is updated too (default %(default)s)",
     )
     connection_flags.add_tls_arguments(parser)
 
@@ -78,27 +76,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", action="store_true", help="show what would happen, and change nothing")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON, with --plan")
     parser.add_argument(
-        "--force", action="store_true", help="also a version that no pipeline blessed; damaged files are never served"
+        "--force",
+        action="store_true",
+        help="promote even a version that no pipeline blessed; damaged files are never served",
     )
     parser.add_argument(
         "--requests",
         type=pathlib.Path,
         metavar="FOLDER",
-        help="recorded requests (bitsum serve --request_log_dir) to ask both versions",
+        help="recorded requests (bitsum serve --request_log_dir) to replay on both versions",
     )
     parser.add_argument(
         "--count",
         type=int,
         default=_QUESTIONS,
         metavar="N",
-        help="fresh questions with known answers (default %(default)s)",
+        help="generated questions with known answers (default %(default)s)",
     )
     parser.add_argument(
         "--max_latency_ratio",
         type=float,
         default=_LATENCY_RATIO,
         metavar="X",
-        help="the canary's median and 90th percentile of latency may be X times those of stable (default %(default)s)",
+        help="limit of the canary's median and 90th percentile latency, relative to stable (default %(default)s)",
     )
     parser.add_argument(
         "--load_timeout",
@@ -112,16 +112,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=_KEEP,
         metavar="N",
-        help="keep the last N versions on disk, and all that carry a label; 0 keeps everything (default %(default)s)",
+        help="keep the last N versions on disk and all labelled ones; 0 keeps everything (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the fresh questions (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generated questions (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Roll out; the exit code.
+    """Roll out and return the exit code.
 
     Raises:
-        Refusal: the candidate stays back; the text says why.
+        Refusal: the candidate is not promoted; the text says why.
         BitsumError: the server or the config file cannot be used.
     """
     if args.count < 1 or args.keep < 0 or not args.max_latency_ratio > 0 or not args.load_timeout > 0:
@@ -129,20 +129,18 @@ def run(args: argparse.Namespace) -> int:
             "--count must be at least 1, --keep not negative, --max_latency_ratio and --load_timeout more than 0"
         )
     if args.json and not args.plan:
-        raise ConfigError("--json prints a plan: give --plan with it")
-    from serving.rollout.deployment import STABLE
-
-    with telling(args, "roll out") as deployment:
+        raise ConfigError("--json prints a plan: add --plan")
+    with deployment_of(args, "roll out") as deployment:
         stable = deployment.labels()[STABLE]
         candidate = _candidate(deployment, args.version)
         if args.plan:
             results.show(_plan(deployment, args, stable, candidate), _plan_lines, args.json)
             return 0
         with deployment.locked():
-            # Again, since another rollout may just have ended.
+            # Read again: another rollout may just have ended.
             stable = deployment.labels()[STABLE]
             if candidate == stable:
-                _mend(deployment, stable)
+                _resync(deployment, stable)
             else:
                 _roll_out(deployment, args, stable, candidate)
             _retain(deployment, args.keep)
@@ -150,12 +148,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def telling(args: argparse.Namespace, doing: str) -> Iterator["Deployment"]:
-    """The deployment that the arguments name; how it stands is told where somebody ends the work, also by `bitsum
-    rollback`.
+def deployment_of(args: argparse.Namespace, doing: str) -> Iterator["Deployment"]:
+    """The deployment that the arguments name, also for `bitsum rollback`; an interrupt reports its state.
 
     Raises:
-        BitsumError: a file cannot be used, or no connection can be made; the text names it.
+        BitsumError: a file cannot be used, or the connection fails; the text names it.
         KeyboardInterrupt: the text says which version is stable.
     """
     from serving.rollout.deployment import Deployment
@@ -171,18 +168,16 @@ def telling(args: argparse.Namespace, doing: str) -> Iterator["Deployment"]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise BitsumError(f"cannot {doing} by {args.config_file}: {reason(error)}") from error
+        raise BitsumError(f"cannot {doing} with {args.config_file}: {reason(error)}") from error
 
 
-def _mend(deployment: "Deployment", stable: int) -> None:
-    """The version is stable by the file; see that the server agrees."""
-    from serving.rollout.deployment import STABLE
-
+def _resync(deployment: "Deployment", stable: int) -> None:
+    """Make sure that the server agrees with the file, which has `stable` as its stable version."""
     if deployment.served(STABLE) == stable:
-        say(f"version {stable} of {deployment.model_name} is stable already: nothing to do")
+        say(f"version {stable} of {deployment.model_name} is already stable: nothing to do")
         return
     deployment.apply(deployment.config())
-    say(f"version {stable} is {STABLE} again at {deployment.target}, as {deployment.config_file} has it")
+    say(f"version {stable} is {STABLE} again at {deployment.target}, as in {deployment.config_file}")
 
 
 def _candidate(deployment: "Deployment", asked: int | None) -> int:
@@ -192,23 +187,23 @@ def _candidate(deployment: "Deployment", asked: int | None) -> int:
     on_disk = version_folder.versions(base_path)
     if asked is not None and asked not in on_disk:
         raise BitsumError(
-            f"there is no version {asked} in {base_path}: it holds {', '.join(map(str, on_disk)) or 'none'}"
+            f"version {asked} is not in {base_path}, which holds {', '.join(map(str, on_disk)) or 'none'}"
         )
     if not on_disk:
-        raise BitsumError(f"there is no version in {base_path}: bitsum run pushes one")
+        raise BitsumError(f"no version in {base_path}: bitsum run pushes one")
     return asked if asked is not None else on_disk[-1]
 
 
 def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> Plan:
-    """Raises: Refusal, where the candidate would be refused before it is loaded."""
+    """Raises: Refusal, if the candidate would be refused before it is loaded."""
     from serving.rollout import provenance, retention
-    from serving.rollout.deployment import PREVIOUS, STABLE, changed
+    from serving.rollout.deployment import with_labels
 
     labels, config = deployment.labels(), deployment.config()
-    found = provenance.of(deployment.base_path() / str(candidate))
+    origin = provenance.of(deployment.base_path() / str(candidate))
     loads = candidate != stable
     if loads:
-        _check(found, candidate, args.force)
+        check_candidate(origin, candidate, args.force)
     after = {STABLE: candidate, PREVIOUS: stable} if loads else labels
     return Plan(
         config_file=args.config_file,
@@ -216,59 +211,58 @@ def _plan(deployment: "Deployment", args: argparse.Namespace, stable: int, candi
         stable=stable,
         candidate=candidate,
         candidate_loads=loads,
-        candidate_run=found.run,
-        task=found.task.name,
-        unblessed=found.unblessed or "",
-        ignored_files=list(found.ignored),
+        candidate_run=origin.run,
+        task=origin.task.name,
+        unblessed=origin.unblessed or "",
+        ignored_files=list(origin.ignored),
         load_timeout=args.load_timeout,
         questions=args.count,
         requests=args.requests,
         labels_after=after,
-        config_after=str(changed(config, args.model_name, after) if loads else config),
+        config_after=str(with_labels(config, args.model_name, after) if loads else config),
         keep=args.keep,
         deleted_versions=retention.expired(deployment.base_path(), args.keep, after.values()),
     )
 
 
 def _plan_lines(plan: Plan) -> list[str]:
-    from serving.rollout.deployment import CANARY, PREVIOUS, STABLE
-
     labels = ", ".join(f"{label} is version {version}" for label, version in sorted(plan.labels.items()))
     lines = [f"{plan.config_file}: {labels}"]
     if plan.candidate_loads:
-        requests = f" and those in {plan.requests}" if plan.requests else ""
+        requests = f" and the requests in {plan.requests}" if plan.requests else ""
         lines += [
-            *_candidate_lines(plan.candidate, plan.candidate_run, plan.task, plan.unblessed, plan.ignored_files),
+            *candidate_lines(plan.candidate, plan.candidate_run, plan.task, plan.unblessed, plan.ignored_files),
             f"1. load version {plan.candidate} beside {plan.stable}, at most {plan.load_timeout:g} s",
-            f"2. label it {CANARY}; ask both {plan.questions} fresh questions{requests}",
-            f"3. move {STABLE} to {plan.candidate}, {PREVIOUS} to {plan.stable}, if every answer is right and none too slow; "
-            "the config then is",
+            f"2. label it {CANARY}; send both {plan.questions} generated questions{requests}",
+            f"3. if every answer is right and none too slow, move {STABLE} to {plan.candidate} and {PREVIOUS} to "
+            f"{plan.stable}; the config is then",
             *[f"   {line}" for line in plan.config_after.splitlines()],
         ]
     else:
-        lines.append(f"version {plan.stable} is stable already: nothing would be rolled out")
-    gone = ", ".join(map(str, plan.deleted_versions)) or "none"
-    return [*lines, f"versions that would be deleted (--keep {plan.keep}): {gone}"]
+        lines.append(f"version {plan.stable} is already stable: nothing would be rolled out")
+    deleted = ", ".join(map(str, plan.deleted_versions)) or "none"
+    return [*lines, f"versions that would be deleted (--keep {plan.keep}): {deleted}"]
 
 
-def _check(found: "Provenance", candidate: int, force: bool) -> None:
-    """Raises: Refusal, for a version with foreign files or others than were pushed, or that no pipeline blessed."""
-    if found.damage:
+def check_candidate(origin: "Provenance", candidate: int, force: bool) -> None:
+    """Raises: Refusal, if the version has foreign or changed files, or no pipeline blessed it."""
+    if origin.damage:
         raise Refusal(
             "rollout",
-            f"version {candidate} is damaged and cannot be served: {found.damage[0]} ({len(found.damage)} in all); push it again",
+            f"version {candidate} is damaged and cannot be served: {origin.damage[0]} ({len(origin.damage)} in all); "
+            "push it again",
         )
-    if found.unblessed and not force:
+    if origin.unblessed and not force:
         raise Refusal(
-            "rollout",
-            f"version {candidate} was blessed by no pipeline: {found.unblessed}; --force rolls it out all the same",
+            "rollout", f"no pipeline blessed version {candidate}: {origin.unblessed}; --force rolls it out anyway"
         )
 
 
-def _candidate_lines(candidate: int, run: str, task: str, unblessed: str, ignored: Sequence[str]) -> list[str]:
+def candidate_lines(candidate: int, run: str, task: str, unblessed: str | None, ignored: Sequence[str]) -> list[str]:
+    """The lines on the candidate: its provenance and ignored files."""
     state = f"files as pushed, blessed by run {run}, {task} proven for any length"
     if unblessed:
-        state = f"not blessed ({unblessed}), rolled out by --force"
+        state = f"not blessed ({unblessed}), rolled out because of --force"
     return [
         f"version {candidate}: {state}",
         *([f"version {candidate}: {', '.join(ignored)} ignored"] if ignored else []),
@@ -277,37 +271,38 @@ def _candidate_lines(candidate: int, run: str, task: str, unblessed: str, ignore
 
 def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, candidate: int) -> None:
     from serving.rollout import canary, provenance
-    from serving.rollout.deployment import CANARY, PREVIOUS, STABLE, changed
+    from serving.rollout.deployment import with_labels
 
-    found = provenance.of(deployment.base_path() / str(candidate))
-    _check(found, candidate, args.force)
-    _tell(*_candidate_lines(candidate, found.run, found.task.name, found.unblessed, found.ignored))
+    origin = provenance.of(deployment.base_path() / str(candidate))
+    check_candidate(origin, candidate, args.force)
+    _report(*candidate_lines(candidate, origin.run, origin.task.name, origin.unblessed, origin.ignored))
     answering = deployment.served(STABLE)
     if answering != stable:
-        _tell(
-            f"note: {args.server} answers for {STABLE} with version {answering}, {args.config_file} has {stable}: the file counts"
+        _report(
+            f"note: {args.server} serves version {answering} as {STABLE}, {args.config_file} has {stable}: "
+            "the file counts"
         )
     before, labels = deployment.config(), deployment.labels()
     if labels.pop(CANARY, None) is not None:
-        # A rollout that was killed left it.
-        before = changed(before, args.model_name, labels)
-    with _said(stable), deployment.changing(before):
-        deployment.apply(changed(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))
-        _tell(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s")
-        deployment.apply(changed(before, args.model_name, {STABLE: stable, CANARY: candidate}))
-        compared = canary.compare(deployment.client_options(), found.task, args.count, args.seed, args.requests)
-        _tell(*compared.lines())
-        compared.check_answered()
-        complaint = compared.complaint(args.max_latency_ratio)
+        # Left by a rollout that was killed.
+        before = with_labels(before, args.model_name, labels)
+    with _announcing_stable(stable), deployment.restoring(before):
+        deployment.apply(with_labels(before, args.model_name, {STABLE: stable}, loaded=(candidate,)))
+        _report(f"version {candidate}: loaded after {deployment.wait_loaded(candidate, args.load_timeout):.1f} s")
+        deployment.apply(with_labels(before, args.model_name, {STABLE: stable, CANARY: candidate}))
+        comparison = canary.compare(deployment.client_options(), origin.task, args.count, args.seed, args.requests)
+        _report(*comparison.lines())
+        comparison.check_answered()
+        complaint = comparison.complaint(args.max_latency_ratio)
         if complaint:
-            raise Refusal("rollout", f"version {candidate} stays back: {complaint}")
-        deployment.apply(changed(before, args.model_name, {STABLE: candidate, PREVIOUS: stable}))
-    say(f"version {candidate} is {STABLE}, {stable} is {PREVIOUS}: bitsum rollback goes back to it")
+            raise Refusal("rollout", f"version {candidate} is not promoted: {complaint}")
+        deployment.apply(with_labels(before, args.model_name, {STABLE: candidate, PREVIOUS: stable}))
+    say(f"version {candidate} is {STABLE}, {stable} is {PREVIOUS}: bitsum rollback restores it")
 
 
 @contextlib.contextmanager
-def _said(stable: int) -> Iterator[None]:
-    """Says so where the candidate is refused."""
+def _announcing_stable(stable: int) -> Iterator[None]:
+    """Say which version stays stable if the candidate is refused."""
     try:
         yield
     except Refusal:
@@ -316,8 +311,7 @@ def _said(stable: int) -> Iterator[None]:
 
 
 def _retain(deployment: "Deployment", keep: int) -> None:
-    """Delete what is superfluous, once the server serves it no more. A failure is a note: the rollout itself is
-    done."""
+    """Delete expired versions that the server no longer serves. A failure is only a note: the rollout is done."""
     from serving.rollout import retention
 
     try:
@@ -325,12 +319,12 @@ def _retain(deployment: "Deployment", keep: int) -> None:
         retention.sweep(base_path)
         for version in retention.expired(base_path, keep, in_use):
             retention.delete(base_path, version)
-            _tell(f"deleted: version {version} (--keep {keep})")
+            _report(f"deleted: version {version} (--keep {keep})")
     except (BitsumError, OSError) as error:
-        progress.note(f"note: old versions are not deleted: {error}; the next rollout tries again")
+        progress.note(f"note: old versions were not deleted: {error}; the next rollout tries again")
 
 
-def _tell(*lines: str) -> None:
-    """Say how far the rollout is, unless progress is hidden."""
+def _report(*lines: str) -> None:
+    """Print progress of the rollout, unless hidden."""
     if progress.shown():
         say(*lines)

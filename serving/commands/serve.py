@@ -1,11 +1,10 @@
-"""`bitsum serve`: serve the versions in a folder, with TensorFlow Serving where it is installed, else with the embedded
-server.
+"""`bitsum serve`: serve the versions in a folder, with TensorFlow Serving if installed, else with the embedded server.
 
-Flags are spelled as tensorflow_model_server's where they mean the same.
+Flags with the meaning of a flag of tensorflow_model_server have its name.
 
-Exit code 0 when it was told to stop; 3 when it ends because its models do not load, as it says itself; 128 + N when
-signal N ended the program that serves; 2 for a wrong flag; 1 for everything else: a port that is taken, a folder
-without versions, no version in time.
+Exit code 0 after SIGTERM or SIGINT; 3 if the server ends and names its models as the reason; 128 + N if signal N ended
+the server's process; 2 for a wrong flag; 1 for everything else: a port in use, a folder without versions, no version in
+time.
 """
 
 import argparse
@@ -21,13 +20,12 @@ from typing import TYPE_CHECKING
 
 from components.errors import BitsumError, ConfigError
 from components.printable import say
+from serving.labels import STABLE
 
 if TYPE_CHECKING:
     from components.settings import Serve
-    from serving.server.options import Options
+    from serving.server.options import Options, Ready
 
-# The label of the version that clients ask for.
-STABLE = "stable"
 EMBEDDED = "embedded"
 PROGRAM = "tensorflow_model_server"
 DOCKER = "docker"
@@ -54,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model_config_file",
         type=_absolute,
         metavar="FILE",
-        help="text file with a ModelServerConfig; written where it is missing: the newest version, with the label stable",
+        help="text file with a ModelServerConfig; if missing, it is written: the newest version, with the label stable",
     )
     parser.add_argument(
         "--file_system_poll_wait_seconds",
@@ -68,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=defaults.max_workers,
         metavar="N",
-        help="calls worked on at the same time, one more is refused; 0 is four times the number of CPUs (default %(default)s)",
+        help="concurrent calls, more are refused; 0 is four times the number of CPUs (default %(default)s)",
     )
     _add_own_arguments(parser, defaults)
     flags.add_arguments(parser)
@@ -79,28 +77,28 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
         "--server",
         choices=("auto", EMBEDDED, PROGRAM, DOCKER),
         default=defaults.server,
-        help=f"auto is {PROGRAM} where it is on the PATH, else {EMBEDDED} (default %(default)s)",
+        help=f"auto is {PROGRAM} if it is on the PATH, else {EMBEDDED} (default %(default)s)",
     )
     parser.add_argument("--image", default=defaults.image, help="image for --server docker (default %(default)s)")
     parser.add_argument(
         "--ready_file",
         type=_absolute,
         metavar="PATH",
-        help="JSON (host, port, pid, ...), there once a version is served",
+        help="JSON (host, port, pid, ...), written once a version is served",
     )
     parser.add_argument(
         "--ready_timeout",
         type=float,
         default=defaults.start_timeout,
         metavar="SECONDS",
-        help="give up without a version after this time; 0 waits for ever, as TensorFlow Serving does (default %(default)s)",
+        help="time limit for a first version; 0 waits forever, as TensorFlow Serving does (default %(default)s)",
     )
     parser.add_argument(
         "--drain_timeout",
         type=float,
         default=_DRAIN_SECONDS,
         metavar="SECONDS",
-        help="how long calls under way may take after SIGTERM (default %(default)s)",
+        help="time for calls in flight after SIGTERM (default %(default)s)",
     )
     parser.add_argument(
         "--max_request_bytes",
@@ -110,30 +108,30 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
         help="larger requests are refused (default %(default)s)",
     )
     parser.add_argument(
-        "--log_file", type=_absolute, metavar="PATH", help="file for the log lines of TensorFlow or of the external program"
+        "--log_file", type=_absolute, metavar="PATH", help="log file of TensorFlow or the external program"
     )
     parser.add_argument(
         "--metrics_port", type=int, metavar="N", help="loopback port for Prometheus (embedded server); 0 is a free one"
     )
     parser.add_argument(
-        "--request_log_dir", type=_absolute, metavar="FOLDER", help="keep a sample of the requests that were answered"
+        "--request_log_dir", type=_absolute, metavar="FOLDER", help="log a sample of the answered requests here"
     )
     parser.add_argument(
         "--request_log_rate",
         type=float,
         default=_LOG_RATE,
         metavar="SHARE",
-        help="share of them that is kept (default %(default)s)",
+        help="share of the requests to log (default %(default)s)",
     )
     parser.add_argument("--version", action="store_true", help="print versions and exit")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code.
+    """Serve until SIGTERM or SIGINT and return the exit code.
 
     Raises:
         ModelError: the models do not load.
-        BitsumError: nothing could be served; the text says why.
+        BitsumError: the server cannot serve; the text says why.
     """
     from serving.server import flags, options
 
@@ -141,24 +139,24 @@ def run(args: argparse.Namespace) -> int:
         say(*flags.version_lines().split("\n"))
         return 0
     if not args.log_file:
-        # Before its first import: its lines quote what strangers send, raw.
+        # Before the first import of gRPC, whose log lines quote untrusted input unescaped.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    asked = _options(args)
-    _check_folders(asked)
-    server = _server(asked.server)
+    settings = _options(args)
+    _check_folders(settings)
+    server = _server(settings.server)
     notes = flags.check(args, embedded=server == EMBEDDED)
-    options.check_port(asked.host, asked.port)
-    _write_config_file(asked)
+    options.check_port(settings.host, settings.port)
+    _write_config_file(settings)
     for note in notes:
         say(f"note: {note}", stream=sys.stderr)
-    with _stop_signals() as stop, _ready_file(asked.ready_file) as announce:
+    with _stop_signals() as stop, _ready_file(settings.ready_file) as announce:
         if server == EMBEDDED:
             from serving.server import app
 
-            return app.serve(asked, stop, announce)
+            return app.serve(settings, stop, announce)
         from serving.server import tfserving
 
-        return tfserving.serve(asked, server, stop, announce)
+        return tfserving.serve(settings, server, stop, announce)
 
 
 def _options(args: argparse.Namespace) -> "Options":
@@ -168,15 +166,22 @@ def _options(args: argparse.Namespace) -> "Options":
 
     if not args.model_base_path and not args.model_config_file:
         raise ConfigError(
-            "neither --model_base_path nor --model_config_file is given: one of them has to say what is served"
+            "neither --model_base_path nor --model_config_file is given: one of them must name the models"
         )
     if args.batching_parameters_file and not args.enable_batching:
-        raise ConfigError("--batching_parameters_file is given without --enable_batching")
-    asked = Options.of(args, passed=flags.given(args))
-    _check_numbers(asked)
-    # For its checks: the limits are those of the configuration.
-    Serve(asked.model_name, asked.server, asked.image, asked.host, asked.port, max_workers=asked.grpc_max_threads)
-    return asked
+        raise ConfigError("--batching_parameters_file needs --enable_batching")
+    options = Options.of(args, passed=flags.given(args))
+    _check_numbers(options)
+    # Its checks apply the limits of the configuration.
+    Serve(
+        options.model_name,
+        options.server,
+        options.image,
+        options.host,
+        options.port,
+        max_workers=options.grpc_max_threads,
+    )
+    return options
 
 
 def _check_numbers(asked: "Options") -> None:
@@ -197,7 +202,7 @@ def _absolute(path: str) -> pathlib.Path | None:
 
 
 def _check_folders(asked: "Options") -> None:
-    """Refuse folders without versions, unless the server may wait for them. Raises: BitsumError."""
+    """Refuse folders without versions, unless --ready_timeout is 0. Raises: BitsumError."""
     from serving import model_config
     from serving.server import options
 
@@ -205,7 +210,7 @@ def _check_folders(asked: "Options") -> None:
         return
     if asked.model_config_file and asked.model_config_file.exists():
         for model in model_config.read(asked.model_config_file).model_config_list.config:
-            # What is no path at all is refused in the server's own words.
+            # The server itself refuses a base_path that is not absolute.
             if model.base_path.startswith("/"):
                 options.check_base_path(
                     pathlib.Path(model.base_path), f"{asked.model_config_file}: the base_path of {model.name},"
@@ -215,8 +220,7 @@ def _check_folders(asked: "Options") -> None:
 
 
 def _write_config_file(asked: "Options") -> None:
-    """Where a model config file is named that is not there, write one that serves the newest version, labelled
-    stable."""
+    """If the named model config file is missing, write one that serves the newest version with the label stable."""
     from serving import model_config
     from serving.server import options
 
@@ -234,18 +238,16 @@ def _server(wanted: str) -> str:
     if wanted == "auto":
         return PROGRAM if shutil.which(PROGRAM) else EMBEDDED
     if wanted in (PROGRAM, DOCKER) and not shutil.which(wanted):
-        raise BitsumError(
-            f"--server {wanted}: there is no program {wanted} on the PATH; --server {EMBEDDED} needs none"
-        )
+        raise BitsumError(f"--server {wanted}: the program {wanted} is not on the PATH; --server {EMBEDDED} needs none")
     return wanted
 
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; the second of them ends the process at once."""
+    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
     stop = threading.Event()
 
-    def handle(number: int, _) -> None:
+    def handle(number: int, _: object) -> None:
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
@@ -259,24 +261,22 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def _ready_file(path: pathlib.Path | None) -> Iterator[Callable]:
-    """A function that announces a Ready on the terminal and in the ready file, which exists no longer than the
-    context."""
-    from serving.server.options import Ready, address, write_ready_file
+def _ready_file(path: pathlib.Path | None) -> Iterator[Callable[["Ready"], None]]:
+    """A function that prints a Ready and writes it to the ready file, which is removed after the context."""
+    from serving.server.options import address, write_ready_file
 
     if path:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise BitsumError(f"cannot remove the --ready_file {path} of before: {error.strerror}") from error
+            raise BitsumError(f"cannot remove the old --ready_file {path}: {error.strerror}") from error
 
-    def announce(ready: Ready) -> None:
+    def announce(ready: "Ready") -> None:
         if path:
             write_ready_file(path, ready)
         where = address(ready.host, ready.port)
-        say(
-            f"serving {ready.model_name} version {ready.version} at {where} ({ready.server} server, process {ready.pid})"
-        )
+        server = f"{ready.server} server, process {ready.pid}"
+        say(f"serving {ready.model_name} version {ready.version} at {where} ({server})")
 
     try:
         yield announce

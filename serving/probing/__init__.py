@@ -1,1 +1,1 @@
-"""Questions with known answers, and the verdict on a server that answers them."""
+"""Questions with known answers, and the verdict on a server's answers."""

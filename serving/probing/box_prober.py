@@ -1,10 +1,8 @@
-"""Does the running server compute the cell that was certified? Asked from inside the boxes, where no sum need ever lead
-it.
+"""Checks that a running server computes the certified cell, with states from the boxes that sums may never reach.
 
-States drawn from each box of a certificate, corners and interior, are sent to `step` with every symbol. Each state that
-comes back must lie in the checker's image of the one that was sent, in a box with the right label, and its logit must
-have that label's sign. The theorem says that all of this holds on every runtime it covers; a server that breaks it is
-none.
+States drawn from each box of a certificate, corners and interior, are sent to `step` with every symbol. Each returned
+state must lie in the checker's image of the state sent and in a box with the right label, and its logit must have that
+label's sign. By the theorem this holds on every runtime that it covers; a server that violates it is not covered.
 """
 
 import collections
@@ -24,15 +22,15 @@ from serving.client import AdderClient
 from serving.errors import ServingError
 from serving.probing.report import BoxReport
 
-# Points of a box that are sent, besides its two outermost corners; the first half are corners, too.
+# States per box besides its two extreme corners: half of them other corners, half from the interior.
 POINTS = 16
-SHOWN = 5
+MAX_LISTED = 5
 
 State = tuple[float, ...]
 
 
 class Question(NamedTuple):
-    """A state of a box and a symbol."""
+    """A state from a box, and a symbol."""
 
     box: int
     state: State
@@ -47,7 +45,7 @@ def probe_boxes(
     points: int = POINTS,
     seed: int = 0,
 ) -> BoxReport:
-    """Ask from inside the boxes; an answer counts once, `errors` has the questions not answered by gRPC code."""
+    """Send states from the boxes; `errors` of the report counts the unanswered questions by gRPC code."""
     generator = random.Random(seed)
     cell = checker.Cell.of(weights)
     wrong: list[str] = []
@@ -69,11 +67,11 @@ def probe_boxes(
             problem = _problem(cell, certificate, task, question, logit, state)
             if problem:
                 wrong.append(f"box {question.box}, symbol {''.join(map(str, symbol))}: {problem}")
-    return BoxReport(asked, asked - len(wrong) - errors.total(), wrong[:SHOWN], dict(errors))
+    return BoxReport(asked, asked - len(wrong) - errors.total(), wrong[:MAX_LISTED], dict(errors))
 
 
 def states(box: Box, points: int, generator: random.Random) -> Iterator[State]:
-    """float32 states in `box`: its outermost corners, `points` // 2 others, and as many from the interior."""
+    """float32 states in `box`: its extreme corners, `points` // 2 other corners, and as many from the interior."""
     sides = [(_float32_from(lower), -_float32_from(-upper)) for lower, upper in zip(box.lower, box.upper, strict=True)]
     yield tuple(low for low, _ in sides)
     yield tuple(high for _, high in sides)
@@ -84,7 +82,7 @@ def states(box: Box, points: int, generator: random.Random) -> Iterator[State]:
 
 
 def _answers(client: AdderClient, questions: Sequence[Question]) -> list[tuple[float, State]]:
-    """(logit, state) after one step, for each question; all of them in one call."""
+    """(logit, state) after one step for each question, all in one call."""
     units = len(questions[0].state)
     states_sent = [value for question in questions for value in question.state]
     bits = [bytes(48 + question.symbol[place] for question in questions) for place in (0, 1)]
@@ -94,19 +92,17 @@ def _answers(client: AdderClient, questions: Sequence[Question]) -> list[tuple[f
         signatures.STATE: tensors.float_tensor(states_sent, (len(questions), units)),
     }
     outputs = client.predict(signatures.STEP, inputs, [signatures.LOGITS, signatures.STATE]).outputs
-    if outputs[signatures.LOGITS].shape != (len(questions), 1) or outputs[signatures.STATE].shape != (
-        len(questions),
-        units,
-    ):
+    shapes = outputs[signatures.LOGITS].shape, outputs[signatures.STATE].shape
+    if shapes != ((len(questions), 1), (len(questions), units)):
         return [(math.nan, (math.nan,) * units)] * len(questions)
-    logits, following = list(outputs[signatures.LOGITS].values), list(outputs[signatures.STATE].values)
-    return [(logits[row], tuple(following[row * units : (row + 1) * units])) for row in range(len(questions))]
+    logits, states = list(outputs[signatures.LOGITS].values), list(outputs[signatures.STATE].values)
+    return [(logits[row], tuple(states[row * units : (row + 1) * units])) for row in range(len(questions))]
 
 
 def _problem(
     cell: checker.Cell, certificate: Certificate, task: Transducer, question: Question, logit: float, state: State
 ) -> str | None:
-    """What speaks against the answer; None if nothing. Comparisons are written so that NaN is a problem."""
+    """Why the answer is wrong; None if it is right. The comparisons make NaN a problem."""
     label = task.label(certificate.boxes[question.box].state, question.symbol)
     image = checker.image(cell, [(value, value) for value in question.state], question.symbol)
     if math.isnan(logit) or (logit > 0) != bool(label[1]):
@@ -121,7 +117,7 @@ def _problem(
         all(low <= value <= high for low, value, high in zip(box.lower, state, box.upper, strict=True))
         for box in targets
     ):
-        return f"the state lies in no box with label {label}"
+        return f"the state lies outside every box with label {label}"
     return None
 
 
@@ -130,11 +126,11 @@ def _rounded(value: float) -> float:
 
 
 def _float32_from(value: float) -> float:
-    """The least float32 that is at least `value`, for |value| <= 1."""
-    # Zero is added for its sign: the integer of -0.0 is no neighbour of others.
+    """The smallest float32 not below `value`, for |value| <= 1."""
+    # Adding zero turns -0.0, whose bits as an integer have no neighbour, into 0.0.
     nearest = _rounded(value) + 0.0
     if nearest >= value:
         return nearest
     [bits] = struct.unpack("<i", struct.pack("<f", nearest))
-    # Neighbours in float32 are neighbours as integers, upward for positive numbers and downward for negative ones.
+    # Neighbouring floats are neighbouring integers, in the same order for positive and the reverse for negative ones.
     return struct.unpack("<f", struct.pack("<i", bits + 1 if nearest >= 0 else bits - 1))[0]

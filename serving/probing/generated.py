@@ -1,9 +1,9 @@
-"""Questions made on the spot, from a seed: random, structured and long ones, each with an answer that is known.
+"""Questions generated from a seed: random, structured and long ones, each with a known answer.
 
-Of a hundred questions about 40 are random, 30 structured (components.task.patterns), 28 lead the state over long distances:
-nearly all of their symbols leave it as it is, so that what one place decides shows at the next place that differs,
-however far away. Lengths are log-uniform from 1 to LONGEST bits. The other two are of LONG bits; they are streamed, so
-that a state is carried over the borders of chunks. The first questions have one of each kind.
+Of a hundred questions about 40 are random, 30 structured (components.task.patterns) and 28 propagating: nearly all of
+their symbols leave the state unchanged, so the effect of one bit shows at the next deciding bit, however far away.
+Lengths are log-uniform from 1 to MAX_BITS bits. The other two have LONG_BITS bits and are streamed, so that a state
+crosses the borders of chunks. The first four questions have one of each kind.
 """
 
 import itertools
@@ -14,26 +14,26 @@ from components.task import patterns
 from components.task.transducer import Transducer
 from serving.probing.questions import Question
 
-LONGEST = 4096
-LONG = 20_000
+MAX_BITS = 4096
+LONG_BITS = 20_000
 _KINDS = ("random",) * 40 + ("structured",) * 30 + ("propagating",) * 28 + ("long",) * 2
 _FIRST = ("structured", "random", "propagating", "long")
-# Where a propagating word has other symbols.
-_MOST_PLACES = 3
+# Deciding bits of a propagating word.
+_MAX_FLIPS = 3
 
 
 def fresh(task: Transducer, seed: int, count: int | None = None) -> Iterator[Question]:
-    """`count` questions, or without end for None; always the same ones for the same arguments."""
+    """`count` questions, or endless for None; the same ones for the same arguments."""
     draw = random.Random(f"{task.name}/{seed}")
     kinds = itertools.chain(_FIRST, (draw.choice(_KINDS) for _ in itertools.count()))
     for kind in itertools.islice(kinds, count):
-        length = LONG if kind == "long" else _length(draw)
+        length = LONG_BITS if kind == "long" else _length(draw)
         make = _MAKERS[draw.choice(_FIRST[:3]) if kind == "long" else kind]
         yield Question(*make(task, length, draw), length, streamed=kind == "long")
 
 
 def _length(draw: random.Random) -> int:
-    return min(LONGEST, int(2 ** draw.uniform(0, LONGEST.bit_length() - 1 + 1e-3)))
+    return min(MAX_BITS, int(2 ** draw.uniform(0, MAX_BITS.bit_length() - 1 + 1e-3)))
 
 
 def _random(task: Transducer, length: int, draw: random.Random) -> tuple[int, int]:
@@ -47,10 +47,10 @@ def _structured(task: Transducer, length: int, draw: random.Random) -> tuple[int
 
 def _propagating(task: Transducer, length: int, draw: random.Random) -> tuple[int, int]:
     a = draw.getrandbits(length)
-    # Where the bits differ addition hands the carry on; the other tasks hand on where they are equal.
+    # Addition propagates the carry where the bits differ; the other tasks propagate where they are equal.
     differing_keep = all(task.step(state, (0, 1))[1] == state for state in task.states)
     b = a ^ ((1 << length) - 1) if differing_keep else a
-    for _ in range(draw.randint(1, _MOST_PLACES)):
+    for _ in range(draw.randint(1, _MAX_FLIPS)):
         b ^= 1 << draw.randrange(length)
     return a, b
 

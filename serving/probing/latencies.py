@@ -1,4 +1,4 @@
-"""How long calls took, in a fixed amount of memory however many there were.
+"""Latencies of any number of calls in constant memory.
 
 Bounds go from 0.1 ms to about 105 s in steps of 1/16 of a doubling, so that a quantile is at most 4.5 % above the true
 one.
@@ -10,45 +10,45 @@ from serving.exposition import Distribution
 
 _FIRST = 1e-4
 _STEPS, _DOUBLINGS = 16, 20
-# Powers of 2 are exact, so that every 16th of these is one of the coarse bounds.
+# Powers of 2 are exact, so every 16th of these equals a coarse bound.
 _FINE = tuple(_FIRST * 2 ** (step / _STEPS) for step in range(_STEPS * _DOUBLINGS + 1))
 BOUNDS = _FINE[::_STEPS]
 
 
 class Latencies:
-    """Counts of latencies in seconds."""
+    """A histogram of latencies in seconds."""
 
-    def __init__(self):
-        self._seen = Distribution(_FINE)
+    def __init__(self) -> None:
+        self._calls = Distribution(_FINE)
         self._longest = 0.0
 
     def __len__(self) -> int:
-        return sum(self._seen.counts)
+        return sum(self._calls.counts)
 
     def add(self, seconds: float) -> None:
-        """One more call."""
-        self._seen.add(seconds)
+        """Count a call."""
+        self._calls.add(seconds)
         self._longest = max(self._longest, seconds)
 
     def merge(self, other: "Latencies") -> None:
-        """The calls of `other` too."""
-        self._seen.counts = [a + b for a, b in zip(self._seen.counts, other._seen.counts)]
-        self._seen.total += other._seen.total
+        """Add the calls of `other`."""
+        self._calls.counts = [a + b for a, b in zip(self._calls.counts, other._calls.counts, strict=True)]
+        self._calls.total += other._calls.total
         self._longest = max(self._longest, other._longest)
 
     def quantile(self, share: float) -> float | None:
-        """Seconds within which that share of the calls was answered; None where there were none."""
+        """Seconds within which that share of the calls was answered; None without calls."""
         wanted = share * len(self)
-        for count, bound in zip(itertools.accumulate(self._seen.counts), (*_FINE, self._longest)):
+        for count, bound in zip(itertools.accumulate(self._calls.counts), (*_FINE, self._longest), strict=True):
             if count and count >= wanted:
                 return min(bound, self._longest)
         return None
 
     def histogram(self) -> Distribution:
-        """The same with a bound at each doubling, BOUNDS, small enough to be shown to Prometheus."""
-        up_to = list(itertools.accumulate(self._seen.counts))
+        """The same with one bound per doubling, BOUNDS, few enough for Prometheus."""
+        up_to = list(itertools.accumulate(self._calls.counts))
         coarse = Distribution(BOUNDS)
         at_bounds = [0, *up_to[:-1:_STEPS], up_to[-1]]
         coarse.counts = [after - before for before, after in itertools.pairwise(at_bounds)]
-        coarse.total = self._seen.total
+        coarse.total = self._calls.total
         return coarse

@@ -1,30 +1,29 @@
-"""Keeps asking one model server, at a bounded rate and whatever happens to it; several threads may look at what was
-found."""
+"""Probes one model server continuously, at a bounded rate and through all failures; thread-safe for readers."""
 
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 
 from components.task.transducer import Transducer
-from serving.probing.prober import GIVE_UP_AFTER, TimedClient, Turn, turns
+from serving.probing.prober import GIVE_UP_AFTER, Round, TimedClient, rounds
 from serving.probing.questions import Question
 from serving.probing.report import Report, wrong_statement
 
-# Wrong answers that are told one by one, until the next summary; the others are counted.
-MOST_TOLD = 100
-# Pauses, in seconds, before a server that does not answer is asked again: they double from the first to the longest.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+# Wrong answers that are printed one by one until the next summary; further ones are only counted.
+MAX_LISTED_WRONG = 100
+# Pauses in seconds before the next call to a server that does not answer: they double from the first to the longest.
+_FIRST_PAUSE, _MAX_PAUSE = 0.2, 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to ask and how.
+    """The questions and their pace.
 
     Args:
-        wanted: signatures; None for all that the model has.
-        rate: questions per second, each through one signature; None for no bound.
-        lasting: go on whatever happens; else give up after GIVE_UP_AFTER failures in a row.
-        expected: the version that has to answer; None for any.
+        wanted: signatures; None for all signatures of the model.
+        rate: questions per second, each through one signature; None for no limit.
+        lasting: continue after any failure; otherwise give up after GIVE_UP_AFTER failures in a row.
+        expected: the version that must answer; None for any.
     """
 
     task: Transducer
@@ -35,17 +34,16 @@ class Plan:
 
 
 class Watch:
-    """What asking `client` comes to; `tell` gets a line for each wrong answer, change of version, failure and
-    recovery."""
+    """The probe of one server; `log` gets a line for each wrong answer, version change, failure and recovery."""
 
-    def __init__(self, client: TimedClient, plan: Plan, questions: Iterator[Question], tell: Callable[[str], None]):
+    def __init__(self, client: TimedClient, plan: Plan, questions: Iterator[Question], log: Callable[[str], None]):
         self.target = client.target
         self._client = client
         self._plan = plan
         self._questions = questions
-        self._tell = tell
+        self._log = log
         self._lock = threading.Lock()
-        self._total, self._period, self._last = Report(plan.task), Report(plan.task), Turn(plan.task)
+        self._total, self._period, self._last = Report(plan.task), Report(plan.task), Round(plan.task)
         self._failures = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -53,39 +51,39 @@ class Watch:
         plan = self._plan
         at_once = {} if plan.rate is None else {"at_once": max(1, int(plan.rate))}
         try:
-            for turn in turns(self._client, plan.task, self._questions, plan.wanted, plan.expected, **at_once):
-                # What is under way when all ends may be cut off.
-                if stop.is_set() and turn.errors:
+            for round_ in rounds(self._client, plan.task, self._questions, plan.wanted, plan.expected, **at_once):
+                # A stop may cut off the call in flight.
+                if stop.is_set() and round_.errors:
                     return
-                self._take(turn)
+                self._record(round_)
                 if self._failures >= GIVE_UP_AFTER and not plan.lasting:
                     self._give_up()
                     return
-                if stop.wait(self._pause(turn)):
+                if stop.wait(self._pause(round_)):
                     return
         except ValueError:
-            # A channel that is closed says so in this way.
+            # A closed channel raises it.
             if not stop.is_set():
                 raise
 
     def cut_off(self) -> None:
-        """It ends before all was asked that was to be asked, unless it has no end of its own."""
+        """End it before all questions are asked; a lasting probe may end at any time."""
         if not self._plan.lasting:
             self._give_up()
 
     def total(self) -> Report:
-        """All that was found up to now."""
+        """The report up to now."""
         with self._lock:
             return Report(self._plan.task).merge(self._total)
 
     def period(self) -> Report:
-        """What was found since this was asked last."""
+        """The report since the last call of `period`."""
         with self._lock:
             period, self._period = self._period, Report(self._plan.task)
             return period
 
-    def last(self) -> Turn:
-        """What came of the last group of questions."""
+    def last(self) -> Round:
+        """The last round."""
         with self._lock:
             return self._last
 
@@ -93,32 +91,32 @@ class Watch:
         with self._lock:
             self._total.gave_up = True
 
-    def _take(self, turn: Turn) -> None:
+    def _record(self, round_: Round) -> None:
         with self._lock:
-            before, told = self._total.version, self._period.wrong_count
-            self._total.merge(turn)
-            self._period.merge(turn)
-            self._last = turn
-        self._tell_of(turn, before, told)
-        self._failures = self._failures + 1 if turn.errors else 0
+            before, listed = self._total.version, self._period.wrong_count
+            self._total.merge(round_)
+            self._period.merge(round_)
+            self._last = round_
+        self._log_round(round_, before, listed)
+        self._failures = self._failures + 1 if round_.errors else 0
 
-    def _tell_of(self, turn: Turn, before: int | None, told: int) -> None:
-        if turn.version is not None and before not in (None, turn.version):
-            self._tell(f"{self.target}: version {turn.version} answers, until now it was version {before}")
-        if turn.unexpected_version and turn.version != before:
-            self._tell(f"{self.target}: version {turn.version} answers, version {self._plan.expected} is expected")
-        for wrong in turn.wrong[: max(0, MOST_TOLD - told)]:
-            self._tell(
-                f"{self.target}: wrong: {wrong_statement(turn.task, wrong)}; version {wrong['version']} answered"
+    def _log_round(self, round_: Round, before: int | None, listed: int) -> None:
+        if round_.version is not None and before not in (None, round_.version):
+            self._log(f"{self.target}: version {round_.version} answers, previously version {before}")
+        if round_.unexpected_version and round_.version != before:
+            self._log(f"{self.target}: version {round_.version} answers, version {self._plan.expected} is expected")
+        for wrong in round_.wrong[: max(0, MAX_LISTED_WRONG - listed)]:
+            self._log(
+                f"{self.target}: wrong: {wrong_statement(round_.task, wrong)}; version {wrong['version']} answered"
             )
-        if turn.errors and not self._failures:
-            self._tell(f"{self.target}: {turn.first_error}")
-        if self._failures and not turn.errors:
-            self._tell(f"{self.target}: answers again, after {self._failures} failures in a row")
+        if round_.errors and not self._failures:
+            self._log(f"{self.target}: {round_.first_error}")
+        if self._failures and not round_.errors:
+            self._log(f"{self.target}: answers again after {self._failures} failures in a row")
 
-    def _pause(self, turn: Turn) -> float:
-        """Seconds to wait before the next question."""
-        pause = max(0.0, turn.asked / self._plan.rate - turn.seconds) if self._plan.rate else 0.0
+    def _pause(self, round_: Round) -> float:
+        """Seconds to wait before the next round."""
+        pause = max(0.0, round_.asked / self._plan.rate - round_.seconds) if self._plan.rate else 0.0
         if self._failures and self._plan.lasting:
-            pause = max(pause, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10)))
+            pause = max(pause, min(_MAX_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10)))
         return pause

@@ -1,4 +1,4 @@
-"""Asks questions through the signatures of a model server and compares every bit of every answer with its task's
+"""Sends questions through the signatures of a model server and compares every bit of the answers with the task's
 table."""
 
 import dataclasses
@@ -12,110 +12,110 @@ from components import signatures
 from components.task.transducer import TASKS, Transducer
 from serving import tensors
 from serving.client import AdderClient, BadResponse, InvalidRequest, protocol
-from serving.client.adder_protocol import Adding
+from serving.client.adder_protocol import AdderProtocol
 from serving.client.chunking import PACKED
 from serving.client.sync import CHUNK_BITS, groups
 from serving.errors import ServingError
 from serving.probing.questions import Question
 from serving.probing.report import Answer, Report
 
-__all__ = ["GIVE_UP_AFTER", "Answer", "Report", "TimedClient", "Turn", "probe", "turns"]
+__all__ = ["GIVE_UP_AFTER", "Answer", "Report", "Round", "TimedClient", "probe", "rounds"]
 
-# A server that fails this many calls in a row is not asked any more: each may have cost a whole deadline.
+# The prober gives up after so many failed calls in a row: each may cost a whole deadline.
 GIVE_UP_AFTER = 5
 _VERBS = [task.verb for task in TASKS.values()]
-# They take no state: questions that are streamed go through the others, if any are asked.
+# Signatures without a state; streamed questions skip them, unless no others are used.
 _AT_ONCE = (signatures.SERVING_DEFAULT, *map(signatures.bits, _VERBS))
-# Questions that are sorted into calls together.
+# Questions that are grouped into calls together.
 _WINDOW = 500
-# Bytes of an operand in one call of <verb>_packed; enough for chunks of it to run side by side in a proven model.
+# Bytes of an operand in one call of <verb>_packed; enough for a proven model to run its chunks in parallel.
 _PIECE = 1024
-# Where the model cannot be asked for its signatures.
+# Stands for the signature if the metadata are unavailable.
 _METADATA = "metadata"
 
 
-class _Pieces(Adding):
-    """Conversations in which a state is always carried from call to call."""
+class _PiecewiseProtocol(AdderProtocol):
+    """Exchanges that always carry a state from call to call."""
 
     def outputs_in_pieces(
         self, pairs: Sequence[tuple[int, int]], length: int, piece: int, verb: str
-    ) -> protocol.Conversation[list[int]]:
+    ) -> protocol.Exchange[list[int]]:
         """As `outputs_packed`, by calls for at most `piece` bytes of each operand."""
         size = length // 8 + 1
-        operands = [[number.to_bytes(size, "little") for number in numbers] for numbers in zip(*pairs)]
-        return (yield from self._restarted(lambda: self._in_pieces(operands, size, piece, verb)))
+        operands = [[number.to_bytes(size, "little") for number in numbers] for numbers in zip(*pairs, strict=True)]
+        return (yield from self._restarting(lambda: self._in_pieces(operands, size, piece, verb)))
 
     def _in_pieces(
         self, operands: Sequence[Sequence[bytes]], size: int, piece: int, verb: str
-    ) -> protocol.Conversation[list[int]]:
-        model = yield from self.known(verb, fresh=True)
-        if model.way is not PACKED:
+    ) -> protocol.Exchange[list[int]]:
+        model = yield from self.model(verb, fresh=True)
+        if model.encoding is not PACKED:
             raise InvalidRequest(f"{self.model_name} at {self.target} has no signature {signatures.packed(verb)}")
         rows = len(operands[0])
-        state, written = self.start(model, rows), [b""] * rows
+        state, written = self.initial_state(model, rows), [b""] * rows
         for start in range(0, size, piece):
             length = min(piece, size - start)
             a, b = ([number[start : start + length] for number in numbers] for numbers in operands)
-            outputs, state = self.chunk_sum(model, (yield self.chunk(model, a, b, state, model.version)), rows, length)
-            written = [before + after for before, after in zip(written, outputs)]
+            outputs, state = self.chunk_result(
+                model, (yield self.chunk_call(model, a, b, state, model.version)), rows, length
+            )
+            written = [before + after for before, after in zip(written, outputs, strict=True)]
         return [int.from_bytes(row, "little") for row in written]
 
 
 class TimedClient(AdderClient):
-    """A client that notes how long each call took and which version answered; it asks once, to see every error."""
+    """A client that records each call's latency and version; it does not retry, so that every error is seen."""
 
-    conversations = _Pieces
-    _asking: _Pieces
+    protocol_type = _PiecewiseProtocol
+    _protocol: _PiecewiseProtocol
 
     def __init__(self, target: str, model_name: str = "bitsum", attempts: int = 1, **options: Any):
-        super().__init__(target, model_name, attempts=attempts, observe=self._note, **options)
+        super().__init__(target, model_name, attempts=attempts, observe=self._record_call, **options)
         self._seconds: list[float] = []
-        self._answered: int | None = None
+        self._version: int | None = None
 
-    def noted(self) -> tuple[list[float], int | None]:
-        """The seconds that each call took since this was asked last, and the version that answered the last of them, if
-        any."""
-        noted = self._seconds, self._answered
-        self._seconds, self._answered = [], None
-        return noted
+    def take_timings(self) -> tuple[list[float], int | None]:
+        """The seconds of each call since the last `take_timings`, and the version that answered last, if any."""
+        timings = self._seconds, self._version
+        self._seconds, self._version = [], None
+        return timings
 
     def signatures_for(self, task: Transducer) -> tuple[str, ...]:
-        """Through which to ask the version that answers now for `task`: those that it must have, and packed bits if it
-        has them.
+        """The signatures of the current version to use for `task`: the required ones, and packed bits if available.
 
-        A version of the first export format has the names of addition. It is not told from a newer one that adds, nor
-        need it be: what it answers is compared with the truth.
+        A version of the first export format has the names of addition and looks like a newer version that adds. That
+        does not matter: its answers are compared with the truth.
 
         Raises:
-            ServingError: as serving.client says.
+            ServingError: see serving.client.
         """
-        known = self.metadata().signatures
-        has_own = signatures.bits(task.verb) in known or signatures.ADD_BITS not in known
+        names = self.metadata().signatures
+        has_own = signatures.bits(task.verb) in names or signatures.ADD_BITS not in names
         verb = task.verb if has_own else signatures.ADD
         packed = signatures.packed(verb)
-        return (*required(verb), packed) if packed in known else required(verb)
+        return (*required(verb), packed) if packed in names else required(verb)
 
     def outputs_in_pieces(self, pairs: Sequence[tuple[int, int]], length: int, piece: int, verb: str) -> list[int]:
-        """The 8 * (length // 8 + 1) outputs for each pair, by calls of `<verb>_packed` for `piece` bytes. Raises:
+        """The 8 * (length // 8 + 1) outputs for each pair, by `<verb>_packed`, `piece` bytes a call. Raises:
         ServingError."""
-        return self._result(self._asking.outputs_in_pieces(pairs, length, piece, verb))
+        return self._result(self._protocol.outputs_in_pieces(pairs, length, piece, verb))
 
-    def _note(self, call: protocol.Call, answer: protocol.Answer) -> None:
+    def _record_call(self, call: protocol.Call, answer: protocol.Answer) -> None:
         if call.method == "Predict":
             self._seconds.append(answer.seconds)
-            self._answered = answer.response.model_spec.version.value
+            self._version = answer.response.model_spec.version.value
 
 
 def required(verb: str) -> tuple[str, ...]:
-    """The signatures that a model whose signatures are named by `verb` has to have."""
+    """The signatures that every model with names of `verb` must have."""
     return signatures.SERVING_DEFAULT, signatures.bits(verb), signatures.STEP
 
 
 @dataclasses.dataclass
-class Turn(Report):
-    """What came of asking one group of questions through one signature; `seconds` is how long that took, all in all."""
+class Round(Report):
+    """The report on one group of questions through one signature; `seconds` is the duration of the whole round."""
 
-    most_listed: ClassVar[int] = 100
+    max_listed: ClassVar[int] = 100
 
     seconds: float = 0.0
 
@@ -127,94 +127,94 @@ def probe(
     wanted: Sequence[str] | None = None,
     expected: int | None = None,
 ) -> Report:
-    """Ask each question through each signature in `wanted`; gives up when the server fails again and again.
+    """Send each question through each signature in `wanted`; give up after GIVE_UP_AFTER failures in a row.
 
     Args:
-        wanted: None for all that the model has. Those of `required` are asked whether the model has them or not.
-        expected: the version that has to answer; None for any.
+        wanted: None for all signatures of the model, and those of `required` even if the model lacks them.
+        expected: the version that must answer; None for any.
     """
     report = Report(task)
     failures = 0
-    for turn in turns(client, task, questions, wanted, expected):
-        report.merge(turn)
-        failures = failures + 1 if turn.errors else 0
+    for round_ in rounds(client, task, questions, wanted, expected):
+        report.merge(round_)
+        failures = failures + 1 if round_.errors else 0
         if failures == GIVE_UP_AFTER:
             report.gave_up = True
             break
     return report
 
 
-def turns(
+def rounds(
     client: TimedClient,
     task: Transducer,
     questions: Iterable[Question],
     wanted: Sequence[str] | None,
     expected: int | None = None,
     at_once: int = _WINDOW,
-) -> Iterator[Turn]:
-    """As `probe`, one group of at most `at_once` questions after the other, for ever if `questions` have no end."""
+) -> Iterator[Round]:
+    """As `probe`, in rounds of at most `at_once` questions each; endless if `questions` are."""
     questions = iter(questions)
     while window := list(itertools.islice(questions, at_once)):
-        known = Turn(task)
-        chosen = _signatures(client, task, known) if wanted is None else wanted
-        if known.errors:
-            yield known
+        metadata = Round(task)
+        chosen = _signatures(client, task, metadata) if wanted is None else wanted
+        if metadata.errors:
+            yield metadata
         for signature in chosen:
             streams = signature not in _AT_ONCE or set(chosen) <= set(_AT_ONCE)
             suited = [question for question in window if streams or not question.streamed]
             for indices in groups([question.length for question in suited]):
                 batch = [suited[index] for index in indices]
-                yield _turn(client, Turn(task), signature, batch, expected, optional=wanted is None)
+                yield _ask_round(client, Round(task), signature, batch, expected, optional=wanted is None)
 
 
-def _signatures(client: TimedClient, task: Transducer, turn: Turn) -> Sequence[str]:
-    """Those to ask through; in `turn` an error where the server does not say what the model has."""
+def _signatures(client: TimedClient, task: Transducer, round_: Round) -> Sequence[str]:
+    """The signatures to use; `round_` gets an error if the metadata are unavailable."""
     start = time.perf_counter()
     try:
         return client.signatures_for(task)
     except ServingError as error:
-        turn.ask(_METADATA, 1)
-        turn.fail(error.code or type(error).__name__, str(error), 1)
-        turn.seconds = time.perf_counter() - start
+        round_.ask(_METADATA, 1)
+        round_.fail(error.code or type(error).__name__, str(error), 1)
+        round_.seconds = time.perf_counter() - start
         return required(task.verb)
 
 
-def _turn(
-    client: TimedClient, turn: Turn, signature: str, batch: Sequence[Question], expected: int | None, optional: bool
-) -> Turn:
-    client.noted()
+def _ask_round(
+    client: TimedClient, round_: Round, signature: str, batch: Sequence[Question], expected: int | None, optional: bool
+) -> Round:
+    client.take_timings()
     start = time.perf_counter()
     failure: ServingError | None = None
     answers: Sequence[Answer] = ()
     try:
-        answers = _asked(client, turn.task, signature, batch, optional)
+        answers = _asked(client, round_.task, signature, batch, optional)
     except BadResponse as error:
         answers = [Answer(question.length + 1, -1, str(error)) for question in batch]
     except ServingError as error:
         failure = error
-    turn.seconds = time.perf_counter() - start
-    calls, turn.version = client.noted()
+    round_.seconds = time.perf_counter() - start
+    calls, round_.version = client.take_timings()
     for seconds in calls:
-        turn.took(signature, seconds)
+        round_.record_call(signature, seconds)
     if failure:
-        turn.ask(signature, len(batch))
-        turn.fail(failure.code or type(failure).__name__, str(failure), len(batch))
+        round_.ask(signature, len(batch))
+        round_.fail(failure.code or type(failure).__name__, str(failure), len(batch))
     elif answers:
-        turn.ask(signature, len(batch))
-        turn.unexpected_version = len(batch) if expected not in (None, turn.version) else 0
+        round_.ask(signature, len(batch))
+        round_.unexpected_version = len(batch) if expected not in (None, round_.version) else 0
         for question, answer in zip(batch, answers, strict=True):
-            turn.compare(signature, question, answer, client.target)
-    return turn
+            round_.compare(signature, question, answer, client.target)
+    return round_
 
 
 def _asked(
     client: TimedClient, task: Transducer, signature: str, batch: Sequence[Question], optional: bool
 ) -> list[Answer]:
-    """The answers; none where the signature is `optional` and went away with the version that had it."""
+    """The answers; none if the signature is `optional` and the current version lacks it."""
     try:
         return _ASK[signature](client, batch)
     except InvalidRequest:
-        # Another version may answer by now, with a state of another size or other signatures.
+        # By now another version may answer, with a state of another size or other signatures.
         if optional and signature not in client.signatures_for(task):
             return []
         if signature in _AT_ONCE:
@@ -228,12 +228,12 @@ def _ask_serving_default(client: TimedClient, batch: Sequence[Question]) -> list
     lengths = [question.length for question in batch]
     answered, total = outputs[signatures.LENGTH], outputs[signatures.SUM]
     if answered.dtype != tensors.INT64 or list(answered.values) != lengths:
-        raise BadResponse(f"the lengths {list(answered.values[:5])}... where {lengths[:5]}... were asked")
+        raise BadResponse(f"the lengths {list(answered.values[:5])}..., not {lengths[:5]}...")
     if total.shape != (len(batch), max(lengths) + 1):
         raise BadResponse(f"a sum of shape {list(total.shape)}, not {[len(batch), max(lengths) + 1]}")
     try:
-        # Behind a shorter answer have to be zeros, whatever outputs more zeros of the operands would give.
-        return [Answer(length + 1, row) for length, row in zip(lengths, tensors.integers(total))]
+        # Zeros must follow a shorter answer, whatever further zeros of the operands would give.
+        return [Answer(length + 1, row) for length, row in zip(lengths, tensors.integers(total), strict=True)]
     except ValueError as error:
         raise BadResponse(str(error)) from error
 
@@ -244,7 +244,7 @@ def _ask_bits(verb: str, client: TimedClient, batch: Sequence[Question]) -> list
 
 
 def _ask_step(client: TimedClient, batch: Sequence[Question]) -> list[Answer]:
-    # At least two chunks, so that a state is carried over a border.
+    # At least two chunks, so that a state crosses a border.
     length = _longest(batch)
     rows = client.outputs_streamed(_pairs(batch), length, min(CHUNK_BITS, length // 2 + 1))
     return [Answer(length + 1, row) for row in rows]

@@ -1,6 +1,6 @@
-"""What a qualification of a model server's activations says: findings, the verdict, and a report of both.
+"""The qualification of a model server's activations: findings, the verdict, and a report of both.
 
-`serving.probing.qualifier` makes it. Errors are told in u = 2^-24, the unit roundoff of float32.
+serving.probing.qualifier creates it. Errors are in units of u = 2^-24, the unit roundoff of float32.
 """
 
 import dataclasses
@@ -10,10 +10,10 @@ from components.proof import certificate
 
 MODEL_NAME = "bitsum-activations"
 ACTIVATIONS = ("sigmoid", "tanh")
-# The least value of each; the greatest of both is 1.
+# The smallest value of each; the largest of both is 1.
 LOWEST = {"sigmoid": 0.0, "tanh": -1.0}
-# An allowance must be this many times the worst error seen: a sample may miss the worst, and the next processor is
-# another.
+# An allowance must be this many times the worst error seen: a sample may miss the worst error, and another processor
+# may have a larger one.
 HEADROOM = 4.0
 
 _ALLOWANCES = {"sigmoid": certificate.SIGMOID, "tanh": certificate.TANH}
@@ -50,8 +50,7 @@ class QualificationReport:
 
 @dataclasses.dataclass
 class Finding:
-    """What came out of one activation: the worst error, at which number, in which shape [rows, units], and the range of
-    results."""
+    """The worst error of one activation, with its number and shape [rows, units], and the range of the results."""
 
     name: str
     error: float = -1.0
@@ -63,12 +62,12 @@ class Finding:
 
     @property
     def allowance(self) -> float:
-        """What the theorem allows."""
+        """The largest error that the theorem allows."""
         return _ALLOWANCES[self.name]
 
     @property
     def complaint(self) -> str | None:
-        """Why it is refused, in one line; None where it is not."""
+        """Why the activation is refused, in one line; None if it is accepted."""
         value = f"{self.name}({self.at.hex()}) is {self.result.hex()} in the shape {list(self.shape)}"
         lowest = int(LOWEST[self.name])
         if not lowest <= self.result <= 1.0:
@@ -76,19 +75,19 @@ class Finding:
         if not self.error * HEADROOM <= self.allowance:
             return (
                 f"{value}, off by {in_u(self.error):.4g} u; the allowance of {in_u(self.allowance):g} u "
-                f"has to be {HEADROOM:g} times the worst error"
+                f"must be {HEADROOM:g} times the worst error"
             )
         if not lowest <= self.least <= self.greatest <= 1.0:
             return f"{self.name} leaves [{lowest}, 1]: {self.least} to {self.greatest}"
         return None
 
     def note(self, error: float, at: float, result: float, shape: tuple[int, int]) -> None:
-        """Take a result and its error, which may be infinite."""
+        """Record a result and its error, which may be infinite."""
         if error > self.error:
             self.error, self.at, self.result, self.shape = error, at, result, shape
 
     def spread(self, least: float, greatest: float) -> None:
-        """Take a range of results; not a number is as far away as can be."""
+        """Record a range of results; NaN counts as infinite."""
         self.least = min(self.least, -math.inf if math.isnan(least) else least)
         self.greatest = max(self.greatest, math.inf if math.isnan(greatest) else greatest)
 
@@ -109,10 +108,10 @@ class Finding:
 
 @dataclasses.dataclass
 class Qualification:
-    """What a server's activations are like.
+    """The findings on a server's activations.
 
-    `evaluated` results were measured by the server, `enclosed` more by us; `distrust` says why its word counts for
-    nothing.
+    The server measured `evaluated` results itself, and `enclosed` more were checked here; `distrust` says why its own
+    measurements do not count.
     """
 
     target: str
@@ -133,7 +132,7 @@ class Qualification:
 
     @property
     def qualified(self) -> bool:
-        """Within the allowances, by the headroom."""
+        """Whether the errors stay within the allowances, with the headroom."""
         return not self.complaint
 
     def report(self) -> QualificationReport:
@@ -153,12 +152,14 @@ class Qualification:
     def line(self) -> str:
         """The qualification for people."""
         worst = ", ".join(
-            f"{name} errs by {in_u(found.error):.2f} u at most, at {found.at:.9g} (allowed: {in_u(found.allowance):g} u)"
-            for name, found in self.findings.items()
+            f"{name} errs by at most {in_u(finding.error):.2f} u, at {finding.at:.9g} "
+            f"(allowed: {in_u(finding.allowance):g} u)"
+            for name, finding in self.findings.items()
         )
         scope = "every finite float32" if self.all_floats else "a sample"
         verdict = "qualified" if self.qualified else f"refused: {self.complaint}"
-        return f"{self.target}: {worst}; {scope}, {self.evaluated} results and {self.enclosed} whose exact values we enclosed; {verdict}"
+        counts = f"{self.evaluated} results and {self.enclosed} with enclosed exact values"
+        return f"{self.target}: {worst}; {scope}, {counts}; {verdict}"
 
 
 def in_u(error: float) -> float:

@@ -1,15 +1,14 @@
-"""Qualifies a model server for the theorem: are its sigmoid and tanh within the checker's allowances, for every
-float32?
+"""Qualifies a model server for the theorem: its sigmoid and tanh must be within the checker's allowances for float32.
 
-The server runs the sweep model of components.model.activation_sweep, whose docstring has the signatures. It measures its own
-float32 against its own float64; the exact values of a sample are enclosed here, without libm (components.proof.interval), so
-that a server whose float64 is wrong is found out as well. Imports neither TensorFlow nor numpy.
+The server runs the sweep model of components.model.activation_sweep, whose docstring describes the signatures. It
+measures its own float32 against its own float64. The exact values of a sample are enclosed here, without libm
+(components.proof.interval), which exposes a server whose float64 is wrong. Imports neither TensorFlow nor numpy.
 """
 
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.progress import report
@@ -20,25 +19,25 @@ from serving.errors import BadResponse, InvalidRequest
 from serving.probing import float_patterns
 from serving.probing.qualification import ACTIVATIONS, LOWEST, MODEL_NAME, Finding, Qualification, in_u
 
-# One word, a few, a batch, and one more than a whole number of vectors; carry-select runs up to 2048 chunks side by
-# side.
+# One word, a few, a batch, and one more than a whole number of vectors; carry-select runs up to 2048
+# chunks in parallel.
 ROWS = (1, 3, 64, 65, 2048)
 POINTS = 4000
 
 _ENCLOSURES = {"sigmoid": interval.sigmoid, "tanh": interval.tanh}
 
-# Where the kernels of TensorFlow 2.16 are worst, found by looking at every float: a sample begins with these.
-_NOTORIOUS = (0x40DDC75D, 0x40BA7DF6, 0x3FF9B718, 0x3FE36293)
-# Patterns looked at from each start: in a small shape a step costs as much as in a large one.
-_FEW = 32
-# Floats that a sample looks at in a wide shape, of which one step takes many.
+# The worst floats for the kernels of TensorFlow 2.16, found by a sweep of every float; part of every sample.
+NOTORIOUS = (0x40DDC75D, 0x40BA7DF6, 0x3FF9B718, 0x3FE36293)
+# Patterns per start: few, since a step costs the same in a small shape as in a large one.
+_PATTERNS_PER_START = 32
+# Floats of a sample in a wide shape, of which one step takes many.
 _SAMPLE = 2**20
 _NEIGHBOURS = 4096
 _NEIGHBOUR_STEPS = 16
 _BLOCK = 2**24
 _BLOCK_ELEMENTS = 2**16
-# How far apart two right answers about an error may be: both float64, then rounded to float32.
-_SAME = 2.0**-40
+# Tolerance between two right values of an error, both computed in float64 and rounded to float32.
+_TOLERANCE = 2.0**-40
 
 
 def qualify(
@@ -54,52 +53,59 @@ def qualify(
     """Measure the activations of the server at `target`, which serves the sweep model as `model_name`.
 
     Args:
-        all_floats: look at every finite float32 in one shape besides the sample in all of them.
-        deadline: seconds for each call; of 2^24 floats each with `all_floats`.
+        all_floats: also check every finite float32 in one shape, besides the sample in all shapes.
+        deadline: seconds for each call; with `all_floats` a call covers 2^24 floats.
         points: floats whose exact values are enclosed here, in every shape.
-        seed: of the sample.
+        seed: seed of the sample.
         credentials: grpc.ChannelCredentials for TLS.
 
     Raises:
-        ServingError: the server did not answer, or not what the signatures promise.
+        ServingError: the server did not answer, or its answer breaks the signatures.
     """
     connection = Connection(target, model_name, deadline=deadline, credentials=credentials)
     try:
-        return _Qualifier(connection, random.Random(seed)).run(all_floats, points)
+        return Qualifier(connection, random.Random(seed)).run(all_floats, points)
     finally:
         connection.close()
 
 
 def _spread(starts: Sequence[int], shape: tuple[int, int]) -> Sequence[int]:
-    """As many of `starts`, from all over, as a shape of that many floats may look at in a sample."""
+    """An even selection of `starts`, as many as the sample allows in this shape."""
     return starts[:: max(1, len(starts) * math.prod(shape) // _SAMPLE)]
 
 
-class _Qualifier:
-    """One qualification under way, held to the version that answered first."""
+class Qualifier:
+    """One qualification, pinned to the version that answers first."""
 
     def __init__(self, connection: Connection, draw: random.Random):
         self._connection = connection
         self._draw = draw
         metadata = connection.metadata()
         self._version = metadata.version
-        found = filter(None, (re.fullmatch(r"sweep_([1-9][0-9]{0,3})", name, re.ASCII) for name in metadata.signatures))
-        self._units = sorted(int(match[1]) for match in found)
+        names = (re.fullmatch(r"sweep_([1-9][0-9]{0,3})", name, re.ASCII) for name in metadata.signatures)
+        self._units = sorted(int(match[1]) for match in names if match)
         if not self._units:
             raise InvalidRequest(
                 f"{connection.model_name} at {connection.target} has no signature sweep_UNITS: is it the sweep model?"
             )
 
     def run(self, all_floats: bool, points: int) -> Qualification:
+        """As `qualify`."""
         shapes = [(rows, units) for units in self._units for rows in ROWS]
-        self._found = Qualification(self._connection.target, self._version, all_floats, shapes)
+        self._qualification = Qualification(self._connection.target, self._version, all_floats, shapes)
         bulk = (_BLOCK_ELEMENTS // self._units[-1], self._units[-1])
         blocks = [([start], _BLOCK, bulk) for start in range(0, float_patterns.COUNT, _BLOCK)] if all_floats else []
-        calls = [*((_spread(float_patterns.starts(self._draw), shape), _FEW, shape) for shape in shapes), *blocks]
+        calls = [
+            *((_spread(float_patterns.starts(self._draw), shape), _PATTERNS_PER_START, shape) for shape in shapes),
+            *blocks,
+        ]
         for done, call in enumerate(calls, start=1):
             self._sweep(*call)
             self._report(done, len(calls) + len(shapes))
-        centers = {*_NOTORIOUS, *(float_patterns.pattern(finding.at) for finding in self._found.findings.values())}
+        centers = {
+            *NOTORIOUS,
+            *(float_patterns.pattern(finding.at) for finding in self._qualification.findings.values()),
+        }
         chosen = sorted({*float_patterns.points(self._draw, points), *centers})
         exact = {name: [_ENCLOSURES[name]((x, x)) for x in map(float_patterns.value, chosen)] for name in ACTIVATIONS}
         for done, shape in enumerate(shapes, start=len(calls) + 1):
@@ -107,11 +113,10 @@ class _Qualifier:
             self._sweep([float_patterns.around(center, count) for center in centers], count, shape)
             self._compare(chosen, exact, shape)
             self._report(done, len(calls) + len(shapes))
-        return self._found
+        return self._qualification
 
     def _sweep(self, starts: Sequence[int], count: int, shape: tuple[int, int]) -> None:
-        """Let the server look at `count` floats or a few more from each of `starts` on, and check its word for the
-        worst of them."""
+        """Let the server measure `count` or slightly more floats from each of `starts` on, and check its worst one."""
         rows, units = shape
         steps = -(-count // (rows * units))
         outputs = self._ask(
@@ -120,27 +125,25 @@ class _Qualifier:
         (evaluated,) = outputs["evaluated"]
         expected = sum(float_patterns.count_finite(start, steps * rows * units) for start in starts)
         if evaluated != expected:
-            raise BadResponse(f"{self._connection.target} looked at {evaluated} floats where {expected} were asked")
-        self._found.evaluated += len(ACTIVATIONS) * evaluated
-        for index, finding in enumerate(self._found.findings.values()):
+            raise BadResponse(f"{self._connection.target} measured {evaluated} floats instead of {expected}")
+        self._qualification.evaluated += len(ACTIVATIONS) * evaluated
+        for index, finding in enumerate(self._qualification.findings.values()):
             claimed, pattern, result, least, greatest = (outputs[name][index] for name in list(_SWEPT)[:5])
             if not (0 <= pattern < float_patterns.COUNT and float_patterns.is_finite(pattern)):
-                raise BadResponse(
-                    f"{self._connection.target} names a float of pattern {pattern}, which is no finite one"
-                )
+                raise BadResponse(f"{self._connection.target} returns the float pattern {pattern}, which is not finite")
             x = float_patterns.value(pattern)
             self._note(finding, claimed, x, result, _ENCLOSURES[finding.name]((x, x)), shape)
             finding.spread(least, greatest)
 
     def _compare(
-        self, chosen: Sequence[int], exact: dict[str, Sequence[interval.Interval]], shape: tuple[int, int]
+        self, chosen: Sequence[int], exact: Mapping[str, Sequence[interval.Interval]], shape: tuple[int, int]
     ) -> None:
-        """Look at the results of single floats ourselves; `exact` has the enclosures of both activations."""
-        many = (len(chosen),)
-        kinds = dict.fromkeys(("sigmoid", "tanh", "sigmoid_error", "tanh_error", "complement"), (tensors.FLOAT, many))
-        outputs = self._ask(f"results_{shape[1]}", {"patterns": (chosen, many), "rows": ([shape[0]], ())}, kinds)
-        self._found.enclosed += len(ACTIVATIONS) * len(chosen)
-        for name, finding in self._found.findings.items():
+        """Check the results of single floats here; `exact` has the enclosures of both activations."""
+        size = (len(chosen),)
+        kinds = dict.fromkeys(("sigmoid", "tanh", "sigmoid_error", "tanh_error", "complement"), (tensors.FLOAT, size))
+        outputs = self._ask(f"results_{shape[1]}", {"patterns": (chosen, size), "rows": ([shape[0]], ())}, kinds)
+        self._qualification.enclosed += len(ACTIVATIONS) * len(chosen)
+        for name, finding in self._qualification.findings.items():
             for pattern, claimed, result, enclosure in zip(
                 chosen, outputs[f"{name}_error"], outputs[name], exact[name], strict=True
             ):
@@ -148,7 +151,7 @@ class _Qualifier:
         zero, far = chosen.index(0), chosen.index(float_patterns.pattern(certificate.ACTIVATION_RANGE))
         if any(outputs["complement"]) or outputs["tanh"][zero] != 0.0 or outputs["sigmoid"][far] != 1.0:
             self._distrust(
-                f"sigmoid(128) and tanh(128) are not exactly 1 in the shape {list(shape)}, so that neither is seen alone"
+                f"sigmoid(128) and tanh(128) are not exactly 1 in the shape {list(shape)}, so neither can be isolated"
             )
 
     def _note(
@@ -160,36 +163,36 @@ class _Qualifier:
         exact: interval.Interval,
         shape: tuple[int, int],
     ) -> None:
-        own = math.inf
+        error = math.inf
         if LOWEST[finding.name] <= result <= 1.0:
-            own = math.nextafter(max(result - exact[0], exact[1] - result), math.inf)
-        finding.note(own, x, result, shape)
-        if own != claimed and not abs(own - claimed) <= _SAME:
+            error = math.nextafter(max(result - exact[0], exact[1] - result), math.inf)
+        finding.note(error, x, result, shape)
+        if error != claimed and not abs(error - claimed) <= _TOLERANCE:
             self._distrust(
-                f"the server's own float64 cannot be trusted: by it {finding.name}({x.hex()}) = {result.hex()} is off by "
-                f"{in_u(claimed):.4g} u, by the exact value it is {in_u(own):.4g} u"
+                f"the server's float64 cannot be trusted: it puts the error of {finding.name}({x.hex()}) = "
+                f"{result.hex()} at {in_u(claimed):.4g} u, the exact value at {in_u(error):.4g} u"
             )
 
     def _distrust(self, reason: str) -> None:
-        self._found.distrust = self._found.distrust or reason
+        self._qualification.distrust = self._qualification.distrust or reason
 
     def _report(self, done: int, of: int) -> None:
-        errors = {f"{name}_u": in_u(finding.error) for name, finding in self._found.findings.items()}
+        errors = {f"{name}_u": in_u(finding.error) for name, finding in self._qualification.findings.items()}
         report("qualify", step=done, of=of, unit="calls", **errors)
 
     def _ask(
         self,
         signature: str,
         inputs: dict[str, tuple[Sequence[int], tuple[int, ...]]],
-        kinds: dict[str, tuple[str, tuple[int, ...]]],
+        kinds: Mapping[str, tuple[str, tuple[int, ...]]],
     ) -> dict[str, Sequence]:
-        """The values of the outputs in `kinds`, {name: (dtype, shape)}; all inputs are int64."""
+        """The values of the outputs in `kinds`, {name: (dtype, shape)}; the inputs are int64."""
         tensors_in = {name: _int64_tensor(values, shape) for name, (values, shape) in inputs.items()}
         outputs = self._connection.predict(signature, tensors_in, list(kinds), self._version).outputs
         for name, kind in kinds.items():
             if (outputs[name].dtype, outputs[name].shape) != kind:
                 raise BadResponse(
-                    f"{self._connection.target} answered {name} as {outputs[name].dtype} {list(outputs[name].shape)}, "
+                    f"{self._connection.target} returned {name} as {outputs[name].dtype} {list(outputs[name].shape)}, "
                     f"not {kind[0]} {list(kind[1])}"
                 )
         return {name: outputs[name].values for name in kinds}

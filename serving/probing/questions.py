@@ -1,8 +1,9 @@
-"""What the prober asks: pairs of numbers from the data, each with the outputs that a right model gives."""
+"""The prober's questions: pairs of numbers from the data, with the outputs of a right model."""
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -14,8 +15,7 @@ from serving import protos
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Operands of `length` bits, the record that they came from if any, and whether they only go through signatures
-    with a state."""
+    """Operands of `length` bits, their record if any, and whether only signatures with a state get them."""
 
     a: int
     b: int
@@ -28,17 +28,15 @@ class Question:
         return self.serialized or _example(self.a, self.b, self.length)
 
     def outputs(self, task: Transducer, count: int) -> int:
-        """What the first `count` outputs have to be, as the bits of an integer; those after the numbers answer
-        zeros."""
+        """The right first `count` outputs, as the bits of an integer; zeros follow the numbers."""
         return prefix_scan.outputs(task, self.a, self.b, count)
 
 
 def spread(paths: Sequence[str], count: int, seed: int = 0) -> list[Question]:
-    """Up to `count` questions, evenly from the files and from all over each, always the same ones for the same
-    arguments.
+    """Up to `count` questions, evenly from the files and from all parts of each; the same ones for the same arguments.
 
     Raises:
-        CorruptRecords: a file cannot be read, or a record is no example with two bitstrings of one length.
+        CorruptRecords: a file cannot be read, or a record is not an example with two bitstrings of one length.
     """
     samples = [_sample(path, count, random.Random(f"{seed}/{index}")) for index, path in enumerate(paths)]
     taken: list[tuple[str, int, bytes]] = []
@@ -69,7 +67,7 @@ def _question(path: str, number: int, record: bytes) -> Question:
             raise ValueError(f"operands of {len(a)} and {len(b)} bits")
         return Question(addition.from_bits(a), addition.from_bits(b), len(a), record)
     except (DecodeError, ValueError) as error:
-        raise tfrecords.CorruptRecords(f"{path}, record {number}, is no example of a pair: {error}") from error
+        raise tfrecords.CorruptRecords(f"{path}, record {number}, is not an example of a pair: {error}") from error
 
 
 def _example(a: int, b: int, length: int) -> bytes:
@@ -79,7 +77,7 @@ def _example(a: int, b: int, length: int) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def _bits(features, name: str) -> Iterator[int]:
+def _bits(features: Mapping[str, Any], name: str) -> Iterator[int]:
     if name not in features:
-        raise ValueError(f"it has no feature {name}")
+        raise ValueError(f"feature {name} is missing")
     return iter(features[name].int64_list.value)

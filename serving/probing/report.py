@@ -1,4 +1,4 @@
-"""What the prober found, in a bounded amount of memory: counts, latencies, the first wrong answers."""
+"""The prober's report, in bounded memory: counts, latencies, the first wrong answers."""
 
 import dataclasses
 import datetime
@@ -10,23 +10,23 @@ from components.task.transducer import ADDITION, Transducer
 from serving.probing.latencies import Latencies
 from serving.probing.questions import Question
 
-PLACES = 10
-# Versions that are counted one by one; a server that answers with another version each time must not fill the memory.
-MOST_VERSIONS = 100
+MAX_PLACES = 10
+# Versions counted one by one: a server that answers with a new version each time must not fill the memory.
+MAX_VERSIONS = 100
 OTHER_VERSIONS = "(other)"
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
 
 
 class Answer(NamedTuple):
-    """What a server made of a question."""
+    """A server's answer to a question."""
 
-    asked_for: int  # outputs
-    outputs: int  # they are its bits; -1 where there are none
+    asked_for: int  # number of outputs
+    outputs: int  # as the bits of an integer; -1 without outputs
     problem: str = ""  # why there are none
 
 
 class WrongAnswer(TypedDict):
-    """An answer that is wrong; docs/json.md says what each key is."""
+    """A wrong answer; docs/json.md describes each key."""
 
     a: str
     b: str
@@ -44,8 +44,7 @@ class WrongAnswer(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class BoxReport:
-    """What came of the states from the boxes of a certificate; `wrong` has the first lines of what is not as
-    certified."""
+    """The report on states from the boxes of a certificate; `wrong` lists the first steps that are not as certified."""
 
     asked: int
     right: int
@@ -54,7 +53,7 @@ class BoxReport:
 
     @property
     def all_right(self) -> bool:
-        """Every step was as certified."""
+        """Whether every step was as certified."""
         return self.asked == self.right
 
 
@@ -81,18 +80,18 @@ class Summary:
 
 @dataclasses.dataclass
 class Report:
-    """What was asked of one target and what came of it.
+    """The questions sent to one target and the answers.
 
-    asked          questions, each counted once for each signature that it was asked through; also the sum of the next three
-    right          answered right, by whichever version
-    wrong_count    answered wrongly; `wrong` has the first `most_listed` of them
+    asked          questions, each counted once for each signature; the sum of the next three
+    right          answered right, by any version
+    wrong_count    answered wrongly; `wrong` has the first `max_listed` of them
     errors         not answered, by gRPC code
-    versions       answers by version, OTHER_VERSIONS standing for those beyond MOST_VERSIONS
+    versions       answers by version; OTHER_VERSIONS counts those beyond MAX_VERSIONS
     answers        answers by (signature, version, whether right)
-    version        the one that answered last
+    version        the version that answered last
     """
 
-    most_listed: ClassVar[int] = 10
+    max_listed: ClassVar[int] = 10
 
     task: Transducer = ADDITION
     asked: int = 0
@@ -112,41 +111,41 @@ class Report:
 
     @property
     def all_right(self) -> bool:
-        """Every answer asked for was right and by the version expected, and all were asked for."""
+        """Whether all questions were asked and every answer was right and by the expected version."""
         return 0 < self.asked == self.right and not self.gave_up and not self.unexpected_version
 
     @property
     def versions(self) -> Counter[str]:
-        """How many answers each version gave."""
-        found: Counter[str] = Counter()
+        """The number of answers by each version."""
+        counts: Counter[str] = Counter()
         for (_, version, _), count in self.answers.items():
-            found[version] += count
-        return found
+            counts[version] += count
+        return counts
 
     def latency_quantile(self, share: float) -> float | None:
-        """Milliseconds within which that share of the calls was answered; None where none was."""
-        every = Latencies()
+        """Milliseconds within which that share of the calls was answered; None without calls."""
+        total = Latencies()
         for latencies in self.latencies.values():
-            every.merge(latencies)
-        seconds = every.quantile(share)
+            total.merge(latencies)
+        seconds = total.quantile(share)
         return None if seconds is None else round(1000 * seconds, 3)
 
     def ask(self, signature: str, count: int) -> None:
-        """`count` questions are asked."""
+        """Count `count` questions."""
         self.asked += count
         self.by_signature[signature] += count
 
     def fail(self, code: str, text: str, count: int) -> None:
-        """`count` questions were not answered."""
+        """Count `count` unanswered questions."""
         self.errors[code] += count
         self.first_error = self.first_error or text
 
-    def took(self, signature: str, seconds: float) -> None:
-        """A call through `signature` took `seconds`."""
+    def record_call(self, signature: str, seconds: float) -> None:
+        """Count a call through `signature` that took `seconds`."""
         self.latencies.setdefault(signature, Latencies()).add(seconds)
 
     def compare(self, signature: str, question: Question, answer: Answer, target: str = "") -> None:
-        """Count an answer of `self.version`."""
+        """Count an answer by `self.version`."""
         expected = question.outputs(self.task, answer.asked_for)
         right = answer.outputs == expected
         self._count(signature, str(self.version), right, 1)
@@ -155,11 +154,11 @@ class Report:
             return
         self.wrong_count += 1
         self.last_wrong = time.time()
-        if len(self.wrong) < self.most_listed:
+        if len(self.wrong) < self.max_listed:
             self.wrong.append(self._entry(signature, question, answer, expected, target))
 
     def merge(self, other: "Report") -> "Report":
-        """Count what `other` found, which comes after this one, too; gives this one."""
+        """Add `other`, a later report, to this one and return this one."""
         self.version_changes += other.version_changes
         if other.version is not None:
             self.version_changes += self.version not in (None, other.version)
@@ -172,14 +171,14 @@ class Report:
             self._count(signature, version, right, count)
         for signature, latencies in other.latencies.items():
             self.latencies.setdefault(signature, Latencies()).merge(latencies)
-        self.wrong = [*self.wrong, *other.wrong][: self.most_listed]
+        self.wrong = [*self.wrong, *other.wrong][: self.max_listed]
         self.last_wrong = max(self.last_wrong, other.last_wrong)
         self.first_error = self.first_error or other.first_error
         self.gave_up = self.gave_up or other.gave_up
         return self
 
     def summary(self, boxes: BoxReport | None = None) -> Summary:
-        """The report in numbers, with what came of the boxes."""
+        """The report in numbers, with that on the boxes."""
         return Summary(
             task=self.task.name,
             asked=self.asked,
@@ -200,9 +199,10 @@ class Report:
     def line(self, target: str) -> str:
         """The report for people."""
         failed = ", ".join(f"{count} {code}" for code, count in self.errors.items()) or "no errors"
-        text = f"{target} version {self.version}: {self.right} of {self.asked} answers right, {self.wrong_count} wrong, {failed}"
+        text = f"{target} version {self.version}: {self.right} of {self.asked} answers right, "
+        text += f"{self.wrong_count} wrong, {failed}"
         if self.version_changes:
-            text += f", {self.version_changes} changes of version"
+            text += f", {self.version_changes} version changes"
         if self.unexpected_version:
             text += f", {self.unexpected_version} answers by another version than expected"
         if self.latencies:
@@ -217,7 +217,7 @@ class Report:
 
     def _count(self, signature: str, version: str, right: bool, count: int) -> None:
         key = signature, version, right
-        if key not in self.answers and version not in (known := self.versions) and len(known) >= MOST_VERSIONS:
+        if key not in self.answers and version not in (versions := self.versions) and len(versions) >= MAX_VERSIONS:
             key = signature, OTHER_VERSIONS, right
         self.answers[key] += count
 
@@ -243,34 +243,32 @@ class Report:
 
 def wrong_statement(task: Transducer, wrong: WrongAnswer) -> str:
     """A wrong answer, an element of Report.wrong, for people."""
-    said = task.statement(wrong["a"], wrong["b"], wrong["got"])
-    return (
-        f"{said} by {wrong['signature']}, not {wrong['expected']}{_outputs_told(wrong['places'], wrong['wrong_bits'])}"
-    )
+    statement = task.statement(wrong["a"], wrong["b"], wrong["got"])
+    outputs = _wrong_outputs(wrong["places"], wrong["wrong_bits"])
+    return f"{statement} by {wrong['signature']}, not {wrong['expected']}{outputs}"
 
 
-def _outputs_told(places: list[int], count: int) -> str:
+def _wrong_outputs(places: list[int], count: int) -> str:
     if not places:
         return ""
-    told = ", ".join(map(str, places)) + (", ..." if count > len(places) else "")
-    return f", output {told} being wrong" if count == 1 else f", {count} outputs being wrong: {told}"
+    listed = ", ".join(map(str, places)) + (", ..." if count > len(places) else "")
+    return f" (output {listed} is wrong)" if count == 1 else f" ({count} outputs are wrong: {listed})"
 
 
 def stamp() -> str:
-    """The time for the beginning of a line: UTC, as ISO 8601 has it."""
+    """The current UTC time in ISO 8601, for the beginning of a line."""
     return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _places(differing: int) -> list[int]:
-    """The places of the lowest bits that are 1, at most PLACES."""
+    """The places of the lowest 1 bits, at most MAX_PLACES."""
     places: list[int] = []
-    while differing and len(places) < PLACES:
+    while differing and len(places) < MAX_PLACES:
         places.append((differing & -differing).bit_length() - 1)
         differing &= differing - 1
     return places
 
 
 def _numeral(value: int) -> str:
-    """`value` whole, so that it can be asked again: decimal where that is readable, else hexadecimal; or True or
-    False."""
+    """All of `value`, so that it can be asked again: decimal if short, else hexadecimal; or True or False."""
     return str(value) if value.bit_length() <= 64 else hex(value)

@@ -1,4 +1,4 @@
-"""Runs watches (serving.probing.monitor) side by side until they or their time end, or SIGTERM or SIGINT comes."""
+"""Runs watches (serving.probing.monitor) in parallel until they end, time is up, or SIGTERM or SIGINT arrives."""
 
 import concurrent.futures
 import contextlib
@@ -14,13 +14,12 @@ from serving.client import AdderClient
 from serving.probing.monitor import Watch
 from serving.probing.report import stamp
 
-# How long a call under way may go on when all ends.
+# Time for calls in flight at the end.
 _GRACE_SECONDS = 2.0
 
 
-def teller(stream: TextIO) -> Callable[[str], None]:
-    """A function that writes a line with the time before it to `stream` at once; several threads may share the
-    stream."""
+def line_printer(stream: TextIO) -> Callable[[str], None]:
+    """A thread-safe function that writes a line with a timestamp to `stream`."""
     return lambda text: say(f"{stamp()} {text}", stream=stream)
 
 
@@ -29,14 +28,14 @@ def run(
     clients: Sequence[AdderClient],
     duration: float | None,
     report_every: float,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Returns when all `watches` have ended, after `duration` seconds (None for no bound), or on a signal.
+    """Run until all `watches` end, for `duration` seconds (None for no limit), or until a signal.
 
-    What goes wrong in a watch, other than a server that does not answer, is raised here.
+    An exception in a watch is raised here; a server that does not answer causes none.
 
     Args:
-        clients: of the watches; closed when a call does not end.
+        clients: the watches' clients, closed if a call does not end.
         report_every: seconds between two summaries of each target.
     """
     stop = threading.Event()
@@ -46,7 +45,7 @@ def run(
         for future in running:
             future.add_done_callback(ended.put)
         try:
-            if _wait(watches, ended, duration, report_every, tell):
+            if _wait(watches, ended, duration, report_every, log):
                 for watch in watches:
                     watch.cut_off()
         finally:
@@ -63,9 +62,9 @@ def _wait(
     ended: queue.SimpleQueue,
     duration: float | None,
     report_every: float,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> bool:
-    """Sums up now and then; returns whether a signal ended it."""
+    """Log the summaries; return whether a signal ended the wait."""
     now = time.monotonic()
     end, next_report = float("inf") if duration is None else now + duration, now + report_every
     left = len(watches)
@@ -84,13 +83,13 @@ def _wait(
         if now >= next_report:
             next_report = now + report_every
             for watch in watches:
-                tell(watch.period().line(watch.target))
+                log(watch.period().line(watch.target))
     return False
 
 
 @contextlib.contextmanager
 def _signals(ended: queue.SimpleQueue) -> Iterator[None]:
-    """Puts None for each SIGTERM or SIGINT, which SimpleQueue allows a signal handler to do."""
+    """Put None for each SIGTERM or SIGINT; a signal handler may use a SimpleQueue."""
     before = {number: signal.signal(number, lambda *_: ended.put(None)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

@@ -1,8 +1,6 @@
-"""Asks the stable and the canary version the same: fresh questions whose answers are known, and requests that were
-recorded.
+"""Compares the stable and the canary version on generated questions with known answers and on recorded requests.
 
-Both versions get every question, in turn first and second, so that a machine that is busy for a moment is slow for
-both.
+Both versions get every question, and each comes first every second time, so that a busy machine slows down both.
 """
 
 import dataclasses
@@ -19,28 +17,27 @@ from components.task.transducer import Transducer
 from serving import protos, tensors
 from serving.client.connection import new_channel
 from serving.errors import ServingError
+from serving.labels import CANARY, STABLE
 from serving.probing.generated import fresh
 from serving.probing.prober import Report, TimedClient, probe
 from serving.probing.questions import Question
-from serving.rollout.deployment import CANARY, STABLE
 from serving.server import request_log
 
 _AT_ONCE = 32
 _RECORDED = 500
 _CALL_SECONDS = 30.0
-# Below this a difference of latency is the machine's, not the version's.
-_LEAST_MS = 5.0
+# A smaller difference in latency is due to the machine, not the version.
+_MIN_DIFFERENCE_MS = 5.0
 _QUANTILES = (0.5, 0.9)
-# What two right models answer alike; logits and states are each model's own.
+# Two right models agree on these outputs; logits and states differ.
 _COMPARED = (signatures.SUM, signatures.LENGTH)
 
 
 @dataclasses.dataclass
 class Recorded:
-    """What became of recorded requests: `different` of `asked` answers differ, `skipped` could not be compared.
+    """The result of recorded requests: `different` of `asked` answers differ, `skipped` could not be compared.
 
-    `renamed` is how many of them went to the canary by another signature than recorded, as it names its signatures
-    otherwise.
+    `renamed` counts the requests sent to the canary through another signature name than recorded.
     """
 
     asked: int = 0
@@ -52,72 +49,80 @@ class Recorded:
 
 @dataclasses.dataclass
 class Comparison:
-    """The reports on both versions, and on the recorded requests where there were to be some."""
+    """The reports on both versions, and on the recorded requests if any were given."""
 
     stable: Report
     canary: Report
     recorded: Recorded | None
 
     def lines(self) -> list[str]:
-        """What was found, for people."""
+        """The comparison, for people."""
         lines = [f"{label}: {report.line(label)}" for label, report in ((STABLE, self.stable), (CANARY, self.canary))]
         if self.recorded:
             lines.append(
-                f"recorded requests: {self.recorded.asked} asked of both, {self.recorded.different} answered differently, "
-                f"{self.recorded.skipped} that only the version they were made for can answer"
+                f"recorded requests: {self.recorded.asked} sent to both, {self.recorded.different} answered "
+                f"differently, {self.recorded.skipped} skipped because they carry the state of another version"
             )
             if self.recorded.renamed:
-                renamed = f"{self.recorded.renamed} of them ask by a signature that the canary has under another name"
+                renamed = f"{self.recorded.renamed} of them use a signature that the canary has under another name"
                 lines.append(f"{renamed}: clients that use it must change")
         return lines
 
     def check_answered(self) -> None:
-        """Raise BitsumError if the canary left questions without an answer, for want of time, memory or a connection
-        alone."""
+        """Raise BitsumError if time, memory or a connection alone left questions unanswered by the canary."""
         canary = self.canary
         if canary.errors and not canary.wrong and not canary.errors.keys() & MODEL_ERRORS:
-            told = f"the canary answered {canary.right} of {canary.asked} questions; errors: {dict(canary.errors)}"
-            raise BitsumError(f"{told}; the first: {canary.first_error}: this says nothing of the version, try again")
+            raise BitsumError(f"the canary {self._failures()}: this says nothing about the version, try again")
 
     def complaint(self, max_latency_ratio: float) -> str | None:
-        """Why the canary must not become stable, in one line; None where it may."""
+        """Why the canary must not become stable, in one line; None if it may."""
         canary = self.canary
         if canary.wrong:
-            return f"it answered {canary.wrong_count} of {canary.asked} questions wrongly, the first being {canary.wrong[0]}"
+            return f"it answered {canary.wrong_count} of {canary.asked} questions wrongly; the first: {canary.wrong[0]}"
         if not canary.all_right:
-            return f"it answered {canary.right} of {canary.asked} questions; errors: {dict(canary.errors)}; the first: {canary.first_error}"
+            return f"it {self._failures()}"
         if self.recorded and self.recorded.different:
-            return f"it answered {self.recorded.different} of {self.recorded.asked} recorded requests differently: {self.recorded.first}"
+            count = f"{self.recorded.different} of {self.recorded.asked}"
+            return f"it answered {count} recorded requests differently: {self.recorded.first}"
         for share in _QUANTILES:
             before, now = self.stable.latency_quantile(share), canary.latency_quantile(share)
-            if before is not None and now is not None and now > max(max_latency_ratio * before, before + _LEAST_MS):
+            if (
+                before is not None
+                and now is not None
+                and now > max(max_latency_ratio * before, before + _MIN_DIFFERENCE_MS)
+            ):
                 return (
-                    f"it is too slow: {share:.0%} of its calls took up to {now:.1f} ms, of the stable version's {before:.1f} ms "
-                    f"(--max_latency_ratio {max_latency_ratio:g})"
+                    f"it is too slow: {share:.0%} of its calls took up to {now:.1f} ms, of the stable version's "
+                    f"{before:.1f} ms (--max_latency_ratio {max_latency_ratio:g})"
                 )
         return None
+
+    def _failures(self) -> str:
+        canary = self.canary
+        answered = f"answered {canary.right} of {canary.asked} questions"
+        return f"{answered}; errors: {dict(canary.errors)}; the first: {canary.first_error}"
 
 
 def compare(
     options: dict[str, Any], task: Transducer, count: int, seed: int, requests: pathlib.Path | None
 ) -> Comparison:
-    """Ask both versions `count` fresh questions and the recorded requests in the folder `requests`.
+    """Send both versions `count` generated questions and the recorded requests in the folder `requests`.
 
     Args:
-        options: of a client, but for the label.
+        options: keyword arguments of a client, without the label.
 
     Raises:
-        BitsumError: the recorded requests cannot be read, or one is not answered for want of time, memory or a
-        connection.
+        BitsumError: the recorded requests cannot be read, or one stays unanswered for lack of time, memory or a
+            connection.
     """
     with TimedClient(**options, label=STABLE) as stable, TimedClient(**options, label=CANARY) as canary:
         clients = {STABLE: stable, CANARY: canary}
-        # The first calls open connections and fill caches; their latencies say nothing.
+        # The first calls open connections and fill caches; their latencies do not count.
         for client in clients.values():
             probe(client, task, next(_slices(fresh(task, seed, 1))), None)
         reports = {label: Report(task) for label in clients}
-        for turn, questions in enumerate(_slices(fresh(task, seed, count))):
-            for label in (STABLE, CANARY) if turn % 2 else (CANARY, STABLE):
+        for index, questions in enumerate(_slices(fresh(task, seed, count))):
+            for label in (STABLE, CANARY) if index % 2 else (CANARY, STABLE):
                 reports[label].merge(probe(clients[label], task, questions, None))
             if reports[CANARY].gave_up:
                 break
@@ -131,31 +136,31 @@ def _slices(questions: Iterator[Question]) -> Iterator[Sequence[Question]]:
 
 
 def _recorded(options: dict[str, Any], clients: Mapping[str, TimedClient], folder: pathlib.Path) -> Recorded:
-    found = Recorded()
-    known = {label: list(client.metadata().signatures) for label, client in clients.items()}
+    recorded = Recorded()
+    names = {label: list(client.metadata().signatures) for label, client in clients.items()}
     unbounded = [("grpc.max_receive_message_length", -1)]
     with new_channel(options["target"], options["credentials"], unbounded) as channel:
-        ask = protos.load().prediction_service.PredictionServiceStub(channel).Predict
+        predict = protos.load().prediction_service.PredictionServiceStub(channel).Predict
         for request in itertools.islice(request_log.read(folder), _RECORDED):
             if _has_state(request):
-                found.skipped += 1
+                recorded.skipped += 1
                 continue
             request.model_spec.name = options["model_name"]
             answers, signature = {}, request.model_spec.signature_name
             for label in (STABLE, CANARY):
                 request.model_spec.version_label = label
-                request.model_spec.signature_name = signatures.called(signature, known[label])
-                answers[label] = _answer(ask, request)
-            found.asked += 1
-            found.renamed += request.model_spec.signature_name != signature
+                request.model_spec.signature_name = signatures.called(signature, names[label])
+                answers[label] = answer(predict, request)
+            recorded.asked += 1
+            recorded.renamed += request.model_spec.signature_name != signature
             if answers[STABLE] != answers[CANARY]:
-                found.different += 1
-                found.first = found.first or _difference(request, answers)
-    return found
+                recorded.different += 1
+                recorded.first = recorded.first or _difference(request, answers)
+    return recorded
 
 
 def _has_state(request: Any) -> bool:
-    """Whether the request goes on from a state that another version's cell was in."""
+    """Whether the request continues from the state of another version's cell."""
     if signatures.STATE not in request.inputs:
         return False
     try:
@@ -164,14 +169,14 @@ def _has_state(request: Any) -> bool:
         return True
 
 
-def _answer(ask: Any, request: Any) -> dict[str, Any] | str:
-    """The outputs that can be compared, or the status by which the server finds fault with the request or the model."""
+def answer(predict: Any, request: Any) -> dict[str, Any] | str:
+    """The comparable outputs, or the status with which the server blames the request or the model."""
     try:
-        response = ask(request, timeout=_CALL_SECONDS)
+        response = predict(request, timeout=_CALL_SECONDS)
     except grpc.RpcError as error:
         if error.code().name not in MODEL_CODES:
             raise ServingError(
-                f"a recorded request is not answered: {error.details()} [{error.code().name}]", error.code().name
+                f"a recorded request was not answered: {error.details()} [{error.code().name}]", error.code().name
             ) from error
         return f"{error.code().name}: {(error.details() or '').partition(chr(10))[0]}"
     return {
@@ -182,8 +187,8 @@ def _answer(ask: Any, request: Any) -> dict[str, Any] | str:
 
 
 def _difference(request: Any, answers: dict[str, Any]) -> str:
-    said = [
+    summaries = [
         f"{label} says {answer}" if isinstance(answer, str) else f"{label} answers" for label, answer in answers.items()
     ]
     signature = request.model_spec.signature_name or signatures.SERVING_DEFAULT
-    return f"signature {signature}, {request.ByteSize()} bytes: {', '.join(said)}"
+    return f"signature {signature}, {request.ByteSize()} bytes: {', '.join(summaries)}"

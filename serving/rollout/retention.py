@@ -1,4 +1,4 @@
-"""Which versions on disk may go: all but the last few, and never one that carries a label or is loaded."""
+"""Deletion of old versions on disk: all but the newest few, never a labelled or loaded one."""
 
 import contextlib
 import pathlib
@@ -12,8 +12,7 @@ _BESIDE = ".deleting-"
 
 
 def expired(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> list[int]:
-    """The versions under `base_path` that are neither among the `keep` highest nor in `in_use`, lowest first; none for
-    keep = 0.
+    """The versions under `base_path` beyond the `keep` highest and not `in_use`, lowest first; none for keep = 0.
 
     Raises:
         BitsumError: the folder cannot be read.
@@ -27,23 +26,23 @@ def expired(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> list
 
 
 def delete(base_path: pathlib.Path, version: int) -> None:
-    """Delete a version; it goes at once for whoever watches the folder. What cannot be removed then is left to `sweep`.
+    """Delete a version, atomically for a server that polls the folder; `sweep` removes any remains.
 
     Raises:
-        BitsumError: it is still there.
+        BitsumError: the version is still there.
     """
     beside = base_path / f"{_BESIDE}{version}"
     try:
         (base_path / str(version)).rename(beside)
     except OSError as error:
-        # The answer of a network's file system may be lost.
+        # A network file system may lose its answer to a successful rename.
         if not atomic.is_gone(base_path / str(version)):
             raise BitsumError(f"cannot delete version {version} in {base_path}: {error.strerror}") from error
     atomic.discard(beside)
 
 
 def sweep(base_path: pathlib.Path) -> None:
-    """Remove what a deletion that was interrupted left; what cannot be removed stays for the next time."""
+    """Remove the remains of interrupted deletions; on failure they stay for the next sweep."""
     with contextlib.suppress(OSError):
         for beside in base_path.glob(f"{_BESIDE}*"):
             atomic.discard(beside)

@@ -77,13 +77,13 @@ class Rollout(Scenario):
 
     def _tells(self, err, served, written):
         if "cannot be read" in err:
-            return f"answers for stable with version {served}" in err
+            return f"serves version {served} as stable" in err
         if served == written:
             return f"version {served} is stable" in err or f"has version {written} as stable" in err
         return (
             f"has version {written} as stable" in err
-            and "brings both in step" in err
-            and (f"with version {served}" in err or "does not say" in err)
+            and "synchronizes both" in err
+            and (f"serves version {served} as stable" in err or "does not say" in err)
         )
 
     def afterwards(self):

@@ -1,4 +1,4 @@
-"""Sums through a real server, and what it refuses."""
+"""Sums and refusals of a real server."""
 
 import time
 
@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from components.errors import BitsumError
-from serving import client as module
+from serving import client as client_module
 from serving import protos
 from serving.client import AdderClient, DeadlineExceeded, ModelNotFound
 from serving.client.connection import TensorInfo
@@ -31,7 +31,7 @@ def test_status_and_metadata(client, server):
         served(server.target, "nope")
 
 
-def test_the_deadline_ends_a_long_call_and_the_server_goes_on(server):
+def test_a_long_call_ends_at_its_deadline_and_the_server_keeps_working(server):
     with AdderClient(server.target, deadline=0.2) as client:
         start = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=f"{server.target} did not answer within 0.2 s"):
@@ -40,7 +40,7 @@ def test_the_deadline_ends_a_long_call_and_the_server_goes_on(server):
         assert client.add(13, 29) == 42
 
 
-def test_a_request_over_the_bound_is_refused(server):
+def test_a_too_large_request_is_refused(server):
     apis = protos.load()
     request = apis.predict.PredictRequest()
     request.inputs["a"].tensor_content = b"\x00" * (65 * 1024 * 1024)
@@ -50,13 +50,13 @@ def test_a_request_over_the_bound_is_refused(server):
     assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_nobody_there_is_one_line():
+def test_a_missing_server_is_reported_in_one_line():
     code, out, err = bitsum("add", "1", "3", "--server=127.0.0.1:1")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("bitsum: no model server answers at 127.0.0.1:1 (Connection refused); start one with: bitsum")
 
 
-def test_the_client_module_lists_its_errors():
+def test_the_client_docstring_lists_its_errors():
     errors = (
         "ServerUnavailable",
         "DeadlineExceeded",
@@ -67,7 +67,7 @@ def test_the_client_module_lists_its_errors():
         "BadResponse",
     )
     for name in (*errors, "InvalidNumber"):
-        assert name in module.__doc__ and issubclass(getattr(module, name), module.ServingError)
+        assert name in client_module.__doc__ and issubclass(getattr(client_module, name), client_module.ServingError)
 
 
 def test_two_servers_never_share_a_port(server):

@@ -1,5 +1,4 @@
-"""serving.client and serving.client.aio over a channel in memory: how sums become requests, and what damaged answers
-become."""
+"""serving.client and serving.client.aio over an in-memory channel: requests for sums, and damaged answers."""
 
 import logging
 import random
@@ -10,7 +9,7 @@ import grpc
 import pytest
 
 from components.task.transducer import COMPARISON, SUBTRACTION
-from serving import client as module
+from serving import client as client_module
 from serving import tensors
 from serving.client import BadResponse, InvalidNumber, InvalidRequest, ModelNotFound, adder_protocol, chunking, protocol
 from serving.client.adder_protocol import CALL_BITS, groups
@@ -19,7 +18,7 @@ from tests.support.in_memory import UNITS, Channel, Failure
 pytestmark = pytest.mark.fast
 
 _MESSAGE_BYTES = 4 * 1024 * 1024
-# Without the signature add_packed a model is asked in another way, which has to give the same.
+# Models with and without the signature add_packed must give the same results.
 WAYS = pytest.mark.parametrize("packed", [True, False], ids=["packed", "unpacked"])
 
 
@@ -41,14 +40,14 @@ def test_many_sums_keep_their_order_and_share_calls(make):
     pairs = [(draw.getrandbits(bits), draw.getrandbits(bits)) for bits in [3, 200, 1, 17, 100, 64] * 20]
     channel = Channel()
     assert make(channel).add_many(pairs) == [a + b for a, b in pairs]
-    # One asks for the model.
+    # One of them reads the metadata.
     assert len(channel.requests) <= 6
     assert make(channel).add_many([]) == []
 
 
 def test_numbers_are_streamed_with_their_state(make):
     channel = Channel()
-    # Every carry goes through every border between chunks.
+    # Every carry crosses every border between chunks.
     assert make(channel).outputs_streamed([(2**100 - 1, 1), (2**100 - 1, 0)], 100, 16) == [2**100, 2**100 - 1]
     _metadata, *steps = channel.requests
     assert len(steps) == 7 and {request.model_spec.signature_name for request in steps} == {"step"}
@@ -56,7 +55,7 @@ def test_numbers_are_streamed_with_their_state(make):
 
 
 def sized_pairs(bits):
-    """Pairs of numbers of about so many bits, equal and neighbouring ones among them."""
+    """Pairs of numbers of about `bits` bits, some of them equal or neighbouring."""
     draw = random.Random(bits)
     a, b = draw.getrandbits(bits), draw.getrandbits(bits)
     return [
@@ -73,7 +72,7 @@ def sized_pairs(bits):
     ]
 
 
-# The longest are sent in chunks: a borrow or a verdict then goes over their borders.
+# The longest are sent in chunks, so a borrow or a verdict crosses their borders.
 @pytest.mark.parametrize("bits", [1, 8, 64, 1000, 3 * chunking.CHUNK_BITS])
 @WAYS
 def test_differences_have_their_sign_and_verdicts_are_bools(bits, packed, make):
@@ -108,7 +107,7 @@ def test_every_message_stays_below_the_limit_of_grpc(packed, make):
     assert max(request.ByteSize() for request in channel.requests) < _MESSAGE_BYTES
 
 
-def test_a_stream_begins_again_when_its_version_goes(make):
+def test_a_stream_restarts_when_its_version_is_unloaded(make):
     def swap(signature, outputs):
         if len(channel.requests) == 3:
             channel.version = 2
@@ -118,7 +117,7 @@ def test_a_stream_begins_again_when_its_version_goes(make):
     assert [request.model_spec.version.value for request in channel.requests[-6:]] == [2] * 6
 
 
-def test_a_client_that_asks_for_a_version_does_not_change_over(make):
+def test_a_client_with_a_fixed_version_keeps_it(make):
     channel = Channel()
     channel.version = 2
     with pytest.raises(ModelNotFound, match="Specific"):
@@ -126,7 +125,7 @@ def test_a_client_that_asks_for_a_version_does_not_change_over(make):
 
 
 @pytest.mark.parametrize("number", [-1, -(2**200), 1.0, "5", None, True])
-def test_what_is_no_number_from_zero_up_is_refused_before_anything_is_sent(number, make):
+def test_an_invalid_operand_is_refused_before_any_call(number, make):
     channel = Channel()
     with pytest.raises(InvalidNumber) as failure:
         make(channel).add_many([(1, 1), (2, number)])
@@ -147,7 +146,7 @@ def test_what_is_no_number_from_zero_up_is_refused_before_anything_is_sent(numbe
         ),
     ],
 )
-def test_a_damaged_answer_is_no_sum(spoil, words, make):
+def test_a_damaged_answer_is_a_bad_response(spoil, words, make):
     with pytest.raises(BadResponse, match=words):
         make(Channel(lambda signature, outputs: spoil(outputs))).add(13, 29)
 
@@ -167,19 +166,19 @@ def test_a_damaged_state_ends_the_stream(state, words, make):
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        (grpc.StatusCode.UNAVAILABLE, module.ServerUnavailable),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, module.DeadlineExceeded),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, module.ServerBusy),
+        (grpc.StatusCode.UNAVAILABLE, client_module.ServerUnavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, client_module.DeadlineExceeded),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, client_module.ServerBusy),
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest),
         (grpc.StatusCode.FAILED_PRECONDITION, InvalidRequest),
-        (grpc.StatusCode.DATA_LOSS, module.ServingError),
+        (grpc.StatusCode.DATA_LOSS, client_module.ServingError),
     ],
 )
-def test_every_refusal_becomes_one_line_of_the_tree(code, error, make):
+def test_every_status_code_becomes_a_one_line_error(code, error, make):
     def refuse(signature, outputs):
         raise Failure(code, "first line\n\t [[{{node second}}]]")
 
-    with pytest.raises(module.ServingError) as failure:
+    with pytest.raises(client_module.ServingError) as failure:
         make(Channel(refuse)).add(1, 2)
     assert type(failure.value) is error and failure.value.code == code.name
     assert "memory" in str(failure.value) and "\n" not in str(failure.value)
@@ -200,7 +199,7 @@ def versions(channel):
     return [request.model_spec.WhichOneof("version_choice") for request in channel.requests]
 
 
-def test_version_and_label_are_asked_for(make):
+def test_version_and_label_are_sent(make):
     channel = Channel(labels=("stable", "canary"))
     make(channel).add(1, 2)
     make(channel, label="canary").add(1, 2)
@@ -210,16 +209,16 @@ def test_version_and_label_are_asked_for(make):
     assert versions(channel) == ["version_label", "version_label", "version", None]
 
 
-def test_without_the_label_the_newest_is_asked_for_and_that_is_said_once(make, caplog):
+def test_without_the_label_the_newest_version_is_used_with_one_warning(make, caplog):
     channel = Channel(labels=())
     client = make(channel)
     assert [client.add(1, 2), client.add(3, 4)] == [3, 7]
     assert versions(channel) == ["version_label", None, None]
-    [said] = caplog.records
-    assert (said.name, said.levelno) == (
+    [warning] = caplog.records
+    assert (warning.name, warning.levelno) == (
         "bitsum.client",
         logging.WARNING,
-    ) and "memory has no version of bitsum" in said.getMessage()
+    ) and "memory has no version of bitsum" in warning.getMessage()
 
 
 def test_a_label_that_appears_later_is_used(make, monkeypatch, caplog):
@@ -236,14 +235,14 @@ def test_a_label_that_appears_later_is_used(make, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("label", ["stable", "nope"])
-def test_a_label_that_the_user_gave_is_never_replaced(label, make, caplog):
+def test_an_explicit_label_is_never_replaced(label, make, caplog):
     channel = Channel(labels=())
     with pytest.raises(InvalidRequest, match=f"Unrecognized servable version label: {label}"):
         make(channel, label=label).add(1, 2)
     assert len(channel.requests) == 1 and caplog.records == []
 
 
-def test_another_refusal_is_not_taken_for_a_missing_label(make, caplog):
+def test_another_error_is_not_mistaken_for_a_missing_label(make, caplog):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode.INVALID_ARGUMENT, "every bit of a and b must be 0 or 1, these go from 0 to 7")
 
@@ -253,7 +252,7 @@ def test_another_refusal_is_not_taken_for_a_missing_label(make, caplog):
     assert len(channel.requests) == 1 and caplog.records == []
 
 
-def test_many_short_numbers_go_as_packed_bytes_and_the_model_is_asked_for_once(make):
+def test_many_short_numbers_are_sent_packed_and_metadata_are_read_once(make):
     draw = random.Random(3)
     pairs = [(draw.getrandbits(64), draw.getrandbits(64)) for _ in range(1000)]
     channel = Channel()
@@ -268,7 +267,7 @@ def test_many_short_numbers_go_as_packed_bytes_and_the_model_is_asked_for_once(m
 
 
 @pytest.mark.parametrize("change", [{"units": 5}, {"packed": False}], ids=str)
-def test_a_version_with_another_state_or_without_add_packed_is_noticed(change, make):
+def test_the_client_notices_a_version_with_another_state_or_without_add_packed(change, make):
     pairs = [(2**64 - 1, n) for n in range(100)]
     channel = Channel()
     client = make(channel)
@@ -278,7 +277,7 @@ def test_a_version_with_another_state_or_without_add_packed_is_noticed(change, m
     assert client.add_many(pairs) == [a + b for a, b in pairs]
 
 
-def test_a_version_that_has_add_packed_again_is_noticed(make):
+def test_the_client_notices_a_version_that_has_add_packed_again(make):
     pairs = [(2**64 - 1, n) for n in range(100)]
     channel = Channel(packed=False)
     client = make(channel)
@@ -289,7 +288,7 @@ def test_a_version_that_has_add_packed_again_is_noticed(make):
     assert channel.requests[-1].model_spec.signature_name == "add_packed"
 
 
-def test_a_refusal_of_the_same_version_is_not_asked_again(make):
+def test_a_call_refused_by_the_same_version_is_not_repeated(make):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode.INVALID_ARGUMENT, "no")
 
@@ -300,8 +299,8 @@ def test_a_refusal_of_the_same_version_is_not_asked_again(make):
 
 
 @WAYS
-def test_a_long_number_keeps_to_a_version_and_begins_again_with_the_next(packed, make, monkeypatch):
-    monkeypatch.setattr(chunking.Pace, "FIRST", 64)
+def test_a_long_number_is_pinned_to_a_version_and_restarts_with_the_next(packed, make, monkeypatch):
+    monkeypatch.setattr(chunking.ChunkSizer, "FIRST_BYTES", 64)
 
     def swap(signature, outputs):
         if len(channel.predictions) == 3:
@@ -314,13 +313,13 @@ def test_a_long_number_keeps_to_a_version_and_begins_again_with_the_next(packed,
     assert pinned[:4] == [1] * 4 and set(pinned[4:]) == {2}
 
 
-def test_every_step_of_a_long_number_is_reported(make, caplog):
+def test_progress_of_a_long_number_is_reported(make, caplog):
     caplog.set_level(logging.INFO, "bitsum.progress")
     make(Channel()).add(2**100_000, 1)
-    told = [record.numbers for record in caplog.records]
-    assert told[-1] == {"step": 100_008, "of": 100_008, "unit": "bits"} and sorted(
-        numbers["step"] for numbers in told
-    ) == [n["step"] for n in told]
+    steps = [record.numbers for record in caplog.records]
+    assert steps[-1] == {"step": 100_008, "of": 100_008, "unit": "bits"} and sorted(
+        numbers["step"] for numbers in steps
+    ) == [n["step"] for n in steps]
 
 
 @pytest.mark.parametrize(
@@ -330,49 +329,50 @@ def test_every_step_of_a_long_number_is_reported(make, caplog):
         ([b"\x00" * 8] * 100, "a sum of 8 bytes, not of 9"),
     ],
 )
-def test_a_damaged_packed_answer_is_no_sum(outputs, words, make):
-    def spoil(signature, found):
-        found["sum"] = tensors.string_tensor(outputs)
+def test_a_damaged_packed_answer_is_a_bad_response(outputs, words, make):
+    def spoil(signature, answer):
+        answer["sum"] = tensors.string_tensor(outputs)
 
     with pytest.raises(BadResponse, match=words):
         make(Channel(spoil)).add_many([(2**64, 1)] * 100)
 
 
-def test_calls_grow_while_they_are_quick_and_shrink_when_they_are_slow():
-    pace = chunking.Pace(deadline=10.0)
-    assert pace.size == pace.FIRST
-    pace.took(pace.FIRST, 0.01)
-    assert pace.size == 2 * pace.FIRST
-    pace.took(100, 0.01)  # a last, short chunk says nothing
-    pace.took(2 * pace.FIRST, pace.SECONDS)
-    assert pace.size == 2 * pace.FIRST
-    pace.took(2 * pace.FIRST, 3 * pace.SECONDS)
-    assert pace.size == pace.FIRST
+def test_chunks_grow_while_calls_are_fast_and_shrink_when_they_are_slow():
+    sizer = chunking.ChunkSizer(deadline=10.0)
+    assert sizer.size == sizer.FIRST_BYTES
+    sizer.record(sizer.FIRST_BYTES, 0.01)
+    assert sizer.size == 2 * sizer.FIRST_BYTES
+    sizer.record(100, 0.01)  # a last, short chunk says nothing
+    sizer.record(2 * sizer.FIRST_BYTES, sizer.TARGET_SECONDS)
+    assert sizer.size == 2 * sizer.FIRST_BYTES
+    sizer.record(2 * sizer.FIRST_BYTES, 3 * sizer.TARGET_SECONDS)
+    assert sizer.size == sizer.FIRST_BYTES
     for _ in range(50):
-        pace.took(pace.size, 0.01)
-    assert pace.size == chunking.PACKED.most
+        sizer.record(sizer.size, 0.01)
+    assert sizer.size == chunking.PACKED.max_bytes
     for _ in range(50):
-        pace.took(pace.size, 100.0)
-    assert pace.size == pace.LEAST
-    # With a short deadline a call has to take less of it.
-    pace = chunking.Pace(deadline=0.8)
-    pace.took(pace.FIRST, 0.3)
-    assert pace.size == pace.FIRST // 2
+        sizer.record(sizer.size, 100.0)
+    assert sizer.size == sizer.MIN_BYTES
+    # With a short deadline the target time is shorter.
+    sizer = chunking.ChunkSizer(deadline=0.8)
+    sizer.record(sizer.FIRST_BYTES, 0.3)
+    assert sizer.size == sizer.FIRST_BYTES // 2
 
 
 def test_both_clients_have_the_same_methods():
     from serving.client import AsyncAdderClient
 
     public = [
-        {name for name in dir(kind) if not name.startswith("_")} for kind in (module.AdderClient, AsyncAdderClient)
+        {name for name in dir(kind) if not name.startswith("_")}
+        for kind in (client_module.AdderClient, AsyncAdderClient)
     ]
     assert public[0] == public[1]
-    assert adder_protocol.Adding is module.AdderClient.conversations is AsyncAdderClient.conversations
+    assert adder_protocol.AdderProtocol is client_module.AdderClient.protocol_type is AsyncAdderClient.protocol_type
 
 
 _NO_THREADS = """
 import threading
-from serving.client import protocol as asking; from serving import protos
+from serving.client import protocol; from serving import protos
 from serving.client import AdderClient, ServerUnavailable
 def refused(*_, **__):
     raise RuntimeError("can't start new thread")
@@ -380,15 +380,14 @@ with AdderClient("127.0.0.1:1", label="stable") as client:
     threading._start_new_thread = refused
     for _ in range(2):
         try:
-            client._begin(asking.Call("Predict", protos.load().predict.PredictRequest()))
+            client._start_call(protocol.Call("Predict", protos.load().predict.PredictRequest()))
         except ServerUnavailable as error:
             print(error)
 del client
 """
 
 
-def test_a_system_that_allows_no_more_threads_is_an_error_and_no_hang():
-    """gRPC waits without end for a thread that it could not start: on a real channel, which nobody answers, that is
-    then collected."""
+def test_a_lack_of_threads_is_an_error_and_not_a_hang():
+    """gRPC waits forever for a thread that it could not start; on a real channel without a server, then collected."""
     done = subprocess.run([sys.executable, "-c", _NO_THREADS], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("can't start new thread") == 2

@@ -1,4 +1,4 @@
-"""Both clients over real gRPC connections: a server that is away for a while, TLS, streams, a loop that runs already.
+"""Both clients over real gRPC connections: a server that restarts, TLS, streams, a running event loop.
 
 The server is one of gRPC's own, in this process, that answers as tests.support.in_memory does.
 """
@@ -22,7 +22,7 @@ from tests.support.in_memory import Channel, Failure
 
 @contextlib.contextmanager
 def answering(channel, port=0, credentials=None):
-    """The port of a server that answers as `channel`."""
+    """The port of a server that answers like `channel`."""
     apis = protos.load()
     server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
 
@@ -58,7 +58,7 @@ def answering(channel, port=0, credentials=None):
 
 @pytest.fixture(params=[AdderClient, AsyncAdderClient], ids=["blocking", "asyncio"])
 def ask(request):
-    """A function: target, conversation with a client, options -> what `talk` returns; a coroutine is waited for."""
+    """A function: target, conversation with a client, options -> the result of `talk`; coroutines are awaited."""
 
     def run(target, talk, **options):
         if request.param is AdderClient:
@@ -74,7 +74,7 @@ def ask(request):
     return run
 
 
-def test_a_server_that_is_away_for_a_second_is_waited_for(ask):
+def test_the_client_waits_for_a_server_that_restarts(ask):
     port, started, stop = free_port("127.0.0.1"), threading.Event(), threading.Event()
 
     def later():
@@ -101,7 +101,7 @@ def test_a_server_that_is_away_for_a_second_is_waited_for(ask):
         ("INVALID_ARGUMENT", 5, 1, InvalidRequest),
     ],
 )
-def test_a_call_is_made_again_as_often_as_was_asked_for_and_only_if_unavailable(ask, code, attempts, calls, error):
+def test_calls_are_retried_up_to_the_limit_and_only_if_unavailable(ask, code, attempts, calls, error):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode[code], "not now")
 
@@ -111,7 +111,7 @@ def test_a_call_is_made_again_as_often_as_was_asked_for_and_only_if_unavailable(
     assert len(channel.requests) == calls
 
 
-def test_a_call_that_succeeds_the_third_time(ask):
+def test_a_call_succeeds_at_the_third_attempt(ask):
     def refuse(signature, outputs):
         if len(channel.requests) < 3:
             raise Failure(grpc.StatusCode.UNAVAILABLE, "not now")
@@ -128,7 +128,7 @@ def test_attempts_have_limits(attempts):
             kind("127.0.0.1:1", attempts=attempts)
 
 
-def test_a_stream_that_is_left_ends_its_call_and_the_client_goes_on():
+def test_an_abandoned_stream_cancels_its_call_and_the_client_stays_usable():
     async def on_a_loop(target):
         async with AsyncAdderClient(target) as client:
             async with contextlib.aclosing(client.add_stream([bytes(100_000)], [])) as stream:
@@ -143,7 +143,7 @@ def test_a_stream_that_is_left_ends_its_call_and_the_client_goes_on():
             assert client.add(13, 29) == 42
 
 
-def test_the_blocking_client_works_where_a_loop_runs_and_the_other_can_be_made_where_none_does():
+def test_the_blocking_client_works_inside_a_loop_and_the_async_client_is_created_outside_one():
     # As in a notebook, whose cells run on a loop.
     async def cell(target, client):
         with AdderClient(target) as blocking:
@@ -174,7 +174,7 @@ def test_cancelling_leaves_the_client_usable():
 
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory):
-    """Paths of a key and of a certificate for 127.0.0.1 that signed itself."""
+    """Paths of a key and of its self-signed certificate for 127.0.0.1."""
     own, folder = Identity("test", address="127.0.0.1"), tmp_path_factory.mktemp("identity")
     (folder / "key").write_text(own.private_key)
     (folder / "cert").write_text(own.certificate)
@@ -196,7 +196,7 @@ def test_tls(ask, identity, mutual, tmp_path, capsys):
         assert cli.main(["add", "13", "29", "--server", target, *flags]) == 0
         assert capsys.readouterr().out == "42\n"
         assert cli.main(["status", "--set", f"pipeline.root={tmp_path}", "--server", target, *flags]) == 0
-        # It is reached: what stands in for a server here knows no status.
+        # The call arrives; this fake server does not implement GetModelStatus.
         assert "UNIMPLEMENTED" in capsys.readouterr().out
         with pytest.raises(ServerUnavailable):
             ask(target, lambda client: client.add(13, 29), attempts=1)

@@ -1,4 +1,4 @@
-"""The Python in the README does what it says, against a real server."""
+"""The Python example of the README, run against a real server."""
 
 import asyncio
 import pathlib

@@ -1,5 +1,4 @@
-"""serving.client.streaming over a channel in memory: bytes in, bytes out, whatever the pieces, and one version for all of
-them."""
+"""serving.client.streaming over an in-memory channel: bytes in, bytes out in any pieces, all from one version."""
 
 import asyncio
 import itertools
@@ -27,19 +26,19 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture(autouse=True)
 def small_calls(monkeypatch):
-    """Calls that begin with 64 bytes, so that short streams take several."""
-    monkeypatch.setattr(chunking.Pace, "FIRST", 64)
+    """The first call takes 64 bytes, so short streams take several calls."""
+    monkeypatch.setattr(chunking.ChunkSizer, "FIRST_BYTES", 64)
 
 
 def pieces(number, size, *lengths):
-    """The bytes of a number in pieces of so many bytes, over and over."""
+    """The bytes of a number in pieces of the given sizes, cyclically."""
     data, lengths = number.to_bytes(size, "little"), itertools.cycle(lengths)
-    found = []
+    parts = []
     while data:
         length = next(lengths)
-        found.append(data[:length])
+        parts.append(data[:length])
         data = data[length:]
-    return found
+    return parts
 
 
 def total(parts):
@@ -72,7 +71,7 @@ def test_a_difference_comes_in_twos_complement(make):
     assert int.from_bytes(written, "little", signed=True) == -16
 
 
-def test_all_calls_are_pinned_to_the_version_that_began_and_stay_small(make):
+def test_all_calls_are_small_and_pinned_to_the_first_version(make):
     channel = Channel()
     list(make(channel).add_stream([bytes(2000)], [bytes(10)]))
     _metadata, *calls = channel.requests
@@ -80,16 +79,16 @@ def test_all_calls_are_pinned_to_the_version_that_began_and_stay_small(make):
     assert calls[0].inputs["a"].string_val == [bytes(64)]
 
 
-def test_the_next_call_is_under_way_before_a_sum_is_handed_on(make):
+def test_the_next_call_starts_before_a_sum_is_written(make):
     channel = Channel()
     stream = make(channel).add_stream([bytes(64)] * 50, [])
     next(stream)
     stream.close()
-    # Besides metadata and the first call a second one was begun, and answered or given up with the stream.
+    # After the metadata and the first call, a second call started; it was answered or cancelled with the stream.
     assert len(channel.requests) + channel.cancelled == 3
 
 
-def test_no_more_is_read_than_the_calls_need(make):
+def test_a_stream_reads_only_as_much_as_its_calls_need(make):
     taken = 0
 
     def operand():
@@ -105,7 +104,7 @@ def test_no_more_is_read_than_the_calls_need(make):
 
 
 def swapping(calls, **options):
-    """A channel whose version 1 gives way to version 2 after so many predictions, for good."""
+    """A channel that replaces version 1 by version 2 after so many predictions."""
 
     def swap(signature, outputs):
         if len(channel.predictions) == calls:
@@ -115,16 +114,16 @@ def swapping(calls, **options):
     return channel
 
 
-def test_what_can_be_read_again_begins_again_and_comes_out_once(make, tmp_path):
+def test_a_replayable_stream_restarts_and_writes_each_byte_once(make, tmp_path):
     a, b = 256**1500 - 1, random.Random(1).getrandbits(8 * 1000)
     (tmp_path / "a").write_bytes(a.to_bytes(1500, "little"))
     written = list(make(swapping(3)).add_stream(FilePieces(tmp_path / "a", 100), pieces(b, 1000, 77)))
     assert total(written) == a + b and sum(map(len, written)) == 1501
 
 
-def test_what_cannot_be_read_again_ends_in_words(make):
+def test_a_stream_that_cannot_be_replayed_ends_with_a_reason(make):
     with pytest.raises(
-        VersionGone, match=r"version 1 of bitsum at memory .* its input cannot be read again: start it again"
+        VersionGone, match=r"version 1 of bitsum at memory .* its input cannot be read again: start the stream again"
     ) as failure:
         list(make(swapping(3)).add_stream(iter([bytes(2000)]), [bytes(3)]))
     assert (
@@ -134,22 +133,22 @@ def test_what_cannot_be_read_again_ends_in_words(make):
     )
 
 
-def test_a_version_that_was_asked_for_is_not_replaced(make):
+def test_a_fixed_version_is_not_replaced(make):
     with pytest.raises(ModelNotFound, match="Specific") as failure:
         list(make(swapping(3), version=1).add_stream([bytes(2000)], [bytes(3)]))
     assert not isinstance(failure.value, VersionGone)
 
 
-def test_a_server_whose_versions_never_last_is_given_up(make):
+def test_a_stream_gives_up_after_too_many_versions(make):
     def swap(signature, outputs):
         channel.version += 1
 
     channel = Channel(swap)
-    with pytest.raises(VersionGone, match="so did 3 versions before it"):
+    with pytest.raises(VersionGone, match="as were 3 versions before it"):
         list(make(channel).add_stream([bytes(2000)], [bytes(3)]))
 
 
-def test_a_next_version_that_answers_otherwise_is_found_out(make):
+def test_a_next_version_with_other_outputs_is_detected(make):
     def swap(signature, outputs):
         if len(channel.predictions) == 4:
             channel.version = 2
@@ -157,17 +156,17 @@ def test_a_next_version_that_answers_otherwise_is_found_out(make):
             outputs["sum"] = tensors.string_tensor([b"\x01" + outputs["sum"].string_val[0][1:]])
 
     channel = Channel(swap)
-    with pytest.raises(BadResponse, match="answered other outputs than the version before it"):
+    with pytest.raises(BadResponse, match="computes other outputs than the version before"):
         list(make(channel).add_stream([bytes(5000)], [bytes(3)]))
 
 
-def test_operands_that_are_no_bytes_are_refused(make):
+def test_operands_other_than_bytes_are_refused(make):
     for operand in (b"\x05", [5], ["5"], [None]):
-        with pytest.raises(InvalidNumber, match="no bytes: an operand has to be an iterable of bytes"):
+        with pytest.raises(InvalidNumber, match="an operand must be an iterable of bytes"):
             list(make(Channel()).add_stream(operand, []))
 
 
-def test_a_failure_of_the_input_is_the_callers_own(make):
+def test_an_exception_of_the_input_reaches_the_caller(make):
     def broken():
         yield bytes(100)
         raise ZeroDivisionError
@@ -178,19 +177,19 @@ def test_a_failure_of_the_input_is_the_callers_own(make):
     assert channel.cancelled <= 1
 
 
-def test_a_file_that_is_not_there(make, tmp_path):
+def test_a_missing_file(make, tmp_path):
     with pytest.raises(BitsumError, match=f"cannot read {tmp_path}/absent: No such file"):
         list(make(Channel()).add_stream(FilePieces(tmp_path / "absent"), []))
 
 
-def test_a_model_without_a_state_is_refused_in_words(make):
+def test_a_model_without_a_state_is_refused_with_a_reason(make):
     channel = Channel(packed=False)
     channel._metadata = lambda request: _with_bits_alone()
     with pytest.raises(InvalidRequest, match="has no signature step, which long numbers need"):
         list(make(channel).add_stream([b"\x01"], []))
 
 
-def test_a_stream_of_asyncio_that_is_left_gives_its_call_up():
+def test_an_abandoned_async_stream_cancels_its_call():
     def slow(signature, outputs):
         loop_channel.seconds = 60
 
@@ -226,7 +225,7 @@ def _with_bits_alone():
     apis = protos.load()
     response = apis.metadata.GetModelMetadataResponse()
     response.model_spec.version.value = 1
-    found = apis.metadata.SignatureDefMap()
-    found.signature_def["add_bits"].SetInParent()
-    response.metadata["signature_def"].Pack(found)
+    signature_defs = apis.metadata.SignatureDefMap()
+    signature_defs.signature_def["add_bits"].SetInParent()
+    response.metadata["signature_def"].Pack(signature_defs)
     return response

@@ -1,4 +1,4 @@
-"""Long and many numbers through the embedded server, added by a proven model that runs chunks side by side."""
+"""Long and many numbers through the embedded server, added by a proven model that runs chunks in parallel."""
 
 import asyncio
 import itertools
@@ -52,7 +52,7 @@ def test_a_carry_runs_through_a_stream_of_both_clients(server, client):
 
     async def on_a_loop():
         async with AsyncAdderClient(server.target, deadline=60) as client:
-            # A short sum gets its answer in between.
+            # A short sum is answered in between.
             stream, short = client.add_stream([b"\xff" * size], [b"\x01"]), client.add(13, 29)
             return b"".join([piece async for piece in stream]), await short
 
@@ -71,7 +71,7 @@ def test_packed_files_and_lines_of_pairs(server, tmp_path):
     assert bitsum(*ask, "--file", tmp_path / "pairs", "--base=16") == (0, f"0x2a\n{a + b:#x}\n", "")
 
 
-def test_a_stream_whose_version_goes_begins_again_or_says_so(proven, tmp_path):
+def test_a_stream_whose_version_is_unloaded_restarts_or_reports_it(proven, tmp_path):
     put(proven, tmp_path, 1)
     size = 600_000
     operands = [b"\xff" * 1000] * (size // 1000), [b"\x01"]

@@ -1,4 +1,4 @@
-"""A client that asks a model for another task is refused, and told what the model is for; over a channel in memory."""
+"""A model for another task refuses calls and the error names its task; over an in-memory channel."""
 
 import random
 
@@ -14,7 +14,7 @@ from tests.support.in_memory import Channel
 pytestmark = pytest.mark.fast
 
 LONG = 2**20_000
-# One pair in one call; many pairs, and long ones, for which the client asks what the model has.
+# One pair in one call; many pairs and long pairs, for which the client reads the metadata.
 PAIRS = {
     "a lone pair": [(13, 29)],
     "many pairs": [(2**64 - n, n) for n in range(1, 100)],
@@ -23,7 +23,7 @@ PAIRS = {
 
 
 def old(task, **options):
-    """A version of the first export format: with the names of addition, whatever its task is."""
+    """A version of the first export format: with the signature names of addition, whatever its task."""
     return Channel(task=task, verb="add", **options)
 
 
@@ -39,7 +39,7 @@ def refused(run, *words):
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "bits alone"])
 @pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_every_way_to_ask_names_the_task(task, pairs, packed, make):
+def test_every_call_names_the_task(task, pairs, packed, make):
     for other in TASKS.values():
         client = make(Channel(task=other, packed=packed))
         if other is task:
@@ -69,7 +69,7 @@ def test_streams_name_the_task(task, make):
 
 
 @pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
-def test_a_version_of_the_first_format_adds_as_ever_and_is_asked_for_other_tasks_by_its_name(pairs, make):
+def test_a_version_of_the_first_format_needs_signature_for_other_tasks(pairs, make):
     assert make(old(ADDITION)).apply(ADDITION, pairs) == [a + b for a, b in pairs]
     for task in (SUBTRACTION, COMPARISON):
         refused(lambda task=task: make(old(task)).apply(task, pairs), f"does not {task.verb}", "--signature add_bits")
@@ -79,23 +79,23 @@ def test_a_version_of_the_first_format_adds_as_ever_and_is_asked_for_other_tasks
     )
 
 
-def test_a_stream_of_the_first_format_goes_by_its_name(make):
+def test_a_stream_of_the_first_format_uses_the_given_signature(make):
     written = b"".join(make(old(SUBTRACTION), signature="add_bits").add_stream([b"\x0d"], [b"\x1d"], SUBTRACTION))
     assert int.from_bytes(written, "little", signed=True) == -16
 
 
-def test_the_names_cost_no_call(make):
+def test_task_names_cost_no_extra_call(make):
     channel = Channel(task=SUBTRACTION)
     client = make(channel)
     assert client.subtract(13, 29) == -16 and len(channel.requests) == 1
     for _ in range(2):
         client.apply(SUBTRACTION, PAIRS["many pairs"])
-    # The metadata that say whether the model packs bits, once; and a call each.
+    # The metadata once, which show whether the model packs bits, and one call each.
     assert len(channel.requests) == 4
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "bits alone"])
-def test_a_long_number_is_not_continued_by_a_version_for_another_task(packed, make):
+def test_a_version_for_another_task_does_not_continue_a_long_number(packed, make):
     def swap(signature, outputs):
         channel.version, channel.task = 2, SUBTRACTION
 
@@ -104,7 +104,7 @@ def test_a_long_number_is_not_continued_by_a_version_for_another_task(packed, ma
         make(channel).add(LONG**20, 1)
 
 
-def test_one_client_asks_each_task_of_a_model_that_changes(make):
+def test_one_client_follows_a_model_that_changes_its_task(make):
     channel = Channel()
     client = make(channel)
     pairs = PAIRS["many pairs"]
@@ -113,7 +113,7 @@ def test_one_client_asks_each_task_of_a_model_that_changes(make):
         assert client.apply(task, pairs) == [task.meaning(*pair) for pair in pairs]
 
 
-def test_a_signature_of_no_task_is_refused_before_anything_is_asked(make):
+def test_an_unknown_signature_is_refused_before_any_call(make):
     for name in ("step", "add_packed", "nope_bits"):
         with pytest.raises(
             ValueError, match=f"signature = '{name}' must be one of add_bits, subtract_bits, compare_bits"
@@ -124,12 +124,12 @@ def test_a_signature_of_no_task_is_refused_before_anything_is_asked(make):
 def test_the_commands(serve, capsys):
     serve(Channel())
     assert cli.main(["subtract", "13", "29"]) == 1
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and "Traceback" not in said.err
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and "Traceback" not in captured.err
     assert (
-        "it is for addition: ask it with bitsum add; or it is older than these names and "
-        "does subtract: give --signature add_bits"
-    ) in said.err
+        "it computes addition: call it with bitsum add; if it is older than these names and "
+        "does subtract, give --signature add_bits"
+    ) in captured.err
 
     serve(old(SUBTRACTION))
     assert cli.main(["subtract", "13", "29"]) == 1
@@ -152,14 +152,14 @@ def asked(channel, task, wanted=None):
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "bits alone"])
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_the_prober_asks_by_the_names_that_the_model_has(task, packed):
+def test_the_prober_uses_the_signature_names_of_the_model(task, packed):
     for verb in (task.verb, "add"):
         report = asked(Channel(task=task, packed=packed, verb=verb), task)
         names = {"serving_default", f"{verb}_bits", "step"} | ({f"{verb}_packed"} if packed else set())
         assert report.all_right and set(report.by_signature) == names
 
 
-def test_the_prober_asks_through_the_signatures_that_it_is_told():
+def test_the_prober_uses_the_given_signatures():
     for name in ("add_bits", "add_packed"):
         assert asked(old(SUBTRACTION), SUBTRACTION, [name]).all_right
         report = asked(Channel(task=SUBTRACTION), SUBTRACTION, [name])
@@ -167,7 +167,7 @@ def test_the_prober_asks_through_the_signatures_that_it_is_told():
 
 
 @pytest.mark.parametrize("verbs", [("add", None), (None, "add")], ids=["to its own names", "to those of addition"])
-def test_the_prober_goes_on_when_the_next_version_names_its_signatures_otherwise(verbs):
+def test_the_prober_continues_when_the_next_version_has_other_signature_names(verbs):
     def swap(signature, outputs):
         if len(channel.predictions) == 2:
             channel.version, channel._verb = 2, verbs[1]

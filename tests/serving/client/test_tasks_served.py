@@ -1,5 +1,4 @@
-"""Models for subtraction on a real server: it refuses what they are not for, and rolls a version of the first format
-over to the next."""
+"""Models for subtraction on a real server: refusal of other tasks, and a rollout from the first format to the next."""
 
 import random
 import shutil
@@ -22,8 +21,7 @@ NAME = "subtract"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with two versions of a model that subtracts, the first one of the first export format, as they are
-    pushed."""
+    """A folder with two pushed versions of a model that subtracts; the first has the first export format."""
     folder = tmp_path_factory.mktemp("subtraction")
     for number in (export_format.FIRST, export_format.LATEST):
         model = folder / f"format-{number}"
@@ -48,7 +46,7 @@ def served(base, tmp_path_factory):
 
 @pytest.fixture
 def recorded(tmp_path):
-    """A log of ten requests by each of the names that the older version has."""
+    """A log of ten requests for each signature name of the older version."""
     log, draw = RequestLog(tmp_path / "requests", rate=1.0), random.Random(3)
     for _ in range(10):
         for signature in ("add_bits", "add_packed"):
@@ -67,17 +65,17 @@ def recorded(tmp_path):
     return tmp_path / "requests"
 
 
-def test_a_model_that_adds_is_not_asked_to_subtract(server):
+def test_a_model_that_adds_does_not_subtract(server):
     for command, numbers in (("subtract", (13, 29)), ("compare", (hex(2**5000), 1))):
         code, out, err = bitsum(command, *numbers, "--server", server.target)
         assert (code, out) == (1, "") and "Traceback" not in err
         assert (
-            f"does not {command}: it has no signature {command}_bits but add_bits; it is "
-            "for addition: ask it with bitsum add"
+            f"does not {command}: it has no signature {command}_bits but add_bits; it "
+            "computes addition: call it with bitsum add"
         ) in err
 
 
-def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
+def test_rollout_from_the_first_format_to_the_next_and_back(served, recorded):
     server, config, first, second = served
     options = "--server", server.target, "--model_name", NAME
     rollout = *options, "--config_file", config, "--force", "--count", 40, "--max_latency_ratio", 1000
@@ -87,7 +85,7 @@ def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
         assert client.metadata().version == first
     with (
         AdderClient(server.target, NAME) as client,
-        pytest.raises(InvalidRequest, match="older than these names and does subtract: give --signature add_bits"),
+        pytest.raises(InvalidRequest, match="older than these names and does subtract, give --signature add_bits"),
     ):
         client.subtract(13, 29)
     assert bitsum("subtract", 13, 29, *options, "--signature", "add_bits")[:2] == (0, "-16\n")
@@ -95,8 +93,8 @@ def test_the_first_format_is_rolled_over_to_the_next_and_back(served, recorded):
 
     code, out, err = bitsum("rollout", second, *rollout, "--requests", recorded, timeout=120)
     assert (code, err) == (0, ""), (out, err)
-    assert "recorded requests: 20 asked of both, 0 answered differently, 0 that" in out, out
-    assert "20 of them ask by a signature that the canary has under another name" in out, out
+    assert "recorded requests: 20 sent to both, 0 answered differently, 0 skipped" in out, out
+    assert "20 of them use a signature that the canary has under another name" in out, out
 
     with AdderClient(server.target, NAME) as client:
         assert client.apply(SUBTRACTION, PAIRS) == [a - b for a, b in PAIRS]

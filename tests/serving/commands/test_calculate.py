@@ -1,4 +1,4 @@
-"""The commands add, subtract and compare over a channel in memory: what they read and print, and of which task."""
+"""The commands add, subtract and compare over an in-memory channel: input, output and task."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture
 def standard_input(monkeypatch, tmp_path):
-    """A function: bytes -> they are standard input."""
+    """A function that makes bytes the standard input."""
 
     with contextlib.ExitStack() as stack:
 
@@ -50,11 +50,11 @@ def test_the_answer_is_printed_and_nothing_else(serve, capsys, command, task, a,
 @pytest.mark.parametrize("command", ["add", "subtract", "compare"])
 def test_a_negative_operand_is_refused_in_one_line(capsys, command):
     assert cli.main([command, "-5", "3"]) == 2
-    assert tuple(capsys.readouterr()) == ("", "bitsum: -5 is negative: a number has to be an integer from 0 up\n")
+    assert tuple(capsys.readouterr()) == ("", "bitsum: -5 is negative: a number must be an integer from 0 up\n")
 
 
 @pytest.mark.parametrize(("base", "printed"), [("10", "42"), ("16", "0x2a"), ("2", "0b101010")])
-def test_answers_come_in_the_base_that_is_asked_for(serve, capsys, base, printed):
+def test_answers_in_the_given_base(serve, capsys, base, printed):
     serve(Channel())
     assert cli.main(["add", "0xd", "29", "--base", base]) == 0
     assert capsys.readouterr().out == f"{printed}\n"
@@ -77,12 +77,12 @@ def test_pairs_from_files_come_out_in_order_in_few_calls(serve, capsys, tmp_path
     assert len(channel.requests) < 20
 
 
-def test_windows_take_bounded_memory_and_answers_come_before_the_end_of_the_input(serve, capsys):
+def test_windows_are_bounded_and_answers_precede_the_end_of_the_input(serve, capsys):
     reading, writing = os.pipe()
     seen = []
 
     def spoil(signature, outputs):
-        # The second window is written once the first one is asked for.
+        # The second window is written after the first one is requested.
         if len(seen) == 1:
             os.write(writing, b"3 4\n")
             os.close(writing)
@@ -95,17 +95,17 @@ def test_windows_take_bounded_memory_and_answers_come_before_the_end_of_the_inpu
         patch.setattr(sys, "stdin", pipe)
         assert cli.main(["add"]) == 2
     out, err = capsys.readouterr()
-    assert "".join(seen) + out == "42\n" and "standard input, line 2: 3 numbers where a pair is needed" in err
+    assert "".join(seen) + out == "42\n" and "standard input, line 2: 3 numbers instead of a pair" in err
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"5", "1 numbers where a pair is needed"),
+        (b"5", "1 numbers instead of a pair"),
         (b"5 6 7", "3 numbers"),
-        (b"5 six", "'six' is no integer"),
+        (b"5 six", "'six' is not an integer"),
         (b"5 -6", "-6 is negative"),
-        (b"5 \xff\xfe", "is no integer"),
+        (b"5 \xff\xfe", "is not an integer"),
     ],
 )
 def test_a_bad_line_is_named_after_the_answers_before_it(serve, capsys, tmp_path, line, reason):
@@ -120,9 +120,9 @@ def test_a_bad_line_is_named_after_the_answers_before_it(serve, capsys, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["1"], 2, "1 numbers where a pair is needed"),
+        (["1"], 2, "1 numbers instead of a pair"),
         (["1", "2", "3"], 2, "3 numbers"),
-        (["1", "2", "--file", "x"], 2, "one of them"),
+        (["1", "2", "--file", "x"], 2, "give only one of"),
         (["--packed", "x", "y"], 2, "needs --output"),
         (["1", "2", "--output", "x"], 2, "needs --output"),
         (["--file", "/absent"], 1, "cannot read /absent: No such file"),
@@ -147,11 +147,11 @@ def test_mistakes_get_one_line(serve, capsys, arguments, code, words):
     assert (out, err.count("\n")) == ("", 1) and err.startswith("bitsum: ") and words in err
 
 
-def test_without_numbers_on_a_terminal_nothing_waits(serve, capsys, monkeypatch):
+def test_without_numbers_on_a_terminal_the_command_does_not_wait(serve, capsys, monkeypatch):
     serve(Channel())
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert cli.main(["add"]) == 2
-    assert "0 numbers where a pair is needed" in capsys.readouterr().err
+    assert "0 numbers instead of a pair" in capsys.readouterr().err
 
 
 def test_packed_files(serve, capsys, tmp_path):
@@ -171,7 +171,7 @@ def test_packed_files(serve, capsys, tmp_path):
         assert capsys.readouterr().out == f"{verdict}\n"
 
 
-def test_a_packed_answer_that_does_not_come_leaves_nothing_behind(serve, capsys, tmp_path):
+def test_a_failed_packed_answer_leaves_no_files(serve, capsys, tmp_path):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode.UNAVAILABLE, "Connection refused")
 
@@ -185,7 +185,7 @@ def test_a_packed_answer_that_does_not_come_leaves_nothing_behind(serve, capsys,
     assert "no model server answers at" in capsys.readouterr().err
 
 
-def test_what_the_client_has_to_say_is_a_line_of_its_own(serve, capsys):
+def test_a_warning_of_the_client_is_a_line_on_standard_error(serve, capsys):
     serve(Channel(labels=()))
     assert cli.main(["add", "13", "29"]) == 0
     out, err = capsys.readouterr()
@@ -196,13 +196,13 @@ def test_what_the_client_has_to_say_is_a_line_of_its_own(serve, capsys):
 @pytest.mark.parametrize(
     ("flags", "choice"), [(["--version=1"], "version"), (["--label=stable"], "version_label"), (["--label="], None)]
 )
-def test_a_version_or_a_label_can_be_asked_for(serve, flags, choice):
+def test_version_and_label_flags(serve, flags, choice):
     channel = serve(Channel())
     assert cli.main(["add", "13", "29", *flags]) == 0
     assert channel.requests[0].model_spec.WhichOneof("version_choice") == choice
 
 
-def test_a_terminal_sees_how_far_long_work_is(serve, monkeypatch, tmp_path):
+def test_progress_is_shown_on_a_terminal(serve, monkeypatch, tmp_path):
     class Terminal(io.StringIO):
         def isatty(self):
             return True

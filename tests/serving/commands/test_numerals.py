@@ -1,4 +1,4 @@
-"""serving.commands.numerals: what people write, and numbers longer than Python converts by itself."""
+"""serving.commands.numerals: numerals of users, and numbers longer than Python converts itself."""
 
 import subprocess
 import sys
@@ -18,8 +18,8 @@ def test_decimal_hexadecimal_and_binary(text, value):
 
 
 @pytest.mark.parametrize("text", ["", "abc", "1.5", "1e3", " 1", "1_000", "0x", "0xg", "0b2", "0o7", "+1", "٣"])
-def test_text_that_is_no_number_is_refused(text):
-    with pytest.raises(ValueError, match="is no "):
+def test_text_other_than_a_number_is_refused(text):
+    with pytest.raises(ValueError, match="is not "):
         numerals.parse(text)
 
 
@@ -67,7 +67,7 @@ def test_answers_in_other_bases(base, text):
 
 
 @pytest.mark.parametrize("bound", ["640", "0"])
-def test_pythons_bound_stays_as_it_is_and_gmp_waits_for_long_numbers(bound):
+def test_pythons_digit_limit_is_unchanged_and_gmp_is_imported_for_long_numbers_only(bound):
     program = (
         "import sys\nfrom serving.commands import numerals\n"
         "assert numerals.written(numerals.parse('13') + 29) == '42' and 'gmpy2' not in sys.modules\n"

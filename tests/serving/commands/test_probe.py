@@ -1,4 +1,4 @@
-"""`bitsum probe` against real servers: one that adds, one that adds wrongly, and none."""
+"""`bitsum probe` against a server that adds, one that adds wrongly, and a missing one."""
 
 import json
 import random
@@ -12,8 +12,7 @@ from tests.support.examples import example_of
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """Two TFRecord files, one of them compressed, of 43 examples; those of the second are certain to carry into
-    ones."""
+    """Two TFRecord files, one of them compressed, with 43 examples; those of the second carry into ones."""
     draw = random.Random(1)
     folder = tmp_path_factory.mktemp("examples")
     for name, compression, lengths in (("short", "GZIP", [1, 2, 5, 8] * 10), ("long", "", [100, 1000, 5000])):
@@ -58,12 +57,12 @@ def test_no_server(examples):
         (["--examples", "x", "--count=0"], 2, "--count must be at least 1"),
         (["--rate=0"], 2, "--rate and --report_every must be more than 0"),
         (["--duration=-1"], 2, "--duration -1: must be 0"),
-        (["--duration=1", "--certificate=x"], 2, "leave --duration away"),
+        (["--duration=1", "--certificate=x"], 2, "omit --duration"),
         (["--metrics_port=70000"], 2, "between 0 and 65535"),
         (["--tls_ca=absent"], 2, "absent"),
     ],
 )
-def test_what_cannot_be_read_or_meant_is_refused_in_one_line(server, arguments, code, words):
+def test_invalid_arguments_are_refused_in_one_line(server, arguments, code, words):
     done, out, err = bitsum("probe", server.target, *arguments)
     assert (done, out, err.count("\n")) == (code, "", 1) and words in err
 
@@ -76,7 +75,7 @@ def test_wrong_usage():
 def test_without_examples_the_questions_come_from_the_seed(server):
     code, out, _ = bitsum("probe", server.target, "--seed", 3, "--count", 8, "--json")
     report = json.loads(out)
-    # One of the first four questions is long, and goes through step alone.
+    # One of the first four questions is long and goes through step only.
     assert code == 0 and report["asked"] == report["right"] == 3 * 8 - 2 and report["versions"] == {"1": 22}
 
 

@@ -1,4 +1,4 @@
-"""`bitsum qualify` against a real server that runs the sweep model, an honest and a wrong one."""
+"""`bitsum qualify` against a real server with a right and a wrong sweep model."""
 
 import json
 
@@ -37,7 +37,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweeping(exported, tmp_path_factory):
-    """A server of version 1, the honest sweep model; `.folder` takes others."""
+    """A server with the right sweep model as version 1; `.folder` takes further versions."""
     folder = tmp_path_factory.mktemp("served")
     put(exported / "1", folder, 1)
     with serving(folder, *FLAGS) as running:
@@ -57,12 +57,12 @@ def test_an_honest_server_qualifies(sweeping):
     )
     assert report["evaluated"] > 500_000 and report["enclosed"] > 4 * 2 * 4000
     for name, allowance in (("sigmoid", 16), ("tanh", 32)):
-        found = report["activations"][name]
+        activation = report["activations"][name]
         assert (
-            found["allowance_u"] == allowance == pytest.approx(found["headroom"] * found["worst_u"])
-            and found["headroom"] >= 4
+            activation["allowance_u"] == allowance == pytest.approx(activation["headroom"] * activation["worst_u"])
+            and activation["headroom"] >= 4
         )
-        assert abs(float.fromhex(found["at"])) < 20 and found["greatest"] == (1.0).hex()
+        assert abs(float.fromhex(activation["at"])) < 20 and activation["greatest"] == (1.0).hex()
     assert [report["activations"][name]["least"] for name in ("sigmoid", "tanh")] == [(0.0).hex(), (-1.0).hex()]
 
 
@@ -77,11 +77,11 @@ def test_a_server_that_is_wrong_is_refused(sweeping, tmp_path):
     code, out, err = bitsum("qualify", sweeping.target, "--json")
     report = json.loads(out)
     assert (code, err, report["version"], report["qualified"]) == (3, "", 2, False)
-    for words in ("tanh(", "off by", "the allowance of 32 u has to be 4 times"):
+    for words in ("tanh(", "off by", "the allowance of 32 u must be 4 times"):
         assert words in report["reason"]
 
 
-def test_another_model_is_not_the_sweep_model(server):
+def test_another_model_is_refused(server):
     code, out, err = bitsum("qualify", server.target, "--model_name=bitsum")
     assert (code, out) == (1, "") and "has no signature sweep_UNITS: is it the sweep model?" in err
     code, out, err = bitsum("qualify", server.target)

@@ -1,4 +1,4 @@
-"""Rollouts and rollbacks on a real server: what is served afterwards, and what the model config file says."""
+"""Rollouts and rollbacks on a real server: the served versions and the model config file afterwards."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory):
-    """A folder of three versions of a proven model, as a pipeline pushes them; copy it."""
+    """A folder of three versions of a proven model, pushed as by a pipeline; to be copied."""
     base = tmp_path_factory.mktemp("pushed") / "bitsum"
     certified_model.push(base, 3)
     return base
@@ -44,7 +44,7 @@ class Deployed:
         return AdderClient(self.target, self.name, **options)
 
     def label(self, name):
-        """The version that answers for a label."""
+        """The version with a label on the server."""
         with self.client(label=name) as client:
             return client.metadata().version
 
@@ -61,20 +61,22 @@ class Deployed:
 def server(pushed, tmp_path_factory):
     """A server that gets its models by reloads."""
     folder = tmp_path_factory.mktemp("server")
-    with running(pushed, folder / "models.config") as found:
-        yield found.target
+    with running(pushed, folder / "models.config") as running_server:
+        yield running_server.target
 
 
 @contextlib.contextmanager
 def running(base, config_file):
     """The server of a config file."""
-    with serving(base, "--server=embedded", f"--model_config_file={config_file}", f"--model_name={base.name}") as found:
-        yield Deployed(base, config_file, found.target)
+    with serving(
+        base, "--server=embedded", f"--model_config_file={config_file}", f"--model_name={base.name}"
+    ) as running_server:
+        yield Deployed(base, config_file, running_server.target)
 
 
 @pytest.fixture
 def deployed(pushed, server, tmp_path):
-    """A model of its own for each test, of which the lowest of three versions is stable."""
+    """A separate model for each test; the lowest of its three versions is stable."""
     base = tmp_path / f"bitsum-{tmp_path.name}"
     shutil.copytree(pushed, base)
     first, *_ = version_folder.versions(base)
@@ -87,7 +89,7 @@ def deployed(pushed, server, tmp_path):
 
 @pytest.fixture
 def traffic(deployed):
-    """Clients that ask without a pause; they must never have failed."""
+    """Clients that send requests continuously; none may fail."""
     with swaps.Traffic(deployed.target, deployed.name, clients=2, seed=1) as asking:
         yield asking
     assert asking.failures == []
@@ -101,18 +103,18 @@ def unblessed(base, model):
     return version
 
 
-def stays(deployed, stable, before, done, *said, exit_code=3):
-    """The rollout refused, or failed, said why, and left everything as it was."""
+def stays(deployed, stable, before, done, *texts, exit_code=3):
+    """The rollout was refused or failed with the given texts and changed nothing."""
     code, out, err = done
     assert code == exit_code, (out, err)
-    for text in said:
+    for text in texts:
         assert text in err
     assert deployed.label("stable") == stable
     assert deployed.config_file.read_bytes() == before
     assert deployed.adds()
 
 
-def test_a_good_version_becomes_stable_while_clients_ask_and_a_restart_keeps_it(deployed, traffic):
+def test_a_good_version_becomes_stable_under_traffic_and_a_restart_keeps_it(deployed, traffic):
     first, _second, third = version_folder.versions(deployed.base)
 
     code, out, err = deployed.run("rollout", "--count=20", "--max_latency_ratio=100")
@@ -123,7 +125,7 @@ def test_a_good_version_becomes_stable_while_clients_ask_and_a_restart_keeps_it(
     assert deployed.in_file() == ([first, third], {"stable": third, "previous": first})
 
 
-def test_rollback_goes_back_at_once_and_a_restart_keeps_it(deployed):
+def test_rollback_is_immediate_and_a_restart_keeps_it(deployed):
     first, second, _ = version_folder.versions(deployed.base)
     assert deployed.run("rollout", second, "--count=5", "--max_latency_ratio=100")[0] == 0
 
@@ -136,13 +138,13 @@ def test_rollback_goes_back_at_once_and_a_restart_keeps_it(deployed):
         assert restarted.adds()
 
 
-def test_a_rollback_needs_something_to_go_back_to(deployed):
+def test_a_rollback_needs_a_previous_version(deployed):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
 
     stays(deployed, stable, before, deployed.run("rollback"), "no version with the label previous")
 
 
-def test_a_version_that_adds_wrongly_stays_back(deployed, models, traffic):
+def test_a_version_that_adds_wrongly_is_not_promoted(deployed, models, traffic):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     wrong = unblessed(deployed.base, models / "broken")
 
@@ -153,33 +155,33 @@ def test_a_version_that_adds_wrongly_stays_back(deployed, models, traffic):
         stable,
         before,
         done,
-        "questions wrongly, the first being",
+        "questions wrongly; the first: ",
         "'expected'",
-        f"version {wrong} stays back",
+        f"version {wrong} is not promoted",
     )
     assert f"version {stable} stays stable" in done[1]
     assert [item.version for item in states(deployed) if item.state == "AVAILABLE"] == [stable]
 
 
 def states(deployed):
-    """The states of the versions once none is being unloaded any more."""
+    """The states of the versions after all unloading."""
     with deployed.client() as client:
         wait_for(lambda: sum(item.state != "END" for item in client.status()) == 1)
         return client.status()
 
 
-def test_a_version_that_does_not_load_stays_back(deployed, models):
+def test_a_version_that_does_not_load_is_not_promoted(deployed, models):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     broken = unblessed(deployed.base, models / "right")
     (deployed.base / str(broken) / "saved_model.pb").write_bytes(b"no model")
 
     done = deployed.run("rollout", broken, "--force", "--load_timeout=3")
 
-    # This server tries again, and tells no error before it has given up: all that is known is that the time is over.
+    # This server retries and reports an error only after it gives up, so the rollout knows only that time is up.
     stays(deployed, stable, before, done, f"version {broken} of {deployed.name} does not load within 3 s", exit_code=1)
 
 
-def test_a_version_of_other_files_than_were_pushed_is_refused_even_by_force(deployed):
+def test_a_version_with_changed_files_is_refused_even_with_force(deployed):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     last = version_folder.versions(deployed.base)[-1]
     weights = deployed.base / str(last) / "variables" / "variables.data-00000-of-00001"
@@ -190,18 +192,18 @@ def test_a_version_of_other_files_than_were_pushed_is_refused_even_by_force(depl
     stays(deployed, stable, before, deployed.run("rollout", "--force"), f"version {last} is damaged", "was changed")
 
 
-def test_a_version_that_no_pipeline_blessed_needs_force(deployed, models):
+def test_an_unblessed_version_needs_force(deployed, models):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     newest = unblessed(deployed.base, models / "right")
 
-    stays(deployed, stable, before, deployed.run("rollout"), f"version {newest} was blessed by no pipeline", "--force")
+    stays(deployed, stable, before, deployed.run("rollout"), f"no pipeline blessed version {newest}", "--force")
 
     code, out, err = deployed.run("rollout", "--force", "--count=5", "--max_latency_ratio=1000")
     assert code == 0, (out, err)
     assert deployed.label("stable") == newest
 
 
-def test_a_version_that_is_slow_stays_back(deployed, tmp_path):
+def test_a_slow_version_is_not_promoted(deployed, tmp_path):
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     adder_model.save(tmp_path / "slow", delay_steps=20_000)
     slow = unblessed(deployed.base, tmp_path / "slow")
@@ -211,9 +213,8 @@ def test_a_version_that_is_slow_stays_back(deployed, tmp_path):
     stays(deployed, stable, before, done, "too slow", "--max_latency_ratio")
 
 
-def test_a_version_that_answers_recorded_requests_otherwise_stays_back(deployed, models, tmp_path):
-    """The recorded request is no sum that a fresh question would ask, and the model is right on all of those:
-    --count=1."""
+def test_a_version_that_answers_recorded_requests_differently_is_not_promoted(deployed, models, tmp_path):
+    """No generated question equals the recorded request, and the model is right on those questions: --count=1."""
     stable, before = deployed.label("stable"), deployed.config_file.read_bytes()
     wrong = unblessed(deployed.base, models / "broken")
     log = tmp_path / "requests"
@@ -230,7 +231,7 @@ def test_a_version_that_answers_recorded_requests_otherwise_stays_back(deployed,
         "rollout", wrong, "--force", "--count=1", "--seed=5", f"--requests={log}", "--max_latency_ratio=1000"
     )
 
-    stays(deployed, stable, before, done, "stays back", "recorded requests differently: signature add_bits")
+    stays(deployed, stable, before, done, "is not promoted", "recorded requests differently: signature add_bits")
 
 
 def test_a_plan_changes_nothing(deployed):
@@ -251,7 +252,7 @@ def test_a_plan_changes_nothing(deployed):
     assert len(version_folder.versions(deployed.base)) == 3
 
 
-def test_old_versions_go_but_none_with_a_label(deployed):
+def test_old_versions_without_a_label_are_deleted(deployed):
     first, second, third = version_folder.versions(deployed.base)
 
     code, out, _ = deployed.run("rollout", third, "--count=5", "--keep=1", "--max_latency_ratio=100")
@@ -269,7 +270,7 @@ def test_one_rollout_at_a_time(deployed):
     assert "another rollout or rollback" in err
 
 
-def test_a_rollout_that_is_killed_leaves_stable_alone_and_the_next_one_goes_through(deployed, traffic):
+def test_a_killed_rollout_leaves_stable_alone_and_the_next_rollout_succeeds(deployed, traffic):
     first, second, third = version_folder.versions(deployed.base)
     command = [*BITSUM, "rollout", str(second), "--count=100000", *deployed.options()]
     rollout = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -285,9 +286,9 @@ def test_a_rollout_that_is_killed_leaves_stable_alone_and_the_next_one_goes_thro
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "reason"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_an_interrupted_rollout_takes_its_config_back(deployed, number, code, said):
+def test_an_interrupted_rollout_restores_its_config(deployed, number, code, reason):
     first, second, _ = version_folder.versions(deployed.base)
     before = deployed.config_file.read_bytes()
     command = [*BITSUM, "rollout", str(second), "--count=100000", *deployed.options()]
@@ -296,12 +297,12 @@ def test_an_interrupted_rollout_takes_its_config_back(deployed, number, code, sa
     rollout.send_signal(number)
     _, err = rollout.communicate(timeout=60)
 
-    assert (rollout.returncode, err) == (code, f"bitsum: {said}: version {first} is stable\n")
+    assert (rollout.returncode, err) == (code, f"bitsum: {reason}: version {first} is stable\n")
     assert deployed.config_file.read_bytes() == before
 
 
 @pytest.mark.parametrize("command", ["rollout", "rollback"])
-def test_a_disk_that_takes_no_config_file_leaves_server_and_file_as_they_were(deployed, command):
+def test_a_full_disk_leaves_server_and_config_file_unchanged(deployed, command):
     first, second, _ = version_folder.versions(deployed.base)
     assert deployed.run("rollout", second, "--count=5", "--max_latency_ratio=100")[0] == 0
     before = deployed.config_file.read_bytes()
@@ -326,7 +327,7 @@ def test_a_disk_that_takes_no_config_file_leaves_server_and_file_as_they_were(de
     assert [path.name for path in deployed.config_file.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed):
+def test_a_missing_server_or_config_file_is_reported_in_one_line(tmp_path, deployed):
     options = ["--model_name", deployed.name]
     code, _, err = bitsum("rollout", "--server", "127.0.0.1:1", "--config_file", deployed.config_file, *options)
     assert (code, err.count("\n")) == (1, 1)
@@ -334,11 +335,11 @@ def test_without_a_server_or_a_config_file_there_is_one_line(tmp_path, deployed)
 
     code, _, err = bitsum("rollback", "--server", deployed.target, "--config_file", tmp_path / "none", *options)
     assert (code, err.count("\n")) == (1, 1)
-    assert "there is no model config file" in err
+    assert f"model config file {tmp_path / 'none'} is missing" in err
 
 
 @pytest.mark.long
-def test_ten_swaps_under_traffic_fail_no_request(deployed, capsys):
+def test_ten_swaps_under_traffic_without_a_failed_request(deployed, capsys):
     assert swaps.measure(deployed.target, deployed.config_file, deployed.base, 10, clients=2) == 0, (
         capsys.readouterr().out
     )

@@ -1,4 +1,4 @@
-"""`bitsum serve`: the ready file, which server it takes, and what it refuses, each in one line."""
+"""`bitsum serve`: the ready file, the choice of the server, and one-line refusals."""
 
 import ast
 import json
@@ -18,8 +18,8 @@ from tests.conformance import recording
 from tests.serving.conftest import BITSUM, bitsum, put, serving
 from tests.support.waiting import is_running, wait_for
 
-# Called and logging like tensorflow_model_server. FAKE_MODE says what becomes of it: the embedded server, on the flags
-# that it was given; one that only ever answers that version 3 is available; or none.
+# Called and logging like tensorflow_model_server. FAKE_MODE selects its behaviour: the embedded server with the given
+# flags, a server that always reports version 3 as available, or none.
 _FAKE = f"""#!{sys.executable}
 import os, sys
 print("a line of log", file=sys.stderr, flush=True)
@@ -58,8 +58,7 @@ def base_path(models, tmp_path):
 
 @pytest.fixture
 def with_program(tmp_path):
-    """(environment, record): a tensorflow_model_server is on the PATH; it notes its arguments and its process in the
-    record."""
+    """(environment, record): a tensorflow_model_server on the PATH that writes its arguments and process to record."""
     program = tmp_path / "bin" / "tensorflow_model_server"
     program.parent.mkdir()
     program.write_text(_FAKE)
@@ -73,7 +72,7 @@ def with_program(tmp_path):
     }, record
 
 
-def test_the_ready_file_tells_where_what_and_who(base_path):
+def test_the_ready_file_describes_the_server(base_path):
     with serving(base_path, "--server=embedded", "--model_name=sum") as server:
         assert server.ready.__dict__ == {
             "host": "127.0.0.1",
@@ -102,7 +101,7 @@ def test_the_ready_file_tells_where_what_and_who(base_path):
 
 
 def serve(base_path, *flags, env):
-    """What became of `bitsum serve` on a free port, with `env` beside the environment."""
+    """The finished `bitsum serve` on a free port, with `env` added to the environment."""
     command = [*BITSUM, "serve", "--port=0", f"--model_base_path={base_path}", *flags]
     return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
 
@@ -121,7 +120,7 @@ def test_a_folder_without_versions_is_refused(tmp_path, make, words):
     assert (code, out, err.count("\n")) == (1, "", 1) and words in err
 
 
-def test_a_version_that_is_no_model_is_refused_with_the_reason(tmp_path):
+def test_a_version_without_a_model_is_refused_with_the_reason(tmp_path):
     (tmp_path / "1").mkdir()
     log = tmp_path / "log"
     code, _, err = bitsum(
@@ -145,7 +144,7 @@ def test_impossible_flags_are_refused(base_path, flags, code, words):
     assert (done, out, err.count("\n")) == (code, "", 1) and words in err
 
 
-def test_an_image_that_is_not_there_is_not_pulled(base_path, tmp_path):
+def test_a_missing_image_is_not_pulled(base_path, tmp_path):
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\necho "$@" >> "$0.calls"\necho "Error: No such image: $3" >&2\nexit 1\n')
     docker.chmod(0o755)
@@ -164,7 +163,7 @@ NOTE = (
 
 
 def started(base_path, folder, server, script):
-    """What `bitsum serve` says that starts `script` as its `server`, with switches in the environment."""
+    """The output of `bitsum serve` with `script` as its `server` and switches in the environment."""
     (folder / server).write_text(f"#!/bin/sh\n{script}\n")
     (folder / server).chmod(0o755)
     env = {**SWITCHES, "TF_ENABLE_ONEDNN_OPTS": "0", "PATH": f"{folder}:{os.environ['PATH']}"}
@@ -173,12 +172,12 @@ def started(base_path, folder, server, script):
     return (folder / "seen").read_text().splitlines()
 
 
-def test_a_program_gets_no_switches_of_arithmetic(base_path, tmp_path):
+def test_arithmetic_switches_are_removed_for_a_program(base_path, tmp_path):
     seen = started(base_path, tmp_path, "tensorflow_model_server", f"env > {tmp_path}/seen; exit 3")
     assert "TF_ENABLE_ONEDNN_OPTS=0" in seen and not [line for line in seen if line.partition("=")[0] in SWITCHES]
 
 
-def test_a_container_gets_none_either_not_even_those_of_its_image(base_path, tmp_path):
+def test_arithmetic_switches_are_removed_for_a_container_and_its_image(base_path, tmp_path):
     image = json.dumps(
         [{"Config": {"Env": ["PATH=/bin", "XLA_FLAGS=--xla_cpu_enable_fast_math", "TF_ENABLE_ONEDNN_OPTS=1"]}}]
     )
@@ -187,13 +186,13 @@ def test_a_container_gets_none_either_not_even_those_of_its_image(base_path, tmp
     )
     *environment, arguments = started(base_path, tmp_path, "docker", script)
     assert not [line for line in environment if line.partition("=")[0] in SWITCHES]
-    # Docker takes a variable without a value out of those that the image sets.
+    # For Docker, --env with a name alone removes the variable that the image sets.
     assert [word for word in arguments.split() if word.startswith("--env")] == ["--env=XLA_FLAGS"]
 
 
-@pytest.mark.parametrize("said", ["", "[{}]", "{", '[{"Config": null}]'])
-def test_an_image_whose_environment_cannot_be_read_is_not_started(base_path, tmp_path, said):
-    (tmp_path / "docker").write_text(f"#!/bin/sh\n[ $1 = image ] && echo '{said}' && exit 0\nexit 3\n")
+@pytest.mark.parametrize("output", ["", "[{}]", "{", '[{"Config": null}]'])
+def test_an_image_with_an_unreadable_environment_is_not_started(base_path, tmp_path, output):
+    (tmp_path / "docker").write_text(f"#!/bin/sh\n[ $1 = image ] && echo '{output}' && exit 0\nexit 3\n")
     (tmp_path / "docker").chmod(0o755)
     done = serve(base_path, "--server=docker", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "docker image inspect" in done.stderr
@@ -234,7 +233,7 @@ def test_with_ready_timeout_zero_it_waits_for_a_first_version(models, tmp_path):
     assert process.returncode == 0
 
 
-def test_tensorflow_model_server_is_taken_where_it_is_on_the_path(base_path, with_program, tmp_path):
+def test_tensorflow_model_server_is_used_if_it_is_on_the_path(base_path, with_program, tmp_path):
     environment, record = with_program
     log = tmp_path / "log"
     with serving(base_path, f"--log_file={log}", env={**environment, "FAKE_MODE": "serve"}) as server:
@@ -275,7 +274,7 @@ def test_when_the_external_server_ends_its_exit_code_is_passed_on(base_path, wit
 
 
 def start_lines(name):
-    """What the real server said when it did not start."""
+    """The log of a real server that failed to start."""
     return [
         line for line in recording.load()["9_startup"][name].record["log"] if line.startswith("Failed to start server")
     ]
@@ -283,11 +282,11 @@ def start_lines(name):
 
 def unavailable(cause):
     [line] = start_lines("start_corrupt_retries0")
-    return re.sub("due to error: .*?}, }", lambda found: f"due to error: {cause}}}, }}", line)
+    return re.sub("due to error: .*?}, }", lambda _: f"due to error: {cause}}}, }}", line)
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("mode", "code"),
     [
         *((line, 3) for line in start_lines("start_corrupt_retries0")),
         *((line, 1) for line in start_lines("start_port_in_use")),
@@ -298,18 +297,18 @@ def unavailable(cause):
         (str(int(signal.SIGKILL)), 128 + 9),
     ],
 )
-def test_an_external_server_that_fails_to_start_is_quoted_and_its_models_blamed_if_it_blames_them(
-    base_path, with_program, tmp_path, said, code
+def test_a_failed_external_server_is_quoted_and_its_models_are_blamed_only_if_it_blames_them(
+    base_path, with_program, tmp_path, mode, code
 ):
     environment, _ = with_program
-    # What an earlier server wrote there is not what this one ended for.
+    # The log of an earlier server is not the reason of this failure.
     (tmp_path / "log").write_text(unavailable("NOT_FOUND: an earlier model") + "\n")
-    done = serve(base_path, f"--log_file={tmp_path / 'log'}", env={**environment, "FAKE_MODE": said})
+    done = serve(base_path, f"--log_file={tmp_path / 'log'}", env={**environment, "FAKE_MODE": mode})
     assert done.returncode == code, done.stderr
-    assert "tensorflow_model_server ended with exit code" in done.stderr and (said.isdecimal() or said in done.stderr)
+    assert "tensorflow_model_server ended with exit code" in done.stderr and (mode.isdecimal() or mode in done.stderr)
 
 
-def test_for_an_external_server_too_a_port_in_use_is_refused(base_path, with_program):
+def test_a_port_in_use_is_refused_for_an_external_server(base_path, with_program):
     environment, record = with_program
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

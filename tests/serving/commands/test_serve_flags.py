@@ -1,5 +1,4 @@
-"""The flags that `bitsum serve` shares with tensorflow_model_server: what each does, and what is refused in one
-line."""
+"""The flags that `bitsum serve` shares with tensorflow_model_server: their effects, and one-line refusals."""
 
 import argparse
 import os
@@ -46,7 +45,7 @@ def config_file(path, *models):
 
 
 def reload(target, config):
-    """The message of the refusal, nothing when it was accepted."""
+    """The message of the refusal; empty if the config was accepted."""
     import grpc
 
     request = protos.load().management.ReloadConfigRequest(config=config)
@@ -71,11 +70,11 @@ def answering_version(target, **options):
         ([], False),
     ],
 )
-def test_booleans_are_written_as_there(given, value):
+def test_booleans_are_parsed_like_tensorflow_serving(given, value):
     assert options(*given).enable_batching is value
 
 
-def test_values_and_defaults_are_those_of_the_real_server():
+def test_values_and_defaults_match_tensorflow_serving():
     assert (options().max_num_load_retries, options().load_retry_interval_micros) == (5, 60_000_000)
     assert options().file_system_poll_wait_seconds == 1.0 and options().enable_model_warmup
     # What it takes for the number of CPUs it asks the scheduler, too.
@@ -99,7 +98,7 @@ def test_values_and_defaults_are_those_of_the_real_server():
     assert arguments == (("grpc.max_connection_age_ms", 2000), ("grpc.x", "y"))
 
 
-def test_flags_are_passed_on_as_they_were_given():
+def test_flags_are_passed_on_verbatim():
     assert flags.given(parsed()) == ()
     assert flags.given(parsed("--enable_batching", "--rest_api_port=8501", "--ssl_config_file=/ssl")) == (
         "--enable_batching=true",
@@ -108,7 +107,7 @@ def test_flags_are_passed_on_as_they_were_given():
     )
 
 
-def test_what_changes_nothing_is_noted_and_what_would_be_missed_is_refused():
+def test_flags_without_effect_are_noted_and_unsupported_flags_refused():
     assert flags.check(parsed(), embedded=True) == []
     harmless = parsed("--rest_api_port=0", "--saved_model_tags=serve", "--xla_cpu_compilation_enabled=false")
     assert flags.check(harmless, embedded=True) == []
@@ -129,7 +128,7 @@ def test_what_changes_nothing_is_noted_and_what_would_be_missed_is_refused():
     ],
     ids=" ".join,
 )
-def test_no_server_is_given_what_would_have_it_compute_something_else(arguments, embedded):
+def test_flags_that_change_the_computation_are_refused(arguments, embedded):
     name = next(flag.name for flag in flags.FLAGS if flag.name.startswith(arguments[0].lstrip("-").partition("=")[0]))
     with pytest.raises(ConfigError, match=f"^--{name}=.*; remove the flag$"):
         flags.check(parsed(*arguments), embedded)
@@ -144,7 +143,7 @@ def test_the_same_flags_with_their_defaults_are_passed_on():
 @pytest.mark.parametrize(
     "arguments", [["--xla_hlo_profile"], ["--", "--mixed_precision=bfloat16"], ["--use_tflite_model"]]
 )
-def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
+def test_unknown_flags_are_not_passed_on(base_path, arguments):
     code, out, err = bitsum("serve", "--server=docker", f"--model_base_path={base_path}", *arguments)
     assert (code, out) == (2, "") and f"unrecognized arguments: {' '.join(arguments)}" in err
 
@@ -160,19 +159,19 @@ def test_flags_that_are_not_known_are_not_passed_on(base_path, arguments):
             2,
             "--saved_model_tags=tpu,serve: the proof covers the graph with the tag serve",
         ),
-        (["--batching_parameters_file=/p"], 2, "--batching_parameters_file is given without --enable_batching"),
+        (["--batching_parameters_file=/p"], 2, "--batching_parameters_file needs --enable_batching"),
         (["--max_num_load_retries=-1"], 2, "must not be negative"),
         (["--request_log_rate=2"], 2, "--request_log_rate = 2: must be between 0 and 1"),
         (["--metrics_port=70000"], 2, "--metrics_port = 70000"),
         (["--grpc_channel_arguments=x"], 2, "'x' must have the form name=value"),
     ],
 )
-def test_flags_that_are_refused(base_path, arguments, code, words):
+def test_invalid_flags_are_refused(base_path, arguments, code, words):
     done, out, err = bitsum("serve", "--port=0", "--server=embedded", f"--model_base_path={base_path}", *arguments)
     assert (done, out, err.count("\n")) == (code, "", 1) and words in err
 
 
-def test_something_has_to_be_served():
+def test_serve_needs_a_model():
     code, out, err = bitsum("serve", "--port=0", "--server=embedded")
     assert (code, out, err.count("\n")) == (
         2,
@@ -194,7 +193,7 @@ def test_version():
         ([MODEL.format("m", "{}/absent", "")], "absent is not a folder"),
     ],
 )
-def test_config_files_that_are_refused(base_path, tmp_path, listed, words):
+def test_invalid_config_files_are_refused(base_path, tmp_path, listed, words):
     flag = f"--model_config_file={tmp_path}/models.config"
     if listed:
         config_file(tmp_path / "models.config", *(text.replace("{}", str(base_path)) for text in listed))
@@ -202,7 +201,7 @@ def test_config_files_that_are_refused(base_path, tmp_path, listed, words):
     assert (code, out, err.count("\n")) == (1, "", 1) and words in err
 
 
-def test_a_config_file_that_is_missing_is_written_and_brings_its_labels_back(base_path, tmp_path):
+def test_a_missing_config_file_is_written_and_restores_its_labels(base_path, tmp_path):
     path = tmp_path / "models.config"
     wanted = ("--server=embedded", f"--model_config_file={path}")
     with serving(base_path, *wanted) as server:
@@ -221,7 +220,7 @@ def test_a_config_file_that_is_missing_is_written_and_brings_its_labels_back(bas
         assert [answering_version(server.target, label=label) for label in ("stable", "canary")] == [2, 1]
 
 
-def test_the_config_file_is_followed(base_path, tmp_path):
+def test_the_config_file_is_polled(base_path, tmp_path):
     path = tmp_path / "models.config"
     flag = config_file(path, MODEL.format("m", base_path, ""), MODEL.format("n", base_path, ""))
     with serving(
@@ -236,7 +235,7 @@ def test_the_config_file_is_followed(base_path, tmp_path):
             answering_version(server.target, model_name="m")
 
 
-def test_the_real_server_gets_the_config_file_and_may_put_our_labels_on_what_is_not_loaded_yet(base_path, tmp_path):
+def test_an_external_server_gets_the_config_file_and_may_label_unloaded_versions(base_path, tmp_path):
     record, program = tmp_path / "record", tmp_path / "bin" / "tensorflow_model_server"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" > {record}\nexit 7\n')

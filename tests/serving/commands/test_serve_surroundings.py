@@ -1,5 +1,4 @@
-"""What stands around the embedded server's answers: TLS, metrics, the request log, batching, health. One server has it
-all."""
+"""TLS, metrics, the request log, batching and health of the embedded server, all on one server."""
 
 import signal
 import urllib.request
@@ -18,7 +17,7 @@ from tests.support.identities import Identity
 
 @pytest.fixture(scope="module")
 def surrounded(models, tmp_path_factory):
-    """A server over mutual TLS, with batches, metrics and a log of every request."""
+    """A server with mutual TLS, batching, metrics and a log of every request."""
     folder = tmp_path_factory.mktemp("surrounded")
     base_path = folder / "bitsum"
     base_path.mkdir()
@@ -65,7 +64,7 @@ def client(surrounded):
 
 
 def metrics(surrounded):
-    """Sample values by name and labels, as they are written."""
+    """Sample values by name and labels, as text."""
     with urllib.request.urlopen(surrounded.page, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
@@ -77,13 +76,13 @@ def test_the_command_line_adds_over_mutual_tls(surrounded):
     assert (code, out, err) == (0, "42\n", "")
 
 
-def test_without_the_certificate_there_is_one_line(surrounded):
+def test_a_missing_certificate_is_reported_in_one_line(surrounded):
     for flags in ([], surrounded.tls[:1]):
         code, out, err = bitsum("add", "13", "29", "--server", surrounded.target, "--attempts=1", *flags)
         assert (code, out, err.count("\n")) == (1, "", 1), err
 
 
-def test_requests_at_once_are_added_rightly_in_batches(surrounded):
+def test_concurrent_requests_are_batched_and_right(surrounded):
     pairs = [(2**bits - 1, 1 + bits) for bits in range(1, 65) for _ in range(4)]
     with client(surrounded) as adder, futures.ThreadPoolExecutor(32) as pool:
         assert list(pool.map(lambda pair: adder.add(*pair), pairs)) == [a + b for a, b in pairs]

@@ -1,5 +1,4 @@
-"""States drawn from the boxes, sent to a real server: as certified where it runs the cell, found out where it does
-not."""
+"""States from the boxes, sent to a real server that runs the certified cell or another one."""
 
 import json
 import pathlib
@@ -55,7 +54,7 @@ def _probe(tmp_path, served: pathlib.Path, claimed: pathlib.Path, examples) -> t
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr
 
 
-def test_the_certified_cell_keeps_to_its_boxes(tmp_path, examples):
+def test_the_certified_cell_stays_in_its_boxes(tmp_path, examples):
     model = _export(tmp_path / "model")
     code, report, errors = _probe(tmp_path, model, model, examples)
     assert code == 0, errors
@@ -64,7 +63,7 @@ def test_the_certified_cell_keeps_to_its_boxes(tmp_path, examples):
     assert report["right"] == report["asked"] == 4
 
 
-def test_a_cell_that_adds_right_but_is_another_one_is_found_out(tmp_path, examples):
+def test_another_cell_that_adds_right_is_detected(tmp_path, examples):
     claimed = _export(tmp_path / "claimed")
     weights = certified.arrays(certified.weights())
     served = _export(
@@ -77,7 +76,7 @@ def test_a_cell_that_adds_right_but_is_another_one_is_found_out(tmp_path, exampl
     assert "outside of" in report["boxes"]["wrong"][0]
 
 
-def test_a_certificate_that_proves_nothing_is_refused_before_asking(tmp_path, examples):
+def test_an_invalid_certificate_is_refused_before_probing(tmp_path, examples):
     model = _export(tmp_path / "model")
     text = (model / certificate.FILE).read_text()
     (model / certificate.FILE).write_text(text.replace('"addition"', '"subtraction"'))

@@ -1,5 +1,4 @@
-"""`bitsum probe --duration`: a server that is killed, comes back and changes its version; signals, and Prometheus'
-page."""
+"""`bitsum probe --duration`: a server that is killed and returns with another version, signals, the metrics page."""
 
 import contextlib
 import json
@@ -19,7 +18,7 @@ from tests.support.waiting import wait_for
 
 @contextlib.contextmanager
 def probing(*arguments):
-    """A prober that runs: .lines on standard error, .page() its metrics, .end(signal) its exit code and report."""
+    """A running prober: .lines of standard error, .page() of metrics, .end(signal) -> exit code and report."""
     command = [*BITSUM, "probe", *map(str, arguments), "--metrics_port=0", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = []
@@ -57,7 +56,7 @@ def answered(page, version):
     )
 
 
-def test_a_server_that_is_killed_and_comes_back_with_another_version(models, tmp_path):
+def test_a_killed_server_returns_with_another_version(models, tmp_path):
     base_path, flags = tmp_path / "base", ["--server=embedded"]
     base_path.mkdir()
     put(models / "right", base_path, 1)
@@ -82,13 +81,13 @@ def test_a_server_that_is_killed_and_comes_back_with_another_version(models, tmp
     assert set(report["versions"]) == {"1", "2"} and report["version_changes"] == 1
     assert page["probe_success",] == 1 and page["bitsum_probe_version_changes_total",] == 1
     assert report["versions"]["1"] == answered(page, "1") and report["versions"]["2"] >= answered(page, "2")
-    told = "".join(prober.lines)
-    assert "no model server answers" in told and "answers again, after" in told
-    assert "version 2 answers, until now it was version 1" in told and "answers right, 0 wrong" in told
-    assert "Traceback" not in told
+    log = "".join(prober.lines)
+    assert "no model server answers" in log and "answers again after" in log
+    assert "version 2 answers, previously version 1" in log and "answers right, 0 wrong" in log
+    assert "Traceback" not in log
 
 
-def test_without_a_fault_a_signal_ends_it_with_the_report_and_exit_code_0(server):
+def test_a_signal_ends_a_faultless_probe_with_exit_code_0(server):
     with probing(server.target, "--duration=0", "--rate=50", "--expect_version=1") as prober:
         wait_for(lambda: answered(prober.page(), "1") > 30)
         code, report = prober.end(signal.SIGINT)
@@ -102,14 +101,14 @@ def test_a_duration_ends_by_itself(server):
     assert code == 0 and len(lines) >= 2 and all("answers right, 0 wrong, no errors" in line for line in lines)
 
 
-def test_a_signal_before_all_was_asked_is_no_success(server):
+def test_a_signal_before_the_last_question_is_a_failure(server):
     with probing(server.target, "--count=100000", "--rate=50") as prober:
         wait_for(lambda: answered(prober.page(), "1") > 10)
         code, report = prober.end(signal.SIGTERM)
     assert code == 1 and report["gave_up"] and report["asked"] == report["right"] < 1000
 
 
-def test_several_targets_are_told_apart(models, server, tmp_path):
+def test_several_targets_have_separate_reports(models, server, tmp_path):
     put(models / "broken", tmp_path, 5)
     with serving(tmp_path, "--server=embedded") as broken:
         code, out, _ = bitsum("probe", server.target, broken.target, "--count", 20, "--json")

@@ -1,4 +1,4 @@
-"""Bit patterns of floats against numpy, and the samples made of them."""
+"""Bit patterns of floats against numpy, and the samples of them."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""serving.probing.generated: what is asked, and that its truth is that of Python's integers."""
+"""serving.probing.generated: the questions, and their answers against Python's integers."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from components.formats import tfrecords
 from components.task import addition, patterns
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, TASKS
 from serving.probing import questions
-from serving.probing.generated import LONG, LONGEST, fresh
+from serving.probing.generated import LONG_BITS, MAX_BITS, fresh
 
 pytestmark = pytest.mark.fast
 
@@ -22,7 +22,7 @@ def test_the_truth_is_that_of_integers(task):
         assert task.read(question.outputs(task, count), count) == task.meaning(question.a, question.b)
 
 
-def test_the_same_seed_gives_the_same_questions_and_another_one_others():
+def test_questions_depend_on_the_seed_only():
     assert (
         list(fresh(ADDITION, 1, 50)) == list(fresh(ADDITION, 1, 50)) == list(itertools.islice(fresh(ADDITION, 1), 50))
     )
@@ -30,20 +30,20 @@ def test_the_same_seed_gives_the_same_questions_and_another_one_others():
     assert list(fresh(ADDITION, 1, 0)) == []
 
 
-def test_lengths_go_from_one_bit_to_the_longest_as_often_in_each_doubling():
+def test_lengths_are_log_uniform():
     lengths = [question.length for question in fresh(ADDITION, 1, 3000) if not question.streamed]
-    per_doubling = [sum(length.bit_length() == bits for length in lengths) for bits in range(1, LONGEST.bit_length())]
-    assert sum(per_doubling) + lengths.count(LONGEST) == len(lengths) and max(lengths) > 0.9 * LONGEST
+    per_doubling = [sum(length.bit_length() == bits for length in lengths) for bits in range(1, MAX_BITS.bit_length())]
+    assert sum(per_doubling) + lengths.count(MAX_BITS) == len(lengths) and max(lengths) > 0.9 * MAX_BITS
     assert min(per_doubling) > 0.7 * len(lengths) / 12 and max(per_doubling) < 1.3 * len(lengths) / 12
 
 
-def test_each_kind_comes_among_the_first_ones_and_some_are_long():
+def test_the_first_questions_have_every_kind():
     first = list(fresh(ADDITION, 1, 4))
-    assert [question.streamed for question in first] == [False, False, False, True] and first[3].length == LONG
+    assert [question.streamed for question in first] == [False, False, False, True] and first[3].length == LONG_BITS
     assert 10 < sum(question.streamed for question in fresh(ADDITION, 1, 1000)) < 40
 
 
-def test_structured_ones_are_those_of_the_patterns():
+def test_structured_questions_come_from_the_patterns():
     [question] = fresh(ADDITION, 3, 1)
     assert (question.a, question.b) in {(case.a, case.b) for case in patterns.structured_cases(question.length)}
 
@@ -51,14 +51,14 @@ def test_structured_ones_are_those_of_the_patterns():
 @pytest.mark.parametrize(
     ("task", "most_that_decide"), [(ADDITION, 3), (SUBTRACTION, 3), (COMPARISON, 3)], ids=lambda value: str(value)
 )
-def test_a_propagating_word_leaves_the_state_as_it_is_nearly_everywhere(task, most_that_decide):
+def test_a_propagating_word_keeps_the_state_nearly_everywhere(task, most_that_decide):
     question = list(fresh(task, 1, 3))[2]
     symbols = [(question.a >> place & 1, question.b >> place & 1) for place in range(question.length)]
     deciding = [symbol for symbol in symbols if any(task.step(state, symbol)[1] != state for state in task.states)]
     assert len(deciding) <= most_that_decide
 
 
-def test_the_example_of_a_question_is_what_the_data_have(tmp_path):
+def test_a_question_is_serialized_like_the_data(tmp_path):
     question = questions.Question(13, 29, 5)
     bits = {"a": addition.to_bits(13, 5), "b": addition.to_bits(29, 5)}
     assert question.example() == tf_examples.serialize(bits)

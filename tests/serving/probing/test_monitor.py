@@ -1,5 +1,4 @@
-"""serving.probing.monitor, serving.probing.metrics and serving.probing.latencies: asking on, and what others see of it, without a
-network."""
+"""serving.probing.monitor, metrics and latencies, over an in-memory channel."""
 
 import itertools
 import threading
@@ -15,7 +14,7 @@ from serving.probing import metrics as probe_metrics
 from serving.probing import prober
 from serving.probing.generated import fresh
 from serving.probing.latencies import BOUNDS, Latencies
-from serving.probing.monitor import MOST_TOLD, Plan, Watch
+from serving.probing.monitor import MAX_LISTED_WRONG, Plan, Watch
 from serving.probing.prober import TimedClient
 from serving.probing.questions import Question
 from tests.support.in_memory import Channel, Failure
@@ -26,7 +25,7 @@ ASKED = Question(13, 29, 5)
 
 
 class Stop(threading.Event):
-    """Stops after so many pauses, of which it notes the seconds and takes none."""
+    """Stops after so many pauses; records their seconds without sleeping."""
 
     def __init__(self, pauses, between=lambda pause: None):
         super().__init__()
@@ -43,17 +42,17 @@ class Stop(threading.Event):
 
 @pytest.fixture
 def stopped_clock(monkeypatch):
-    """Calls take no time."""
+    """Calls take zero seconds."""
     monkeypatch.setattr(prober, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
 
 
 def watch(channel, questions, stop=None, label="", **plan):
-    """What a watch found and told."""
-    told = []
+    """A finished watch and its log lines."""
+    lines = []
     client = TimedClient("memory", "bitsum", channel=channel, label=label)
-    found = Watch(client, Plan(ADDITION, **{"wanted": ("add_bits",), **plan}), iter(questions), told.append)
-    found.run(stop or threading.Event())
-    return found, told
+    watched = Watch(client, Plan(ADDITION, **{"wanted": ("add_bits",), **plan}), iter(questions), lines.append)
+    watched.run(stop or threading.Event())
+    return watched, lines
 
 
 def metrics(*watches):
@@ -74,7 +73,7 @@ def wrong(signature, outputs):
     outputs["sum"] = tensors.bits_tensor([43] * outputs["sum"].tensor_shape.dim[0].size, 6)
 
 
-def test_a_server_that_is_down_for_a_while_is_asked_on_after_growing_pauses_and_both_are_told(stopped_clock):
+def test_an_outage_is_bridged_with_growing_pauses_and_logged(stopped_clock):
     channel = Channel(unavailable)
 
     def back(pause):
@@ -82,53 +81,53 @@ def test_a_server_that_is_down_for_a_while_is_asked_on_after_growing_pauses_and_
             channel.spoil = lambda signature, outputs: None
 
     stop = Stop(10, back)
-    found, told = watch(channel, itertools.repeat(ASKED), stop, lasting=True, rate=10.0)
-    report = found.total()
+    watched, lines = watch(channel, itertools.repeat(ASKED), stop, lasting=True, rate=10.0)
+    report = watched.total()
     assert (report.asked, report.right, dict(report.errors), report.gave_up) == (100, 20, {"UNAVAILABLE": 80}, False)
-    # A second for ten questions, unless the pause after a failure is longer.
+    # One second per ten questions, unless the pause after a failure is longer.
     assert stop.pauses == [1.0, 1.0, 1.0, 1.6, 3.2, 5.0, 5.0, 5.0, 1.0, 1.0]
-    assert [line.partition(":")[2][:26] for line in told] == [
+    assert [line.partition(":")[2][:26] for line in lines] == [
         " no model server answers a",
-        " answers again, after 8 fa",
+        " answers again after 8 fai",
     ]
 
 
-def test_a_server_that_is_not_asked_for_ever_is_given_up():
-    found, _ = watch(Channel(unavailable), [Question(13, 29, 5 * 4**n) for n in range(7)])
-    assert found.total().gave_up and found.total().errors == {"UNAVAILABLE": 5} and not found.total().all_right
+def test_a_bounded_probe_gives_up_a_dead_server():
+    watched, _ = watch(Channel(unavailable), [Question(13, 29, 5 * 4**n) for n in range(7)])
+    assert watched.total().gave_up and watched.total().errors == {"UNAVAILABLE": 5} and not watched.total().all_right
 
 
-def test_no_more_is_asked_than_the_rate_allows(stopped_clock):
+def test_the_rate_is_kept(stopped_clock):
     stop = Stop(20)
-    found, _ = watch(Channel(), itertools.repeat(ASKED), stop, lasting=True, rate=8.0)
-    assert found.total().asked == 160 and stop.pauses == [1.0] * 20
+    watched, _ = watch(Channel(), itertools.repeat(ASKED), stop, lasting=True, rate=8.0)
+    assert watched.total().asked == 160 and stop.pauses == [1.0] * 20
     stop = Stop(3)
-    found, _ = watch(Channel(), itertools.repeat(ASKED), stop, lasting=True, rate=0.25)
-    assert found.total().asked == 3 and stop.pauses == [4.0] * 3
+    watched, _ = watch(Channel(), itertools.repeat(ASKED), stop, lasting=True, rate=0.25)
+    assert watched.total().asked == 3 and stop.pauses == [4.0] * 3
 
 
-def test_wrong_answers_are_told_at_once_with_the_numbers_and_counted_where_there_are_too_many():
-    found, told = watch(Channel(wrong), itertools.repeat(ASKED), Stop(2), lasting=True, rate=70.0)
-    assert (found.total().wrong_count, len(found.total().wrong), len(told)) == (140, 10, MOST_TOLD)
-    assert told[0] == "memory: wrong: 13 + 29 = 43 by add_bits, not 42, output 0 being wrong; version 1 answered"
+def test_wrong_answers_are_logged_up_to_a_limit_and_counted():
+    watched, lines = watch(Channel(wrong), itertools.repeat(ASKED), Stop(2), lasting=True, rate=70.0)
+    assert (watched.total().wrong_count, len(watched.total().wrong), len(lines)) == (140, 10, MAX_LISTED_WRONG)
+    assert lines[0] == "memory: wrong: 13 + 29 = 43 by add_bits, not 42 (output 0 is wrong); version 1 answered"
 
 
-def test_a_change_of_version_is_told_and_is_no_error():
+def test_a_version_change_is_logged_and_not_an_error():
     channel = Channel()
 
     def change(pause):
         channel.version = 2 if pause == 2 else channel.version
 
-    found, told = watch(channel, itertools.repeat(ASKED), Stop(4, change), rate=1.0)
-    report = found.total()
+    watched, lines = watch(channel, itertools.repeat(ASKED), Stop(4, change), rate=1.0)
+    report = watched.total()
     assert report.all_right and report.version_changes == 1 and report.versions == {"1": 2, "2": 2}
-    assert told == ["memory: version 2 answers, until now it was version 1"]
-    found, told = watch(channel, [ASKED], expected=1)
-    assert found.total().unexpected_version == found.total().right == 1 and not found.total().all_right
-    assert told == ["memory: version 2 answers, version 1 is expected"]
+    assert lines == ["memory: version 2 answers, previously version 1"]
+    watched, lines = watch(channel, [ASKED], expected=1)
+    assert watched.total().unexpected_version == watched.total().right == 1 and not watched.total().all_right
+    assert lines == ["memory: version 2 answers, version 1 is expected"]
 
 
-def test_a_version_that_changes_under_a_stream_is_no_error():
+def test_a_version_change_during_a_stream_is_not_an_error():
     channel = Channel()
 
     def change(signature, outputs):
@@ -137,11 +136,11 @@ def test_a_version_that_changes_under_a_stream_is_no_error():
             raise Failure(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Specific(bitsum, 1)")
 
     channel.spoil = change
-    found, _ = watch(channel, [Question(2**19_999, 2**19_999, 20_000, streamed=True)], wanted=("step",))
-    assert found.total().all_right and found.total().version == 2
+    watched, _ = watch(channel, [Question(2**19_999, 2**19_999, 20_000, streamed=True)], wanted=("step",))
+    assert watched.total().all_right and watched.total().version == 2
 
 
-def test_a_version_without_packed_bytes_or_with_a_state_of_another_size_is_no_error():
+def test_a_version_with_another_state_or_without_packed_bits_is_not_an_error():
     for change in ({"packed": False}, {"units": 7}):
         channel = Channel()
 
@@ -150,17 +149,19 @@ def test_a_version_without_packed_bytes_or_with_a_state_of_another_size_is_no_er
                 vars(channel).update(change, version=2)
 
         channel.spoil = swap
-        found, _ = watch(channel, [ASKED] * 3, wanted=None)
-        assert found.total().all_right and found.total().by_signature["add_packed"] == (0 if "packed" in change else 3)
+        watched, _ = watch(channel, [ASKED] * 3, wanted=None)
+        assert watched.total().all_right and watched.total().by_signature["add_packed"] == (
+            0 if "packed" in change else 3
+        )
 
 
-def test_the_label_stable_is_asked_for_unless_told_otherwise():
+def test_the_default_label_is_stable():
     channel = Channel()
     assert watch(channel, [ASKED], label=None)[0].total().all_right
     assert {request.model_spec.version_label for request in channel.predictions} == {"stable"}
 
 
-def test_a_defect_of_the_prober_is_not_hidden():
+def test_an_exception_of_the_prober_is_raised():
     def broken():
         yield ASKED
         raise ValueError("a defect")
@@ -169,10 +170,10 @@ def test_a_defect_of_the_prober_is_not_hidden():
         watch(Channel(), broken())
 
 
-def test_the_page_for_prometheus_says_what_was_found():
+def test_the_metrics_page():
     channel = Channel(lambda signature, outputs: wrong(signature, outputs) if signature == "add_bits" else None)
-    found, _ = watch(channel, [ASKED] * 3, wanted=("step", "add_bits"))
-    page = metrics(found)
+    watched, _ = watch(channel, [ASKED] * 3, wanted=("step", "add_bits"))
+    page = metrics(watched)
     assert page["probe_success",] == 0 and page["probe_duration_seconds",] > 0 and page["bitsum_probe_version",] == 1
     assert page["bitsum_probe_questions_total", "step"] == page["bitsum_probe_questions_total", "add_bits"] == 3
     assert (
@@ -180,7 +181,7 @@ def test_the_page_for_prometheus_says_what_was_found():
         == page["bitsum_probe_answers_total", "add_bits", "1", "wrong"]
         == 3
     )
-    assert page["bitsum_probe_last_wrong_timestamp_seconds",] == pytest.approx(found.total().last_wrong, abs=0.01)
+    assert page["bitsum_probe_last_wrong_timestamp_seconds",] == pytest.approx(watched.total().last_wrong, abs=0.01)
     # The two chunks of a stream.
     assert (
         page["bitsum_probe_call_seconds_count", "step"] == 2 == page["bitsum_probe_call_seconds_bucket", "step", "+Inf"]
@@ -193,7 +194,7 @@ def test_the_page_for_prometheus_says_what_was_found():
     assert down["bitsum_probe_last_wrong_timestamp_seconds",] == 0 and ("bitsum_probe_version",) not in down
 
 
-def test_a_server_that_answers_with_a_new_version_each_time_does_not_fill_the_memory():
+def test_the_number_of_counted_versions_is_bounded():
     channel = Channel()
 
     def count(pause):
@@ -203,21 +204,21 @@ def test_a_server_that_answers_with_a_new_version_each_time_does_not_fill_the_me
     assert len(report.versions) == 101 and report.versions["(other)"] == 200 and report.version_changes == 299
 
 
-def test_all_signatures_are_asked_long_numbers_through_those_with_a_state_only():
+def test_long_numbers_use_only_signatures_with_a_state():
     channel = Channel()
-    found, _ = watch(channel, fresh(ADDITION, 0, 4), wanted=None)
-    assert found.total().all_right
-    assert found.total().by_signature == {"serving_default": 3, "add_bits": 3, "step": 4, "add_packed": 4}
+    watched, _ = watch(channel, fresh(ADDITION, 0, 4), wanted=None)
+    assert watched.total().all_right
+    assert watched.total().by_signature == {"serving_default": 3, "add_bits": 3, "step": 4, "add_packed": 4}
 
 
-def test_a_server_that_does_not_say_what_the_model_has_is_an_error_and_asked_on():
+def test_missing_metadata_are_an_error_and_probing_continues():
     class Silent(Channel):
         def _metadata(self, request):
             raise Failure(grpc.StatusCode.INTERNAL, "no metadata")
 
-    found, _ = watch(Silent(), [ASKED], wanted=None)
-    report = found.total()
-    # step needs the metadata, too.
+    watched, _ = watch(Silent(), [ASKED], wanted=None)
+    report = watched.total()
+    # step also needs the metadata.
     assert report.errors == {"INTERNAL": 2} and report.right == 2 and report.asked == 4 and not report.all_right
 
 
@@ -239,6 +240,6 @@ def test_the_histogram_has_a_bound_at_each_doubling():
     latencies = Latencies()
     for seconds in (0.00005, 0.0001, 0.00011, 0.0002, 0.0003, 1000.0):
         latencies.add(seconds)
-    found = latencies.histogram()
-    assert found.bounds == BOUNDS and BOUNDS[:3] == (0.0001, 0.0002, 0.0004) and len(BOUNDS) == 21
-    assert found.counts == [2, 2, 1, *[0] * 18, 1] and found.total == pytest.approx(1000.00076)
+    histogram = latencies.histogram()
+    assert histogram.bounds == BOUNDS and BOUNDS[:3] == (0.0001, 0.0002, 0.0004) and len(BOUNDS) == 21
+    assert histogram.counts == [2, 2, 1, *[0] * 18, 1] and histogram.total == pytest.approx(1000.00076)

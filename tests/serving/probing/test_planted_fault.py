@@ -1,5 +1,4 @@
-"""A served copy of the certified model in which one bit of one weight is flipped: the prober finds it and tells
-true."""
+"""A served copy of the certified model with one flipped bit of one weight: the prober detects and reports it."""
 
 import json
 
@@ -24,7 +23,7 @@ def flipped(weight, place, bit):
 
 
 def ask_again(client, wrong):
-    """What the server answers to a wrong sum when it is asked alone, as the report says that it was asked."""
+    """The server's answer to a wrong sum alone, asked again as in the report."""
     pair, length = (int(wrong["a"], 0), int(wrong["b"], 0)), wrong["outputs"] - 1
     if wrong["signature"] == "step":
         return client.outputs_streamed([pair], length, length // 2 + 1)[0]
@@ -51,7 +50,7 @@ def test_the_model_as_it_was_proven_is_right(tmp_path):
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "add_bits", "step", "add_packed"])
-def test_the_sums_that_are_told_are_wrong_and_are_so_again(faulty, signature):
+def test_reported_wrong_sums_are_wrong_again(faulty, signature):
     code, out, err = bitsum("probe", faulty.target, "--count", 200, "--signature", signature, "--json")
     report = json.loads(out)
     assert code == 1 and not report["errors"] and 0 < report["wrong_count"] < report["asked"]

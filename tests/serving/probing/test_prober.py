@@ -1,4 +1,4 @@
-"""serving.probing.prober and serving.probing.questions over a channel in memory."""
+"""serving.probing.prober and serving.probing.questions over an in-memory channel."""
 
 import random
 
@@ -58,17 +58,17 @@ def test_a_server_that_adds_is_right_through_every_signature(asked):
 
 
 @pytest.mark.parametrize("task", [SUBTRACTION, COMPARISON])
-def test_other_tasks_are_asked_and_told_from_each_other(asked, task):
+def test_other_tasks_are_probed_and_distinguished(asked, task):
     report = ask(Channel(task=task), asked, None, task)
     assert (report.asked, report.right, report.summary().task) == (80, 80, task.name)
     for other in TASKS.values():
         if other != task:
             assert not ask(Channel(task=other), asked, None, task).all_right
-            # Nor where the names do not tell them from each other.
+            # The same holds if the names do not distinguish them.
             assert ask(Channel(task=other, verb="add"), asked, None, task).wrong_count > 0
 
 
-def test_a_negative_difference_is_told_with_its_sign(write):
+def test_a_negative_difference_is_reported_with_its_sign(write):
     def flip(signature, outputs):
         outputs["sum"] = tensors.bits_tensor([0b110001], 6)
 
@@ -84,7 +84,7 @@ def test_a_negative_difference_is_told_with_its_sign(write):
         "outputs": 6,
     }
     assert report.wrong == [wrong | FIRST_BIT]
-    assert "first wrong: 13 - 29 = -15 by subtract_bits, not -16, output 0 being wrong" in report.line("memory")
+    assert "first wrong: 13 - 29 = -15 by subtract_bits, not -16 (output 0 is wrong)" in report.line("memory")
 
 
 def test_an_output_before_the_verdict_is_checked_too(write):
@@ -98,8 +98,8 @@ def test_an_output_before_the_verdict_is_checked_too(write):
 
 
 @pytest.mark.parametrize("task", TASKS.values())
-def test_behind_a_shorter_answer_of_serving_default_are_zeros(write, task):
-    # The outputs of 0 - 1 and of 1 > 0 would go on with ones.
+def test_zeros_follow_a_shorter_answer_of_serving_default(write, task):
+    # The outputs of 0 - 1 and of 1 > 0 would continue with ones.
     file = write("data", [example_of(0, 1, 1), example_of(1, 0, 1), example_of(5, 5, 8)])
     asked = questions.spread([file], 3)
     assert ask(Channel(task=task), asked, ["serving_default"], task).all_right
@@ -112,13 +112,13 @@ def test_behind_a_shorter_answer_of_serving_default_are_zeros(write, task):
     assert ask(Channel(spoil, task), asked, ["serving_default"], task).wrong_count == 1
 
 
-def test_the_step_signature_is_asked_in_more_than_one_chunk(asked):
+def test_step_takes_more_than_one_chunk(asked):
     channel = Channel()
     ask(channel, asked[:1], ["step"])
     assert len(channel.requests) == 3
 
 
-def test_one_flipped_bit_is_found_and_told_with_the_numbers(write):
+def test_a_flipped_bit_is_reported_with_its_numbers(write):
     def flip(signature, outputs):
         if signature == "add_bits":
             outputs["sum"] = tensors.bits_tensor([43, 300], 9)
@@ -131,15 +131,15 @@ def test_one_flipped_bit_is_found_and_told_with_the_numbers(write):
 
 
 def flipping(place):
-    """Flips the output at `place`, counted through all calls."""
+    """Flips the output at `place`, counted over all calls."""
     start = 0
 
     def flip(signature, outputs):
         nonlocal start
-        found = tensors.decode(outputs["sum"])
+        decoded = tensors.decode(outputs["sum"])
         packed = signature == "add_packed"
-        number = int.from_bytes(found.values[0], "little") if packed else tensors.integers(found)[0]
-        size = 8 * len(found.values[0]) if packed else found.shape[1]
+        number = int.from_bytes(decoded.values[0], "little") if packed else tensors.integers(decoded)[0]
+        size = 8 * len(decoded.values[0]) if packed else decoded.shape[1]
         if start <= place < start + size:
             number ^= 1 << (place - start)
         start += size
@@ -157,7 +157,7 @@ def flipping(place):
     [("serving_default", 13), ("add_bits", 13), ("step", 13), ("add_packed", 16)],
     ids=lambda value: str(value),
 )
-def test_every_output_is_looked_at(signature, outputs):
+def test_every_output_is_checked(signature, outputs):
     question = questions.Question(0b100110101011, 0b011011100101, 12)
     for place in range(outputs):
         report = ask(Channel(flipping(place)), [question], [signature])
@@ -167,7 +167,7 @@ def test_every_output_is_looked_at(signature, outputs):
 
 @pytest.mark.parametrize("signature", ["step", "add_packed"])
 @pytest.mark.parametrize("place", [0, 4095, 4096, 15_000, 20_000])
-def test_every_output_of_a_stream_is_looked_at(signature, place):
+def test_every_output_of_a_stream_is_checked(signature, place):
     question = questions.Question(2**20_000 - 1, 1, 20_000, streamed=True)
     channel = Channel(flipping(place))
     [wrong] = ask(channel, [question], [signature]).wrong
@@ -178,7 +178,7 @@ def test_every_output_of_a_stream_is_looked_at(signature, place):
 @pytest.mark.parametrize(
     ("signature", "length"), [("step", 4), ("add_packed", 8), ("step", 20_000), ("add_packed", 20_000)]
 )
-def test_a_state_that_is_lost_between_calls_is_found(signature, length):
+def test_a_lost_state_is_detected(signature, length):
     def forget(_, outputs):
         outputs["state"] = tensors.filled_tensor(0.0, (1, UNITS))
 
@@ -223,7 +223,7 @@ def test_wrong_lengths_of_serving_default_are_wrong_answers(asked):
     assert ask(Channel(spoil), asked, ["serving_default"]).wrong_count == 20
 
 
-def test_errors_are_counted_by_code_and_every_sum_is_accounted_for(asked):
+def test_errors_are_counted_by_code_and_the_counts_add_up(asked):
     def refuse(signature, outputs):
         if signature == "step":
             raise Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "too slow")
@@ -243,7 +243,7 @@ def test_a_server_that_only_fails_is_given_up(asked):
     assert len([request for request in channel.requests if hasattr(request, "inputs")]) == 5
 
 
-def test_questions_come_from_every_file_and_from_all_over_each(write):
+def test_questions_are_spread_over_and_within_files(write):
     files = [
         write("first", [example_of(n, 0, 10) for n in range(1000)]),
         write("second", [example_of(n, 1, 10) for n in range(3)]),
@@ -260,14 +260,14 @@ def test_questions_come_from_every_file_and_from_all_over_each(write):
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (b"\xff\xff\xff", "is no example"),
-        (example(a=[1]), "no feature b"),
+        (b"\xff\xff\xff", "is not an example"),
+        (example(a=[1]), "feature b is missing"),
         (example(a=[1], b=[1, 0]), "1 and 2 bits"),
         (example(a=[], b=[]), "0 and 0 bits"),
         (example(a=[2], b=[1]), "bit 0 is 2"),
     ],
     ids=lambda value: value if isinstance(value, str) else "record",
 )
-def test_a_record_that_is_no_example_is_named(write, record, words):
+def test_a_malformed_record_is_named(write, record, words):
     with pytest.raises(tfrecords.CorruptRecords, match=f"data, record 1, .*{words}"):
         questions.spread([write("data", [example_of(1, 1, 1), record])], 5)

@@ -1,5 +1,4 @@
-"""What the qualifier asks a server for, and which answers it takes, refuses or does not believe; the server is a
-function here."""
+"""The qualifier's calls, and the answers it accepts, refuses or distrusts; the server is a fake."""
 
 import json
 import math
@@ -21,8 +20,7 @@ U = 2.0**-24
 
 
 class Server:
-    """Answers as the sweep model does, from the exact activations to the nearest float32; `change` spoils outputs by
-    name."""
+    """Answers like the sweep model with correctly rounded activations; `change` spoils outputs by name."""
 
     target, model_name = "somewhere:1", "bitsum-activations"
 
@@ -40,11 +38,11 @@ class Server:
         inputs = {name: tensors.decode(proto) for name, proto in inputs.items()}
         (rows,) = inputs["rows"].values
         size = rows * int(units)
-        found = self._sweep(inputs, rows, size) if kind == "sweep" else self._results(inputs["patterns"].values)
-        self._change(kind, found)
+        computed = self._sweep(inputs, rows, size) if kind == "sweep" else self._results(inputs["patterns"].values)
+        self._change(kind, computed)
         made = {}
         for name in outputs:
-            value = np.asarray(found[name])
+            value = np.asarray(computed[name])
             made[name] = tensors.Tensor(
                 "int64" if value.dtype == np.int64 else "float32", value.shape, value.ravel().tolist()
             )
@@ -64,49 +62,49 @@ class Server:
         }
 
     def _results(self, patterns):
-        found = {}
+        computed = {}
         for name, function in (("sigmoid", lambda x: 1 / (1 + math.exp(-x)) if x > -700 else 0.0), ("tanh", math.tanh)):
             exact = [function(float_patterns.value(pattern)) for pattern in patterns]
-            found[name] = np.array(exact, np.float32)
-            found[f"{name}_error"] = np.abs(found[name] - np.array(exact)).astype(np.float32)
-        return {**found, "complement": np.zeros(len(patterns), np.float32)}
+            computed[name] = np.array(exact, np.float32)
+            computed[f"{name}_error"] = np.abs(computed[name] - np.array(exact)).astype(np.float32)
+        return {**computed, "complement": np.zeros(len(patterns), np.float32)}
 
 
 def qualified(change=lambda kind, outputs: None, **options):
-    return qualifier._Qualifier(Server(change, **options), random.Random(1)).run(False, 500)
+    return qualifier.Qualifier(Server(change, **options), random.Random(1)).run(False, 500)
 
 
-def test_the_best_activations_that_there_can_be_qualify():
-    found = qualified(units=(2, 5))
-    assert found.qualified and found.complaint is found.distrust is None
-    assert found.shapes == [(rows, units) for units in (2, 5) for rows in (1, 3, 64, 65, 2048)]
+def test_correctly_rounded_activations_qualify():
+    measured = qualified(units=(2, 5))
+    assert measured.qualified and measured.complaint is measured.distrust is None
+    assert measured.shapes == [(rows, units) for units in (2, 5) for rows in (1, 3, 64, 65, 2048)]
     assert (
-        found.findings["sigmoid"].error == pytest.approx(0.5 * U, rel=0.05)
-        and found.findings["sigmoid"].complaint is None
+        measured.findings["sigmoid"].error == pytest.approx(0.5 * U, rel=0.05)
+        and measured.findings["sigmoid"].complaint is None
     )
-    report = json.loads(results.to_json(found.report()))
+    report = json.loads(results.to_json(measured.report()))
     assert report["qualified"] and report["version"] == 4 and report["activations"]["tanh"]["headroom"] > 50
-    assert found.line().endswith("; qualified")
+    assert measured.line().endswith("; qualified")
 
 
-def test_all_floats_are_asked_for_without_a_gap():
+def test_all_floats_covers_every_pattern():
     server = Server(units=(7, 16))
-    found = qualifier._Qualifier(server, random.Random(1)).run(True, 100)
+    measured = qualifier.Qualifier(server, random.Random(1)).run(True, 100)
     blocks = [(start, count) for start, count, rows in server.asked if rows == 4096]
     assert len(blocks) == 256 and blocks[0][0] == 0 and all(count == 2**24 for _, count in blocks)
     assert [start for start, _ in blocks] == list(range(0, 2**32, 2**24))
-    assert found.all_floats and found.evaluated > 2 * 2 * 255 * 2**23
+    assert measured.all_floats and measured.evaluated > 2 * 2 * 255 * 2**23
 
 
-def test_each_shape_is_asked_in_every_binade_and_about_the_notorious_floats():
+def test_each_shape_is_sampled_in_every_binade_and_at_the_notorious_floats():
     server = Server()
-    qualifier._Qualifier(server, random.Random(1)).run(False, 100)
+    qualifier.Qualifier(server, random.Random(1)).run(False, 100)
     for rows in (1, 3, 64, 65, 2048):
         ranges = [(start, count) for start, count, asked in server.asked if asked == rows]
         binades = {start >> 23 for start, _ in ranges}
-        # One step of the widest shape looks at thousands of neighbours: there the single points go into every binade.
+        # One step of the widest shape covers thousands of neighbours; there the single points cover every binade.
         assert binades >= {*range(255), *range(256, 511)} if rows < 2048 else len(binades) > 50
-        assert all(any(start <= float_ < start + count for start, count in ranges) for float_ in qualifier._NOTORIOUS)
+        assert all(any(start <= float_ < start + count for start, count in ranges) for float_ in qualifier.NOTORIOUS)
 
 
 def spoiled(kind, **values):
@@ -136,28 +134,35 @@ REFUSED = [
     (spoiled("sweep", least=(1, math.nan)), r"tanh leaves \[-1, 1\]: -inf to 1.0"),
     (
         spoiled("results", sigmoid=(3, 0.123)),
-        r"sigmoid\(.*\) is 0x1.f7ceda.* off by .* u; the allowance of 16 u has to be 4 times",
+        r"sigmoid\(.*\) is 0x1.f7ceda.* off by .* u; the allowance of 16 u must be 4 times",
     ),
     (spoiled("results", tanh=(7, math.inf)), r"tanh\(.*\) is inf .* outside of \[-1, 1\]"),
     (
         spoiled("sweep", error=(0, 2 * U)),
-        r"own float64 cannot be trusted: by it sigmoid\(.*\) = .* is off by 2 u, by the exact value",
+        r"float64 cannot be trusted: it puts the error of sigmoid\(.*\) = .* at 2 u, the exact value at",
     ),
-    (spoiled("sweep", error=(1, math.nan)), r"own float64 cannot be trusted: by it tanh\(.*\) = .* is off by nan u"),
+    (
+        spoiled("sweep", error=(1, math.nan)),
+        r"float64 cannot be trusted: it puts the error of tanh\(.*\) = .* at nan u",
+    ),
     (
         spoiled("results", tanh_error=(9, math.inf)),
-        r"own float64 cannot be trusted: by it tanh\(.*\) = .* is off by inf u",
+        r"float64 cannot be trusted: it puts the error of tanh\(.*\) = .* at inf u",
     ),
-    (spoiled("results", complement=(2, 2**-24)), r"not exactly 1 in the shape \[1, 2\], so that neither is seen alone"),
+    (spoiled("results", complement=(2, 2**-24)), r"not exactly 1 in the shape \[1, 2\], so neither can be isolated"),
 ]
 
 
 @pytest.mark.parametrize("change, words", REFUSED)
-def test_what_is_outside_of_the_allowance_or_cannot_be_believed_is_refused(change, words):
-    found = qualified(change)
-    assert not found.qualified and re.search(words, found.complaint), found.complaint
-    report = json.loads(results.to_json(found.report()))
-    assert not report["qualified"] and report["reason"] == found.complaint and found.line().endswith(found.complaint)
+def test_excessive_errors_and_untrustworthy_servers_are_refused(change, words):
+    measured = qualified(change)
+    assert not measured.qualified and re.search(words, measured.complaint), measured.complaint
+    report = json.loads(results.to_json(measured.report()))
+    assert (
+        not report["qualified"]
+        and report["reason"] == measured.complaint
+        and measured.line().endswith(measured.complaint)
+    )
 
 
 @pytest.mark.parametrize("name, allowed", [("sigmoid", 4 * U), ("tanh", 8 * U)])
@@ -168,21 +173,21 @@ def test_the_allowance_is_four_times_the_worst_error(name, allowed):
 
 
 BAD = [
-    (spoiled("sweep", evaluated=np.int64(5)), "looked at 5 floats where"),
-    (spoiled("sweep", pattern=(0, 0x7F800000)), "names a float of pattern 2139095040, which is no finite one"),
-    (spoiled("sweep", pattern=(1, -(2**31))), "names a float of pattern -2147483648, which is no finite one"),
-    (spoiled("sweep", error=np.zeros(3, np.float32)), r"answered error as float32 \[3\], not float32 \[2\]"),
-    (spoiled("results", tanh=np.zeros(1, np.float32)), r"answered tanh as float32 \[1\], not float32"),
-    (spoiled("sweep", result=np.zeros(2, np.int64)), r"answered result as int64 \[2\], not float32 \[2\]"),
+    (spoiled("sweep", evaluated=np.int64(5)), "measured 5 floats instead of"),
+    (spoiled("sweep", pattern=(0, 0x7F800000)), "returns the float pattern 2139095040, which is not finite"),
+    (spoiled("sweep", pattern=(1, -(2**31))), "returns the float pattern -2147483648, which is not finite"),
+    (spoiled("sweep", error=np.zeros(3, np.float32)), r"returned error as float32 \[3\], not float32 \[2\]"),
+    (spoiled("results", tanh=np.zeros(1, np.float32)), r"returned tanh as float32 \[1\], not float32"),
+    (spoiled("sweep", result=np.zeros(2, np.int64)), r"returned result as int64 \[2\], not float32 \[2\]"),
 ]
 
 
 @pytest.mark.parametrize("change, words", BAD)
-def test_answers_that_break_the_signatures_are_no_qualification(change, words):
+def test_answers_that_break_the_signatures_raise(change, words):
     with pytest.raises(BadResponse, match=words):
         qualified(change)
 
 
-def test_a_model_without_the_signatures_is_named():
+def test_a_model_without_the_signatures_is_refused():
     with pytest.raises(InvalidRequest, match="bitsum-activations at somewhere:1 has no signature sweep_UNITS"):
         qualified(units=())

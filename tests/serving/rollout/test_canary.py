@@ -1,4 +1,4 @@
-"""What the comparison of two versions comes to: a finding about the canary, or a machine that failed."""
+"""The result of comparing two versions: a defect of the canary, or a failure of the machine."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ import pytest
 from components.errors import BitsumError, Refusal
 from components.task.transducer import ADDITION
 from serving.probing.report import Report
-from serving.rollout import canary as shadow
+from serving.rollout import canary
 
 pytestmark = pytest.mark.fast
 
@@ -24,32 +24,32 @@ _ABOUT_THE_VERSION = {
 }
 
 
-def compared(**canary) -> shadow.Comparison:
-    return shadow.Comparison(Report(ADDITION, asked=9, right=9), Report(ADDITION, asked=9, **canary), None)
+def compared(**counts) -> canary.Comparison:
+    return canary.Comparison(Report(ADDITION, asked=9, right=9), Report(ADDITION, asked=9, **counts), None)
 
 
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_questions_without_an_answer_are_the_versions_fault_only_where_the_server_says_so(code):
-    found = compared(right=8, errors=Counter({code: 1}), first_error=f"it said {code}")
+def test_unanswered_questions_count_against_a_version_only_if_the_server_blames_it(code):
+    comparison = compared(right=8, errors=Counter({code: 1}), first_error=f"it said {code}")
     if code in _ABOUT_THE_VERSION:
-        found.check_answered()
-        assert code in found.complaint(2.0)
+        comparison.check_answered()
+        assert code in comparison.complaint(2.0)
         return
     with pytest.raises(BitsumError, match=f"answered 8 of 9 questions.*it said {code}") as caught:
-        found.check_answered()
+        comparison.check_answered()
     assert not isinstance(caught.value, Refusal) and caught.value.exit_code == 1
 
 
 def test_a_wrong_answer_is_a_finding_whatever_else_failed():
-    found = compared(right=7, wrong=[{"a": "1"}], wrong_count=1, errors=Counter({"UNAVAILABLE": 1}))
-    found.check_answered()
-    assert "wrongly" in found.complaint(2.0)
+    comparison = compared(right=7, wrong=[{"a": "1"}], wrong_count=1, errors=Counter({"UNAVAILABLE": 1}))
+    comparison.check_answered()
+    assert "wrongly" in comparison.complaint(2.0)
 
 
-def test_two_right_versions_have_nothing_against_them():
-    found = compared(right=9)
-    found.check_answered()
-    assert found.complaint(2.0) is None
+def test_two_right_versions_raise_no_complaint():
+    comparison = compared(right=9)
+    comparison.check_answered()
+    assert comparison.complaint(2.0) is None
 
 
 class _Failure(grpc.RpcError):
@@ -60,13 +60,13 @@ class _Failure(grpc.RpcError):
 @pytest.mark.parametrize(
     "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda code: code.name
 )
-def test_a_recorded_request_is_compared_unless_the_machine_fails(code):
-    def ask(request, timeout):
+def test_a_failed_recorded_request_is_compared_unless_the_machine_failed(code):
+    def predict(request, timeout):
         raise _Failure(code)
 
     if code.name in _ABOUT_THE_VERSION:
-        assert shadow._answer(ask, None) == f"{code.name}: details"
+        assert canary.answer(predict, None) == f"{code.name}: details"
         return
-    with pytest.raises(BitsumError, match=f"not answered: details .{code.name}.") as caught:
-        shadow._answer(ask, None)
+    with pytest.raises(BitsumError, match=f"was not answered: details .{code.name}.") as caught:
+        canary.answer(predict, None)
     assert caught.value.exit_code == 1

@@ -1,4 +1,4 @@
-"""Where a version comes from: what was pushed, with its certificate and its graph, and no other file."""
+"""The provenance of a version: the pushed files with certificate and graph, and no others."""
 
 import json
 import os
@@ -29,51 +29,51 @@ def version(certified_model, tmp_path):
 
 
 def test_a_version_as_it_was_pushed_is_blessed(version):
-    found = provenance.of(version())
-    assert (found.run, found.task.name, found.damage, found.unblessed, found.ignored) == (
+    origin = provenance.of(version())
+    assert (origin.run, origin.task.name, origin.damage, origin.unblessed, origin.ignored) == (
         "run-1",
         "addition",
         (),
         None,
         (),
     )
-    assert found.margin == pytest.approx(5.27803, rel=1e-5)
+    assert origin.margin == pytest.approx(5.27803, rel=1e-5)
     assert provenance.of(version(run="")).unblessed.endswith("names no run of a pipeline")
 
 
 @pytest.mark.parametrize("graph", ["0" * 64, "", None])
-def test_a_graph_that_is_not_the_one_of_the_push_is_not_blessed(version, graph):
-    found = provenance.of(version(graph_sha256=graph))
-    assert found.unblessed == "it is not proven: its graph is not the one that was compared with the cell"
-    assert (found.damage, found.margin) == ((), None)
+def test_another_graph_than_the_pushed_one_is_not_blessed(version, graph):
+    origin = provenance.of(version(graph_sha256=graph))
+    assert origin.unblessed == "it is not proven: its graph is not the one that was compared with the cell"
+    assert (origin.damage, origin.margin) == ((), None)
     with pytest.raises(
-        Refusal, match="its graph is not the one that was compared with the cell; --force rolls it out all the same"
+        Refusal, match="its graph is not the one that was compared with the cell; --force rolls it out anyway"
     ):
-        rollout._check(found, 7, force=False)
+        rollout.check_candidate(origin, 7, force=False)
 
 
-def test_a_version_that_lies_there_without_its_certificate_is_not_proven(certified_model, tmp_path):
+def test_a_version_without_its_certificate_is_not_proven(certified_model, tmp_path):
     model = shutil.copytree(certified_model, tmp_path / "model")
     (model / certificate.FILE).unlink()
     pushed = version_folder.push(model, tmp_path / "base", "it", {"run": "run-1", "task": "addition"}).path
-    found = provenance.of(pushed)
-    assert (found.unblessed, found.margin) == (
+    origin = provenance.of(pushed)
+    assert (origin.unblessed, origin.margin) == (
         f"it is not proven: there is no certificate {pushed / certificate.FILE}",
         None,
     )
 
 
-def test_foreign_files_are_damage_that_no_force_rolls_out(version):
+def test_foreign_files_are_damage_even_with_force(version):
     folder = version()
     os.mkfifo(folder / "assets.extra" / "fifo")
     (folder / "model.tflite").touch()
-    found = provenance.of(folder)
-    assert [line.removeprefix(f"{folder}: ") for line in found.damage] == [
+    origin = provenance.of(folder)
+    assert [line.removeprefix(f"{folder}: ") for line in origin.damage] == [
         "assets.extra/fifo is a FIFO that no certified model has",
         "model.tflite is a file that no certified model has",
     ]
     with pytest.raises(Refusal, match=r"version 7 is damaged and cannot be served: .*fifo is a FIFO .* \(2 in all\)"):
-        rollout._check(found, 7, force=True)
+        rollout.check_candidate(origin, 7, force=True)
 
 
 def test_a_manifest_that_is_a_fifo_is_never_opened(version):
@@ -83,36 +83,38 @@ def test_a_manifest_that_is_a_fifo_is_never_opened(version):
     assert provenance.of(folder).damage == (f"{folder}: assets.extra/manifest.json is a FIFO, not a file",)
 
 
-def test_what_desktops_leave_behind_is_told_and_no_damage(version):
+def test_files_that_desktops_leave_behind_are_listed_but_not_damage(version):
     folder = version()
     (folder / "variables" / ".DS_Store").touch()
-    found = provenance.of(folder)
-    assert (found.damage, found.unblessed, found.ignored) == ((), None, ("variables/.DS_Store",))
-    rollout._check(found, 7, force=False)
+    origin = provenance.of(folder)
+    assert (origin.damage, origin.unblessed, origin.ignored) == ((), None, ("variables/.DS_Store",))
+    rollout.check_candidate(origin, 7, force=False)
+    lines = rollout.candidate_lines(7, origin.run, origin.task.name, origin.unblessed, origin.ignored)
+    assert lines[1:] == ["version 7: variables/.DS_Store ignored"]
 
 
-def test_status_says_what_lies_there(version, tmp_path, capsys):
+def test_status_lists_foreign_and_missing_files(version, tmp_path, capsys):
     folder = version()
     (tmp_path / "root" / "serving").mkdir(parents=True)
     base = folder.parent.rename(tmp_path / "root" / "serving" / "bitsum")
     folder = base / folder.name
     arguments = ["status", "--set", f"pipeline.root={tmp_path / 'root'}", "--server", "127.0.0.1:1"]
 
-    def said():
+    def status():
         code = cli.main(arguments)
         return code, capsys.readouterr().out.splitlines()
 
     (folder / "Thumbs.db").touch()
-    code, lines = said()
+    code, lines = status()
     assert (code, len(lines)) == (0, 2)
     proven = "addition proven for any length, worst margin 5.278"
     assert lines[0] == f"version {folder.name}: files as pushed, ignored: Thumbs.db, {proven}, run run-1, {folder}"
     (folder / "model.tflite").touch()
-    code, lines = said()
+    code, lines = status()
     assert code == 1 and "DAMAGED, NOT PROVEN (it has foreign files), run unknown" in lines[0]
     assert lines[1] == f"DAMAGED: {folder}: model.tflite is a file that no certified model has"
     (folder / "model.tflite").unlink()
     (folder / version_folder.MANIFEST).unlink()
-    code, lines = said()
+    code, lines = status()
     assert code == 1 and "DAMAGED, ignored: Thumbs.db, NOT PROVEN (" in lines[0]
     assert lines[1].endswith("manifest.json is missing or damaged")
