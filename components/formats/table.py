@@ -25,7 +25,7 @@ _TRAILER = struct.Struct("<BI")
 _RESTARTS = struct.Struct("<I")
 _NOT_COMPRESSED = 0
 # Keys that share their beginnings can be many times as long as the table.
-_MOST_KEY_BYTES = 2**22
+_MAX_KEY_BYTES = 2**22
 
 # What TensorFlow's writer of checkpoints goes by: tensorflow/tsl's lib/io/table_options.h and table_builder.cc.
 _BLOCK_SIZE = 262_144
@@ -150,8 +150,8 @@ def _entries(block: bytes) -> list[tuple[bytes, bytes]]:
             places.add(start)
         key = key[:shared] + block[position : position + own]
         total += len(key)
-        if total > _MOST_KEY_BYTES:
-            raise ValueError(f"its keys have more than {_MOST_KEY_BYTES} bytes")
+        if total > _MAX_KEY_BYTES:
+            raise ValueError(f"its keys have more than {_MAX_KEY_BYTES} bytes")
         position += own + size
         found.append((key, block[position - size : position]))
     if not places.issuperset(restarts):

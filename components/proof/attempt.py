@@ -19,7 +19,7 @@ Ask = Callable[[int, int, int], list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Proof:
+class ProofAttempt:
     """What came of the attempt.
 
     `certificate` is the JSON text that the checker accepted, None without one; `margin` and `slack` are the checker's;
@@ -48,22 +48,22 @@ class Proof:
         }
 
 
-def prove(weights: Weights, task: Transducer, depths: tuple[int, ...] = finder.DEPTHS) -> Proof:
+def prove(weights: Weights, task: Transducer, depths: tuple[int, ...] = finder.DEPTHS) -> ProofAttempt:
     """A proof that a cell with `weights` computes `task`, from the finder's boxes at `depths`, or the reason why there is
     none."""
     if problem := weights.problem():
-        return Proof(None, f"not proven: {problem}")
+        return ProofAttempt(None, f"not proven: {problem}")
     finding = finder.find(weights, task, depths)
     if not finding.certificate:
-        return Proof(None, f"not proven: no boxes were found: {finding.reason}")
+        return ProofAttempt(None, f"not proven: no boxes were found: {finding.reason}")
     text = certificate.write(finding.certificate)
     verdict = checker.check(text, weights, task)
     if not verdict.proven:
-        return Proof(None, f"not proven: the checker refused the boxes: {verdict.reason} ({verdict.where})")
-    return Proof(text, None, verdict.margin, verdict.slack)
+        return ProofAttempt(None, f"not proven: the checker refused the boxes: {verdict.reason} ({verdict.where})")
+    return ProofAttempt(text, None, verdict.margin, verdict.slack)
 
 
-def attempt(weights: Weights, task: Transducer, ask: Ask, search_seconds: float) -> Proof:
+def attempt(weights: Weights, task: Transducer, ask: Ask, search_seconds: float) -> ProofAttempt:
     """As `prove`; without a proof a counterexample is looked for.
 
     Args:
@@ -77,7 +77,7 @@ def attempt(weights: Weights, task: Transducer, ask: Ask, search_seconds: float)
     if not wrong:
         return found
     said = task.statement(wrong["a"], wrong["b"], wrong["answered"])
-    return Proof(None, f"wrong: it answers {said}, {wrong['expected']} is right", wrong=wrong)
+    return ProofAttempt(None, f"wrong: it answers {said}, {wrong['expected']} is right", wrong=wrong)
 
 
 def _replayed(weights: Weights, task: Transducer, ask: Ask, seconds: float) -> dict[str, str]:

@@ -34,8 +34,8 @@ FILE = pathlib.PurePosixPath("assets.extra/certificate.json")
 
 FORMAT = "bitsum-certificate"
 VERSION = 1
-LONGEST = 16 * 2**20
-MOST_BOXES = 512
+MAX_CHARACTERS = 16 * 2**20
+MAX_BOXES = 512
 
 # Derived, or measured on the runtimes that are served; the checker's docstring says where each comes in.
 UNIT_ROUNDOFF = 2.0**-24
@@ -159,7 +159,7 @@ def _read(value: Any) -> Certificate:
     units = _integer(value["units"], "units")
     _expect(1 <= units <= 4096, f"units = {units} is not from 1 to 4096")
     boxes = _list(value["boxes"], "boxes")
-    _expect(1 <= len(boxes) <= MOST_BOXES, f"{len(boxes)} boxes, there must be 1 to {MOST_BOXES}")
+    _expect(1 <= len(boxes) <= MAX_BOXES, f"{len(boxes)} boxes, there must be 1 to {MAX_BOXES}")
     _expect(type(value["allowances"]) is dict, "allowances is no object")
     return Certificate(
         task=_text(value["task"], "task"),
@@ -179,7 +179,7 @@ def _load(source: str | dict) -> Any:
     _expect(type(source) in (str, dict), f"a certificate is JSON text or an object, not {type(source).__name__}")
     try:
         text = canonical(source) if type(source) is dict else source
-        _expect(len(text) <= LONGEST, f"{len(text)} characters, at most {LONGEST} are read")
+        _expect(len(text) <= MAX_CHARACTERS, f"{len(text)} characters, at most {MAX_CHARACTERS} are read")
         return json.loads(
             text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_no_number, parse_int=_small_integer
         )

@@ -23,7 +23,7 @@ A3  The computed sigmoid and tanh of a finite float32 p, |p| <= 128, differ from
 A4  h' is fl(fl(fl(1-z)*h) + fl(z*t)), one of the products possibly fused into the sum; r*h is one product.
 A5  Symbols are exactly 0.0 or 1.0; a state passed in is h_0, a start state, or one that this runtime returned.
 A6  The weights are those whose hash the certificate names.
-About the machine that checks: B1  floats are IEEE binary64, rounded to nearest (a glance at this is taken, `_machine`);
+About the machine that checks: B1  floats are IEEE binary64, rounded to nearest (a glance at this is taken, `_check_float_environment`);
 B2  `decimal` computes exp to within one unit in the last place, and converts to the nearest float.
 
 PROOF. Lemma 1 (dot products). If |x_i| <= 1, the computed sum differs from s = sum w_i x_i by at most
@@ -59,8 +59,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from math import inf, nextafter
 
-from components.proof import certificate as claims
-from components.proof import interval
+from components.proof import certificate, interval
 from components.proof.certificate import Box, Certificate
 from components.proof.interval import Interval
 from components.proof.weights import Weights, is_float32
@@ -69,7 +68,7 @@ from components.task.transducer import ADDITION, Symbol, Transducer
 Column = tuple[float, ...]
 
 # They take about a minute. Four boxes of 16 units take some 20,000, of 512 units some 16 million.
-MOST_PRODUCTS = 2**24
+MAX_PRODUCTS = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +128,12 @@ def check(source: str | dict, weights: Weights, task: Transducer = ADDITION) -> 
     """Whether the certificate proves that a cell with these weights computes `task`. Raises nothing, whatever is in
     `source`."""
     try:
-        _machine()
-        certificate = claims.parse(source)
-        _static(certificate, weights, task)
-    except (claims.Malformed, _Refused) as error:
+        _check_float_environment()
+        claim = certificate.parse(source)
+        _check_well_formed(claim, weights, task)
+    except (certificate.Malformed, _Refused) as error:
         return Verdict(False, str(error), where="before any step")
-    return _judge(certificate, Cell.of(weights), task)
+    return _judge(claim, Cell.of(weights), task)
 
 
 def image(cell: Cell, hidden: Sequence[Interval], symbol: Symbol) -> Image:
@@ -142,40 +141,40 @@ def image(cell: Cell, hidden: Sequence[Interval], symbol: Symbol) -> Image:
     bits = [(float(bit), float(bit)) for bit in symbol] + [(1.0, 1.0)]
     update = [_sum(column, [*bits, *hidden]) for column in cell.update]
     reset = [_sum(column, [*bits, *hidden]) for column in cell.reset]
-    kept = [_within_one(interval.mul(_gate(r), h), claims.PRODUCT) for r, h in zip(reset, hidden, strict=True)]
+    kept = [_within_one(interval.mul(_gate(r), h), certificate.PRODUCT) for r, h in zip(reset, hidden, strict=True)]
     candidate = [_sum(column, [*bits, *kept]) for column in cell.candidate]
     following = tuple(
-        _within_one(interval.mix(_gate(z), h, _within_one(interval.tanh(t), claims.TANH)), claims.PRODUCT)
+        _within_one(interval.lerp(_gate(z), h, _within_one(interval.tanh(t), certificate.TANH)), certificate.PRODUCT)
         for z, h, t in zip(update, hidden, candidate, strict=True)
     )
     reach = max(max(-low, high) for low, high in (*update, *reset, *candidate))
     return Image(following, _sum(cell.logit, [(1.0, 1.0), *following]), reach)
 
 
-def _judge(certificate: Certificate, cell: Cell, task: Transducer) -> Verdict:
+def _judge(claim: Certificate, cell: Cell, task: Transducer) -> Verdict:
     failure = reason = ""
     margin = slack = inf
     evaluations = 0
-    for where, hidden, state in _origins(certificate, task):
+    for where, hidden, state in _origins(claim, task):
         for symbol in task.inputs:
             step = image(cell, hidden, symbol)
             following, output = task.label(state, symbol)
             distance = step.logit[0] if output else -step.logit[1]
-            room = max(
-                (_room(step, box) for box in certificate.boxes if (box.state, box.output) == (following, output)),
+            clearance = max(
+                (_clearance(step, box) for box in claim.boxes if (box.state, box.output) == (following, output)),
                 default=-inf,
             )
-            problem = _problem(step, distance, room, certificate.margin, (following, output))
+            problem = _problem(step, distance, clearance, claim.margin, (following, output))
             if problem and not failure:
                 failure, reason = f"step from {where} with input {symbol}", problem
-            margin, slack, evaluations = min(margin, distance), min(slack, room), evaluations + 1
+            margin, slack, evaluations = min(margin, distance), min(slack, clearance), evaluations + 1
     return Verdict(not failure, reason or f"proven: {task.name} of any length", failure, margin, slack, evaluations)
 
 
-def _origins(certificate: Certificate, task: Transducer) -> Iterator[tuple[str, tuple[Interval, ...], int]]:
+def _origins(claim: Certificate, task: Transducer) -> Iterator[tuple[str, tuple[Interval, ...], int]]:
     """(name, hidden states, state of the transducer): all from where a step must be looked at."""
-    yield "h_0", ((0.0, 0.0),) * certificate.units, task.initial
-    for index, box in enumerate(certificate.boxes):
+    yield "h_0", ((0.0, 0.0),) * claim.units, task.initial
+    for index, box in enumerate(claim.boxes):
         yield (
             f"box {index} (state {box.state}, output {box.output})",
             tuple(zip(box.lower, box.upper, strict=True)),
@@ -183,20 +182,20 @@ def _origins(certificate: Certificate, task: Transducer) -> Iterator[tuple[str, 
         )
 
 
-def _problem(step: Image, distance: float, room: float, margin: float, label: tuple[int, int]) -> str | None:
+def _problem(step: Image, distance: float, clearance: float, margin: float, label: tuple[int, int]) -> str | None:
     # Written so that anything that is not a plain yes refuses.
-    if not step.reach <= claims.ACTIVATION_RANGE:
-        return f"a pre-activation reaches {step.reach:.6g}, the activations are known up to {claims.ACTIVATION_RANGE:g}"
+    if not step.reach <= certificate.ACTIVATION_RANGE:
+        return f"a pre-activation reaches {step.reach:.6g}, the activations are known up to {certificate.ACTIVATION_RANGE:g}"
     if not distance >= margin:
         return f"the logit's margin is {distance:.6g}, below the certificate's {margin:.6g}"
-    if room == -inf:
+    if clearance == -inf:
         return f"no box has (state, output) {label}"
-    if not room >= 0.0:
-        return f"the image sticks out of every box of (state, output) {label}, by {-room:.6g}"
+    if not clearance >= 0.0:
+        return f"the image sticks out of every box of (state, output) {label}, by {-clearance:.6g}"
     return None
 
 
-def _room(step: Image, box: Box) -> float:
+def _clearance(step: Image, box: Box) -> float:
     """Least distance of the image's sides from the box's, its sign exact; sides at -1 and 1 hold nothing back (Lemma
     2)."""
     sides = zip(step.hidden, box.lower, box.upper, strict=True)
@@ -210,69 +209,66 @@ def _sum(column: Column, terms: Sequence[Interval]) -> Interval:
     """What a runtime may compute for the dot product (Lemma 1)."""
     low, high, size = interval.dot(column, terms)
     k = len(column)
-    rounding = nextafter(k * claims.UNIT_ROUNDOFF / (1 - k * claims.UNIT_ROUNDOFF), inf)
-    flushing = k * max(1.0, *map(abs, column)) * claims.UNDERFLOW
-    return interval.widened((low, high), nextafter(nextafter(rounding * size, inf) + flushing, inf))
+    rounding = nextafter(k * certificate.UNIT_ROUNDOFF / (1 - k * certificate.UNIT_ROUNDOFF), inf)
+    flushing = k * max(1.0, *map(abs, column)) * certificate.UNDERFLOW
+    return interval.inflate((low, high), nextafter(nextafter(rounding * size, inf) + flushing, inf))
 
 
 def _gate(x: Interval) -> Interval:
-    return interval.cut(interval.widened(interval.sigmoid(x), claims.SIGMOID), 0.0, 1.0)
+    return interval.clamp(interval.inflate(interval.sigmoid(x), certificate.SIGMOID), 0.0, 1.0)
 
 
 def _within_one(x: Interval, allowance: float) -> Interval:
-    return interval.cut(interval.widened(x, allowance), -1.0, 1.0)
+    return interval.clamp(interval.inflate(x, allowance), -1.0, 1.0)
 
 
-def _static(certificate: Certificate, weights: Weights, task: Transducer) -> None:
+def _check_well_formed(claim: Certificate, weights: Weights, task: Transducer) -> None:
     """All that can be refused before any interval is computed."""
     problem = weights.problem() if type(weights) is Weights else "these are no Weights"
     _require(problem is None, f"{problem}")
-    boxes, units = len(certificate.boxes), weights.units
+    boxes, units = len(claim.boxes), weights.units
     products = (1 + boxes) * len(task.inputs) * (3 * units * (weights.bits + 1 + units) + units + 1)
     _require(
-        products <= MOST_PRODUCTS,
-        f"checking {boxes} boxes of {units} units takes {products} products of intervals, more than the limit of {MOST_PRODUCTS}",
+        products <= MAX_PRODUCTS,
+        f"checking {boxes} boxes of {units} units takes {products} products of intervals, more than the limit of {MAX_PRODUCTS}",
     )
-    _require(certificate.task == task.name, f"the certificate is for {certificate.task!r}, not for {task.name!r}")
+    _require(claim.task == task.name, f"the certificate is for {claim.task!r}, not for {task.name!r}")
     _require(
-        certificate.transducer == claims.canonical(task.description()), f"its transducer is not that of {task.name}"
+        claim.transducer == certificate.canonical(task.description()), f"its transducer is not that of {task.name}"
     )
-    _require(dict(certificate.allowances) == claims.ALLOWANCES, "its allowances are not those of this checker")
-    _require(certificate.units == weights.units, f"it has {certificate.units} units, the weights have {weights.units}")
+    _require(dict(claim.allowances) == certificate.ALLOWANCES, "its allowances are not those of this checker")
+    _require(claim.units == weights.units, f"it has {claim.units} units, the weights have {weights.units}")
     _require(
         all(len(symbol) == weights.bits for symbol in task.inputs), f"the weights take symbols of {weights.bits} bits"
     )
     _require(
-        certificate.weights_sha256 == weights.sha256(),
-        f"it is for other weights, of hash {certificate.weights_sha256[:12]!r}",
+        claim.weights_sha256 == weights.sha256(), f"it is for other weights, of hash {claim.weights_sha256[:12]!r}"
     )
-    _require(certificate.margin > 0.0, f"its margin {certificate.margin:.6g} is not positive")
-    for index, box in enumerate(certificate.boxes):
+    _require(claim.margin > 0.0, f"its margin {claim.margin:.6g} is not positive")
+    for index, box in enumerate(claim.boxes):
         _require(
             (box.state, box.output) in task.labels, f"box {index}: {task.name} has no label ({box.state}, {box.output})"
         )
-        _require(_ordered(box), f"box {index}: its sides are not -1 <= lower <= upper <= 1")
-    _starts(certificate, task)
+        _require(_is_ordered(box), f"box {index}: its sides are not -1 <= lower <= upper <= 1")
+    _check_starts(claim, task)
 
 
-def _starts(certificate: Certificate, task: Transducer) -> None:
-    _require(
-        sorted(start.state for start in certificate.starts) == sorted(task.states), "it needs one start for each state"
-    )
-    for start in certificate.starts:
+def _check_starts(claim: Certificate, task: Transducer) -> None:
+    _require(sorted(start.state for start in claim.starts) == sorted(task.states), "it needs one start for each state")
+    for start in claim.starts:
         if start.state == task.initial:
             _require(all(value == 0.0 for value in start.hidden), "the start of the initial state is not h_0 = 0")
         else:
-            inside = any(_holds(box, start.hidden) for box in certificate.boxes if box.state == start.state)
+            inside = any(_contains(box, start.hidden) for box in claim.boxes if box.state == start.state)
             _require(inside, f"the start for state {start.state} is no float32 point of a box of that state")
 
 
-def _holds(box: Box, point: Sequence[float]) -> bool:
+def _contains(box: Box, point: Sequence[float]) -> bool:
     sides = zip(box.lower, point, box.upper, strict=True)
     return all(is_float32(value) and lower <= value <= upper for lower, value, upper in sides)
 
 
-def _ordered(box: Box) -> bool:
+def _is_ordered(box: Box) -> bool:
     return all(-1.0 <= lower <= upper <= 1.0 for lower, upper in zip(box.lower, box.upper, strict=True))
 
 
@@ -280,7 +276,7 @@ def _columns(symbol_rows: Sequence, bias: Sequence[float], state_rows: Sequence)
     return tuple(zip(*symbol_rows, bias, *state_rows, strict=True))
 
 
-def _machine() -> None:
+def _check_float_environment() -> None:
     """A glance at B1: the parameters of float, and the rounding mode of this moment, which another library may have
     set."""
     info, half = sys.float_info, sys.float_info.epsilon / 2

@@ -15,7 +15,7 @@ import functools
 
 import numpy as np
 
-from components.proof import certificate as claims
+from components.proof import certificate
 from components.proof.certificate import Box, Certificate, Start
 from components.proof.weights import NAMES, Weights
 from components.task.transducer import ADDITION, Label, Transducer
@@ -28,7 +28,7 @@ NARROWING = 8
 JUMP_EVERY = 12
 OVERSHOOT = 1.2
 # A move that is hardly smaller than the one before points nowhere.
-SLOWEST = 0.9999
+MAX_RATIO = 0.9999
 # In round n a side that grew by d moves out by d * growth**n, so that what creeps comes to its end within the rounds.
 # The slower growths overshoot less, and are tried where the faster ones led to boxes whose margins are not positive.
 GROWTHS = (1.1, 1.05, 1.03)
@@ -102,10 +102,8 @@ def _attempt(weights: Weights, task: Transducer, nodes: Graph) -> Finding:
         for _ in range(NARROWING):
             boxes = cell.hulls(nodes, boxes)
         margin, reach = cell.worst(nodes, boxes)
-        if not reach <= claims.ACTIVATION_RANGE:
-            reason = (
-                f"a pre-activation reaches {reach:.4g}, the activations are known up to {claims.ACTIVATION_RANGE:g}"
-            )
+        if not reach <= certificate.ACTIVATION_RANGE:
+            reason = f"a pre-activation reaches {reach:.4g}, the activations are known up to {certificate.ACTIVATION_RANGE:g}"
             finding = Finding(None, reason, margin)
         elif not margin > 0:
             finding = Finding(None, f"{len(nodes.labels)} boxes settle, but their worst margin is {margin:.4g}", margin)
@@ -128,7 +126,7 @@ def _jumping(cell: "_Cell", nodes: Graph) -> Bounds | None:
         move = np.subtract(images, sides, out=np.zeros_like(sides), where=np.isfinite(sides)).clip(min=0.0)
         sides = np.maximum(sides, images)
         if count % JUMP_EVERY == 0:
-            ratio = np.divide(move, before, out=np.zeros_like(move), where=before > 0).clip(max=SLOWEST)
+            ratio = np.divide(move, before, out=np.zeros_like(move), where=before > 0).clip(max=MAX_RATIO)
             # d + d r + d r^2 + ... = d / (1 - r), of which the side has made the first step.
             sides = np.minimum(sides + move * (OVERSHOOT / (1 - ratio) - 1), 1.0)
         before = move
@@ -168,10 +166,10 @@ class _Cell:
         """Images [N, S, H] of boxes [N, H] under every symbol, their logits [N, S], and the largest pre-activation."""
         boxes = boxes[0][:, None, :], boxes[1][:, None, :]
         update, reset = self._gate("z", boxes), self._gate("r", boxes)
-        kept = _cut(_widened(_product(_sigmoid(reset), boxes), claims.PRODUCT))
+        kept = _clamp(_inflate(_product(_sigmoid(reset), boxes), certificate.PRODUCT))
         candidate = self._gate("h", kept)
-        target = _cut(_widened((np.tanh(candidate[0]), np.tanh(candidate[1])), claims.TANH))
-        images = _cut(_widened(_mix(_sigmoid(update), boxes, target), claims.PRODUCT))
+        target = _clamp(_inflate((np.tanh(candidate[0]), np.tanh(candidate[1])), certificate.TANH))
+        images = _clamp(_inflate(_lerp(_sigmoid(update), boxes, target), certificate.PRODUCT))
         reach = max(np.abs(side).max() for sums in (update, reset, candidate) for side in sums)
         return images, _affine(images, self.head[0][:, None], self.head[1]), reach
 
@@ -213,13 +211,13 @@ def _affine(x: Bounds, matrix: np.ndarray, offset: np.ndarray, size: np.ndarray 
     terms = matrix.shape[0] + 1 + more
     centre, radius = (x[0] + x[1]) / 2 @ matrix + offset, (x[1] - x[0]) / 2 @ np.abs(matrix)
     total = np.maximum(-x[0], x[1]) @ np.abs(matrix) + (np.abs(offset) if size is None else size)
-    reach = radius + FACTOR * terms * claims.UNIT_ROUNDOFF * total
+    reach = radius + FACTOR * terms * certificate.UNIT_ROUNDOFF * total
     return centre - reach, centre + reach
 
 
 def _sigmoid(x: Bounds) -> Bounds:
     low, high = (0.5 + 0.5 * np.tanh(0.5 * side) for side in x)
-    return np.maximum(low - FACTOR * claims.SIGMOID, 0.0), np.minimum(high + FACTOR * claims.SIGMOID, 1.0)
+    return np.maximum(low - FACTOR * certificate.SIGMOID, 0.0), np.minimum(high + FACTOR * certificate.SIGMOID, 1.0)
 
 
 def _product(x: Bounds, y: Bounds) -> Bounds:
@@ -227,17 +225,17 @@ def _product(x: Bounds, y: Bounds) -> Bounds:
     return np.minimum(x[0] * y[0], x[1] * y[0]), np.maximum(x[0] * y[1], x[1] * y[1])
 
 
-def _mix(z: Bounds, h: Bounds, t: Bounds) -> Bounds:
+def _lerp(z: Bounds, h: Bounds, t: Bounds) -> Bounds:
     low = np.minimum((1 - z[0]) * h[0] + z[0] * t[0], (1 - z[1]) * h[0] + z[1] * t[0])
     high = np.maximum((1 - z[0]) * h[1] + z[0] * t[1], (1 - z[1]) * h[1] + z[1] * t[1])
     return low, high
 
 
-def _widened(x: Bounds, allowance: float) -> Bounds:
+def _inflate(x: Bounds, allowance: float) -> Bounds:
     return x[0] - FACTOR * allowance, x[1] + FACTOR * allowance
 
 
-def _cut(x: Bounds) -> Bounds:
+def _clamp(x: Bounds) -> Bounds:
     return np.clip(x[0], -1.0, 1.0), np.clip(x[1], -1.0, 1.0)
 
 
@@ -248,7 +246,7 @@ def _certificate(weights: Weights, task: Transducer, nodes: Graph, boxes: Bounds
     ]
     found.sort(key=lambda box: (box.state, box.output))
     starts = tuple(Start(state, _start(found, state, task, weights.units)) for state in task.states)
-    return claims.claim(task, weights.sha256(), tuple(found), starts, margin)
+    return certificate.claim(task, weights.sha256(), tuple(found), starts, margin)
 
 
 def _start(boxes: list[Box], state: int, task: Transducer, units: int) -> tuple[float, ...]:

@@ -53,12 +53,12 @@ def dot(weights: Sequence[float], terms: Iterable[Interval]) -> tuple[float, flo
     return lower, upper, size
 
 
-def widened(x: Interval, allowance: float) -> Interval:
+def inflate(x: Interval, allowance: float) -> Interval:
     """x with `allowance` >= 0 more on both sides."""
     return nextafter(x[0] - allowance, -inf), nextafter(x[1] + allowance, inf)
 
 
-def cut(x: Interval, lower: float, upper: float) -> Interval:
+def clamp(x: Interval, lower: float, upper: float) -> Interval:
     """The part of x that lies in [lower, upper]; an end of [lower, upper] where x lies outside."""
     return min(max(x[0], lower), upper), max(min(x[1], upper), lower)
 
@@ -73,15 +73,15 @@ def tanh(x: Interval) -> Interval:
     return _tanh(x[0])[0], _tanh(x[1])[1]
 
 
-def mix(z: Interval, h: Interval, t: Interval) -> Interval:
+def lerp(z: Interval, h: Interval, t: Interval) -> Interval:
     """(1 - z) h + z t for 0 <= z <= 1: increases with h and t, and is linear in z, so that corners hold the
     extremes."""
-    low = min(_lower_mix(z[0], h[0], t[0]), _lower_mix(z[1], h[0], t[0]))
-    high = max(-_lower_mix(z[0], -h[1], -t[1]), -_lower_mix(z[1], -h[1], -t[1]))
+    low = min(_lerp_below(z[0], h[0], t[0]), _lerp_below(z[1], h[0], t[0]))
+    high = max(-_lerp_below(z[0], -h[1], -t[1]), -_lerp_below(z[1], -h[1], -t[1]))
     return low, high
 
 
-def _lower_mix(z: float, h: float, t: float) -> float:
+def _lerp_below(z: float, h: float, t: float) -> float:
     return nextafter(h + nextafter(z * nextafter(t - h, -inf), -inf), -inf)
 
 

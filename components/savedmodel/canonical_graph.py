@@ -20,8 +20,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from components.errors import BitsumError
-from components.formats import protos as lean_protos
-from components.formats import strict_protos
+from components.formats import protos, strict_protos
 
 # Message type -> fields without meaning to a runtime: which release wrote the model, where in a source a node was made.
 IGNORED = {
@@ -33,12 +32,12 @@ IGNORED = {
 IGNORED_ARGUMENT_ATTRIBUTES = ("_user_specified_name",)
 
 _FILE = "saved_model.pb"
-_DEEPEST_CALL = 64
+_MAX_CALL_DEPTH = 64
 # Operations that are calls of the function in their attribute f, whose nodes are inlined under names that begin with
 # the call's.
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Functions that call one another twice each grow without end; an export has some hundred nodes.
-_MOST_INLINED = 100_000
+_MAX_INLINED_NODES = 100_000
 
 
 class Graph:
@@ -143,7 +142,7 @@ class Graph:
         """Hexadecimal SHA-256 of the function's canonical form."""
         if name not in self._hashes:
             self._require(
-                name not in self._open and len(self._open) < _DEEPEST_CALL,
+                name not in self._open and len(self._open) < _MAX_CALL_DEPTH,
                 f"function {name} is recursive, or nested too deeply",
             )
             self._open.add(name)
@@ -165,7 +164,9 @@ class Graph:
                     not found & {node.name, *below}, f"{node.name!r} would stand twice once its calls are inlined"
                 )
                 found |= {node.name, *below}
-                self._require(len(found) <= _MOST_INLINED, f"its calls inlined are more than {_MOST_INLINED} nodes")
+                self._require(
+                    len(found) <= _MAX_INLINED_NODES, f"its calls inlined are more than {_MAX_INLINED_NODES} nodes"
+                )
             return found
 
         def names(function: str) -> set[str]:
@@ -224,9 +225,9 @@ class Graph:
 
 
 def _meta_graph(path: pathlib.Path) -> Any:
-    protos = lean_protos.load(saved_model="tensorflow.core.protobuf.saved_model_pb2")
+    modules = protos.load(saved_model="tensorflow.core.protobuf.saved_model_pb2")
     try:
-        model = strict_protos.parse(protos.saved_model.SavedModel, path.read_bytes())
+        model = strict_protos.parse(modules.saved_model.SavedModel, path.read_bytes())
     except OSError as error:
         raise BitsumError(f"cannot read the model {path}: {error.strerror}") from error
     except DecodeError as error:

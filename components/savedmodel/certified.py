@@ -35,7 +35,7 @@ def check(model_dir: str | pathlib.Path, task: Transducer, path: pathlib.Path | 
     try:
         with open(file, "rb") as stream:
             # One byte more than a certificate may have is enough to refuse it.
-            source = stream.read(certificate.LONGEST + 1).decode("utf-8", "replace")
+            source = stream.read(certificate.MAX_CHARACTERS + 1).decode("utf-8", "replace")
     except OSError as error:
         if path is None and isinstance(error, FileNotFoundError):
             verdict = checker.Verdict(False, f"there is no certificate {file}", where="before any step")

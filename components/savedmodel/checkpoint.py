@@ -18,14 +18,13 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from components.errors import BitsumError
-from components.formats import protos as lean_protos
-from components.formats import table as sstable
+from components.formats import protos, table
 from components.proof.weights import NAMES, Weights
 
 _INDEX = "variables.index"
 _DATA = "variables.data-00000-of-00001"
 # The index has one small entry for each of a dozen tensors.
-_LARGEST_INDEX = 2**20
+_MAX_INDEX_BYTES = 2**20
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # tensor_bundle.h: kTensorBundleVersion.
 _VERSION = 1
@@ -53,17 +52,17 @@ def read(model_dir: str | pathlib.Path) -> Weights:
 def object_graph(model_dir: str | pathlib.Path) -> bytes:
     """The serialized object graph in the checkpoint of the SavedModel in `model_dir`. Raises: BitsumError, as
     `read`."""
-    return _read(model_dir, lambda bundle, protos: bundle.text(OBJECT_GRAPH))
+    return _read(model_dir, lambda bundle, modules: bundle.text(OBJECT_GRAPH))
 
 
 def _read(model_dir: str | pathlib.Path, what: Callable[["_Bundle", Any], _Found]) -> _Found:
     folder = pathlib.Path(model_dir) / "variables"
-    protos = lean_protos.load(**_MODULES)
-    index = _bytes(folder / _INDEX, _LARGEST_INDEX)
+    modules = protos.load(**_MODULES)
+    index = _bytes(folder / _INDEX, _MAX_INDEX_BYTES)
     data = _bytes(folder / _DATA)
     try:
-        entries = _index(index, protos)
-        return what(_Bundle(entries, data, protos), protos)
+        entries = _index(index, modules)
+        return what(_Bundle(entries, data, modules), modules)
     except (ValueError, DecodeError) as error:
         raise BitsumError(f"cannot read the weights in {folder}: {error or 'damaged'}") from error
 
@@ -76,10 +75,10 @@ def checkpoint_key(name: str) -> str:
 class _Bundle:
     """The tensors of a checkpoint, {key: BundleEntryProto} and the bytes they lie in."""
 
-    def __init__(self, entries: Mapping[str, Any], data: bytes, protos: Any):
+    def __init__(self, entries: Mapping[str, Any], data: bytes, modules: Any):
         self.entries = entries
         self._data = data
-        self._types = protos.types
+        self._types = modules.types
         _check_layout(entries, len(data))
 
     def floats(self, key: str, rank: int) -> Any:
@@ -88,14 +87,14 @@ class _Bundle:
         shape = [dimension.size for dimension in entry.shape.dim]
         if len(shape) != rank or min(shape) < 1 or len(data) != 4 * math.prod(shape):
             raise ValueError(f"{key} has {len(data)} bytes and shape {shape[:4]}")
-        if sstable.masked_crc(data) != entry.crc32c:
+        if table.masked_crc(data) != entry.crc32c:
             raise ValueError(f"the checksum of {key} does not match")
         return _nested(struct.unpack(f"<{len(data) // 4}f", data), shape)
 
     def text(self, key: str) -> bytes:
         """A tensor of one string: its length as a varint, the masked CRC of the length as uint32, and the string."""
         entry, data = self._tensor(key, self._types.DT_STRING)
-        length, position = sstable.varint(data, 0)
+        length, position = table.varint(data, 0)
         text = data[position + _LENGTH.size :]
         if entry.shape.dim or len(text) != length:
             raise ValueError(f"{key} is not one string")
@@ -103,8 +102,8 @@ class _Bundle:
         # The checksums are those of the length as a fixed-size number, whatever the varint looks like.
         fixed = length.to_bytes(4 if length < 2**32 else 8, "little")
         if (
-            _LENGTH.pack(sstable.masked_crc(fixed)) != length_crc
-            or sstable.masked_crc(fixed + length_crc + text) != entry.crc32c
+            _LENGTH.pack(table.masked_crc(fixed)) != length_crc
+            or table.masked_crc(fixed + length_crc + text) != entry.crc32c
         ):
             raise ValueError(f"the checksum of {key} does not match")
         return text
@@ -119,28 +118,28 @@ class _Bundle:
         return entry, self._data[entry.offset : entry.offset + entry.size]
 
 
-def _index(table: bytes, protos: Any) -> dict[str, Any]:
+def _index(source: bytes, modules: Any) -> dict[str, Any]:
     try:
-        raw = sstable.read(table)
+        raw = table.read(source)
     except ValueError as error:
         raise ValueError(f"{_INDEX} is damaged: {error}") from error
-    source, kind = raw.pop(b"", b""), protos.bundle.BundleHeaderProto
+    source, kind = raw.pop(b"", b""), modules.bundle.BundleHeaderProto
     header = _parsed(kind, source)
     if header.num_shards != 1 or header.endianness != kind.LITTLE:
         raise ValueError(
             f"{_INDEX} speaks of {header.num_shards} data files or of big-endian numbers; one, little-endian, is read"
         )
     _require_plain(kind(num_shards=1, version={"producer": _VERSION}), source, "the header")
-    return {key.decode(): _entry(value, f"the entry of {key.decode()!r}", protos) for key, value in raw.items()}
+    return {key.decode(): _entry(value, f"the entry of {key.decode()!r}", modules) for key, value in raw.items()}
 
 
-def _entry(source: bytes, where: str, protos: Any) -> Message:
-    kind = protos.bundle.BundleEntryProto
+def _entry(source: bytes, where: str, modules: Any) -> Message:
+    kind = modules.bundle.BundleEntryProto
     entry = _parsed(kind, source)
     if entry.slices:
         raise ValueError(f"{where} speaks of slices; whole tensors are read")
     plain = {name: getattr(entry, name) for name in ("dtype", "shard_id", "offset", "size", "crc32c")}
-    shape = protos.shapes.TensorShapeProto(dim=[{"size": dimension.size} for dimension in entry.shape.dim])
+    shape = modules.shapes.TensorShapeProto(dim=[{"size": dimension.size} for dimension in entry.shape.dim])
     _require_plain(kind(shape=shape, **plain), source, where)
     return entry
 
@@ -172,9 +171,9 @@ def _check_layout(entries: Mapping[str, Any], size: int) -> None:
         raise ValueError(f"{_DATA} has {size} bytes, its index says {position}; is it truncated?")
 
 
-def _weights(bundle: _Bundle, protos: Any) -> Weights:
+def _weights(bundle: _Bundle, modules: Any) -> Weights:
     source = bundle.text(OBJECT_GRAPH)
-    graph = _parsed(protos.objects.TrackableObjectGraph, source)
+    graph = _parsed(modules.objects.TrackableObjectGraph, source)
     _require_plain(graph, source, "its object graph")
     keys = _keys(graph)
     unknown = set(bundle.entries) - set(keys.values()) - {OBJECT_GRAPH}

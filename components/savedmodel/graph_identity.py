@@ -16,7 +16,7 @@ from components.savedmodel import graph_diff
 from components.savedmodel.canonical_graph import Graph
 from components.savedmodel.checkpoint import checkpoint_key
 
-MOST = 20
+MAX_DIFFERENCES = 20
 
 
 def graph_sha256(model_dir: str | pathlib.Path) -> str:
@@ -39,7 +39,7 @@ def fresh(save: Callable[[str], None]) -> Graph:
 
 def differences(model_dir: str | pathlib.Path, *expected: Graph) -> list[str]:
     """What distinguishes the graph of a SavedModel from the nearest of the expected ones, one line each, at most
-    `MOST`.
+    `MAX_DIFFERENCES`.
 
     Empty where it is one of them. The nearest is the one that the fewest lines tell it from.
 
@@ -50,7 +50,7 @@ def differences(model_dir: str | pathlib.Path, *expected: Graph) -> list[str]:
     is_expected = graph.sha256() in {one.sha256() for one in expected}
     found = [] if is_expected else min((graph_diff.explained(graph, one) for one in expected), key=len)
     found += _wrongly_restored(graph)
-    return found[:MOST]
+    return found[:MAX_DIFFERENCES]
 
 
 def restored_keys(graph: Graph) -> dict[str, str]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from benchmarks import forged_checkpoints
 from benchmarks.forged_checkpoints import Checkpoint
-from components.formats import table as sstable
+from components.formats import table
 
 pytestmark = pytest.mark.fast
 
@@ -35,12 +35,12 @@ def test_what_tensorflow_writes_is_written_again_byte_for_byte(tmp_path, count, 
     beginnings = draw.sample(
         [f"{first}{second}" for first in "!AZaz~\x7fé€" for second in map(chr, range(33, 127))], count
     )
-    table = saved(
+    written = saved(
         tmp_path, [beginning + draw.choice("xyz") * draw.randint(length // 2, length) for beginning in beginnings]
     )
-    entries = sstable.read(table)
+    entries = table.read(written)
     assert len(entries) == count + 1 and list(entries) == sorted(entries)
-    assert sstable.write(entries) == table
+    assert table.write(entries) == written
 
 
 def test_every_checkpoint_that_is_installed_with_tfx_is_read():
@@ -48,7 +48,7 @@ def test_every_checkpoint_that_is_installed_with_tfx_is_read():
     files = [file for file in importlib.metadata.files("tfx") if file.name == "variables.index"]
     assert len(files) > 5
     for file in files:
-        assert sstable.read(file.locate().read_bytes())[b""]
+        assert table.read(file.locate().read_bytes())[b""]
 
 
 def hidden_in_value(checkpoint):
@@ -95,15 +95,15 @@ def changed(**fields):
 )
 def test_what_tensorflow_does_not_write_is_refused(certified_model, change, words):
     checkpoint = Checkpoint.read(certified_model)
-    assert sstable.read(checkpoint.table()) == dict(checkpoint.entries)
+    assert table.read(checkpoint.table()) == dict(checkpoint.entries)
     change(checkpoint)
     with pytest.raises(ValueError, match=words) as refusal:
-        sstable.read(checkpoint.table())
+        table.read(checkpoint.table())
     assert "\n" not in str(refusal.value)
 
 
 def test_keys_that_unfold_to_more_than_fits_are_refused(certified_model, monkeypatch):
-    table = Checkpoint.read(certified_model).table()
-    monkeypatch.setattr(sstable, "_MOST_KEY_BYTES", 100)
+    written = Checkpoint.read(certified_model).table()
+    monkeypatch.setattr(table, "_MAX_KEY_BYTES", 100)
     with pytest.raises(ValueError, match="its keys have more than 100 bytes"):
-        sstable.read(table)
+        table.read(written)

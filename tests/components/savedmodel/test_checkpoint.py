@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from components.errors import BitsumError
-from components.formats import table as sstable
+from components.formats import table
 from components.proof.weights import NAMES
 from components.savedmodel import checkpoint
 from components.savedmodel.checkpoint import checkpoint_key
@@ -80,10 +80,10 @@ def test_a_table_of_many_blocks_is_read_whole(tmp_path):
     tf.raw_ops.SaveV2(
         prefix=str(tmp_path / "many"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
     )
-    table = sstable.read((tmp_path / "many.index").read_bytes())
-    assert [key.decode() for key in table] == ["", *sorted(names)]
+    entries = table.read((tmp_path / "many.index").read_bytes())
+    assert [key.decode() for key in entries] == ["", *sorted(names)]
     # Where the value lies tells the entries apart.
-    assert len(set(table.values())) == len(table)
+    assert len(set(entries.values())) == len(entries)
 
 
 @pytest.mark.parametrize("name, stride", [(INDEX, 3), (DATA, 29)])
@@ -119,16 +119,16 @@ def test_truncated_files_are_refused(certified_model, tmp_path, name, stride):
 def test_a_compressed_block_is_refused(certified_model, tmp_path):
     shutil.copytree(certified_model / "variables", tmp_path / "variables")
     path = tmp_path / "variables" / INDEX
-    table = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes())
     # The first block ends where the checksum of all before it stands.
     end = next(
         p
-        for p in range(len(table))
-        if table[p + 1 : p + 5] == struct.pack("<I", sstable.masked_crc(bytes(table[: p + 1])))
+        for p in range(len(content))
+        if content[p + 1 : p + 5] == struct.pack("<I", table.masked_crc(bytes(content[: p + 1])))
     )
-    table[end] = 1
-    table[end + 1 : end + 5] = struct.pack("<I", sstable.masked_crc(bytes(table[: end + 1])))
-    path.write_bytes(table)
+    content[end] = 1
+    content[end + 1 : end + 5] = struct.pack("<I", table.masked_crc(bytes(content[: end + 1])))
+    path.write_bytes(content)
     assert "the block at 0 is compressed" in refused(tmp_path)
 
 
