@@ -17,7 +17,7 @@ import os
 import struct
 from collections.abc import Mapping
 
-import google_crc32c
+from components.formats import crc32c
 
 _FOOTER_SIZE = 48
 _MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
@@ -109,12 +109,6 @@ def varint(data: bytes, position: int) -> tuple[int, int]:
     raise ValueError("a number takes more than 64 bits")
 
 
-def masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated and shifted so that CRCs of CRCs do no harm."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 def _handle(data: bytes, position: int) -> tuple[_Handle, int]:
     offset, position = varint(data, position)
     size, position = varint(data, position)
@@ -127,7 +121,7 @@ def _block(table: bytes, handle: _Handle) -> bytes:
     if end + _TRAILER.size > len(table):
         raise ValueError(f"a block of {size} bytes at {offset} lies outside of it")
     kind, crc = _TRAILER.unpack_from(table, end)
-    if masked_crc(table[offset : end + 1]) != crc:
+    if crc32c.masked(table[offset : end + 1]) != crc:
         raise ValueError(f"the checksum of the block at {offset} does not match")
     if kind != _NOT_COMPRESSED:
         raise ValueError(f"the block at {offset} is compressed, which TensorFlow's checkpoints are not")
@@ -214,7 +208,7 @@ def _flushed(table: bytearray, block: _Block) -> bytes:
 def _appended(table: bytearray, block: _Block) -> bytes:
     data = block.finish()
     handle = _varint(len(table)) + _varint(len(data))
-    table += data + _TRAILER.pack(_NOT_COMPRESSED, masked_crc(data + bytes([_NOT_COMPRESSED])))
+    table += data + _TRAILER.pack(_NOT_COMPRESSED, crc32c.masked(data + bytes([_NOT_COMPRESSED])))
     return handle
 
 

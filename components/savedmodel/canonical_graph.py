@@ -64,7 +64,7 @@ class Graph:
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the canonical form."""
-        return _sha256(_bytes(self.canonical()), "\n".join(self.library).encode())
+        return sha256_of_parts(_bytes(self.canonical()), "\n".join(self.library).encode())
 
     def canonical(self, named: bool = False) -> Message:
         """The MetaGraphDef in canonical form, without its library."""
@@ -146,7 +146,7 @@ class Graph:
                 f"function {name} is recursive, or nested too deeply",
             )
             self._open.add(name)
-            self._hashes[name] = _sha256(_bytes(self.function(name)))
+            self._hashes[name] = sha256_of_parts(_bytes(self.function(name)))
             self._open.remove(name)
         return self._hashes[name]
 
@@ -277,7 +277,7 @@ def _bytes(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _sha256(*parts: bytes) -> str:
+def sha256_of_parts(*parts: bytes) -> str:
     """SHA-256 of the parts, each with its length before it so that no two lists of parts run together."""
     digest = hashlib.sha256()
     for part in parts:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from components.errors import BitsumError
-from components.formats import protos, table
+from components.formats import crc32c, protos, table
 from components.proof.weights import NAMES, Weights
 
 _INDEX = "variables.index"
@@ -87,7 +87,7 @@ class _Bundle:
         shape = [dimension.size for dimension in entry.shape.dim]
         if len(shape) != rank or min(shape) < 1 or len(data) != 4 * math.prod(shape):
             raise ValueError(f"{key} has {len(data)} bytes and shape {shape[:4]}")
-        if table.masked_crc(data) != entry.crc32c:
+        if crc32c.masked(data) != entry.crc32c:
             raise ValueError(f"the checksum of {key} does not match")
         return _nested(struct.unpack(f"<{len(data) // 4}f", data), shape)
 
@@ -101,10 +101,7 @@ class _Bundle:
         length_crc = data[position : position + _LENGTH.size]
         # The checksums are those of the length as a fixed-size number, whatever the varint looks like.
         fixed = length.to_bytes(4 if length < 2**32 else 8, "little")
-        if (
-            _LENGTH.pack(table.masked_crc(fixed)) != length_crc
-            or table.masked_crc(fixed + length_crc + text) != entry.crc32c
-        ):
+        if _LENGTH.pack(crc32c.masked(fixed)) != length_crc or crc32c.masked(fixed + length_crc + text) != entry.crc32c:
             raise ValueError(f"the checksum of {key} does not match")
         return text
 

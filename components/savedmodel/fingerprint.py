@@ -5,7 +5,6 @@ fingerprint has the opposite flaw: its graph_def_program_hash leaves the bodies 
 is.
 """
 
-import hashlib
 import pathlib
 
 import numpy as np
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from components.errors import BitsumError
 from components.savedmodel import graph_identity
+from components.savedmodel.canonical_graph import sha256_of_parts
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -23,7 +23,7 @@ def fingerprint(model_dir: str) -> str:
     Raises:
         BitsumError: there is no readable SavedModel.
     """
-    return _sha256(graph_identity.graph_sha256(model_dir).encode(), weights_sha256(model_dir).encode())
+    return sha256_of_parts(graph_identity.graph_sha256(model_dir).encode(), weights_sha256(model_dir).encode())
 
 
 def weights(model_dir: str) -> dict[str, np.ndarray]:
@@ -49,12 +49,4 @@ def weights_sha256(model_dir: str) -> str:
     for name, value in weights(model_dir).items():
         little_endian = value.astype(value.dtype.newbyteorder("<"))
         parts += [f"{name} {value.dtype.name} {value.shape}".encode(), little_endian.tobytes()]
-    return _sha256(*parts)
-
-
-def _sha256(*parts: bytes) -> str:
-    """SHA-256 of the parts, each with its length before it so that no two lists of parts run together."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
+    return sha256_of_parts(*parts)

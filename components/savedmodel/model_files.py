@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from components.errors import BitsumError
 
+# What a server replays while it loads the model: TFRecords of PredictionLog.
+WARMUP_REQUESTS = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 FILES = frozenset(
     {
         "saved_model.pb",
@@ -27,7 +29,7 @@ FILES = frozenset(
         "assets.extra/certificate.json",
         "assets.extra/manifest.json",
         "assets.extra/model.sig",
-        "assets.extra/tf_serving_warmup_requests",
+        str(WARMUP_REQUESTS),
     }
 )
 # What a SavedModel has in assets/ is read by its graph, and a cell's reads nothing: that folder is empty.

@@ -17,9 +17,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from components import signatures
 from components.errors import ModelError
 from components.formats import strict_protos
+from components.savedmodel import model_files
 from components.task import addition
-
-WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 
 
 def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
@@ -47,7 +46,7 @@ def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
             requests.append(_request(model_name, signatures.bits(verb), bits))
             if signatures.packed(verb) in known:
                 requests.append(_request(model_name, signatures.packed(verb), packed | {signatures.STATE: state}))
-    file = model / WARMUP_FILE
+    file = model / model_files.WARMUP_REQUESTS
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
         for request in requests:

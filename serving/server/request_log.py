@@ -14,7 +14,6 @@ assets.extra/tf_serving_warmup_requests of a version.
 
 import collections
 import dataclasses
-import functools
 import logging
 import math
 import os
@@ -24,7 +23,6 @@ import random
 import tempfile
 import threading
 import time
-import types
 import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -33,15 +31,13 @@ from google.protobuf.message import DecodeError
 
 from components import atomic
 from components.errors import BitsumError, ConfigError, reason
-from components.formats import protos, strict_protos, tfrecords
+from components.formats import request_logs, strict_protos, tfrecords
 from serving.server.metrics import Family
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 LOGGER = logging.getLogger("bitsum.serving")
-
-PATTERN = "requests-*.tfrecords"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +170,7 @@ class RequestLog:
             self._write_all()
 
     def _prediction_log(self, request: bytes, response: bytes, seconds: int) -> Any:
-        log = _protos().log.PredictionLog()
+        log = request_logs.prediction_log()()
         for message, data in ((log.predict_log.request, request), (log.predict_log.response, response)):
             message.CopyFrom(strict_protos.parse(type(message), data))
         answered = log.predict_log.response.model_spec
@@ -207,10 +203,10 @@ class RequestLog:
     def _write(self, model: str) -> None:
         folder = self._folder / _folder_name(model)
         folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / PATTERN.replace("*", f"{time.time_ns()}-{os.getpid()}")
+        path = folder / request_logs.PATTERN.replace("*", f"{time.time_ns()}-{os.getpid()}")
         atomic.write(path, b"".join(self._gathered[model]), mode=0o600)
         self._count(model, "logged", len(self._gathered.pop(model)))
-        whole = sorted(folder.glob(PATTERN))
+        whole = sorted(folder.glob(request_logs.PATTERN))
         for old in whole[: max(0, len(whole) - self._limits.files)]:
             old.unlink(missing_ok=True)
 
@@ -219,25 +215,18 @@ def read(folder: pathlib.Path, problem: Callable[[str], None] = LOGGER.warning) 
     """The requests in the whole files of a log's folder, or of one model's in it, or in one file; a model's oldest
     first.
 
-    `problem` is told in a line of every file that is damaged; its records up to there are given.
+    A damaged or unreadable file is reported to `problem` in one line; its records before the damage are given.
 
     Raises:
         BitsumError: there is no such folder or file.
     """
     if not folder.exists():
         raise BitsumError(f"no request log at {folder}: give the folder of --request_log_dir, or one of its files")
-    for path in [folder] if folder.is_file() else sorted(folder.rglob(PATTERN)):
+    for path in [folder] if folder.is_file() else sorted(folder.rglob(request_logs.PATTERN)):
         try:
-            for log in tfrecords.messages(_protos().log.PredictionLog, path):
-                if log.HasField("predict_log"):
-                    yield log.predict_log.request
-        except tfrecords.CorruptRecords as error:
+            yield from request_logs.requests(path)
+        except BitsumError as error:
             problem(str(error))
-
-
-@functools.cache
-def _protos() -> types.SimpleNamespace:
-    return protos.load(log="tensorflow_serving.apis.prediction_log_pb2")
 
 
 def _folder_name(model: str) -> str:

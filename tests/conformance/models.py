@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 
-from components.formats.table import masked_crc
+from components.formats import tfrecords
 from tests.conformance import recording, wire
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
@@ -95,10 +95,5 @@ def write_warmup(version_folder: pathlib.Path, records: Iterable[bytes]) -> path
     """The warmup file of a version, TFRecords of `records`."""
     path = version_folder / WARMUP
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"".join(_framed(record) for record in records))
+    path.write_bytes(b"".join(map(tfrecords.framed, records)))
     return path
-
-
-def _framed(data: bytes) -> bytes:
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", masked_crc(length)) + data + struct.pack("<I", masked_crc(data))

@@ -57,5 +57,5 @@ def test_files_are_named_where_they_are_no_such_message(tmp_path):
         strict_protos.read(KIND, tmp_path)
     messages = tfrecords.messages(KIND, records)
     assert next(messages).name == "first"
-    with pytest.raises(tfrecords.CorruptRecords, match=f"{records}, record 1, is no FileDescriptorProto"):
+    with pytest.raises(tfrecords.CorruptRecords, match=f"{records}, record 1, is not a FileDescriptorProto"):
         next(messages)

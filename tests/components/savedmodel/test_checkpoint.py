@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from components.errors import BitsumError
-from components.formats import table
+from components.formats import crc32c, table
 from components.proof.weights import NAMES
 from components.savedmodel import checkpoint
 from components.savedmodel.checkpoint import checkpoint_key
@@ -124,10 +124,10 @@ def test_a_compressed_block_is_refused(certified_model, tmp_path):
     end = next(
         p
         for p in range(len(content))
-        if content[p + 1 : p + 5] == struct.pack("<I", table.masked_crc(bytes(content[: p + 1])))
+        if content[p + 1 : p + 5] == struct.pack("<I", crc32c.masked(bytes(content[: p + 1])))
     )
     content[end] = 1
-    content[end + 1 : end + 5] = struct.pack("<I", table.masked_crc(bytes(content[: end + 1])))
+    content[end + 1 : end + 5] = struct.pack("<I", crc32c.masked(bytes(content[: end + 1])))
     path.write_bytes(content)
     assert "the block at 0 is compressed" in refused(tmp_path)
 
