@@ -105,7 +105,7 @@ class Turn:
 
 
 def process(pid: int) -> dict:
-    """A process of this host as it stays known when its id is given to another one; pipeline/processes.py writes down
+    """A process of this host as it stays known when its id is given to another one; components/processes.py writes down
     the same."""
     machine = pathlib.Path("/etc/machine-id")
     host = f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')} {machine.read_text().strip() if machine.is_file() else ''}"

@@ -318,11 +318,12 @@ def _said(stable: int) -> Iterator[None]:
 def _retain(deployment: "Deployment", keep: int) -> None:
     """Delete what is superfluous, once the server serves it no more. A failure is a note: the rollout itself is
     done."""
+    from components import atomic
     from serving.rollout import retention
 
     try:
         base_path, in_use = deployment.base_path(), set(deployment.labels().values())
-        retention.sweep(base_path)
+        atomic.sweep(base_path)
         for version in retention.superfluous(base_path, keep, in_use):
             retention.delete(base_path, version)
             _tell(f"deleted: version {version} (--keep {keep})")

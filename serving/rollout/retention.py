@@ -1,14 +1,11 @@
 """Which versions on disk may go: all but the last few, and never one that carries a label or is loaded."""
 
-import contextlib
 import pathlib
 from collections.abc import Collection
 
 from components import atomic
 from components.errors import BitsumError
 from components.savedmodel import version_folder
-
-_BESIDE = ".deleting-"
 
 
 def superfluous(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> list[int]:
@@ -27,23 +24,12 @@ def superfluous(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> 
 
 
 def delete(base_path: pathlib.Path, version: int) -> None:
-    """Delete a version; it goes at once for whoever watches the folder. What cannot be removed then is left to `sweep`.
+    """Delete a version. It disappears at once for a server that watches the folder; `atomic.sweep` removes leftovers.
 
     Raises:
-        BitsumError: it is still there.
+        BitsumError: the version is unchanged.
     """
-    beside = base_path / f"{_BESIDE}{version}"
     try:
-        (base_path / str(version)).rename(beside)
+        atomic.remove(base_path / str(version))
     except OSError as error:
-        # The answer of a network's file system may be lost.
-        if not atomic.is_gone(base_path / str(version)):
-            raise BitsumError(f"cannot delete version {version} in {base_path}: {error.strerror}") from error
-    atomic.discard(beside)
-
-
-def sweep(base_path: pathlib.Path) -> None:
-    """Remove what a deletion that was interrupted left; what cannot be removed stays for the next time."""
-    with contextlib.suppress(OSError):
-        for beside in base_path.glob(f"{_BESIDE}*"):
-            atomic.discard(beside)
+        raise BitsumError(f"cannot delete version {version} in {base_path}: {error.strerror}") from error

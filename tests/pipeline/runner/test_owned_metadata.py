@@ -8,8 +8,9 @@ import sys
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import processes
 from components.errors import BitsumError
-from pipeline import cli, processes
+from pipeline import cli
 from pipeline.records import metadata_store, ownership, recorded
 from pipeline.runner.owned_metadata import OwnedMetadata, note_refusal, take_over
 from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING
