@@ -7,11 +7,12 @@ https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 
 import contextlib
 import gzip
+import io
 import pathlib
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -21,7 +22,7 @@ from components.formats import crc32c, strict_protos
 _GZIP_MAGIC = b"\x1f\x8b"
 _LENGTH = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
-# Damage in a length that its CRC does not show must not allocate the machine's memory.
+# A damaged length whose CRC happens to match must not allocate all of the machine's memory.
 _MAX_RECORD_BYTES = 2**31
 
 
@@ -65,20 +66,20 @@ def messages(kind: Any, path: str | pathlib.Path) -> Iterator[Any]:
 
 
 def framed(data: bytes) -> bytes:
-    """`data` as it stands in a TFRecord file that is not compressed."""
+    """`data` as one record of an uncompressed TFRecord file."""
     length = struct.pack("<Q", len(data))
     return length + _CRC.pack(crc32c.masked(length)) + data + _CRC.pack(crc32c.masked(data))
 
 
 @contextlib.contextmanager
-def _open(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
+def _open(path: str | pathlib.Path) -> Iterator[io.BufferedIOBase]:
     with open(path, "rb") as file:
         compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         file.seek(0)
         yield gzip.GzipFile(fileobj=file) if compressed else file
 
 
-def _record(file: IO[bytes]) -> bytes | None:
+def _record(file: io.BufferedIOBase) -> bytes | None:
     """The next record, None at the end of the file. Raises: ValueError, it is damaged."""
     header = file.read(_LENGTH.size)
     if not header:
@@ -89,7 +90,7 @@ def _record(file: IO[bytes]) -> bytes | None:
     if crc32c.masked(header[:8]) != length_crc:
         raise ValueError("the checksum of the length does not match; is this a TFRecord file?")
     if length > _MAX_RECORD_BYTES:
-        raise ValueError(f"a record of {length} bytes, more than {_MAX_RECORD_BYTES}")
+        raise ValueError(f"a record of {length} bytes, the limit is {_MAX_RECORD_BYTES}")
     data, stored = file.read(length), file.read(_CRC.size)
     if len(data) < length or len(stored) < _CRC.size:
         raise ValueError(f"the file ends within a record of {length} bytes")

@@ -1,8 +1,8 @@
-"""What makes two exported models the same: their weights and their graph, whatever process wrote them and when.
+"""The identity of an exported model: its weights and its graph, independent of the process that wrote them.
 
-The files of two exports of one model differ: names of traced functions carry a counter of the process. TensorFlow's own
-fingerprint has the opposite flaw: its graph_def_program_hash leaves the bodies of functions out, where all of the cell
-is.
+The files of two exports of one model differ, as names of traced functions hold a counter of the process. TensorFlow's
+own fingerprint has the opposite flaw: its graph_def_program_hash omits the bodies of functions, which hold the whole
+cell.
 """
 
 import pathlib
@@ -17,20 +17,20 @@ from components.savedmodel.canonical_graph import sha256_of_parts
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def fingerprint(model_dir: str) -> str:
+def fingerprint(model_dir: str | pathlib.Path) -> str:
     """The identity of the SavedModel in `model_dir`: hexadecimal SHA-256 of its graph's and its weights' hashes.
 
     Raises:
-        BitsumError: there is no readable SavedModel.
+        BitsumError: the SavedModel cannot be read.
     """
     return sha256_of_parts(graph_identity.graph_sha256(model_dir).encode(), weights_sha256(model_dir).encode())
 
 
-def weights(model_dir: str) -> dict[str, np.ndarray]:
+def weights(model_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The variables of the SavedModel in `model_dir` by name, as its checkpoint holds them.
 
     Raises:
-        BitsumError: there is no readable checkpoint.
+        BitsumError: the checkpoint cannot be read.
     """
     try:
         reader = tf.train.load_checkpoint(str(pathlib.Path(model_dir) / "variables" / "variables"))
@@ -42,7 +42,7 @@ def weights(model_dir: str) -> dict[str, np.ndarray]:
         ) from error
 
 
-def weights_sha256(model_dir: str) -> str:
+def weights_sha256(model_dir: str | pathlib.Path) -> str:
     """Hexadecimal SHA-256 over name, dtype, shape and little-endian bytes of every variable, in the order of the
     names."""
     parts = []

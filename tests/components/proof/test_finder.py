@@ -77,7 +77,7 @@ def test_what_is_found_for_perturbed_weights_never_errs():
                 refused += 1
                 continue
             accepted += checker.check(certificate.write(finding.certificate), cell).proven
-            assert search(cell, length=256, longest=512) is None
+            assert search(cell, length=256, max_length=512) is None
             # The boxes are those of the cell for which they were found.
             assert not checker.check(certificate.write(finding.certificate), WEIGHTS).proven
     assert accepted and accepted + refused == 9

@@ -70,7 +70,7 @@ def test_every_float_is_read_as_it_is(tmp_path):
     read = checkpoint.read(save(tmp_path, special))
     for name, value in special.items():
         assert np.array(getattr(read, name), np.float32).tobytes() == value.tobytes()
-    assert "is no float32 that is zero or from 2**-126" in read.problem()
+    assert "not a float32 that is zero or from 2**-126" in read.problem()
 
 
 def test_a_table_of_many_blocks_is_read_whole(tmp_path):
@@ -132,6 +132,15 @@ def test_a_compressed_block_is_refused(certified_model, tmp_path):
     assert "the block at 0 is compressed" in refused(tmp_path)
 
 
+def test_a_changed_checksum_of_the_object_graph_is_refused(certified_model, tmp_path):
+    shutil.copytree(certified_model / "variables", tmp_path / "variables")
+    content = bytearray((tmp_path / "variables" / DATA).read_bytes())
+    # The object graph names the attribute; a changed letter leaves the length as it is.
+    content[content.index(b"VARIABLE_VALUE")] ^= 0x20
+    (tmp_path / "variables" / DATA).write_bytes(content)
+    assert "the checksum of _CHECKPOINTABLE_OBJECT_GRAPH does not match" in refused(tmp_path)
+
+
 def values_of(names):
     return [(name, "VARIABLE_VALUE", checkpoint_key(name)) for name in names]
 
@@ -142,7 +151,7 @@ SWAPPED = [(name, "VARIABLE_VALUE", checkpoint_key({"U_z": "U_r", "U_r": "U_z"}.
 @pytest.mark.parametrize(
     "change, objects, words",
     [
-        ({"U_z": np.zeros((8, 8))}, None, "U_z/.ATTRIBUTES/VARIABLE_VALUE is no whole tensor of type DT_FLOAT"),
+        ({"U_z": np.zeros((8, 8))}, None, "U_z/.ATTRIBUTES/VARIABLE_VALUE is not a tensor of type DT_FLOAT"),
         ({"b_z": np.float32(1)}, None, "b_z/.ATTRIBUTES/VARIABLE_VALUE has 4 bytes and shape []"),
         ({"b_z": np.zeros(0, np.float32)}, None, "b_z/.ATTRIBUTES/VARIABLE_VALUE has 0 bytes and shape [0]"),
         ({"extra": np.float32(1)}, None, "b_o, extra/.ATTRIBUTES/VARIABLE_VALUE"),
@@ -159,7 +168,7 @@ def test_what_is_no_cell_is_refused(tmp_path, change, objects, words):
 
 def test_a_lack_of_variables_is_named(tmp_path):
     present = {name: value for name, value in arrays().items() if name != "U_h"}
-    assert "there is no U_h/.ATTRIBUTES/VARIABLE_VALUE" in refused(save(tmp_path, present))
+    assert "U_h/.ATTRIBUTES/VARIABLE_VALUE is missing" in refused(save(tmp_path, present))
 
 
 def test_other_folders_are_refused_in_one_line(tmp_path):
