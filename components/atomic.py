@@ -127,7 +127,9 @@ def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
         raise error
 
     return sorted(
-        pathlib.Path(place, name) for place, *names in os.walk(folder, onerror=fail) for name in itertools.chain(*names)
+        pathlib.Path(place, name)
+        for place, *names in os.walk(os.fspath(folder), onerror=fail)
+        for name in itertools.chain(*names)
     )
 
 

@@ -343,7 +343,7 @@ TAMPERINGS = {
     ),
     "no file name to save to": (
         lambda model: model.saver_def.ClearField("filename_tensor_name"),
-        'model: saver_def { save_tensor_name: "node',
+        'model: saver_def { save_tensor_name: "StatefulPartitionedCall',
     ),
     "a collection of bytes": (
         lambda model: model.collection_def["more"].bytes_list.value.append(b"x"),
@@ -355,7 +355,7 @@ TAMPERINGS = {
     ),
     "an asset": (lambda model: model.asset_file_def.add(filename="a"), 'model: asset_file_def { filename: "a" }'),
     "other variables for Python": (bind_other_variables, "bound_inputs: 3 bound_inputs: 2 bound_inputs: 1 "),
-    "a field of the future": (lambda model: model.graph_def.MergeFromString(b"\xf2\xff\x03\x01x"), "no line can name"),
+    "a field of the future": (lambda model: model.graph_def.MergeFromString(b"\xf2\xff\x03\x01x"), "no line shows"),
 }
 
 
