@@ -13,8 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import google_crc32c
-
+from components.formats import crc32c
 from components.formats import table as sstable
 from components.savedmodel.checkpoint import OBJECT_GRAPH, checkpoint_key
 
@@ -120,7 +119,7 @@ class Checkpoint:
                 self.change(other, lambda entry: setattr(entry, "offset", entry.offset + len(tensor) - size))
 
         def renew(entry: Any) -> None:
-            entry.size, entry.crc32c = len(tensor), masked(tensor if checked is None else checked)
+            entry.size, entry.crc32c = len(tensor), crc32c.masked(tensor if checked is None else checked)
 
         self.change(key, renew)
 
@@ -164,12 +163,6 @@ def varint(number: int, long: bool = False) -> bytes:
     return bytes([*found, number | 0x80, 0] if long else [*found, number])
 
 
-def masked(data: bytes) -> int:
-    """The checksum, as checkpoints have it."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 def after(key: bytes) -> bytes:
     """A key after all that begin as `key` does, as TensorFlow's writer ends its index."""
     return bytes([key[0] + 1]) if key and key[0] < 255 else key + b"\1"
@@ -182,7 +175,7 @@ def field(number: int, content: bytes) -> bytes:
 
 def _appended(table: bytearray, data: bytes, kind: int = 0) -> bytes:
     handle = varint(len(table)) + varint(len(data))
-    table += data + bytes([kind]) + struct.pack("<I", masked(data + bytes([kind])))
+    table += data + bytes([kind]) + struct.pack("<I", crc32c.masked(data + bytes([kind])))
     return handle
 
 
@@ -258,7 +251,7 @@ def _text(tensor: bytes) -> bytes:
 def set_text(checkpoint: Checkpoint, text: bytes, long: bool = False) -> None:
     """Give the checkpoint another object graph, and all checksums that go with it."""
     fixed = struct.pack("<I", len(text))
-    crc = struct.pack("<I", masked(fixed))
+    crc = struct.pack("<I", crc32c.masked(fixed))
     checkpoint.replace(_GRAPH, varint(len(text), long) + crc + text, fixed + crc + text)
 
 

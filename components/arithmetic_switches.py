@@ -1,9 +1,9 @@
-"""Environment variables that switch on arithmetic which the theorem (components.proof.checker, A1 - A4) excludes.
+"""Environment variables that enable arithmetic which the theorem (components.proof.checker, A1 - A4) excludes.
 
-They change what TensorFlow, oneDNN or cuBLAS compute, and nothing in a model or its graph tells: XLA's rewriting,
-float16 or bfloat16 in the place of float32, TF32. TensorFlow reads them when it is imported or first computes, and a
-program that is started inherits them: so they are cleared before either. Variables that only choose among kernels that
-the theorem covers, such as TF_ENABLE_ONEDNN_OPTS, and those for threads and memory, stay.
+They change the arithmetic of TensorFlow, oneDNN or cuBLAS without a trace in the model or its graph: XLA's rewriting,
+float16 or bfloat16 instead of float32, TF32. TensorFlow reads them when it is imported or first computes, and child
+processes inherit them, so bitsum clears them before either. Variables that only choose among kernels that the theorem
+covers, such as TF_ENABLE_ONEDNN_OPTS, and those for threads and memory, stay.
 
 Read by TensorFlow 2.16 - 2.21 in compiler/jit/flags.cc, xla/parse_flags_from_env.cc, python/eager/context.py,
 python/eager/polymorphic_function/polymorphic_function.py, core/grappler/optimizers/auto_mixed_precision.cc and
@@ -23,17 +23,15 @@ _SWITCH = re.compile(
 
 
 def among(names: Iterable[str]) -> list[str]:
-    """Those of the variables `names` that are such switches, in order of the alphabet."""
+    """Those of the variables `names` that are such switches, sorted."""
     return sorted(filter(_SWITCH.fullmatch, names))
 
 
 def clear() -> str | None:
-    """Take them out of this process's environment; a line that names them, None where none was set."""
-    found = among(os.environ)
-    for name in found:
+    """Remove them from this process's environment. Returns a line that names them, None if none was set."""
+    switches = among(os.environ)
+    for name in switches:
         del os.environ[name]
-    if not found:
+    if not switches:
         return None
-    return (
-        f"cleared from the environment, since the proof excludes the arithmetic that they switch on: {', '.join(found)}"
-    )
+    return f"cleared from the environment, as the proof excludes the arithmetic that they enable: {', '.join(switches)}"

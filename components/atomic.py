@@ -1,12 +1,16 @@
-"""The one way in which a local file or folder appears where others may read it: whole or not at all.
+"""The one way in which a local file or folder appears or disappears where others may read it: whole or not at all.
 
-It is written beside its place, synced to disk, and renamed. The writer holds a lock on what it writes, which the kernel
-lets go of when the process is gone, however it went: so the next writer in that folder can tell a leftover from work
-under way, and removes it. After the rename the change is visible, and nothing that follows it is reported as a failure:
-an interrupt says so.
+The writer creates it beside its place, syncs it to disk, and renames it. Meanwhile the writer holds a lock on it, which
+the kernel releases when the process ends, however it ends. So the next writer in that folder can tell a leftover from
+work in progress, and removes it. The rename makes the change visible. Nothing that follows it counts as a failure; the
+text of an interrupt says that the change was made.
+
+Exceptions: Airflow's files (`airflow/` imports nothing of ours), and `components.data.scratch`, which renames by
+tf.io.gfile because Beam may write to a remote disk.
 """
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import logging
@@ -25,12 +29,11 @@ _FILE_MODE = 0o644
 
 
 def write(path: str | os.PathLike, content: str | bytes, mode: int = _FILE_MODE) -> None:
-    """Put a file with `content` (text as UTF-8) in the place of `path`, through a link to where that leads; its folder
-    must exist.
+    """Replace the file `path` by one with `content` (text as UTF-8). Links are followed; the folder must exist.
 
     Raises:
-        OSError: it cannot be written; what was there before is unchanged, and nothing stays beside it.
-        KeyboardInterrupt: its text says that `path` is written, where it is.
+        OSError: the file cannot be written; `path` is unchanged, and nothing stays beside it.
+        KeyboardInterrupt: if `path` has been replaced by then, the text says so.
     """
     with file(path, mode) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -38,11 +41,10 @@ def write(path: str | os.PathLike, content: str | bytes, mode: int = _FILE_MODE)
 
 @contextlib.contextmanager
 def file(path: str | os.PathLike, mode: int = _FILE_MODE) -> Iterator[pathlib.Path]:
-    """Gives an empty file beside `path` to write to, which takes the place of `path` when the context ends without an
-    error.
+    """Yields an empty file beside `path` to write to, which replaces `path` when the context ends without an error.
 
     Raises:
-        OSError: it cannot be written, or `path` is neither missing nor a regular file; the rest is as in `write`.
+        OSError: as in `write`, or `path` is something else than a regular file.
     """
     target = pathlib.Path(os.path.realpath(path))
     _require(target, stat.S_ISREG, "regular file")
@@ -55,12 +57,12 @@ def file(path: str | os.PathLike, mode: int = _FILE_MODE) -> Iterator[pathlib.Pa
 
 @contextlib.contextmanager
 def folder(path: str | os.PathLike, mode: int = _FOLDER_MODE) -> Iterator[pathlib.Path]:
-    """Gives an empty folder beside `path` to fill, which becomes `path` when the context ends without an error.
+    """Yields an empty folder beside `path` to fill, which becomes `path` when the context ends without an error.
 
     `path` must be missing, or an empty folder.
 
     Raises:
-        OSError: it cannot be written, or something else is there; nothing stays beside it.
+        OSError: the folder cannot be written, or `path` is something else; nothing stays beside it.
     """
     target = pathlib.Path(path)
     _require(target, stat.S_ISDIR, "folder")
@@ -73,21 +75,40 @@ def folder(path: str | os.PathLike, mode: int = _FOLDER_MODE) -> Iterator[pathli
         _rename(partial, target, made)
 
 
-def sweep(parent: str | os.PathLike) -> list[str]:
-    """Remove what killed writers left in the folder `parent`; the names of what is gone. Work under way is left alone.
+def remove(path: str | os.PathLike) -> None:
+    """Remove a file or folder: at once for readers of its parent, then from the disk, as far as that is possible now.
 
-    A leftover that cannot be removed stays for the next time.
+    `sweep` removes the rest.
+
+    Raises:
+        OSError: `path` is unchanged.
     """
-    gone = []
+    path = pathlib.Path(path)
+    partial = _beside_name(path)
+    try:
+        os.rename(path, partial)
+    except OSError:
+        # A network file system may have renamed it and lost the reply.
+        if not is_gone(path):
+            raise
+    discard(partial)
+
+
+def sweep(parent: str | os.PathLike) -> list[str]:
+    """Remove the leftovers of killed writers from the folder `parent`, and return their names. Work in progress stays.
+
+    A leftover that cannot be removed stays until the next call.
+    """
+    removed = []
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(parent)):
             if _MARK in name and _remove_leftover(pathlib.Path(parent, name)):
-                gone.append(name)
-    return gone
+                removed.append(name)
+    return removed
 
 
 def sync(path: str | os.PathLike) -> None:
-    """Have the file or folder on the disk before this returns."""
+    """Flush the file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,25 +120,26 @@ def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
     """Every file, folder and link below `folder`, sorted.
 
     Raises:
-        OSError: a folder cannot be read. pathlib's rglob leaves out what it may not read, and says nothing.
+        OSError: a folder cannot be read. pathlib's rglob silently skips such a folder.
     """
 
     def fail(error: OSError) -> None:
         raise error
 
     return sorted(
-        pathlib.Path(place, name) for place, *names in os.walk(folder, onerror=fail) for name in itertools.chain(*names)
+        pathlib.Path(place, name)
+        for place, *names in os.walk(os.fspath(folder), onerror=fail)
+        for name in itertools.chain(*names)
     )
 
 
 @contextlib.contextmanager
 def lock(path: str | os.PathLike) -> Iterator[None]:
-    """Hold the lock file `path`, which is there no longer than the context. One that a killed process left is taken
-    over.
+    """Hold the lock file `path`, which exists while the context lasts. A killed process's lock file is taken over.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: it cannot be made.
+        BlockingIOError: another process holds the lock.
+        OSError: the lock file cannot be created.
     """
     path = pathlib.Path(path)
     descriptor = None
@@ -126,7 +148,7 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_at(descriptor, path):
-                # Its holder has just removed it.
+                # The previous holder has just removed it.
                 os.close(descriptor)
                 descriptor = None
         try:
@@ -142,12 +164,12 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _beside(target: pathlib.Path, is_folder: bool) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
-    """A new, empty, locked file or folder beside `target`, and what tells it from others; gone from there when the
-    context ends."""
+    """A new, empty, locked file or folder beside `target`, and its identity; removed from there when the context
+    ends."""
     sweep(target.parent)
     made = None
     try:
-        partial, descriptor = _made(target, is_folder)
+        partial, descriptor = _create(target, is_folder)
         try:
             made = os.fstat(descriptor)
             yield partial, made
@@ -155,23 +177,23 @@ def _beside(target: pathlib.Path, is_folder: bool) -> Iterator[tuple[pathlib.Pat
             try:
                 discard(partial)
             finally:
-                # A descriptor is gone even if its close reports an error, and there is nothing to write back.
+                # The descriptor is closed even if close reports an error, and all data has been synced.
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
     except KeyboardInterrupt as interrupt:
-        if made and _stands_at(made, target):
+        if made and _is_same(made, target):
             raise type(interrupt)(f"{target} is written") from interrupt
         raise
 
 
 def _rename(partial: pathlib.Path, target: pathlib.Path, made: os.stat_result) -> None:
-    """Make it visible. It has happened then: that it might not outlast a loss of power is no failure of the
-    caller's."""
+    """Make the change visible. If it might not outlast a power failure, that is a warning: the caller has
+    succeeded."""
     try:
         os.replace(partial, target)
     except OSError:
-        # The answer of a network's file system may be lost.
-        if not _stands_at(made, target):
+        # A network file system may have renamed it and lost the reply.
+        if not _is_same(made, target):
             raise
     try:
         sync(target.parent)
@@ -179,16 +201,20 @@ def _rename(partial: pathlib.Path, target: pathlib.Path, made: os.stat_result) -
         LOGGER.warning("%s is written, but its folder could not be synced to disk: %s", target, error.strerror or error)
 
 
-def _stands_at(made: os.stat_result, path: pathlib.Path) -> bool:
+def _is_same(made: os.stat_result, path: pathlib.Path) -> bool:
     try:
         return os.path.samestat(made, os.lstat(path))
     except OSError:
         return False
 
 
-def _made(target: pathlib.Path, is_folder: bool) -> tuple[pathlib.Path, int]:
+def _beside_name(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f".{target.name[:100]}{_MARK}{uuid.uuid4().hex}")
+
+
+def _create(target: pathlib.Path, is_folder: bool) -> tuple[pathlib.Path, int]:
     while True:
-        partial = target.with_name(f".{target.name[:100]}{_MARK}{uuid.uuid4().hex}")
+        partial = _beside_name(target)
         try:
             if is_folder:
                 partial.mkdir(mode=0o700)
@@ -204,7 +230,7 @@ def _made(target: pathlib.Path, is_folder: bool) -> tuple[pathlib.Path, int]:
 
 
 def _lock(descriptor: int, path: pathlib.Path) -> bool:
-    """Whether what is open as `descriptor` is locked by this call and still stands at `path`."""
+    """Lock the open `descriptor`. Returns whether it is locked and still the one at `path`."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -213,7 +239,7 @@ def _lock(descriptor: int, path: pathlib.Path) -> bool:
 
 
 def _is_at(descriptor: int, path: pathlib.Path) -> bool:
-    """Whether what is open still stands at `path`. Raises: OSError, that cannot be told."""
+    """Whether `descriptor` is the file or folder at `path`. Raises: OSError, if that cannot be determined."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
@@ -233,8 +259,8 @@ def _remove_leftover(path: pathlib.Path) -> bool:
 
 
 def discard(path: pathlib.Path) -> bool:
-    """Remove the file or folder, or what of it can be removed; whether it is gone."""
-    # rmtree does not ignore every error that it is told to ignore.
+    """Remove as much of the file or folder as possible. Returns whether nothing is left."""
+    # rmtree raises some errors in spite of ignore_errors.
     with contextlib.suppress(OSError):
         shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -243,7 +269,7 @@ def discard(path: pathlib.Path) -> bool:
 
 
 def is_gone(path: str | os.PathLike) -> bool:
-    """Whether nothing is at `path`, for certain: os.path.exists also says so of what cannot be looked at."""
+    """Whether `path` certainly does not exist. os.path.exists is also False where access is denied."""
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -256,4 +282,4 @@ def is_gone(path: str | os.PathLike) -> bool:
 def _require(target: pathlib.Path, is_kind: Callable[[int], bool], kind: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not is_kind(os.lstat(target).st_mode):
-            raise FileExistsError(17, f"is not a {kind}, so it is not replaced", str(target))
+            raise FileExistsError(errno.EEXIST, f"is not a {kind}, so it is not replaced", str(target))

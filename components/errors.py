@@ -2,14 +2,13 @@
 
 BitsumError                  exit 1   something failed: a server, a disk, a file
 ├── ConfigError              exit 2   a knob or an argument is unknown or impossible
-├── ModelError               exit 3   the model does not load or does not run, says the server; trying again changes nothing
-├── Refusal                  exit 3   a gate looked at data or a model and said no; trying again changes nothing
-└── serving.client has a branch of its own, drawn there
+├── ModelError               exit 3   the server says that the model does not load or run; a retry gives the same
+├── Refusal                  exit 3   a gate refused data or a model; a retry gives the same
+└── serving.client.ServingError and its subclasses
 
-A gate refuses a model for a ModelError and for what it finds out itself. Everything else that goes wrong is the
-machine's: a signal, a timeout, a port, a full disk, a program that is missing. Then the step fails, nothing is cached,
-and it runs again. Ctrl-C is exit 130, SIGTERM exit 143. A KeyboardInterrupt whose text is not empty says what had been
-done by then.
+A gate refuses a model for a ModelError and for its own findings. Every other failure is the machine's: a signal, a
+timeout, a port, a full disk, a missing program. Then the step fails, nothing is cached, and it runs again. Ctrl-C is
+exit 130, SIGTERM exit 143. A KeyboardInterrupt with a text says what was completed before it.
 
 Every message is one line that names the value, the limit and the offender, and says what to do.
 """
@@ -18,9 +17,9 @@ import os
 
 from components.printable import printable
 
-# gRPC status codes, which are TensorFlow's too, by which a server says that the model does not load or does not run.
-# The others are of time, memory, network and permissions: TensorFlow turns errno into these (ENOSPC and EMFILE are
-# RESOURCE_EXHAUSTED, EIO is UNKNOWN): tsl/platform/errors.cc.
+# The status codes of gRPC and TensorFlow that mean that the model does not load or run. The other codes concern time,
+# memory, network and permissions; TensorFlow maps errno to them (ENOSPC and EMFILE to RESOURCE_EXHAUSTED, EIO to
+# UNKNOWN): tsl/platform/errors.cc.
 MODEL_CODES = frozenset(
     {
         "ALREADY_EXISTS",
@@ -33,8 +32,8 @@ MODEL_CODES = frozenset(
         "UNIMPLEMENTED",
     }
 )
-# What a prober's report counts as such: these codes, and what the client itself has against an answer or the model's
-# signatures.
+# A prober's report counts these as errors of the model: the codes above, and the client's own errors about an answer or
+# about the model's signatures.
 MODEL_ERRORS = MODEL_CODES | {"BadResponse", "InvalidRequest", "ModelNotFound"}
 
 
@@ -51,15 +50,15 @@ class ConfigError(BitsumError):
 
 
 class ModelError(BitsumError):
-    """A model does not load or does not run, by the word of the server or library that tried."""
+    """A model does not load or run, according to the server or library that tried."""
 
     exit_code = 3
 
 
 class Refusal(BitsumError):
-    """A gate refused: bad data or a bad model, never a bad machine, so the same run would be refused again.
+    """A gate refused the data or the model, not the machine: the same run would be refused again.
 
-    `gate` names the step that refused.
+    `gate` is the name of the step that refused.
     """
 
     exit_code = 3
@@ -67,15 +66,15 @@ class Refusal(BitsumError):
     def __init__(self, gate: str, reason: str):
         super().__init__(f"{gate} refused: {reason}")
         self.gate = gate
-        # It is kept with the run, where text has to be text.
+        # Stored with the run, where only valid text is allowed.
         self.reason = printable(reason)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what an interrupt puts in order is put in order here, too."""
+    """SIGTERM, which needs the same clean-up as an interrupt."""
 
 
 def reason(error: OSError) -> str:
-    """What the system says, and of which file where it names one, for the end of a line."""
-    said = error.strerror or str(error) or type(error).__name__
-    return f"{said}: {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else said
+    """The system's message and the file, if it names one, for the end of a line."""
+    text = error.strerror or str(error) or type(error).__name__
+    return f"{text}: {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else text

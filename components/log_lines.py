@@ -1,4 +1,4 @@
-"""Log records as lines of a stream, with what they name escaped (`components.printable`)."""
+"""Writes log records as lines of a stream, with escaped names (`components.printable`)."""
 
 import logging
 from typing import TextIO
@@ -7,11 +7,11 @@ from components.printable import printable, say
 
 
 class LineHandler(logging.Handler):
-    """Writes each record to `stream`, tracebacks in lines of their own.
+    """Writes each record to `stream`, followed by the lines of its traceback.
 
     Args:
-        line, time: formats as logging.Formatter takes them.
-        newline: what a line break in a message becomes.
+        line, time: formats of logging.Formatter.
+        newline: replacement for a line break in a message.
     """
 
     def __init__(self, stream: TextIO, line: str, time: str | None = None, newline: str = r"\n"):

@@ -1,7 +1,7 @@
-"""How text reaches a terminal, a log or a page of metrics: names in it come from files, requests and other servers.
+"""Makes text safe for a terminal, a log or a page of metrics: names come from files, requests and other servers.
 
-Such a name may hold what steers a terminal, turns the order of letters around, or is no text at all. Written as it is,
-it could erase a line and print another one. So every line that leaves the process goes through `say` or `printable`.
+Such a name may hold control sequences for a terminal, reverse the order of letters, or be invalid text. Unescaped, it
+could erase a line and print another one. So every line that leaves the process goes through `say` or `printable`.
 """
 
 import sys
@@ -9,11 +9,10 @@ from typing import TextIO
 
 
 def printable(text: str) -> str:
-    """`text` as one line that shows what it holds: what is not printable is written as in Python, \\x1b, \\n, \\u202e
-    or \\udcff.
+    """`text` as one line, with unprintable characters escaped as in Python: \\x1b, \\n, \\u202e or \\udcff.
 
-    That is all of Unicode's control and format characters (bidirectional ones and those without a width too),
-    separators but the space, lone surrogates, and what is private or unassigned.
+    These are Unicode's control and format characters (including bidirectional and zero-width ones), separators except
+    the space, lone surrogates, and private or unassigned code points.
     """
     if text.isprintable():
         return text
@@ -21,12 +20,12 @@ def printable(text: str) -> str:
 
 
 def say(*lines: str, stream: TextIO | None = None) -> None:
-    """Write each of `lines` as one line to `stream`, standard output unless it is given, at once.
+    """Write each of `lines` as one line to `stream` (by default standard output) and flush it.
 
-    What the stream's encoding cannot express is escaped as well.
+    Characters outside of the stream's encoding are escaped as well.
 
     Raises:
-        OSError: it cannot be written; it names the stream, as others name their file.
+        OSError: the stream cannot be written; the error names it.
     """
     stream = sys.stdout if stream is None else stream
     text = "".join(f"{printable(line)}\n" for line in lines)

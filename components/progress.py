@@ -1,8 +1,8 @@
-"""How a step tells whoever watches what it is doing, by one logger and real numbers, and how a command shows that.
+"""Progress of steps: a step reports numbers to one logger, and a command shows them.
 
-A step calls `report("train", step=300, of=1000, loss=0.01)`. `Progress` draws these records: on a terminal one line is
-redrawn in place; elsewhere a line is written now and then, so that a log of it stays short. Without a listener they
-cost a function call and go nowhere.
+A step calls `report("train", step=300, of=1000, loss=0.01)`. `Progress` draws these records: on a terminal it redraws
+one line in place; elsewhere it writes a line now and then, so that logs stay short. Without a listener a report costs a
+function call and has no effect.
 """
 
 import contextlib
@@ -11,8 +11,8 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
 
 from components.printable import printable, say
 
@@ -20,14 +20,14 @@ LOGGER = "bitsum.progress"
 _REDRAW_SECONDS = 0.2
 
 
-def report(stage: str, **numbers) -> None:
-    """Tell the listener of `LOGGER` where `stage` stands. `step` and `of`, where given, say how far it is,
-    in `unit`."""
+def report(stage: str, **numbers: Any) -> None:
+    """Report the progress of `stage` to the listener of `LOGGER`: `step` of `of`, counted in `unit`, and other
+    numbers."""
     logging.getLogger(LOGGER).info("%s", stage, extra={"numbers": numbers})
 
 
 def warn(text: str) -> None:
-    """Tell the listener of `LOGGER`, in a line that stays, what a person has to know although the step goes on."""
+    """Report a warning to the listener of `LOGGER`, as a line that stays. The step continues."""
     logging.getLogger(LOGGER).warning("%s", text)
 
 
@@ -38,13 +38,13 @@ def note(text: str) -> None:
 
 
 def shown() -> bool:
-    """Whether progress is shown: yes, outside of `hidden`."""
+    """Whether progress is shown, which it is except in the context `hidden`."""
     return logging.getLogger(LOGGER).level <= logging.INFO
 
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """Progress is not shown while the context lasts; warnings are."""
+    """Hide progress, but not warnings, while the context lasts."""
     logger = logging.getLogger(LOGGER)
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -57,12 +57,12 @@ def hidden() -> Iterator[None]:
 class Progress(logging.Handler):
     """Listens to the steps' reports and draws them on `stream`.
 
-    Where progress is hidden, stages are not drawn; warnings and the lines that stay are.
-    Use as a context manager, so that the line that is redrawn is always finished and the listener taken off again.
+    If progress is hidden, it draws only warnings and the lines that stay. Use it as a context manager, which finishes
+    the redrawn line and removes the listener.
     """
 
     def __init__(self, stream: TextIO, interval: float = math.inf):
-        """`interval`: least seconds between two lines about one stage where `stream` is not a terminal."""
+        """`interval`: least seconds between two lines about one stage if `stream` is not a terminal."""
         super().__init__(logging.INFO)
         self._stream = stream
         self._interval = interval
@@ -86,7 +86,7 @@ class Progress(logging.Handler):
             self._ticker.start()
         return self
 
-    def __exit__(self, *unused) -> None:
+    def __exit__(self, *unused: object) -> None:
         self._ended.set()
         logger = logging.getLogger(LOGGER)
         logger.removeHandler(self)
@@ -105,7 +105,7 @@ class Progress(logging.Handler):
             self._draw()
 
     def end(self, note: str) -> None:
-        """The stage is done; `note` says with what result."""
+        """The stage is done with the result `note`."""
         with self._mutex:
             if self._shown:
                 self.line(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {note}")
@@ -118,19 +118,19 @@ class Progress(logging.Handler):
 
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:
-        """Keeps the terminal free of the line that is redrawn, while something else is written there."""
+        """Erase the redrawn line while something else is written to the terminal."""
         with self._mutex:
             self._erase()
             yield
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a step's report, or its warning. The step is the stage where none was begun."""
+        """Draw a step's report or warning. Without a current stage, the step is the stage."""
         with self._mutex:
             if record.levelno >= logging.WARNING:
                 self.line(f"    {self._stage}: {record.getMessage()}")
                 return
             self._stage = self._stage or record.getMessage()
-            self._detail = described(record.numbers)
+            self._detail = described(vars(record)["numbers"])
             if self._terminal:
                 self._draw()
             elif time.monotonic() - self._written >= self._interval:
@@ -155,9 +155,12 @@ class Progress(logging.Handler):
             self._stream.write("\r\x1b[K")
 
 
-def described(numbers: dict) -> str:
-    """The numbers of a report in words: {"step": 3, "of": 1000, "unit": "bits", "loss": 0.5} is "3 of 1,000 bits, loss
-    0.5"."""
+def described(numbers: Mapping[str, Any]) -> str:
+    """The numbers of a report in words.
+
+    >>> described({"step": 3, "of": 1000, "unit": "bits", "loss": 0.5})
+    '3 of 1,000 bits, loss 0.5'
+    """
     words = [
         f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in numbers.items()

@@ -1,4 +1,4 @@
-"""Reads files that somebody else may have put there: what is not a regular file is refused, and never waited for."""
+"""Reads files from untrusted places: anything but a regular file is refused at once, without waiting for it."""
 
 import errno
 import json
@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 
 def opened(path: str | os.PathLike) -> BinaryIO:
-    """The file, for reading. A FIFO has no end, and some devices have none either.
+    """The file, opened for reading. A FIFO and some devices never end.
 
     Raises:
-        OSError: it cannot be opened, or is not a regular file.
+        OSError: the file cannot be opened, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -24,17 +24,17 @@ def opened(path: str | os.PathLike) -> BinaryIO:
 
 
 def read(path: str | os.PathLike) -> bytes:
-    """All of it. Raises: OSError, as `opened`."""
+    """The content of the file. Raises: OSError, as in `opened`."""
     with opened(path) as file:
         return file.read()
 
 
 def read_json(path: str | os.PathLike) -> object:
-    """What the JSON text in the file says.
+    """The value of the JSON text in the file.
 
     Raises:
-        OSError: as `opened`.
-        ValueError: it is not JSON, or nested deeper than Python reads.
+        OSError: as in `opened`.
+        ValueError: the content is not JSON, or is nested too deeply for Python.
     """
     try:
         return json.loads(read(path))

@@ -1,4 +1,4 @@
-"""How a command shows its result: a dataclass, as lines for people or as one JSON document for programs (docs/json.md).
+"""Shows the result of a command, a dataclass: as lines for people or as one JSON document for programs (docs/json.md).
 
 Keys are the fields of the dataclass. Times are ISO 8601 in UTC, numbers that are not finite are null.
 """
@@ -17,22 +17,22 @@ _Result = TypeVar("_Result")
 
 
 def show(result: _Result, lines: Callable[[_Result], Iterable[str]], as_json: bool) -> None:
-    """Write the dataclass `result` to standard output: as one line of JSON, or as the `lines` that are made of it."""
+    """Write the dataclass `result` to standard output: as one line of JSON, or as the `lines` that a function makes."""
     say(*([to_json(result)] if as_json else lines(result)))
 
 
 def to_json(result: Any) -> str:
-    """The JSON of a dataclass, on one line, in ASCII: whatever text is in it comes back from a JSON parser as it is."""
+    """The JSON of a dataclass, on one line, in ASCII. A JSON parser restores every text unchanged."""
     return json.dumps(_plain(dataclasses.asdict(result)), allow_nan=False)
 
 
 def from_milliseconds(time: int) -> datetime.datetime:
-    """The time, in UTC, that is `time` milliseconds after 1970 began, as ML Metadata counts."""
+    """The UTC time `time` milliseconds after 1970-01-01, as in ML Metadata."""
     return datetime.datetime.fromtimestamp(time / 1000, datetime.timezone.utc)
 
 
 def local_time(time: datetime.datetime) -> str:
-    """`time` for people: to the second, on this machine's clock."""
+    """`time` for people: to the second, in this machine's time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -3,20 +3,20 @@
 B examples of T bits each, H hidden units; bits are int64, least significant first.
 
 serving_default  examples: string [B], serialized tf.Examples with `a` and `b`
-                 -> sum: int64 [B, T + 1], T the longest in the batch, zeros after a shorter sum; length: int64 [B]
+                 -> sum: int64 [B, T + 1], padded with zeros to the longest T in the batch; length: int64 [B]
 <verb>_bits      a, b: int64 [B, T] -> sum: int64 [B, T + 1]
 step             a, b: int64 [B, T]; state: float32 [B, H], zeros before the first bit
                  -> sum: int64 [B, T]; logits: float32 [B, T]; state: float32 [B, H]
-                 A number of any length is added chunk by chunk; one more (0, 0) pair of bits brings the final carry out.
-<verb>_packed    a, b: string [B], N >= 1 bytes each, as int.to_bytes(N, "little") writes a number: bit i % 8 of byte i // 8 is
+                 It adds numbers of any length chunk by chunk; a final (0, 0) pair of bits flushes the last carry.
+<verb>_packed    a, b: string [B], N >= 1 bytes each, as from int.to_bytes(N, "little"): bit i % 8 of byte i // 8 is
                  bit i; state: float32 [B, H], zeros before the first byte
                  -> sum: string [B], N bytes; state: float32 [B, H]
-                 `step` eight bits a byte, without the logits; one more zero byte brings the final carry out.
+                 It is `step` with eight bits a byte and without logits; a final zero byte flushes the last carry.
 
-<verb> is the task's (components.task.transducer): add, subtract or compare. So a server refuses to subtract by a model that
-adds. The other names are the same for every task; `sum` holds the task's outputs, as `components.task.addition` says of the
-feature of that name. Models of the first format (components.savedmodel.export_format) have `add_bits` and `add_packed` whatever
-their task is.
+<verb> is the task's (components.task.transducer): add, subtract or compare. So a server refuses to subtract with a
+model that adds. The other names are the same for every task. `sum` holds the task's outputs, as the feature of that
+name in `components.task.addition`. Models of the first format (components.savedmodel.export_format) have `add_bits` and
+`add_packed` for every task.
 """
 
 from collections.abc import Collection, Iterable
@@ -46,7 +46,7 @@ def packed(verb: str) -> str:
 
 
 def verbs(names: Iterable[str]) -> list[str]:
-    """The verbs of the signatures for bits among `names`; of a model's own, the one verb that it has.
+    """The verbs of the signatures for bits among `names`; a model has one.
 
     >>> verbs(["serving_default", "subtract_bits", "step", "subtract_packed"])
     ['subtract']
@@ -55,7 +55,7 @@ def verbs(names: Iterable[str]) -> list[str]:
 
 
 def called(name: str, known: Collection[str]) -> str:
-    """How a model with the signatures `known` calls the signature `name`, if only by another verb.
+    """The name that a model with the signatures `known` has for the signature `name`, possibly with another verb.
 
     >>> called("add_packed", ["serving_default", "subtract_bits", "step", "subtract_packed"])
     'subtract_packed'
@@ -64,6 +64,6 @@ def called(name: str, known: Collection[str]) -> str:
     return name if name in known or not kind else next((verb + kind for verb in verbs(known)), name)
 
 
-# What addition is named by, and every task of the first format.
+# The names for addition, and for every task of the first format.
 ADD = "add"
 ADD_BITS, ADD_PACKED = bits(ADD), packed(ADD)

@@ -1,11 +1,10 @@
-"""Which of the known names a mistyped one was meant to be."""
+"""Suggests a known name for a mistyped one."""
 
 from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of an error about an unknown `name`: the known one that is most like it, with `prefix` before it, or
-    nothing."""
+    """The end of an error about an unknown `name`: the most similar known name after `prefix`, or an empty string."""
     import difflib
 
     close = difflib.get_close_matches(name, list(known), 1)

@@ -19,9 +19,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from components import atomic, regular_files
+from components import atomic, processes, regular_files
 from components.errors import BitsumError
-from pipeline import processes, workspace
+from pipeline import workspace
 from pipeline.config import Config
 
 RUN_LOCK = pathlib.PurePath("schedule", "run-lock.json")

@@ -8,8 +8,9 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.types import Channel, standard_artifacts
 
-from components.data import logged_requests, span_folders
+from components.data import span_folders
 from components.errors import BitsumError
+from components.formats import request_logs
 from components.steps import last_blessed, resolvers
 from components.steps.artifacts import DataBlessing
 from components.steps.drift_validator import DriftValidator
@@ -103,7 +104,7 @@ def _fingerprint(source: str, span: int) -> str:
 
 def _log_fingerprint(folder: str) -> str:
     """The fingerprint of a request log, whose files are complete when they appear and never change."""
-    files = sorted(pathlib.Path(folder).rglob(logged_requests.PATTERN))
+    files = sorted(pathlib.Path(folder).rglob(request_logs.PATTERN))
     return hashlib.sha256(
         "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files).encode()
     ).hexdigest()

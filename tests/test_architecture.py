@@ -42,6 +42,8 @@ WRITING = re.compile(
     r"logging\.(StreamHandler|Formatter)|warnings\.warn"
 )
 
+RENAMING = re.compile(r"os\.(replace|renames?)|shutil\.move|(?!tf\.io\.gfile\.).*\brename")
+
 # The modules that may parse messages themselves; checkpoint compares the result with the bytes.
 STRICT_PARSERS = {"components.formats.strict_protos", "components.savedmodel.checkpoint"}
 
@@ -132,6 +134,24 @@ def lenient_parsers(source: SourceTree) -> list[str]:
     ]
 
 
+def renames(source: SourceTree) -> list[str]:
+    """Code outside of components.atomic that renames files, by which one could appear before it is on the disk."""
+    return [
+        f"{module.where(node)}: {module.name} uses {name}; components.atomic writes and removes files and folders"
+        for module in source.modules.values()
+        if module.layer in ("components", "serving", "pipeline") and module.name != "components.atomic"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and (name := _renaming(node))
+    ]
+
+
+def _renaming(call: ast.Call) -> str:
+    name = dotted(call.func) or (call.func.attr if isinstance(call.func, ast.Attribute) else "")
+    # str.replace takes two arguments, datetime's and dataclasses' keywords; tf.io.gfile serves remote disks, too.
+    is_path = name.endswith("replace") and len(call.args) == 1 and not call.keywords
+    return name if RENAMING.fullmatch(name) or is_path else ""
+
+
 def registry_hosts(root: pathlib.Path) -> list[str]:
     host = re.compile("|".join(rf"\b{re.escape(name)}\.{ending}\b" for name, ending in REGISTRIES))
     findings = []
@@ -182,7 +202,7 @@ def listed(findings: list[str]) -> str:
     return "\n" + "\n".join(findings)
 
 
-@pytest.mark.parametrize("check", [more_than_python, side_effects, heavy_commands, prints, lenient_parsers])
+@pytest.mark.parametrize("check", [more_than_python, side_effects, heavy_commands, prints, lenient_parsers, renames])
 def test_modules(check, source):
     assert not (findings := check(source)), listed(findings)
 
@@ -211,6 +231,10 @@ DEFECTIVE = {
     "components/loud.py": '"""."""\n\n\ndef late():\n    print("x")\n',
     "serving/louder.py": '"""."""\nimport sys\n\n\ndef late(text):\n    sys.stdout.write(text)\n',
     "serving/lenient.py": '"""."""\n\n\ndef parsed(kind, data):\n    return kind.FromString(data)\n',
+    "serving/renaming.py": (
+        '"""."""\nimport os\n\n\ndef late(path, text):\n    os.replace(path, path)\n    (path / "x").replace(path)\n'
+        '    return text.replace("a", "b")\n'
+    ),
     "serving/client.py": '"""."""\nimport grpc\n',
     "serving/add.py": '"""."""\nfrom . import client\n\n\ndef add_arguments(parser): ...\ndef run(args): client\n',
     "serving/fine.py": (
@@ -228,6 +252,7 @@ DEFECTIVE = {
         (heavy_commands, ["serving/client.py:2"]),
         (prints, ["components/loud.py:5", "serving/louder.py:6"]),
         (lenient_parsers, ["serving/lenient.py:5"]),
+        (renames, ["serving/renaming.py:6", "serving/renaming.py:7"]),
     ],
 )
 def test_each_defect_is_reported_with_its_line(check, places, tmp_path):

@@ -106,7 +106,7 @@ class RunLock:
 
 
 def process(pid: int) -> dict[str, Any]:
-    """Identifies a process of this host, even after its id is reused. pipeline/processes.py records the same."""
+    """Identifies a process of this host, even after its id is reused. components/processes.py records the same."""
     file = pathlib.Path("/etc/machine-id")
     machine = file.read_text().strip() if file.is_file() else ""
     host = f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')} {machine}"

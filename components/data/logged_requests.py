@@ -3,6 +3,7 @@
 The embedded server writes such files with --request_log_dir, into a folder for each model.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Iterator
 
@@ -11,12 +12,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from components import signatures
-from components.data.tf_examples import CorruptFile, parse, read_records
-from components.formats import protos as lean_protos
-from components.formats import strict_protos
+from components.data.tf_examples import parse
+from components.formats import request_logs, tfrecords
 from components.task.addition import FEATURE_A, FEATURE_B
-
-PATTERN = "requests-*.tfrecords"
 
 Bits = tuple[list[int], list[int]]
 
@@ -27,7 +25,7 @@ def pairs(folder: pathlib.Path, most: int, longest: int) -> Iterator[Bits]:
     Requests that are none of the model's, and what a damaged file holds after the damage, are passed over.
     """
     count = 0
-    for path in sorted(folder.rglob(PATTERN), reverse=True):
+    for path in sorted(folder.rglob(request_logs.PATTERN), reverse=True):
         for a, b in _pairs_of_file(path):
             if count >= most:
                 return
@@ -36,16 +34,10 @@ def pairs(folder: pathlib.Path, most: int, longest: int) -> Iterator[Bits]:
 
 
 def _pairs_of_file(path: pathlib.Path) -> Iterator[Bits]:
-    protos = lean_protos.load(log="tensorflow_serving.apis.prediction_log_pb2")
-    try:
-        for record in read_records(str(path)):
-            try:
-                request = strict_protos.parse(protos.log.PredictionLog, record).predict_log.request
+    with contextlib.suppress(tfrecords.CorruptRecords):
+        for request in request_logs.requests(path):
+            with contextlib.suppress(DecodeError, ValueError, TypeError):
                 yield from pairs_of_request({name: tf.make_ndarray(value) for name, value in request.inputs.items()})
-            except (DecodeError, ValueError, TypeError):
-                continue
-    except CorruptFile:
-        return
 
 
 def pairs_of_request(inputs: dict[str, np.ndarray]) -> list[Bits]:

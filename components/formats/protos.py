@@ -1,9 +1,9 @@
-"""Generated protocol buffer modules of TensorFlow, without importing TensorFlow, whose `__init__` takes seconds.
+"""Imports generated protocol buffer modules of TensorFlow without TensorFlow, whose `__init__` takes seconds.
 
 The modules lie inside the `tensorflow` package. While `load` imports them, an object that has only the path of the
-installed package stands in for `tensorflow`; afterwards it is gone, so that a later `import tensorflow` gives the real
-package, which then shares the generated modules. Where TensorFlow is imported already, nothing stands in for anything.
-`load_from` does the same with another package, such as TensorFlow Model Analysis.
+installed package stands in for `tensorflow`. Afterwards it is removed, so that a later `import tensorflow` imports the
+real package, which then shares the generated modules. If TensorFlow is already imported, `load` uses it. `load_from`
+does the same for another package, such as TensorFlow Model Analysis.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ _LOCK = threading.Lock()
 
 
 def load(**modules: str) -> types.SimpleNamespace:
-    """The modules by the names that the caller gives them: load(tensor="tensorflow.core.framework.tensor_pb2").tensor.
+    """The modules under the caller's names: load(tensor="tensorflow.core.framework.tensor_pb2").tensor.
 
-    Safe to call from several threads, and while another one imports TensorFlow.
+    Several threads may call it, also while another one imports TensorFlow.
 
     Raises:
         BitsumError: a package is not installed.
@@ -33,7 +33,7 @@ def load(**modules: str) -> types.SimpleNamespace:
 
 
 def load_from(package: str, **modules: str) -> types.SimpleNamespace:
-    """As `load`, where it is `package` whose `__init__` is not to run.
+    """As `load`, without running the `__init__` of `package`.
 
     Raises:
         BitsumError: a package is not installed.
@@ -50,7 +50,7 @@ def load_from(package: str, **modules: str) -> types.SimpleNamespace:
 @contextlib.contextmanager
 def _without_init(package: str) -> Iterator[None]:
     if package in sys.modules:
-        # Another thread may be half way through it: this waits.
+        # Waits for another thread that may be half way through it.
         importlib.import_module(package)
         yield
         return
@@ -58,7 +58,7 @@ def _without_init(package: str) -> Iterator[None]:
     if spec is None:
         raise ModuleNotFoundError(name=package)
     stand_in = _StandIn(package)
-    stand_in.__path__ = spec.submodule_search_locations
+    stand_in.__path__ = list(spec.submodule_search_locations or ())
     sys.modules[package] = stand_in
     try:
         yield
@@ -67,8 +67,8 @@ def _without_init(package: str) -> Iterator[None]:
 
 
 class _StandIn(types.ModuleType):
-    """Only a path, for the import system. Another thread that imports TensorFlow just now and catches this object is
-    passed on."""
+    """A path for the import system. Another thread that imports the package meanwhile and gets this object is served by
+    the real package."""
 
     def __init__(self, name: str):
         super().__init__(name)

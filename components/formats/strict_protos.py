@@ -1,8 +1,8 @@
-"""Parse protocol buffer messages from outside: all of their bytes, or not at all.
+"""Parses protocol buffer messages from outside: all of their bytes, or none.
 
 A tag of zero or of the end of a group ends a message. At the outermost level Python's FromString (protobuf 3.20, in
-C++) stops there with a warning and drops what follows, as if it had never been sent. TensorFlow Serving's C++ refuses
-such bytes, and TensorFlow's parser of tf.Examples even reads on after them. Within a message every parser refuses them.
+C++) stops there with a warning and silently drops the rest. TensorFlow Serving's C++ refuses such bytes, and
+TensorFlow's parser of tf.Examples even reads on after them. Within a message every parser refuses them.
 """
 
 import functools
@@ -21,17 +21,17 @@ _END_GROUP = 4
 
 
 def parse(kind: Any, data: bytes) -> Any:
-    """The message of class `kind` that `data` is, as `kind.FromString(data)` where all of `data` is read.
+    """The message of class `kind` in `data`, as by `kind.FromString(data)`.
 
     Raises:
-        DecodeError: `data` is no such message, or the message ends before `data` does.
+        DecodeError: `data` is not such a message, or the message ends before `data` does.
     """
-    _be_silent()
+    _silence_warning()
     message = kind()
     try:
         read = message.MergeFromString(data)
     except SystemError as error:
-        # How the C++ implementation puts it where its warning is made an error.
+        # The C++ implementation raises this if its warning is turned into an error.
         raise DecodeError(f"{kind.__name__}: {_WARNING}") from error
     if read != len(data) or _ends_with_terminator(kind, data):
         raise DecodeError(
@@ -41,23 +41,26 @@ def parse(kind: Any, data: bytes) -> Any:
 
 
 def read(kind: Any, path: pathlib.Path) -> Any:
-    """The message of class `kind` that the file `path` holds. Raises: BitsumError, it cannot be read or is no such
-    message."""
+    """The message of class `kind` in the file `path`.
+
+    Raises:
+        BitsumError: the file cannot be read, or is not such a message.
+    """
     try:
         return parse(kind, path.read_bytes())
     except OSError as error:
         raise BitsumError(f"cannot read {path}: {error.strerror}") from error
     except DecodeError as error:
-        raise BitsumError(f"{path} is no {kind.__name__}, or damaged: {error}") from error
+        raise BitsumError(f"{path} is not a {kind.__name__}, or is damaged: {error}") from error
 
 
 def _ends_with_terminator(kind: Any, data: bytes) -> bool:
-    """Whether the last bytes of `data`, which parses, are a tag at the outermost level that ends a message.
+    """Whether the parsable `data` ends with a tag at the outermost level that ends a message.
 
-    They are a tag where what is before them is a whole message, and part of a field where it is not.
+    The last bytes are a tag if the bytes before them are a whole message; otherwise they are part of a field.
     """
     for size in range(1, min(len(data), _TAG_BYTES) + 1):
-        # Every byte of a varint but its last has the highest bit set.
+        # All bytes of a varint except the last have the highest bit set.
         if (data[-size] < 0x80) != (size == 1):
             return False
         ends = data[-size] & 7 == _END_GROUP or not any(byte & 0x7F for byte in data[-size:])
@@ -74,6 +77,6 @@ def _is_whole(kind: Any, data: memoryview) -> bool:
 
 
 @functools.cache
-def _be_silent() -> None:
-    """What the library warns of is raised here."""
+def _silence_warning() -> None:
+    """`parse` raises an error instead of the library's warning."""
     warnings.filterwarnings("ignore", _WARNING, RuntimeWarning)

@@ -1,33 +1,34 @@
-"""Reads the table that TensorFlow's checkpoints keep their index in: LevelDB's format, without compression.
+"""Reads the table in which TensorFlow's checkpoints keep their index: LevelDB's format, without compression.
 
-A table is a row of blocks, an index block, and a footer of 48 bytes: two block handles (the index's is the second),
-padding, and a magic number. A handle is two varints: offset and size. After each block come its type (0: not
-compressed) and the masked CRC-32C of block and type. A block holds entries, the offsets of its restart points (uint32)
-and their number (uint32). An entry is three varints (bytes shared with the key before, bytes of its own, bytes of the
-value), the key's own bytes and the value. Values of the index block are the handles of the blocks.
+A table is a sequence of blocks, an index block, and a footer of 48 bytes: two block handles (the second is the
+index's), padding, and a magic number. A handle is two varints: offset and size. Each block is followed by its type (0:
+not compressed) and the masked CRC-32C of block and type. A block holds entries, the offsets of its restart points
+(uint32) and their number (uint32). An entry is three varints (bytes shared with the previous key, bytes of its own,
+bytes of the value), the key's own bytes and the value. The values of the index block are the handles of the blocks.
 https://github.com/google/leveldb/blob/main/doc/table_format.md
 
-Checksums show damage, not forgery, and a reader that seeks a key trusts restart points and keys of the index, where one
-that reads from front to back does not look: so a table could show each of them other entries. What is read here is read
-by both. Every restart point is that of an entry, every block lies where the one before it ends and holds the keys that
-the index says, and the table is the one that TensorFlow's writer makes of these entries, byte for byte.
+Checksums show damage, not forgery. A reader that seeks a key trusts the restart points and the keys of the index; a
+reader that goes from front to back ignores both. So a forged table could show them different entries. This reader
+accepts only tables that both read alike: every restart point is an entry's, every block begins where the previous one
+ends and holds the keys that the index gives, and the table equals, byte for byte, what TensorFlow's writer makes of
+these entries.
 """
 
-import os
+import itertools
 import struct
 from collections.abc import Mapping
 
-import google_crc32c
+from components.formats import crc32c
 
 _FOOTER_SIZE = 48
 _MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _TRAILER = struct.Struct("<BI")
 _RESTARTS = struct.Struct("<I")
 _NOT_COMPRESSED = 0
-# Keys that share their beginnings can be many times as long as the table.
-_MOST_KEY_BYTES = 2**22
+# Keys that share their beginnings can unfold to many times the size of the table.
+_MAX_KEY_BYTES = 2**22
 
-# What TensorFlow's writer of checkpoints goes by: tensorflow/tsl's lib/io/table_options.h and table_builder.cc.
+# The constants of TensorFlow's writer: tensorflow/tsl's lib/io/table_options.h and table_builder.cc.
 _BLOCK_SIZE = 262_144
 _ENTRIES_PER_RESTART = 16
 
@@ -38,11 +39,11 @@ def read(table: bytes) -> dict[bytes, bytes]:
     """The entries of a table, in its order.
 
     Raises:
-        ValueError: it is no such table, damaged, or written otherwise than TensorFlow writes; the text says where in
-        one line.
+        ValueError: it is not such a table, it is damaged, or TensorFlow writes these entries in another way; the text
+            is one line that says where.
     """
     if len(table) < _FOOTER_SIZE or not table.endswith(_MAGIC):
-        raise ValueError("it does not end as a table does; is it truncated?")
+        raise ValueError("it does not end like a table; is it truncated?")
     handles = table[-_FOOTER_SIZE : -len(_MAGIC)]
     meta, position = _handle(handles, 0)
     index, position = _handle(handles, position)
@@ -50,51 +51,56 @@ def read(table: bytes) -> dict[bytes, bytes]:
         raise ValueError("bytes follow the handles in its footer")
     if _entries(_block(table, meta)):
         raise ValueError("its meta index has entries")
-    found: dict[bytes, bytes] = {}
+    entries: dict[bytes, bytes] = {}
     last, end = None, 0
     for limit, value in _entries(_block(table, index)):
         handle, position = _handle(value, 0)
         if position != len(value):
             raise ValueError("bytes follow the handle of a block in its index")
         if handle[0] != end:
-            raise ValueError(f"a block begins at {handle[0]}, not at {end}, where the one before it ends")
+            raise ValueError(f"a block begins at {handle[0]}, not at {end}, where the previous one ends")
         end = sum(handle) + _TRAILER.size
         for key, value in _entries(_block(table, handle)):
-            if found and key <= next(reversed(found)):
+            if entries and key <= next(reversed(entries)):
                 raise ValueError(f"key {key[:40]!r} is out of order")
             if key > limit or (last is not None and key <= last):
-                raise ValueError(f"key {key[:40]!r} lies outside of what the index says of its block")
-            found[key] = value
+                raise ValueError(f"key {key[:40]!r} lies outside of the keys that the index gives for its block")
+            entries[key] = value
         last = limit
-    if write(found) != table:
-        raise ValueError("it is not written as TensorFlow writes these entries")
-    return found
+    if write(entries) != table:
+        raise ValueError("TensorFlow writes these entries in another way")
+    return entries
 
 
 def write(entries: Mapping[bytes, bytes]) -> bytes:
     """The table that TensorFlow writes for `entries`, which are in the order of their keys."""
     table, block, index = bytearray(), _Block(_ENTRIES_PER_RESTART), _Block(1)
-    last = waiting = None
+    # The handle of a finished block goes to the index once the next key is known.
+    last = handle = b""
     for key, value in entries.items():
-        if last is not None and len(key) + len(value) >= 2 * _BLOCK_SIZE:
-            waiting = _flushed(table, block) or waiting
-        if waiting:
-            index.add(_between(last, key), waiting)
-            waiting = None
+        if len(key) + len(value) >= 2 * _BLOCK_SIZE:
+            handle = _flush(table, block) or handle
+        if handle:
+            index.add(_between(last, key), handle)
+            handle = b""
         block.add(key, value)
         last = key
         if block.size >= _BLOCK_SIZE:
-            waiting = _flushed(table, block)
-    waiting = _flushed(table, block) or waiting
-    handles = _appended(table, _Block(1))
-    if waiting:
-        index.add(_after(last), waiting)
-    handles += _appended(table, index)
+            handle = _flush(table, block)
+    handle = _flush(table, block) or handle
+    handles = _append(table, _Block(1))
+    if handle:
+        index.add(_after(last), handle)
+    handles += _append(table, index)
     return bytes(table) + handles.ljust(_FOOTER_SIZE - len(_MAGIC), b"\0") + _MAGIC
 
 
 def varint(data: bytes, position: int) -> tuple[int, int]:
-    """The number at `position`, seven bits per byte and the least significant first, and the position after it."""
+    """The number at `position`, seven bits per byte, least significant first, and the position after it.
+
+    Raises:
+        ValueError: the number is cut short, longer than necessary, or larger than 64 bits.
+    """
     value = shift = 0
     while shift < 64:
         if position >= len(data):
@@ -109,12 +115,6 @@ def varint(data: bytes, position: int) -> tuple[int, int]:
     raise ValueError("a number takes more than 64 bits")
 
 
-def masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated and shifted so that CRCs of CRCs do no harm."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 def _handle(data: bytes, position: int) -> tuple[_Handle, int]:
     offset, position = varint(data, position)
     size, position = varint(data, position)
@@ -127,17 +127,17 @@ def _block(table: bytes, handle: _Handle) -> bytes:
     if end + _TRAILER.size > len(table):
         raise ValueError(f"a block of {size} bytes at {offset} lies outside of it")
     kind, crc = _TRAILER.unpack_from(table, end)
-    if masked_crc(table[offset : end + 1]) != crc:
+    if crc32c.masked(table[offset : end + 1]) != crc:
         raise ValueError(f"the checksum of the block at {offset} does not match")
     if kind != _NOT_COMPRESSED:
-        raise ValueError(f"the block at {offset} is compressed, which TensorFlow's checkpoints are not")
+        raise ValueError(f"the block at {offset} is compressed, unlike those of TensorFlow's checkpoints")
     return table[offset:end]
 
 
 def _entries(block: bytes) -> list[tuple[bytes, bytes]]:
     restarts = _restarts(block)
     end = len(block) - _RESTARTS.size * (1 + len(restarts))
-    found, places = [], {0}
+    entries, whole = [], {0}
     key, position, total = b"", 0, 0
     while position < end:
         start = position
@@ -147,33 +147,39 @@ def _entries(block: bytes) -> list[tuple[bytes, bytes]]:
         if shared > len(key) or position + own + size > end:
             raise ValueError("an entry lies outside of its block")
         if not shared:
-            places.add(start)
+            whole.add(start)
         key = key[:shared] + block[position : position + own]
         total += len(key)
-        if total > _MOST_KEY_BYTES:
-            raise ValueError(f"its keys have more than {_MOST_KEY_BYTES} bytes")
+        if total > _MAX_KEY_BYTES:
+            raise ValueError(f"its keys have more than {_MAX_KEY_BYTES} bytes")
         position += own + size
-        found.append((key, block[position - size : position]))
-    if not places.issuperset(restarts):
-        raise ValueError("a restart point is not where an entry with a whole key begins")
-    return found
+        entries.append((key, block[position - size : position]))
+    if not whole.issuperset(restarts):
+        raise ValueError("a restart point is not at an entry with a whole key")
+    return entries
 
 
 def _restarts(block: bytes) -> list[int]:
-    """The offsets of a block's restart points, from each of which a reader may begin."""
+    """The offsets of a block's restart points, at which a reader may begin."""
     if len(block) < _RESTARTS.size:
         raise ValueError("a block is too short")
     size = _RESTARTS.size * _RESTARTS.unpack(block[-_RESTARTS.size :])[0]
     if size > len(block) - _RESTARTS.size:
         raise ValueError("a block is shorter than its restart points")
-    found = [offset for (offset,) in _RESTARTS.iter_unpack(block[len(block) - _RESTARTS.size - size : -_RESTARTS.size])]
-    if found[:1] != [0] or any(after <= before for before, after in zip(found, found[1:])):
+    data = block[len(block) - _RESTARTS.size - size : -_RESTARTS.size]
+    restarts = [offset for (offset,) in _RESTARTS.iter_unpack(data)]
+    if restarts[:1] != [0] or any(after <= before for before, after in itertools.pairwise(restarts)):
         raise ValueError("the restart points of a block do not ascend from 0")
-    return found
+    return restarts
 
 
 class _Block:
-    """A block under way, which has a restart point at every `interval`-th entry."""
+    """A block in the making, with a restart point at every `interval`-th entry."""
+
+    _data: bytearray
+    _restarts: list[int]
+    _key: bytes
+    _since: int
 
     def __init__(self, interval: int):
         self._interval = interval
@@ -181,11 +187,12 @@ class _Block:
 
     @property
     def size(self) -> int:
-        """Bytes of the block if it ended here, its trailer left out."""
+        """Bytes of the block if it ended here, without its trailer."""
         return len(self._data) + _RESTARTS.size * (len(self._restarts) + 1)
 
     def add(self, key: bytes, value: bytes) -> None:
-        shared = len(os.path.commonprefix([self._key, key])) if self._since < self._interval else 0
+        """Append an entry."""
+        shared = _common(self._key, key) if self._since < self._interval else 0
         if self._since == self._interval:
             self._restarts.append(len(self._data))
             self._since = 0
@@ -194,10 +201,10 @@ class _Block:
         self._since += 1
 
     def finish(self) -> bytes:
-        """The block, which is empty again."""
-        done = bytes(self._data) + b"".join(map(_RESTARTS.pack, [*self._restarts, len(self._restarts)]))
+        """The finished block. This object is empty afterwards."""
+        block = bytes(self._data) + b"".join(map(_RESTARTS.pack, [*self._restarts, len(self._restarts)]))
         self._reset()
-        return done
+        return block
 
     def __bool__(self) -> bool:
         return bool(self._data)
@@ -206,32 +213,38 @@ class _Block:
         self._data, self._restarts, self._key, self._since = bytearray(), [0], b"", 0
 
 
-def _flushed(table: bytearray, block: _Block) -> bytes:
-    """The handle of the block, which is at the end of the table now; nothing where it has no entries."""
-    return _appended(table, block) if block else b""
+def _flush(table: bytearray, block: _Block) -> bytes:
+    """Append the block to the table if it has entries. Returns its handle or b""."""
+    return _append(table, block) if block else b""
 
 
-def _appended(table: bytearray, block: _Block) -> bytes:
+def _append(table: bytearray, block: _Block) -> bytes:
     data = block.finish()
     handle = _varint(len(table)) + _varint(len(data))
-    table += data + _TRAILER.pack(_NOT_COMPRESSED, masked_crc(data + bytes([_NOT_COMPRESSED])))
+    table += data + _TRAILER.pack(_NOT_COMPRESSED, crc32c.masked(data + bytes([_NOT_COMPRESSED])))
     return handle
 
 
 def _between(low: bytes, high: bytes) -> bytes:
-    """The index's key of a block that ends with `low` where the next one begins with `high`."""
-    same = len(os.path.commonprefix([low, high]))
+    """The index's key of a block whose last key is `low`, if the next block's first key is `high`."""
+    same = _common(low, high)
     if same < min(len(low), len(high)) and low[same] + 1 < high[same]:
         return low[:same] + bytes([low[same] + 1])
     return low
 
 
 def _after(key: bytes) -> bytes:
-    """The index's key of the last block, which ends with `key`."""
+    """The index's key of the last block, whose last key is `key`."""
     for position, byte in enumerate(key):
         if byte < 0xFF:
             return key[:position] + bytes([byte + 1])
     return key
+
+
+def _common(first: bytes, second: bytes) -> int:
+    """The length of the common beginning."""
+    size = min(len(first), len(second))
+    return next((position for position in range(size) if first[position] != second[position]), size)
 
 
 def _varint(number: int) -> bytes:

@@ -5,48 +5,49 @@ A record is its length (uint64), the masked CRC of the length (uint32), the data
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
 
+import contextlib
 import gzip
+import io
 import pathlib
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from components.errors import BitsumError
-from components.formats import strict_protos
-from components.formats.table import masked_crc
+from components.formats import crc32c, strict_protos
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LENGTH = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
-# Damage in a length that its CRC does not show must not allocate the machine's memory.
+# A damaged length whose CRC happens to match must not allocate all of the machine's memory.
 _MAX_RECORD_BYTES = 2**31
 
 
 class CorruptRecords(BitsumError):
-    """A TFRecord file cannot be read; the text names file and record."""
+    """A TFRecord file is damaged; the text names file and record."""
 
 
 def read(path: str | pathlib.Path) -> Iterator[bytes]:
     """The records of `path`, one after the other.
 
     Raises:
-        CorruptRecords: the file cannot be opened, a checksum does not match, or the file ends within a record.
+        CorruptRecords: a checksum does not match, or the file ends within a record.
+        BitsumError: the system cannot read the file.
     """
-    try:
-        file = _open(path)
-    except OSError as error:
-        raise CorruptRecords(f"cannot read {path}: {error.strerror}") from error
     number = 0
     try:
-        with file:
-            while record := _record(file):
-                yield record[0]
+        with _open(path) as file:
+            while (record := _record(file)) is not None:
+                yield record
                 number += 1
-    # Which of them it is depends on where the damage lies: on the disk, in the compression or in a record.
+    # The error depends on where the damage lies: in the compression or in a record.
     except (OSError, EOFError, zlib.error, ValueError) as error:
+        # gzip reports damage by an OSError without errno.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise BitsumError(f"cannot read {path}: {error.strerror}") from error
         raise CorruptRecords(f"{path} is damaged at record {number}: {error}") from error
 
 
@@ -54,41 +55,45 @@ def messages(kind: Any, path: str | pathlib.Path) -> Iterator[Any]:
     """The records of `path` as messages of class `kind`.
 
     Raises:
-        CorruptRecords: as `read`, or a record is no such message.
+        CorruptRecords: as in `read`, or a record is not such a message.
+        BitsumError: as in `read`.
     """
     for number, record in enumerate(read(path)):
         try:
             yield strict_protos.parse(kind, record)
         except DecodeError as error:
-            raise CorruptRecords(f"{path}, record {number}, is no {kind.__name__}: {error}") from error
+            raise CorruptRecords(f"{path}, record {number}, is not a {kind.__name__}: {error}") from error
 
 
 def framed(data: bytes) -> bytes:
-    """`data` as it stands in a TFRecord file that is not compressed."""
+    """`data` as one record of an uncompressed TFRecord file."""
     length = struct.pack("<Q", len(data))
-    return length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(masked_crc(data))
+    return length + _CRC.pack(crc32c.masked(length)) + data + _CRC.pack(crc32c.masked(data))
 
 
-def _open(path: str | pathlib.Path) -> BinaryIO:
+@contextlib.contextmanager
+def _open(path: str | pathlib.Path) -> Iterator[io.BufferedIOBase]:
     with open(path, "rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-    return gzip.open(path) if compressed else open(path, "rb")
+        compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        file.seek(0)
+        yield gzip.GzipFile(fileobj=file) if compressed else file
 
 
-def _record(file: BinaryIO) -> tuple[bytes] | None:
+def _record(file: io.BufferedIOBase) -> bytes | None:
+    """The next record, None at the end of the file. Raises: ValueError, it is damaged."""
     header = file.read(_LENGTH.size)
     if not header:
         return None
     if len(header) < _LENGTH.size:
         raise ValueError("the file ends within the length of a record")
     length, length_crc = _LENGTH.unpack(header)
-    if masked_crc(header[:8]) != length_crc:
+    if crc32c.masked(header[:8]) != length_crc:
         raise ValueError("the checksum of the length does not match; is this a TFRecord file?")
     if length > _MAX_RECORD_BYTES:
-        raise ValueError(f"a record of {length} bytes, more than {_MAX_RECORD_BYTES}")
+        raise ValueError(f"a record of {length} bytes, the limit is {_MAX_RECORD_BYTES}")
     data, stored = file.read(length), file.read(_CRC.size)
     if len(data) < length or len(stored) < _CRC.size:
         raise ValueError(f"the file ends within a record of {length} bytes")
-    if masked_crc(data) != _CRC.unpack(stored)[0]:
+    if crc32c.masked(data) != _CRC.unpack(stored)[0]:
         raise ValueError("the checksum of the data does not match")
-    return (data,)
+    return data

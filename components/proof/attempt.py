@@ -1,8 +1,7 @@
-"""The attempt at a proof for a model: find boxes, have the checker look at them, or look for two numbers that come out
-wrong.
+"""The attempt to prove a model: find boxes for the checker, or else two numbers that the model gets wrong.
 
-A refused model is not proven, which is not the same as wrong: it is called wrong only where the exported model itself,
-asked for the two numbers, gives an answer that Python's integers contradict.
+A refused model is not proven, which is not the same as wrong. A model is called wrong only if the exported model itself
+gives an answer for two numbers that Python's integers contradict.
 """
 
 import dataclasses
@@ -14,17 +13,16 @@ from components.proof.weights import Weights
 from components.task.addition import abbreviated
 from components.task.transducer import Transducer
 
-# Asks the exported model: (a, b, how many bits of each) -> the outputs as bits, one more than were asked.
+# Asks the exported model: (a, b, number of bits of each) -> the outputs as bits, one more than that.
 Ask = Callable[[int, int, int], list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Proof:
-    """What came of the attempt.
+class ProofAttempt:
+    """The outcome of the attempt.
 
-    `certificate` is the JSON text that the checker accepted, None without one; `margin` and `slack` are the checker's;
-    `reason` says in one line why there is none, or what was found wrong; `wrong` holds the counterexample: a, b,
-    expected and answered.
+    `certificate` is the JSON text that the checker accepted, or None; `margin` and `slack` are the checker's; `reason`
+    says in one line why there is no certificate; `wrong` holds the counterexample: a, b, expected and answered.
     """
 
     certificate: str | None
@@ -35,10 +33,11 @@ class Proof:
 
     @property
     def proven(self) -> bool:
+        """Whether the checker accepted a certificate."""
         return self.certificate is not None
 
     def summary(self) -> dict[str, Any]:
-        """The outcome as JSON has it, without the certificate."""
+        """The outcome in JSON's types, without the certificate."""
         return {
             "proven": self.proven,
             "reason": self.reason or "",
@@ -48,53 +47,54 @@ class Proof:
         }
 
 
-def prove(weights: Weights, task: Transducer, depths: tuple[int, ...] = finder.DEPTHS) -> Proof:
-    """A proof that a cell with `weights` computes `task`, from the finder's boxes at `depths`, or the reason why there is
-    none."""
+def prove(weights: Weights, task: Transducer, depths: tuple[int, ...] = finder.DEPTHS) -> ProofAttempt:
+    """A proof, from the finder's boxes at `depths`, that a cell with `weights` computes `task`, or the reason for its
+    lack."""
     if problem := weights.problem():
-        return Proof(None, f"not proven: {problem}")
+        return ProofAttempt(None, f"not proven: {problem}")
     finding = finder.find(weights, task, depths)
     if not finding.certificate:
-        return Proof(None, f"not proven: no boxes were found: {finding.reason}")
+        return ProofAttempt(None, f"not proven: no boxes were found: {finding.reason}")
     text = certificate.write(finding.certificate)
     verdict = checker.check(text, weights, task)
     if not verdict.proven:
-        return Proof(None, f"not proven: the checker refused the boxes: {verdict.reason} ({verdict.where})")
-    return Proof(text, None, verdict.margin, verdict.slack)
+        return ProofAttempt(None, f"not proven: the checker refused the boxes: {verdict.reason} ({verdict.where})")
+    return ProofAttempt(text, None, verdict.margin, verdict.slack)
 
 
-def attempt(weights: Weights, task: Transducer, ask: Ask, search_seconds: float) -> Proof:
-    """As `prove`; without a proof a counterexample is looked for.
+def attempt(weights: Weights, task: Transducer, ask: Ask, search_seconds: float) -> ProofAttempt:
+    """As `prove`; without a proof, it searches for a counterexample.
 
     Args:
         ask: the exported model, for replaying a counterexample.
-        search_seconds: bound of the search for one; 0 for none.
+        search_seconds: limit of the search; 0 for no search.
     """
-    found = prove(weights, task)
-    if found.proven or weights.problem() or not search_seconds:
-        return found
+    proof = prove(weights, task)
+    if proof.proven or weights.problem() or not search_seconds:
+        return proof
     wrong = _replayed(weights, task, ask, search_seconds)
     if not wrong:
-        return found
-    said = task.statement(wrong["a"], wrong["b"], wrong["answered"])
-    return Proof(None, f"wrong: it answers {said}, {wrong['expected']} is right", wrong=wrong)
+        return proof
+    statement = task.statement(wrong["a"], wrong["b"], wrong["answered"])
+    return ProofAttempt(None, f"wrong: it answers {statement}, {wrong['expected']} is right", wrong=wrong)
 
 
 def _replayed(weights: Weights, task: Transducer, ask: Ask, seconds: float) -> dict[str, str]:
-    """A counterexample that the exported model confirms: its numbers, abbreviated, and where they go wrong; {} without
-    one."""
-    found = counterexample.search(weights, task, seconds=seconds)
-    if not found:
+    """A counterexample that the exported model confirms: its numbers, abbreviated, and the first wrong position; {}
+    without one."""
+    candidate = counterexample.search(weights, task, seconds=seconds)
+    if not candidate:
         return {}
-    length = max(found.a.bit_length(), found.b.bit_length(), found.position, 1)
-    answered, expected = task.value(ask(found.a, found.b, length)), task.meaning(found.a, found.b)
+    a, b, position = candidate
+    length = max(a.bit_length(), b.bit_length(), position, 1)
+    answered, expected = task.value(ask(a, b, length)), task.meaning(a, b)
     if answered == expected:
         return {}
-    values = {"a": found.a, "b": found.b, "answered": answered, "expected": expected}
+    values = {"a": a, "b": b, "answered": answered, "expected": expected}
     return {
         **{name: _shown(value) for name, value in values.items()},
         "bits": str(length),
-        "first_wrong_position": str(found.position),
+        "first_wrong_position": str(position),
     }
 
 

@@ -1,8 +1,10 @@
-"""The certificate: the claim that a cell with certain weights computes a transducer, in JSON. `components.proof.checker`
-decides.
+"""The certificate: the claim, in JSON, that a cell with certain weights computes a transducer.
 
-Schema version 1, an object with exactly these members. H hidden units; every number that is no integer is a string, the
-exact value of a double in hexadecimal as Python's `float.hex` writes it ("0x1.8000000000000p-1" is 0.75).
+`components.proof.checker` decides whether the claim holds.
+
+Schema version 1 is an object with exactly these members. H is the number of hidden units. Integers are JSON numbers;
+every other number is a string, the exact value of a double in hexadecimal as Python's `float.hex` writes it
+("0x1.8000000000000p-1" is 0.75).
 
 format          "bitsum-certificate"
 version         1
@@ -10,14 +12,15 @@ task            name of the transducer, e.g. "addition"
 transducer      {initial, table: [[state, symbol, output, next state], ...], flush: [symbol, ...], reading}
 units           H
 weights_sha256  of the float32 weights (`components.proof.weights.Weights.sha256`)
-allowances      {name: number}: what the runtime may do wrong, `ALLOWANCES` below
-boxes           [{state, output, lower: [H numbers], upper: [H numbers]}, ...]: the hidden states after a step that wrote
-                `output` and led to `state`; several boxes may have the same label
-starts          [{state, hidden: [H numbers]}, ...]: for each state of the transducer one float32 hidden state to start from
-margin          every logit is claimed to be at least this far on the right side of 0
+allowances      {name: number}: the errors that a runtime may make, `ALLOWANCES` below
+boxes           [{state, output, lower: [H numbers], upper: [H numbers]}, ...]: the hidden states after a step that
+                wrote `output` and led to `state`; several boxes may have the same label
+starts          [{state, hidden: [H numbers]}, ...]: for each state of the transducer one float32 hidden state to start
+                from
+margin          the claimed least distance of every logit from 0, on the right side
 
-The reader takes nothing on trust and refuses what it does not know. The numbers of `parse` are finite floats, its lists
-have the lengths that `units` says; whether they mean anything is for the checker.
+The reader trusts nothing and refuses unknown members. `parse` guarantees finite floats and lists of `units` numbers;
+the checker decides what they mean.
 """
 
 import dataclasses
@@ -25,25 +28,25 @@ import json
 import math
 import pathlib
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from components.task.transducer import Transducer
 
-# Where a certificate lies in the SavedModel that it speaks of.
+# The certificate's place in its SavedModel.
 FILE = pathlib.PurePosixPath("assets.extra/certificate.json")
 
 FORMAT = "bitsum-certificate"
 VERSION = 1
-LONGEST = 16 * 2**20
-MOST_BOXES = 512
+MAX_CHARACTERS = 16 * 2**20
+MAX_BOXES = 512
 
-# Derived, or measured on the runtimes that are served; the checker's docstring says where each comes in.
+# Derived, or measured on the runtimes that are served. The checker's docstring says where it uses each of them.
 UNIT_ROUNDOFF = 2.0**-24
 UNDERFLOW = 2.0**-124
 PRODUCT = 2.0**-22
 SIGMOID = 2.0**-20
 TANH = 2.0**-19
-# The activations are held to their allowances from -ACTIVATION_RANGE to ACTIVATION_RANGE at least.
+# The activations are known to keep their allowances from -ACTIVATION_RANGE to ACTIVATION_RANGE.
 ACTIVATION_RANGE = 128.0
 ALLOWANCES = {
     "unit_roundoff": UNIT_ROUNDOFF,
@@ -54,6 +57,7 @@ ALLOWANCES = {
     "activation_range": ACTIVATION_RANGE,
 }
 
+_Value = TypeVar("_Value")
 _HEX = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}", re.ASCII)
 _MEMBERS = (
     "format",
@@ -70,12 +74,12 @@ _MEMBERS = (
 
 
 class Malformed(ValueError):
-    """The text is no certificate; the message says why in one line."""
+    """The text is not a certificate; the message says why in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """Hidden states, component by component between `lower` and `upper`, and the label of the steps that lead there."""
+    """The hidden states between `lower` and `upper` in each component, and the label of the steps that lead there."""
 
     state: int
     output: int
@@ -85,7 +89,7 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """A float32 hidden state that stands for a state of the transducer."""
+    """A float32 hidden state that represents a state of the transducer."""
 
     state: int
     hidden: tuple[float, ...]
@@ -93,7 +97,7 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """The claim; see the schema. `transducer` is the description in canonical JSON."""
+    """The claim (see the schema above); `transducer` is the description in canonical JSON."""
 
     task: str
     transducer: str
@@ -106,7 +110,7 @@ class Certificate:
 
 
 def canonical(value: Any) -> str:
-    """JSON text that is the same for the same value, and tells 1, 1.0 and true apart."""
+    """JSON text that is equal for equal values, and distinguishes 1, 1.0 and true."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -139,28 +143,28 @@ def write(certificate: Certificate) -> str:
     return json.dumps(value, indent=1) + "\n"
 
 
-def parse(source: str | dict) -> Certificate:
-    """The certificate that JSON text, or the object that it stands for, holds.
+def parse(source: str | dict[str, Any]) -> Certificate:
+    """The certificate in JSON text, or in the object that the text stands for.
 
     Raises:
-        Malformed: anything else than the schema: no JSON, a member missing, unknown or twice, another version, a number
-            that is not finite, not in hexadecimal or not an integer where one belongs, lists of wrong lengths.
+        Malformed: `source` does not have the schema: it is not JSON; a member is missing, unknown or repeated; the
+            version differs; a number is not finite, not hexadecimal or not an integer; a list has a wrong length.
     """
     try:
         return _read(_load(source))
     except RecursionError as error:
-        raise Malformed("it is nested too deeply") from error
+        raise Malformed("the certificate is nested too deeply") from error
 
 
 def _read(value: Any) -> Certificate:
-    _expect(type(value) is dict and value.get("format") == FORMAT, f"no object with format {FORMAT!r}")
-    _expect(type(value.get("version")) is int and value["version"] == VERSION, f"schema version is not {VERSION}")
+    _expect(type(value) is dict and value.get("format") == FORMAT, f"not an object with format {FORMAT!r}")
+    _expect(type(value.get("version")) is int and value["version"] == VERSION, f"the schema version is not {VERSION}")
     value = _members(value, _MEMBERS, "the certificate")
     units = _integer(value["units"], "units")
-    _expect(1 <= units <= 4096, f"units = {units} is not from 1 to 4096")
+    _expect(1 <= units <= 4096, f"units = {units}, must be from 1 to 4096")
     boxes = _list(value["boxes"], "boxes")
-    _expect(1 <= len(boxes) <= MOST_BOXES, f"{len(boxes)} boxes, there must be 1 to {MOST_BOXES}")
-    _expect(type(value["allowances"]) is dict, "allowances is no object")
+    _expect(1 <= len(boxes) <= MAX_BOXES, f"{len(boxes)} boxes, must be 1 to {MAX_BOXES}")
+    _expect(type(value["allowances"]) is dict, "allowances is not an object")
     return Certificate(
         task=_text(value["task"], "task"),
         transducer=canonical(value["transducer"]),
@@ -175,28 +179,28 @@ def _read(value: Any) -> Certificate:
     )
 
 
-def _load(source: str | dict) -> Any:
+def _load(source: Any) -> Any:
     _expect(type(source) in (str, dict), f"a certificate is JSON text or an object, not {type(source).__name__}")
     try:
-        text = canonical(source) if type(source) is dict else source
-        _expect(len(text) <= LONGEST, f"{len(text)} characters, at most {LONGEST} are read")
+        text = source if type(source) is str else canonical(source)
+        _expect(len(text) <= MAX_CHARACTERS, f"{len(text)} characters, must be at most {MAX_CHARACTERS}")
         return json.loads(
             text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_no_number, parse_int=_small_integer
         )
     except Malformed:
         raise
     except (ValueError, TypeError) as error:
-        raise Malformed(f"no JSON: {type(error).__name__}: {str(error)[:100]}") from error
+        raise Malformed(f"not JSON: {type(error).__name__}: {str(error)[:100]}") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
-    _expect(len(value) == len(pairs), f"a member stands twice among {sorted(name[:40] for name, _ in pairs)[:20]}")
+    _expect(len(value) == len(pairs), f"a member is repeated among {sorted(name[:40] for name, _ in pairs)[:20]}")
     return value
 
 
 def _no_number(text: str) -> Any:
-    raise Malformed(f"{text[:40]} is no integer: other numbers stand as hexadecimal strings")
+    raise Malformed(f"{text[:40]} is not an integer: other numbers are hexadecimal strings")
 
 
 def _small_integer(text: str) -> int:
@@ -226,41 +230,47 @@ def _number(value: Any, where: str) -> float:
     shown = f"{where}: {str(value)[:40]!r}"
     _expect(
         type(value) is str and len(value) <= 32 and _HEX.fullmatch(value) is not None,
-        f"{shown} is no hexadecimal float",
+        f"{shown} is not a hexadecimal float",
     )
     try:
         number = float.fromhex(value)
     except (OverflowError, ValueError) as error:
-        raise Malformed(f"{shown} is no finite float") from error
-    _expect(math.isfinite(number) and number.hex() == value, f"{shown} is not the shortest writing of a finite float")
+        raise Malformed(f"{shown} is not a finite float") from error
+    _expect(math.isfinite(number) and number.hex() == value, f"{shown} is not the shortest form of a finite float")
     return number
 
 
 def _integer(value: Any, where: str) -> int:
-    _expect(type(value) is int, f"{where} is no integer")
-    return value
+    return _of_type(int, value, f"{where} is not an integer")
 
 
 def _text(value: Any, where: str) -> str:
-    _expect(type(value) is str and len(value) <= 100, f"{where} is no short text")
-    return value
+    text = _of_type(str, value, f"{where} is not a string")
+    _expect(len(text) <= 100, f"{where} has {len(text)} characters, must be at most 100")
+    return text
 
 
-def _list(value: Any, where: str) -> list:
-    _expect(type(value) is list, f"{where} is no list")
-    return value
+def _list(value: Any, where: str) -> list[Any]:
+    return _of_type(list, value, f"{where} is not a list")
 
 
 def _members(value: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
-    _expect(type(value) is dict, f"{where} is no object")
-    missing, unknown = set(names) - set(value), set(value) - set(names)
+    members: dict[str, Any] = _of_type(dict, value, f"{where} is not an object")
+    missing, unknown = set(names) - set(members), set(members) - set(names)
     _expect(not missing, f"{where} lacks {', '.join(sorted(missing))}")
     _expect(not unknown, f"{where} has unknown members: {', '.join(map(repr, sorted(unknown)))[:100]}")
-    return value
+    return members
 
 
 def _hexes(numbers: tuple[float, ...]) -> list[str]:
     return [float(number).hex() for number in numbers]
+
+
+def _of_type(kind: type[_Value], value: Any, problem: str) -> _Value:
+    # A bool is an int to isinstance, and not in JSON.
+    if type(value) is not kind:
+        raise Malformed(problem)
+    return value
 
 
 def _expect(holds: bool, problem: str) -> None:

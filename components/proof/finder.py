@@ -1,47 +1,47 @@
-"""The finder: looks for boxes that the checker will accept. Nobody need trust it.
+"""The finder searches for boxes that the checker will accept. It is not part of the trusted base.
 
 It iterates the abstract step (intervals in float64, every allowance `FACTOR` times the checker's, so that the checker
-sees slack) from the images of h_0, and stops when nothing leaves its box. What creeps is helped to its end: now and
-then each side jumps to the limit that its last two moves point to, as in Aitken's delta-squared process; where this
-leads to no proof, what still grows is widened a little more each round. Then the boxes are narrowed for a few rounds to
-the hulls of their images. Where one box per label does not suffice, boxes are kept apart by the last symbols read too:
-`depth` of them.
+has slack) from the images of h_0, and stops when no image leaves its box. To finish slow growth, each side now and then
+jumps to the limit to which its last two moves point, as in Aitken's delta-squared process. If that leads to no proof,
+growing sides are moved a little further out each round. Finally the boxes are narrowed for a few rounds to the hulls of
+their images. If one box per label does not suffice, the last `depth` symbols read distinguish further boxes.
 
 Shapes: N boxes, S symbols, H units; an empty box has lower = inf, upper = -inf.
 """
 
 import dataclasses
-import functools
+from typing import Any
 
 import numpy as np
 
-from components.proof import certificate as claims
+from components.proof import certificate
 from components.proof.certificate import Box, Certificate, Start
 from components.proof.weights import NAMES, Weights
-from components.task.transducer import ADDITION, Label, Transducer
+from components.task.transducer import ADDITION, Label, Symbol, Transducer
 
 FACTOR = 3.0
 ROUNDS = 160
 NARROWING = 8
-# Rounds from one jump to the next: in between, the moves settle down to a geometric series. A jump goes somewhat too
-# far, as a side that stops short of its limit leaves its box for ever.
+# Rounds from one jump to the next, in which the moves settle into a geometric series. A jump overshoots a little, since
+# a side that stops short of its limit never stays in its box.
 JUMP_EVERY = 12
 OVERSHOOT = 1.2
-# A move that is hardly smaller than the one before points nowhere.
-SLOWEST = 0.9999
-# In round n a side that grew by d moves out by d * growth**n, so that what creeps comes to its end within the rounds.
-# The slower growths overshoot less, and are tried where the faster ones led to boxes whose margins are not positive.
+# A move that is hardly smaller than the previous one has no usable limit.
+MAX_RATIO = 0.9999
+# In round n a side that grew by d moves out by d * growth**n, so that slow growth ends within ROUNDS. The slower
+# growths overshoot less; they are tried if the faster ones lead to boxes whose margins are not positive.
 GROWTHS = (1.1, 1.05, 1.03)
-# So many of the last symbols tell boxes apart, from few boxes to many.
+# Numbers of last symbols that distinguish boxes, from few boxes to many.
 DEPTHS = (0, 1, 2)
 
-Bounds = tuple[np.ndarray, np.ndarray]
+_Array = np.ndarray[Any, Any]
+Bounds = tuple[_Array, _Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """An unverified certificate, or None and the reason; `margin` is the finder's own worst margin (None without stable
-    boxes)."""
+    """An unverified certificate, or None and the reason; `margin` is the finder's own worst margin, None without stable
+    boxes."""
 
     certificate: Certificate | None
     reason: str
@@ -50,19 +50,19 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """Which box leads where: `labels` of the N boxes, `following` [N, S] and `first` [S] (from h_0) indices of
-    boxes."""
+    """The steps between boxes: `labels` of the N boxes; indices of the next box, `following` [N, S] and `first` [S]
+    (from h_0)."""
 
     labels: tuple[Label, ...]
-    following: np.ndarray
-    first: np.ndarray
+    following: _Array
+    first: _Array
 
 
 def find(weights: Weights, task: Transducer = ADDITION, depths: tuple[int, ...] = DEPTHS) -> Finding:
-    """A certificate from the first of `depths` that gives one; some milliseconds per depth for 16 units.
+    """A certificate from the first of `depths` that yields one; some milliseconds per depth for 16 units.
 
     Raises:
-        ValueError: the weights have a `problem`, or take symbols of another width than the task's.
+        ValueError: the weights have a `problem`, or their symbols have another width than the task's.
     """
     if problem := weights.problem():
         raise ValueError(problem)
@@ -77,10 +77,10 @@ def find(weights: Weights, task: Transducer = ADDITION, depths: tuple[int, ...] 
 
 
 def graph(task: Transducer, depth: int) -> Graph:
-    """The boxes that h_0 leads to, told apart by label and the last `depth` symbols."""
-    nodes: list = []
+    """The boxes that h_0 leads to, distinguished by label and the last `depth` symbols."""
+    nodes: list[tuple[Label, tuple[Symbol, ...]]] = []
 
-    def index(state, history, symbol):
+    def index(state: int, history: tuple[Symbol, ...], symbol: Symbol) -> int:
         history = (*history, symbol)[-depth:] if depth else ()
         node = (task.label(state, symbol), history)
         if node not in nodes:
@@ -95,18 +95,16 @@ def graph(task: Transducer, depth: int) -> Graph:
 def _attempt(weights: Weights, task: Transducer, nodes: Graph) -> Finding:
     cell = _Cell(weights, task)
     finding = Finding(None, f"{len(nodes.labels)} boxes did not settle within {ROUNDS} rounds")
-    for strategy in (_jumping, *(functools.partial(_widening, growth=growth) for growth in GROWTHS)):
-        boxes = strategy(cell, nodes)
+    for growth in (None, *GROWTHS):
+        boxes = _jumping(cell, nodes) if growth is None else _widening(cell, nodes, growth)
         if boxes is None:
             continue
         for _ in range(NARROWING):
             boxes = cell.hulls(nodes, boxes)
         margin, reach = cell.worst(nodes, boxes)
-        if not reach <= claims.ACTIVATION_RANGE:
-            reason = (
-                f"a pre-activation reaches {reach:.4g}, the activations are known up to {claims.ACTIVATION_RANGE:g}"
-            )
-            finding = Finding(None, reason, margin)
+        if not reach <= certificate.ACTIVATION_RANGE:
+            limit = f"the activations are known up to {certificate.ACTIVATION_RANGE:g}"
+            finding = Finding(None, f"a pre-activation reaches {reach:.4g}, {limit}", margin)
         elif not margin > 0:
             finding = Finding(None, f"{len(nodes.labels)} boxes settle, but their worst margin is {margin:.4g}", margin)
         else:
@@ -128,7 +126,7 @@ def _jumping(cell: "_Cell", nodes: Graph) -> Bounds | None:
         move = np.subtract(images, sides, out=np.zeros_like(sides), where=np.isfinite(sides)).clip(min=0.0)
         sides = np.maximum(sides, images)
         if count % JUMP_EVERY == 0:
-            ratio = np.divide(move, before, out=np.zeros_like(move), where=before > 0).clip(max=SLOWEST)
+            ratio = np.divide(move, before, out=np.zeros_like(move), where=before > 0).clip(max=MAX_RATIO)
             # d + d r + d r^2 + ... = d / (1 - r), of which the side has made the first step.
             sides = np.minimum(sides + move * (OVERSHOOT / (1 - ratio) - 1), 1.0)
         before = move
@@ -136,7 +134,7 @@ def _jumping(cell: "_Cell", nodes: Graph) -> Bounds | None:
 
 
 def _widening(cell: "_Cell", nodes: Graph, growth: float) -> Bounds | None:
-    """As `_jumping`, but what grew is moved out by `growth` more each round."""
+    """As `_jumping`, but growing sides move out by a factor of `growth` more each round."""
     shape = len(nodes.labels), cell.units
     lower, upper = np.full(shape, np.inf), np.full(shape, -np.inf)
     for count in range(ROUNDS):
@@ -147,8 +145,8 @@ def _widening(cell: "_Cell", nodes: Graph, growth: float) -> Bounds | None:
     return None
 
 
-def _grown(upper: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
-    """The upper sides moved out by `factor` >= 1 times the way to the image's; those of an empty box to the image's."""
+def _grown(upper: _Array, image: _Array, factor: float) -> _Array:
+    """The upper sides, moved out by `factor` >= 1 times the way to the image's; an empty box takes the image's."""
     way = np.subtract(image, upper, out=np.zeros_like(upper), where=np.isfinite(upper)).clip(min=0.0)
     return np.minimum(np.maximum(np.maximum(upper, image), upper + factor * way), 1.0)
 
@@ -168,15 +166,15 @@ class _Cell:
         """Images [N, S, H] of boxes [N, H] under every symbol, their logits [N, S], and the largest pre-activation."""
         boxes = boxes[0][:, None, :], boxes[1][:, None, :]
         update, reset = self._gate("z", boxes), self._gate("r", boxes)
-        kept = _cut(_widened(_product(_sigmoid(reset), boxes), claims.PRODUCT))
+        kept = _clamp(_inflate(_product(_sigmoid(reset), boxes), certificate.PRODUCT))
         candidate = self._gate("h", kept)
-        target = _cut(_widened((np.tanh(candidate[0]), np.tanh(candidate[1])), claims.TANH))
-        images = _cut(_widened(_mix(_sigmoid(update), boxes, target), claims.PRODUCT))
+        target = _clamp(_inflate((np.tanh(candidate[0]), np.tanh(candidate[1])), certificate.TANH))
+        images = _clamp(_inflate(_lerp(_sigmoid(update), boxes, target), certificate.PRODUCT))
         reach = max(np.abs(side).max() for sums in (update, reset, candidate) for side in sums)
         return images, _affine(images, self.head[0][:, None], self.head[1]), reach
 
     def hulls(self, nodes: Graph, boxes: Bounds) -> Bounds:
-        """For each box the hull of all images that belong into it, [N, H]."""
+        """For each box the hull of all images that belong to it, [N, H]."""
         empty = boxes[0] > boxes[1]
         (low, high), _, _ = self.step((np.where(empty, 0.0, boxes[0]), np.where(empty, 0.0, boxes[1])))
         low, high = np.where(empty[:, None, :], np.inf, low), np.where(empty[:, None, :], -np.inf, high)
@@ -207,19 +205,19 @@ class _Cell:
         return _affine(hidden, recurrent, self.symbols @ kernel + bias, size, kernel.shape[0])
 
 
-def _affine(x: Bounds, matrix: np.ndarray, offset: np.ndarray, size: np.ndarray | None = None, more: int = 0) -> Bounds:
-    """x @ matrix + offset by centre and radius, with gamma_k of the sum of the terms' magnitudes (`size`: the offset's)
-    to spare."""
+def _affine(x: Bounds, matrix: _Array, offset: _Array, size: _Array | None = None, more: int = 0) -> Bounds:
+    """x @ matrix + offset by centre and radius, plus FACTOR gamma_k of the sum of the terms' magnitudes (`size`: the
+    offset's)."""
     terms = matrix.shape[0] + 1 + more
     centre, radius = (x[0] + x[1]) / 2 @ matrix + offset, (x[1] - x[0]) / 2 @ np.abs(matrix)
     total = np.maximum(-x[0], x[1]) @ np.abs(matrix) + (np.abs(offset) if size is None else size)
-    reach = radius + FACTOR * terms * claims.UNIT_ROUNDOFF * total
+    reach = radius + FACTOR * terms * certificate.UNIT_ROUNDOFF * total
     return centre - reach, centre + reach
 
 
 def _sigmoid(x: Bounds) -> Bounds:
     low, high = (0.5 + 0.5 * np.tanh(0.5 * side) for side in x)
-    return np.maximum(low - FACTOR * claims.SIGMOID, 0.0), np.minimum(high + FACTOR * claims.SIGMOID, 1.0)
+    return np.maximum(low - FACTOR * certificate.SIGMOID, 0.0), np.minimum(high + FACTOR * certificate.SIGMOID, 1.0)
 
 
 def _product(x: Bounds, y: Bounds) -> Bounds:
@@ -227,28 +225,28 @@ def _product(x: Bounds, y: Bounds) -> Bounds:
     return np.minimum(x[0] * y[0], x[1] * y[0]), np.maximum(x[0] * y[1], x[1] * y[1])
 
 
-def _mix(z: Bounds, h: Bounds, t: Bounds) -> Bounds:
+def _lerp(z: Bounds, h: Bounds, t: Bounds) -> Bounds:
     low = np.minimum((1 - z[0]) * h[0] + z[0] * t[0], (1 - z[1]) * h[0] + z[1] * t[0])
     high = np.maximum((1 - z[0]) * h[1] + z[0] * t[1], (1 - z[1]) * h[1] + z[1] * t[1])
     return low, high
 
 
-def _widened(x: Bounds, allowance: float) -> Bounds:
+def _inflate(x: Bounds, allowance: float) -> Bounds:
     return x[0] - FACTOR * allowance, x[1] + FACTOR * allowance
 
 
-def _cut(x: Bounds) -> Bounds:
+def _clamp(x: Bounds) -> Bounds:
     return np.clip(x[0], -1.0, 1.0), np.clip(x[1], -1.0, 1.0)
 
 
 def _certificate(weights: Weights, task: Transducer, nodes: Graph, boxes: Bounds, margin: float) -> Certificate:
-    found = [
-        Box(*label, tuple(lower), tuple(upper))
-        for label, lower, upper in zip(nodes.labels, boxes[0].tolist(), boxes[1].tolist())
-    ]
-    found.sort(key=lambda box: (box.state, box.output))
+    sides = zip(nodes.labels, boxes[0].tolist(), boxes[1].tolist(), strict=True)
+    found = sorted(
+        (Box(*label, tuple(lower), tuple(upper)) for label, lower, upper in sides),
+        key=lambda box: (box.state, box.output),
+    )
     starts = tuple(Start(state, _start(found, state, task, weights.units)) for state in task.states)
-    return claims.claim(task, weights.sha256(), tuple(found), starts, margin)
+    return certificate.claim(task, weights.sha256(), tuple(found), starts, margin)
 
 
 def _start(boxes: list[Box], state: int, task: Transducer, units: int) -> tuple[float, ...]:

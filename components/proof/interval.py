@@ -1,12 +1,12 @@
-"""Interval arithmetic on floats, rounded outward: the real result always lies in the interval that comes back.
+"""Interval arithmetic on floats, rounded outward: the returned interval always contains the real result.
 
 An interval is a pair (lower, upper) of finite floats, lower <= upper. Sums, differences, products and quotients of IEEE
-doubles are rounded to the nearest double, so the real result lies between the neighbours of the rounded one: each end
-moves to its outer neighbour after each operation (`math.nextafter`). NaN passed in gives nonsense: numbers from outside
-are refused before they come here.
+doubles are rounded to the nearest double, so the real result lies between the neighbours of the rounded one. After each
+operation each end moves to its outer neighbour (`math.nextafter`). NaN gives meaningless results; the certificate's
+reader and `Weights.problem` refuse it.
 
-sigmoid and tanh do not trust the platform's libm: the exponential is that of `decimal`, documented as correctly
-rounded, half-even whatever the context's rounding.
+sigmoid and tanh do not trust the platform's libm. They take the exponential from `decimal`, which documents it as
+correctly rounded, half-even in every context.
 """
 
 import decimal
@@ -15,8 +15,8 @@ from math import inf, nextafter
 
 Interval = tuple[float, float]
 
-# Twenty digits: the error, one unit in the last place or 1e-19 relative, is far below the half ulp (>= 5e-17) that the
-# step to the neighbouring double leaves beside the half ulp of the conversion.
+# Twenty digits: the relative error, one unit in the last place or 1e-19, is far below half an ulp (>= 5e-17). The step
+# to the neighbouring double covers that and the half ulp of the conversion.
 _DIGITS = decimal.Context(
     prec=20, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999, traps=[decimal.InvalidOperation]
 )
@@ -53,12 +53,12 @@ def dot(weights: Sequence[float], terms: Iterable[Interval]) -> tuple[float, flo
     return lower, upper, size
 
 
-def widened(x: Interval, allowance: float) -> Interval:
-    """x with `allowance` >= 0 more on both sides."""
+def inflate(x: Interval, allowance: float) -> Interval:
+    """x, wider by `allowance` >= 0 on both sides."""
     return nextafter(x[0] - allowance, -inf), nextafter(x[1] + allowance, inf)
 
 
-def cut(x: Interval, lower: float, upper: float) -> Interval:
+def clamp(x: Interval, lower: float, upper: float) -> Interval:
     """The part of x that lies in [lower, upper]; an end of [lower, upper] where x lies outside."""
     return min(max(x[0], lower), upper), max(min(x[1], upper), lower)
 
@@ -73,15 +73,15 @@ def tanh(x: Interval) -> Interval:
     return _tanh(x[0])[0], _tanh(x[1])[1]
 
 
-def mix(z: Interval, h: Interval, t: Interval) -> Interval:
+def lerp(z: Interval, h: Interval, t: Interval) -> Interval:
     """(1 - z) h + z t for 0 <= z <= 1: increases with h and t, and is linear in z, so that corners hold the
     extremes."""
-    low = min(_lower_mix(z[0], h[0], t[0]), _lower_mix(z[1], h[0], t[0]))
-    high = max(-_lower_mix(z[0], -h[1], -t[1]), -_lower_mix(z[1], -h[1], -t[1]))
+    low = min(_lerp_below(z[0], h[0], t[0]), _lerp_below(z[1], h[0], t[0]))
+    high = max(-_lerp_below(z[0], -h[1], -t[1]), -_lerp_below(z[1], -h[1], -t[1]))
     return low, high
 
 
-def _lower_mix(z: float, h: float, t: float) -> float:
+def _lerp_below(z: float, h: float, t: float) -> float:
     return nextafter(h + nextafter(z * nextafter(t - h, -inf), -inf), -inf)
 
 

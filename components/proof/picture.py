@@ -1,13 +1,12 @@
-"""The picture of a proof: the boxes of hidden states as they are seen along two hidden units.
+"""The picture of a proof: the boxes of hidden states, projected onto two hidden units.
 
-Along two units the shadow of a box is a rectangle, exactly, so that nothing drawn is an approximation. The two are
-taken along which boxes of different labels are told apart best. Coordinates: u, v are values of the two units, x, y
-pixels.
+The projection of a box onto two units is exactly a rectangle, so the picture shows no approximation. It uses the two
+units that separate boxes of different labels best. Coordinates: u, v are values of the two units, x, y pixels.
 """
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -19,7 +18,7 @@ from components.task.transducer import ADDITION, TASKS, Label, Transducer
 RUN_STEPS = 600
 
 _WIDTH, _HEIGHT = 760, 540
-# One colour per label, in the order of the transducer's, which the colour-blind can tell apart (Okabe & Ito 2008).
+# One colour per label, in the order of the transducer's labels, safe for the colour-blind (Okabe & Ito 2008).
 _COLOURS = ("#0072b2", "#009e73", "#d55e00", "#b8609a")
 _STYLE = """
  text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-size: 14px }
@@ -41,6 +40,7 @@ class Rectangle(NamedTuple):
 
     @property
     def centre(self) -> tuple[float, float]:
+        """(x, y) of the centre."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
 
@@ -48,23 +48,21 @@ _PLOT = Rectangle(78, 84, 560, 430)
 
 
 def svg(weights: Weights, certificate: Certificate) -> str:
-    """The picture as the text of an SVG, the same for the same weights and certificate, which the checker has
-    accepted."""
+    """The picture as the text of an SVG, determined by the weights and a certificate that the checker has accepted."""
     task = TASKS[certificate.task]
     units = best_units(certificate.boxes)
     title = f"Proof: the states of every run for {task.name} stay in these boxes"
     caption = [
-        f"The {len(certificate.boxes)} boxes, seen along the two of {certificate.units} hidden units that tell them apart best, "
-        f"where each is exactly a rectangle; {RUN_STEPS} states of a run.",
-        "From any state in a box each pair of bits leads into a box of the label that the transducer names, and puts out the right bit,",
-        f"its logit at least {certificate.margin:.3g} from 0. The checker decides this, not the picture.",
+        f"The {len(certificate.boxes)} boxes, projected onto the two of {certificate.units} hidden units that separate "
+        f"them best, where each is exactly a rectangle; {RUN_STEPS} states of a run.",
+        "From every state in a box each pair of bits leads to a box with the label of the transducer's step, and outputs",
+        f"the right bit, its logit at least {certificate.margin:.3g} from 0. The checker decides this, not the picture.",
     ]
     return _document(title, caption, [*_boxes(weights, certificate, task, units), *_legend(task)])
 
 
 def best_units(boxes: tuple[Box, ...]) -> tuple[int, int]:
-    """The two units along which the least gap between boxes of different labels is widest, for what is seen along
-    each."""
+    """The two units along which the least gap between boxes of different labels is widest, relative to all boxes."""
     lower, upper = np.array([box.lower for box in boxes]), np.array([box.upper for box in boxes])
     extent = np.maximum(upper.max(axis=0) - lower.min(axis=0), 1e-6)
     pairs = [(i, j) for i, j in itertools.combinations(range(len(boxes)), 2) if _label(boxes[i]) != _label(boxes[j])]
@@ -79,7 +77,7 @@ def best_units(boxes: tuple[Box, ...]) -> tuple[int, int]:
     return max(itertools.permutations(range(len(extent)), 2), key=score, default=(0, 0))
 
 
-def run(weights: Weights, task: Transducer, steps: int) -> tuple[np.ndarray, list[Label]]:
+def run(weights: Weights, task: Transducer, steps: int) -> tuple[np.ndarray[Any, Any], list[Label]]:
     """States [steps, H] of a run over random symbols from h_0, in float64, and the label of each step."""
     arrays = {name: np.array(getattr(weights, name)) for name in NAMES}
     h, state, states, labels = np.zeros(weights.units), task.initial, [], []
@@ -95,19 +93,20 @@ def run(weights: Weights, task: Transducer, steps: int) -> tuple[np.ndarray, lis
 
 
 class _Axis:
-    """From the values of a unit that its boxes have to pixels between `first` and `last`."""
+    """Maps the values of a unit in the boxes to pixels between `first` and `last`."""
 
     def __init__(self, unit: int, boxes: tuple[Box, ...], first: float, last: float):
         self.unit = unit
         low, high = min(box.lower[unit] for box in boxes), max(box.upper[unit] for box in boxes)
-        room = 0.1 * (high - low) or 1.0
-        self.low, self.high, self.first, self.last = low - room, high + room, first, last
+        padding = 0.1 * (high - low) or 1.0
+        self.low, self.high, self.first, self.last = low - padding, high + padding, first, last
 
     def pixel(self, value: float) -> float:
+        """The pixel of a value."""
         return self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first)
 
     def ticks(self) -> list[float]:
-        """Round values, four or so."""
+        """About four round values."""
         power = 10.0 ** math.floor(math.log10((self.high - self.low) / 4))
         step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= (self.high - self.low) / 6)
         return [step * count for count in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
@@ -116,12 +115,11 @@ class _Axis:
 def _boxes(weights: Weights, certificate: Certificate, task: Transducer, units: tuple[int, int]) -> list[str]:
     across = _Axis(units[0], certificate.boxes, _PLOT.left, _PLOT.right)
     up = _Axis(units[1], certificate.boxes, _PLOT.bottom, _PLOT.top)
-    shadows = [_seen(box, across, up) for box in certificate.boxes]
-    colours = [_colour(_label(box), task) for box in certificate.boxes]
-    return [*_grid(across, up), *(_shadow(*pair) for pair in zip(shadows, colours)), *_dots(weights, task, across, up)]
+    shadows = [_shadow(_projection(box, across, up), _colour(_label(box), task)) for box in certificate.boxes]
+    return [*_grid(across, up), *shadows, *_dots(weights, task, across, up)]
 
 
-def _seen(box: Box, across: _Axis, up: _Axis) -> Rectangle:
+def _projection(box: Box, across: _Axis, up: _Axis) -> Rectangle:
     left, right = (across.pixel(side[across.unit]) for side in (box.lower, box.upper))
     bottom, top = (up.pixel(side[up.unit]) for side in (box.lower, box.upper))
     return Rectangle(left, top, right, bottom)
@@ -152,13 +150,13 @@ def _dots(weights: Weights, task: Transducer, across: _Axis, up: _Axis) -> list[
     states, labels = run(weights, task, RUN_STEPS)
     places = {
         f'cx="{across.pixel(state[across.unit]):.1f}" cy="{up.pixel(state[up.unit]):.1f}"': _colour(label, task)
-        for state, label in zip(states.tolist(), labels)
+        for state, label in zip(states.tolist(), labels, strict=True)
     }
     return [f'<circle class="state" {place} r="2" fill="{colour}"/>' for place, colour in places.items()]
 
 
 def _legend(task: Transducer) -> list[str]:
-    """What the colours stand for; for addition n is the sum of two bits and the carry."""
+    """The labels by colour; for addition n is the sum of two bits and the carry."""
     parts = []
     for index, label in enumerate(task.labels):
         y = _PLOT.top + 12 + 26 * index

@@ -1,4 +1,4 @@
-"""The weights of a cell as plain numbers: what the proof reads, and the hash by which a certificate names them.
+"""The weights of a cell as plain numbers, as the proof reads them, and the hash by which a certificate names them.
 
 H hidden units, symbols of I bits. z is the update gate, r the reset gate, h the candidate, o the logit:
 
@@ -15,15 +15,14 @@ from typing import Any
 Vector = tuple[float, ...]
 Matrix = tuple[Vector, ...]
 
-# A larger weight is no weight of a trained cell; the limit keeps every sum of the proof far from overflow.
+# Trained cells have smaller weights. The limit keeps every sum of the proof far from overflow.
 WEIGHT_LIMIT = 2.0**16
 SMALLEST_NORMAL = 2.0**-126
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """The eleven variables, row by row, as Python floats. Made from anything; `problem` says what is wrong with
-    them."""
+    """The eleven variables, row by row, as Python floats. Nothing is checked here; `problem` does."""
 
     W_z: Matrix
     U_z: Matrix
@@ -39,33 +38,34 @@ class Weights:
 
     @classmethod
     def of(cls, variables: Mapping[str, Any]) -> "Weights":
-        """From {name: array or nested list}; arrays give their `tolist()`. Raises KeyError for a missing name."""
+        """From {name: array or nested list}; arrays are read by `tolist()`. Raises: KeyError, a name is missing."""
         return cls(**{name: _frozen(variables[name]) for name in NAMES})
 
     @property
     def units(self) -> int:
+        """Hidden units, H."""
         return len(self.b_z)
 
     @property
     def bits(self) -> int:
-        """Bits of a symbol."""
+        """Bits of a symbol, I."""
         return len(self.W_z)
 
     def problem(self) -> str | None:
-        """Why these are not the weights of a cell: shapes, and finite float32 that are normal or zero. None where
+        """Why these are not the weights of a cell: wrong shapes, or values other than zero and normal float32. None if
         they are."""
         if not all(type(getattr(self, name)) is tuple for name in NAMES) or not self.b_z or not self.W_z:
-            return "the weights are not nested tuples, or empty"
+            return "the weights are not nested tuples, or are empty"
         for name, shape in _shapes(self.bits, self.units).items():
             if not _has_shape(getattr(self, name), shape):
-                return f"{name} is no array of floats of shape {list(shape)}"
+                return f"{name} is not an array of floats of shape {list(shape)}"
             for value in _flat(getattr(self, name)):
                 if not _is_normal_float32(value):
-                    return f"{name} holds {value!r}, which is no float32 that is zero or from 2**-126 to 2**16 in magnitude"
+                    return f"{name} holds {value!r}, not a float32 that is zero or from 2**-126 to 2**16 in magnitude"
         return None
 
     def sha256(self) -> str:
-        """Hash of names, shapes and little-endian float32 bytes, in the order of the fields. Only for weights without
+        """Hash of names, shapes and little-endian float32 bytes, in the order of the fields, of weights without
         `problem`."""
         digest = hashlib.sha256()
         for name, shape in _shapes(self.bits, self.units).items():
@@ -81,9 +81,10 @@ NAMES = tuple(field.name for field in dataclasses.fields(Weights))
 def is_float32(value: float) -> bool:
     """Whether a finite Python float is exactly a float32."""
     try:
-        return struct.unpack("<f", struct.pack("<f", value))[0] == value
+        (rounded,) = struct.unpack("<f", struct.pack("<f", value))
     except OverflowError:
         return False
+    return bool(rounded == value)
 
 
 def _is_normal_float32(value: float) -> bool:

@@ -1,13 +1,13 @@
-"""A SavedModel's graph in a form that is the same for every process that exports the same cell, and for nothing else.
+"""A SavedModel's graph in canonical form: equal for every process that exports the same cell, and for nothing else.
 
-Names alone hold the counters of a process, and names of functions decide their order in the library. So a name is
-replaced by a position: a node stands by its place in its graph, an argument by its number, a function by the hash of
-its own canonical form. Renaming is all that happens; what is equal after it is the same graph. Everything is kept:
-operations, attributes (the options of a call's session among them), constants, devices, the set of control inputs, the
-whole library, signatures, what restores and initializes, and the object graph by which Python loads. `IGNORED` says
-what is left out, and nothing else is.
+Only names hold the counters of a process, and the names of functions decide their order in the library. So each name is
+replaced by a position: a node's by its place in its graph, an argument's by its number, a function's by the hash of its
+own canonical form. Nothing else changes, so equal canonical forms are the same graph. The form keeps operations,
+attributes (including the session options of a call), constants, devices, the set of control inputs, the whole library,
+signatures, the operations that restore and initialize, and the object graph from which Python loads. It omits only what
+`IGNORED` lists.
 
-The values of the variables lie in another file. Models of two versions of TensorFlow can differ, as their operations
+The values of the variables are in another file. Exports by two versions of TensorFlow may differ, as their operations
 do.
 """
 
@@ -20,34 +20,32 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from components.errors import BitsumError
-from components.formats import protos as lean_protos
-from components.formats import strict_protos
+from components.formats import protos, strict_protos
 
-# Message type -> fields without meaning to a runtime: which release wrote the model, where in a source a node was made.
+# Message type -> fields without meaning to a runtime: the release that wrote the model, the source line of a node.
 IGNORED = {
     "tensorflow.MetaGraphDef.MetaInfoDef": ("tensorflow_version", "tensorflow_git_version"),
     "tensorflow.NodeDef": ("experimental_debug_info",),
     "tensorflow.GraphDef": ("debug_info",),
 }
-# What an argument was called, which can hold a counter.
+# The name of an argument in Python, which can hold a counter.
 IGNORED_ARGUMENT_ATTRIBUTES = ("_user_specified_name",)
 
 _FILE = "saved_model.pb"
-_DEEPEST_CALL = 64
-# Operations that are calls of the function in their attribute f, whose nodes are inlined under names that begin with
-# the call's.
+_MAX_CALL_DEPTH = 64
+# Operations that call the function in their attribute f. Its nodes are inlined under names that begin with the call's.
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-# Functions that call one another twice each grow without end; an export has some hundred nodes.
-_MOST_INLINED = 100_000
+# Functions that call one another twice each grow exponentially; an export has some hundred nodes.
+_MAX_INLINED_NODES = 100_000
 
 
 class Graph:
     """The graph of the SavedModel in `model_dir`, raw (`meta_graph`, `functions` by name) and canonical.
 
-    With `named` canonical forms keep the names of nodes, to speak of them; those are not the same for every process.
+    With `named`, canonical forms keep the names of nodes for messages about them; these names depend on the process.
 
     Raises:
-        BitsumError: there is no readable SavedModel of one MetaGraph, or its parts do not fit together.
+        BitsumError: `model_dir` has no readable SavedModel of one MetaGraph, or its parts do not fit together.
     """
 
     def __init__(self, model_dir: str | pathlib.Path):
@@ -65,9 +63,9 @@ class Graph:
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the canonical form."""
-        return _sha256(_bytes(self.canonical()), "\n".join(self.library).encode())
+        return sha256_of_parts(_bytes(self.canonical()), "\n".join(self.library).encode())
 
-    def canonical(self, named: bool = False) -> Message:
+    def canonical(self, named: bool = False) -> Any:
         """The MetaGraphDef in canonical form, without its library."""
         model = copy.deepcopy(self.meta_graph)
         graph = model.graph_def
@@ -78,24 +76,24 @@ class Graph:
         _forget(graph)
         self._canonical_ends(model, index)
         self._canonical_objects(model.object_graph_def)
-        # Names of functions that remain: gradients and aliases, of which an export has none.
+        # Gradients and aliases keep their function names; an export has none of them.
         return model
 
-    def function(self, name: str, named: bool = False) -> Message:
-        """The function in canonical form."""
+    def function(self, name: str, named: bool = False) -> Any:
+        """The function's FunctionDef in canonical form."""
         function = copy.deepcopy(self.functions[name])
         signature = function.signature
         index = _numbered("argument", (argument.name for argument in signature.input_arg)) | _indexed(
             function.node_def, named
         )
         self._require(
-            len(index) == len(signature.input_arg) + len(function.node_def), f"a name stands twice in function {name}"
+            len(index) == len(signature.input_arg) + len(function.node_def), f"function {name} uses a name twice"
         )
         signature.name = ""
         results = _numbered("result", (result.name for result in signature.output_arg))
-        # A key beside them could be called as one of them is renamed, and take its place.
+        # Another key could have the name that one of them is given, and replace it.
         returns_all = len(results) == len(signature.output_arg) and set(function.ret) == set(results)
-        self._require(returns_all, f"function {name} does not return just what it says")
+        self._require(returns_all, f"function {name} does not return exactly its results")
         for argument in signature.input_arg:
             argument.name = index[argument.name]
         for result in signature.output_arg:
@@ -104,7 +102,7 @@ class Graph:
         kept = {self._reference(function.control_ret[key], index) for key in function.control_ret}
         self._require(
             set(signature.control_output) == set(function.control_ret),
-            f"function {name} keeps operations that it has not",
+            f"function {name} keeps operations that it lacks",
         )
         _replace(signature.control_output, sorted(kept))
         _replace_map(function.control_ret, {reference: reference for reference in kept})
@@ -115,8 +113,8 @@ class Graph:
                 attributes.attr.pop(ignored, None)
         return function
 
-    def _node(self, node: Message, index: Mapping[str, str]) -> Message:
-        """The node in canonical form, where `index` has canonical names of the nodes and arguments of its graph."""
+    def _node(self, node: Any, index: Mapping[str, str]) -> Any:
+        """The NodeDef in canonical form. `index` has the canonical names of its graph's nodes and arguments."""
         node = copy.deepcopy(node)
         _forget(node)
         node.name = index[node.name]
@@ -130,43 +128,46 @@ class Graph:
         return node
 
     def _reference(self, tensor: str, index: Mapping[str, str]) -> str:
-        """A reference to a tensor or, with "^", an operation, by canonical name."""
+        """The reference to a tensor or, with "^", to an operation, by its canonical name."""
         name, colon, output = tensor.removeprefix("^").partition(":")
-        self._require(name in index, f"something reads {tensor!r}, which there is not")
+        self._require(name in index, f"something reads {tensor!r}, which does not exist")
         return "^"[: tensor.startswith("^")] + index[name] + colon + output
 
     def _called(self, name: str) -> str:
-        """`name`, or the hash of the function of this name."""
+        """The hash of the function called `name`, or `name` itself."""
         return f"function {self.function_sha256(name)}" if name in self.functions else name
 
     def function_sha256(self, name: str) -> str:
         """Hexadecimal SHA-256 of the function's canonical form."""
         if name not in self._hashes:
             self._require(
-                name not in self._open and len(self._open) < _DEEPEST_CALL,
+                name not in self._open and len(self._open) < _MAX_CALL_DEPTH,
                 f"function {name} is recursive, or nested too deeply",
             )
             self._open.add(name)
-            self._hashes[name] = _sha256(_bytes(self.function(name)))
+            self._hashes[name] = sha256_of_parts(_bytes(self.function(name)))
             self._open.remove(name)
         return self._hashes[name]
 
     def _check_inlined(self) -> None:
-        """Raises: BitsumError, two nodes would have the same name once calls are inlined, on which TensorFlow's
-        optimizer aborts."""
+        """Refuse a graph in which two nodes would have one name once calls are inlined: TensorFlow's optimizer aborts.
+
+        Raises:
+            BitsumError: there are such nodes, or too many nodes.
+        """
         inside: dict[str, set[str]] = {}
 
-        def inlined(nodes: Iterable[Message]) -> set[str]:
-            found: set[str] = set()
+        def inlined(nodes: Iterable[Any]) -> set[str]:
+            seen: set[str] = set()
             for node in nodes:
                 called = node.attr["f"].func.name if node.op in _CALLS else node.op
                 below = {f"{node.name}/{name}" for name in names(called)} if called in self.functions else set()
                 self._require(
-                    not found & {node.name, *below}, f"{node.name!r} would stand twice once its calls are inlined"
+                    not seen & {node.name, *below}, f"{node.name!r} would occur twice once its calls are inlined"
                 )
-                found |= {node.name, *below}
-                self._require(len(found) <= _MOST_INLINED, f"its calls inlined are more than {_MOST_INLINED} nodes")
-            return found
+                seen |= {node.name, *below}
+                self._require(len(seen) <= _MAX_INLINED_NODES, f"its calls inlined exceed {_MAX_INLINED_NODES} nodes")
+            return seen
 
         def names(function: str) -> set[str]:
             if function not in inside:
@@ -177,16 +178,16 @@ class Graph:
             names(function)
         inlined(self.meta_graph.graph_def.node)
 
-    def _canonical_calls(self, attributes: Mapping[str, Message]) -> None:
+    def _canonical_calls(self, attributes: Mapping[str, Any]) -> None:
         for value in attributes.values():
             for call in (value.func, *value.list.func) if value.WhichOneof("value") in ("func", "list") else ():
-                # `func` of a value that is a list must not be touched: it would become one.
+                # Writing to the `func` of a list value would turn the value into a func.
                 if call.name:
                     call.name = self._called(call.name)
                     self._canonical_calls(call.attr)
 
-    def _canonical_ends(self, model: Message, index: Mapping[str, str]) -> None:
-        """What refers to tensors from outside of the graph: signatures, saver, collections."""
+    def _canonical_ends(self, model: Any, index: Mapping[str, str]) -> None:
+        """Rename the references to tensors from outside of the graph: signatures, saver, collections."""
         for signature in model.signature_def.values():
             for tensor in (*signature.inputs.values(), *signature.outputs.values()):
                 if tensor.WhichOneof("encoding") == "name":
@@ -201,7 +202,7 @@ class Graph:
                     collection.node_list.value, [self._reference(name, index) for name in collection.node_list.value]
                 )
 
-    def _canonical_objects(self, objects: Message) -> None:
+    def _canonical_objects(self, objects: Any) -> None:
         concrete = {name: self._called(name) for name in objects.concrete_functions}
         self._require(len(set(concrete.values())) == len(concrete), "two functions of its object graph are the same")
         _replace_map(
@@ -224,25 +225,25 @@ class Graph:
 
 
 def _meta_graph(path: pathlib.Path) -> Any:
-    protos = lean_protos.load(saved_model="tensorflow.core.protobuf.saved_model_pb2")
+    modules = protos.load(saved_model="tensorflow.core.protobuf.saved_model_pb2")
     try:
-        model = strict_protos.parse(protos.saved_model.SavedModel, path.read_bytes())
+        model = strict_protos.parse(modules.saved_model.SavedModel, path.read_bytes())
     except OSError as error:
         raise BitsumError(f"cannot read the model {path}: {error.strerror}") from error
     except DecodeError as error:
-        raise BitsumError(f"{path} is no SavedModel, or damaged") from error
+        raise BitsumError(f"{path} is not a SavedModel, or is damaged") from error
     if len(model.meta_graphs) != 1 or model.saved_model_schema_version != 1:
-        found = f"{len(model.meta_graphs)} graphs in schema {model.saved_model_schema_version}"
-        raise BitsumError(f"{path} holds {found}; one in schema 1 is read")
+        content = f"{len(model.meta_graphs)} graphs in schema {model.saved_model_schema_version}"
+        raise BitsumError(f"{path} holds {content}, must hold one in schema 1")
     outer = type(model)()
     outer.CopyFrom(model)
     del outer.meta_graphs[:]
     if outer.ByteSize() != type(model)(saved_model_schema_version=1).ByteSize():
-        raise BitsumError(f"{path} holds fields beside its graph that are not known")
+        raise BitsumError(f"{path} holds unknown fields beside its graph")
     return model.meta_graphs[0]
 
 
-def _indexed(nodes: Iterable[Message], named: bool) -> dict[str, str]:
+def _indexed(nodes: Iterable[Any], named: bool) -> dict[str, str]:
     names = [node.name for node in nodes]
     return {name: name for name in names} if named else _numbered("node", names)
 
@@ -252,10 +253,9 @@ def _numbered(kind: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def _forget(message: Message) -> None:
-    for field in IGNORED.get(message.DESCRIPTOR.full_name, ()):
-        # Not every version of TensorFlow has every field.
-        if field in message.DESCRIPTOR.fields_by_name:
-            message.ClearField(field)
+    # Some versions of TensorFlow lack some fields.
+    for field in {*message.DESCRIPTOR.fields_by_name}.intersection(IGNORED.get(message.DESCRIPTOR.full_name, ())):
+        message.ClearField(field)
 
 
 def _replace(field: Any, values: Iterable[Any]) -> None:
@@ -276,8 +276,8 @@ def _bytes(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _sha256(*parts: bytes) -> str:
-    """SHA-256 of the parts, each with its length before it so that no two lists of parts run together."""
+def sha256_of_parts(*parts: bytes) -> str:
+    """Hexadecimal SHA-256 of the parts, each preceded by its length, so that different lists of parts differ."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)

@@ -1,7 +1,7 @@
-"""A SavedModel's weights and the certificate for them: both read, and the one checked against the other.
+"""Reads a SavedModel's weights and certificate, without TensorFlow, and checks one against the other.
 
-Without TensorFlow. Whether the graph computes with these weights is for `components.savedmodel.graph_identity`, and whether other
-files change what a server runs for `components.savedmodel.model_files`.
+`components.savedmodel.graph_identity` checks that the graph computes with these weights, and
+`components.savedmodel.model_files` that no other file changes what a server runs.
 """
 
 import dataclasses
@@ -16,8 +16,7 @@ from components.task.transducer import Transducer
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """The weights that were read, the text of the certificate (empty where there is none), and what the checker says of
-    both."""
+    """The weights, the text of the certificate (empty without one), and the checker's verdict about both."""
 
     weights: Weights
     certificate: str
@@ -25,20 +24,22 @@ class Checked:
 
 
 def check(model_dir: str | pathlib.Path, task: Transducer, path: pathlib.Path | None = None) -> Checked:
-    """Whether the certificate at `path`, or else the one in the SavedModel, proves that its weights compute `task`.
+    """Whether the certificate at `path`, or else in the SavedModel, proves that the weights compute `task`.
+
+    A model without a certificate is not proven.
 
     Raises:
-        BitsumError: the weights or the certificate cannot be read. A model without a certificate is not proven.
+        BitsumError: the weights or the certificate cannot be read.
     """
     weights = checkpoint.read(model_dir)
     file = path or pathlib.Path(model_dir) / certificate.FILE
     try:
         with open(file, "rb") as stream:
-            # One byte more than a certificate may have is enough to refuse it.
-            source = stream.read(certificate.LONGEST + 1).decode("utf-8", "replace")
+            # One byte more than the limit is enough for the checker to refuse it.
+            source = stream.read(certificate.MAX_CHARACTERS + 1).decode("utf-8", "replace")
     except OSError as error:
         if path is None and isinstance(error, FileNotFoundError):
-            verdict = checker.Verdict(False, f"there is no certificate {file}", where="before any step")
+            verdict = checker.Verdict(False, f"the certificate {file} is missing", where="before any step")
             return Checked(weights, "", verdict)
         raise BitsumError(f"cannot read the certificate {file}: {error.strerror}") from error
     return Checked(weights, source, checker.check(source, weights, task))

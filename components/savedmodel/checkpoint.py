@@ -1,10 +1,10 @@
-"""Reads the weights of a cell out of a SavedModel, without TensorFlow and with every checksum looked at.
+"""Reads the weights of a cell out of a SavedModel, without TensorFlow, and verifies every checksum.
 
-`variables/` holds a checkpoint in TensorFlow's tensor bundle format: variables.index is a table (`components.formats.table`)
-from the key of a tensor to a BundleEntryProto, from the empty key to a BundleHeaderProto; variables.data-00000-of-00001
-holds the tensors' little-endian bytes. A variable's key follows from the object graph, which is a tensor of the
-checkpoint itself: the attribute VARIABLE_VALUE of the model's child of that name. Only what TensorFlow itself writes is
-read, byte for byte, so that nothing can be hidden from this reader that another one sees.
+`variables/` holds a checkpoint in TensorFlow's tensor bundle format. variables.index is a table
+(`components.formats.table`) from the key of a tensor to a BundleEntryProto, and from the empty key to a
+BundleHeaderProto. variables.data-00000-of-00001 holds the tensors' little-endian bytes. The object graph, itself a
+tensor of the checkpoint, gives the key of a variable: the attribute VARIABLE_VALUE of the model's child of that name.
+This reader accepts only the bytes that TensorFlow itself writes, so that no other reader sees anything else.
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/tensor_bundle/tensor_bundle.h
 """
 
@@ -18,14 +18,13 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from components.errors import BitsumError
-from components.formats import protos as lean_protos
-from components.formats import table as sstable
+from components.formats import crc32c, protos, table
 from components.proof.weights import NAMES, Weights
 
 _INDEX = "variables.index"
 _DATA = "variables.data-00000-of-00001"
 # The index has one small entry for each of a dozen tensors.
-_LARGEST_INDEX = 2**20
+_MAX_INDEX_BYTES = 2**20
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # tensor_bundle.h: kTensorBundleVersion.
 _VERSION = 1
@@ -38,48 +37,48 @@ _MODULES = {
     "bundle": "tensorflow.core.protobuf.tensor_bundle_pb2",
     "objects": "tensorflow.core.protobuf.trackable_object_graph_pb2",
 }
-_Found = TypeVar("_Found")
+_Content = TypeVar("_Content")
 
 
 def read(model_dir: str | pathlib.Path) -> Weights:
-    """The float32 weights of the SavedModel in `model_dir`; whether they are a cell's is for `Weights.problem` to say.
+    """The float32 weights of the SavedModel in `model_dir`; `Weights.problem` checks whether they are a cell's.
 
     Raises:
-        BitsumError: there is no such checkpoint, it is damaged, or its variables are not the eleven of a cell.
+        BitsumError: the checkpoint is missing or damaged, or its variables are not the eleven of a cell.
     """
     return _read(model_dir, _weights)
 
 
 def object_graph(model_dir: str | pathlib.Path) -> bytes:
-    """The serialized object graph in the checkpoint of the SavedModel in `model_dir`. Raises: BitsumError, as
+    """The serialized object graph in the checkpoint of the SavedModel in `model_dir`. Raises: BitsumError, as in
     `read`."""
-    return _read(model_dir, lambda bundle, protos: bundle.text(OBJECT_GRAPH))
+    return _read(model_dir, lambda bundle, modules: bundle.text(OBJECT_GRAPH))
 
 
-def _read(model_dir: str | pathlib.Path, what: Callable[["_Bundle", Any], _Found]) -> _Found:
+def _read(model_dir: str | pathlib.Path, select: Callable[["_Bundle", Any], _Content]) -> _Content:
     folder = pathlib.Path(model_dir) / "variables"
-    protos = lean_protos.load(**_MODULES)
-    index = _bytes(folder / _INDEX, _LARGEST_INDEX)
+    modules = protos.load(**_MODULES)
+    index = _bytes(folder / _INDEX, _MAX_INDEX_BYTES)
     data = _bytes(folder / _DATA)
     try:
-        entries = _index(index, protos)
-        return what(_Bundle(entries, data, protos), protos)
+        entries = _index(index, modules)
+        return select(_Bundle(entries, data, modules), modules)
     except (ValueError, DecodeError) as error:
         raise BitsumError(f"cannot read the weights in {folder}: {error or 'damaged'}") from error
 
 
 def checkpoint_key(name: str) -> str:
-    """The key under which a checkpoint keeps the variable that is the model's child `name`."""
+    """The key in a checkpoint of the variable that is the model's child `name`."""
     return f"{name}/.ATTRIBUTES/{_ATTRIBUTE}"
 
 
 class _Bundle:
-    """The tensors of a checkpoint, {key: BundleEntryProto} and the bytes they lie in."""
+    """The tensors of a checkpoint: {key: BundleEntryProto} and the bytes of all tensors."""
 
-    def __init__(self, entries: Mapping[str, Any], data: bytes, protos: Any):
+    def __init__(self, entries: Mapping[str, Any], data: bytes, modules: Any):
         self.entries = entries
         self._data = data
-        self._types = protos.types
+        self._types = modules.types
         _check_layout(entries, len(data))
 
     def floats(self, key: str, rank: int) -> Any:
@@ -88,67 +87,63 @@ class _Bundle:
         shape = [dimension.size for dimension in entry.shape.dim]
         if len(shape) != rank or min(shape) < 1 or len(data) != 4 * math.prod(shape):
             raise ValueError(f"{key} has {len(data)} bytes and shape {shape[:4]}")
-        if sstable.masked_crc(data) != entry.crc32c:
+        if crc32c.masked(data) != entry.crc32c:
             raise ValueError(f"the checksum of {key} does not match")
         return _nested(struct.unpack(f"<{len(data) // 4}f", data), shape)
 
     def text(self, key: str) -> bytes:
         """A tensor of one string: its length as a varint, the masked CRC of the length as uint32, and the string."""
         entry, data = self._tensor(key, self._types.DT_STRING)
-        length, position = sstable.varint(data, 0)
+        length, position = table.varint(data, 0)
         text = data[position + _LENGTH.size :]
         if entry.shape.dim or len(text) != length:
             raise ValueError(f"{key} is not one string")
         length_crc = data[position : position + _LENGTH.size]
-        # The checksums are those of the length as a fixed-size number, whatever the varint looks like.
+        # The checksums cover the length as a fixed-size number instead of the varint.
         fixed = length.to_bytes(4 if length < 2**32 else 8, "little")
-        if (
-            _LENGTH.pack(sstable.masked_crc(fixed)) != length_crc
-            or sstable.masked_crc(fixed + length_crc + text) != entry.crc32c
-        ):
+        if _LENGTH.pack(crc32c.masked(fixed)) != length_crc or crc32c.masked(fixed + length_crc + text) != entry.crc32c:
             raise ValueError(f"the checksum of {key} does not match")
         return text
 
     def _tensor(self, key: str, dtype: int) -> tuple[Any, bytes]:
         if key not in self.entries:
-            raise ValueError(f"there is no {key}")
+            raise ValueError(f"{key} is missing")
         entry = self.entries[key]
         if entry.dtype != dtype:
-            wanted = self._types.DataType.Name(dtype)
-            raise ValueError(f"{key} is no whole tensor of type {wanted}")
+            raise ValueError(f"{key} is not a tensor of type {self._types.DataType.Name(dtype)}")
         return entry, self._data[entry.offset : entry.offset + entry.size]
 
 
-def _index(table: bytes, protos: Any) -> dict[str, Any]:
+def _index(source: bytes, modules: Any) -> dict[str, Any]:
     try:
-        raw = sstable.read(table)
+        raw = table.read(source)
     except ValueError as error:
         raise ValueError(f"{_INDEX} is damaged: {error}") from error
-    source, kind = raw.pop(b"", b""), protos.bundle.BundleHeaderProto
+    source, kind = raw.pop(b"", b""), modules.bundle.BundleHeaderProto
     header = _parsed(kind, source)
     if header.num_shards != 1 or header.endianness != kind.LITTLE:
         raise ValueError(
-            f"{_INDEX} speaks of {header.num_shards} data files or of big-endian numbers; one, little-endian, is read"
+            f"{_INDEX} has {header.num_shards} data files or big-endian numbers, must have one and little-endian"
         )
     _require_plain(kind(num_shards=1, version={"producer": _VERSION}), source, "the header")
-    return {key.decode(): _entry(value, f"the entry of {key.decode()!r}", protos) for key, value in raw.items()}
+    return {key.decode(): _entry(value, f"the entry of {key.decode()!r}", modules) for key, value in raw.items()}
 
 
-def _entry(source: bytes, where: str, protos: Any) -> Message:
-    kind = protos.bundle.BundleEntryProto
+def _entry(source: bytes, where: str, modules: Any) -> Any:
+    kind = modules.bundle.BundleEntryProto
     entry = _parsed(kind, source)
     if entry.slices:
-        raise ValueError(f"{where} speaks of slices; whole tensors are read")
+        raise ValueError(f"{where} has slices, must be a whole tensor")
     plain = {name: getattr(entry, name) for name in ("dtype", "shard_id", "offset", "size", "crc32c")}
-    shape = protos.shapes.TensorShapeProto(dim=[{"size": dimension.size} for dimension in entry.shape.dim])
+    shape = modules.shapes.TensorShapeProto(dim=[{"size": dimension.size} for dimension in entry.shape.dim])
     _require_plain(kind(shape=shape, **plain), source, where)
     return entry
 
 
-def _parsed(kind: type[Message], source: bytes) -> Message:
-    """The message, without fields that `kind` does not know. Raises: DecodeError."""
+def _parsed(kind: Any, source: bytes) -> Any:
+    """The message of class `kind`, without unknown fields. Raises: DecodeError."""
     with warnings.catch_warnings():
-        # Protobuf only warns where it gives up in the middle and drops the rest; `_require_plain` refuses that.
+        # Where protobuf gives up in the middle, it drops the rest with a warning; `_require_plain` refuses that.
         warnings.simplefilter("ignore", RuntimeWarning)
         message = kind.FromString(source)
     message.DiscardUnknownFields()
@@ -156,25 +151,25 @@ def _parsed(kind: type[Message], source: bytes) -> Message:
 
 
 def _require_plain(message: Message, source: bytes, where: str) -> None:
-    """Raises: ValueError, `source` holds something else than `message` as TensorFlow writes it."""
+    """Raises: ValueError, `source` is not `message` as TensorFlow writes it."""
     if message.SerializeToString(deterministic=True) != source:
-        raise ValueError(f"{where} holds unknown fields, or is not written as TensorFlow writes it")
+        raise ValueError(f"{where} holds unknown fields, or TensorFlow writes it in another way")
 
 
 def _check_layout(entries: Mapping[str, Any], size: int) -> None:
-    """The tensors fill the data file without gap or overlap, as TensorFlow writes them."""
+    """Raises: ValueError, the tensors do not fill the data file without gap or overlap, as TensorFlow writes them."""
     position = 0
     for key, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size)):
         if entry.shard_id or entry.offset != position or entry.size < 0:
-            raise ValueError(f"{key} is not where the tensor before it ends")
+            raise ValueError(f"{key} does not begin where the previous tensor ends")
         position += entry.size
     if position != size:
-        raise ValueError(f"{_DATA} has {size} bytes, its index says {position}; is it truncated?")
+        raise ValueError(f"{_DATA} has {size} bytes, must have {position} by its index; is it truncated?")
 
 
-def _weights(bundle: _Bundle, protos: Any) -> Weights:
+def _weights(bundle: _Bundle, modules: Any) -> Weights:
     source = bundle.text(OBJECT_GRAPH)
-    graph = _parsed(protos.objects.TrackableObjectGraph, source)
+    graph = _parsed(modules.objects.TrackableObjectGraph, source)
     _require_plain(graph, source, "its object graph")
     keys = _keys(graph)
     unknown = set(bundle.entries) - set(keys.values()) - {OBJECT_GRAPH}
@@ -186,7 +181,7 @@ def _weights(bundle: _Bundle, protos: Any) -> Weights:
 
 
 def _keys(graph: Any) -> dict[str, str]:
-    """{name of the model's child: key of its value} for every object that has values in the checkpoint."""
+    """{name of the model's child: key of its value} for every object with values in the checkpoint."""
     if not graph.nodes:
         raise ValueError("its object graph is empty")
     names: dict[int, str] = {}
@@ -195,18 +190,18 @@ def _keys(graph: Any) -> dict[str, str]:
     if len({child.local_name for child in graph.nodes[0].children}) != len(graph.nodes[0].children):
         raise ValueError("two children of its root have the same name")
     if any(node.slot_variables or node.HasField("registered_saver") for node in graph.nodes):
-        raise ValueError("its object graph has values that are restored in another way than a cell's")
+        raise ValueError("its object graph restores values in another way than a cell's")
     keys = {}
     for number, node in enumerate(graph.nodes):
         for attribute in node.attributes:
             name = names.get(number, "")
-            # Under its usual key alone: else Python's loader and the graph's restore operation could read different
-            # tensors.
-            if attribute.name != _ATTRIBUTE or attribute.checkpoint_key != checkpoint_key(name):
-                raise ValueError(
-                    f"its object graph has {attribute.checkpoint_key!r} as {attribute.name} of {name or f'object {number}'!r}"
-                )
-            keys[name] = attribute.checkpoint_key
+            # Only under its usual key: otherwise Python's loader and the graph's restore operation could read
+            # different tensors.
+            key = attribute.checkpoint_key
+            if attribute.name != _ATTRIBUTE or key != checkpoint_key(name):
+                owner = name or f"object {number}"
+                raise ValueError(f"its object graph has {key!r} as {attribute.name} of {owner!r}")
+            keys[name] = key
     return keys
 
 
@@ -220,7 +215,7 @@ def _nested(values: Sequence[float], shape: Sequence[int]) -> Any:
 def _bytes(path: pathlib.Path, limit: int | None = None) -> bytes:
     try:
         if limit is not None and path.stat().st_size > limit:
-            raise BitsumError(f"cannot read the weights in {path}: it has more than {limit} bytes")
+            raise BitsumError(f"cannot read the weights in {path}: more than {limit} bytes")
         return path.read_bytes()
     except OSError as error:
         raise BitsumError(

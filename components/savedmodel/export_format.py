@@ -1,10 +1,10 @@
-"""The format of an export: a number that the SavedModel carries from 2 on, which says how its signatures are named.
+"""The format of an export: a number that determines how its signatures are named.
 
-1  before there was a number: `add_bits` and `add_packed`, whatever the task
-2  `<verb>_bits` and `<verb>_packed`, as `components.signatures` has it
+1  `add_bits` and `add_packed` for every task; the SavedModel has no number
+2  `<verb>_bits` and `<verb>_packed`, as in `components.signatures`
 
-The number is the name of an empty child of the model's root object, `format_2`. So loaders pass it over, the hash of
-the graph covers it, and a model with a wrong one is compared with the wrong export, and refused.
+The number is in the name of an empty child of the model's root object, `format_2`. So loaders ignore it and the hash of
+the graph covers it. A model with a wrong number is compared with the wrong export, and refused.
 """
 
 import re
@@ -23,17 +23,17 @@ _CHILD = re.compile(r"format_([0-9]{1,9})")
 
 
 def child(number: int) -> str:
-    """The name of the root's child that says so, of a format that has one."""
+    """The name of the root's child for a format from 2 on."""
     return f"format_{number}"
 
 
 def of(graph: "Graph") -> int:
-    """The format of an exported model; FIRST where it carries no number."""
+    """The format of an exported model; FIRST without a number."""
     root = graph.meta_graph.object_graph_def.nodes[:1]
-    found = [_CHILD.fullmatch(child.local_name) for node in root for child in node.children]
-    return max((int(match[1]) for match in found if match), default=FIRST)
+    matches = [_CHILD.fullmatch(child.local_name) for node in root for child in node.children]
+    return max((int(match[1]) for match in matches if match), default=FIRST)
 
 
 def verb(task: Transducer, number: int) -> str:
-    """The verb that the signatures of a model for `task` are named after, in that format."""
+    """The verb in the names of the signatures of a model for `task` in format `number`."""
     return signatures.ADD if number == FIRST else task.verb

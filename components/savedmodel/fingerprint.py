@@ -1,11 +1,10 @@
-"""What makes two exported models the same: their weights and their graph, whatever process wrote them and when.
+"""The identity of an exported model: its weights and its graph, independent of the process that wrote them.
 
-The files of two exports of one model differ: names of traced functions carry a counter of the process. TensorFlow's own
-fingerprint has the opposite flaw: its graph_def_program_hash leaves the bodies of functions out, where all of the cell
-is.
+The files of two exports of one model differ, as names of traced functions hold a counter of the process. TensorFlow's
+own fingerprint has the opposite flaw: its graph_def_program_hash omits the bodies of functions, which hold the whole
+cell.
 """
 
-import hashlib
 import pathlib
 
 import numpy as np
@@ -13,24 +12,25 @@ import tensorflow as tf
 
 from components.errors import BitsumError
 from components.savedmodel import graph_identity
+from components.savedmodel.canonical_graph import sha256_of_parts
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def fingerprint(model_dir: str) -> str:
+def fingerprint(model_dir: str | pathlib.Path) -> str:
     """The identity of the SavedModel in `model_dir`: hexadecimal SHA-256 of its graph's and its weights' hashes.
 
     Raises:
-        BitsumError: there is no readable SavedModel.
+        BitsumError: the SavedModel cannot be read.
     """
-    return _sha256(graph_identity.graph_sha256(model_dir).encode(), weights_sha256(model_dir).encode())
+    return sha256_of_parts(graph_identity.graph_sha256(model_dir).encode(), weights_sha256(model_dir).encode())
 
 
-def weights(model_dir: str) -> dict[str, np.ndarray]:
+def weights(model_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The variables of the SavedModel in `model_dir` by name, as its checkpoint holds them.
 
     Raises:
-        BitsumError: there is no readable checkpoint.
+        BitsumError: the checkpoint cannot be read.
     """
     try:
         reader = tf.train.load_checkpoint(str(pathlib.Path(model_dir) / "variables" / "variables"))
@@ -42,19 +42,11 @@ def weights(model_dir: str) -> dict[str, np.ndarray]:
         ) from error
 
 
-def weights_sha256(model_dir: str) -> str:
+def weights_sha256(model_dir: str | pathlib.Path) -> str:
     """Hexadecimal SHA-256 over name, dtype, shape and little-endian bytes of every variable, in the order of the
     names."""
     parts = []
     for name, value in weights(model_dir).items():
         little_endian = value.astype(value.dtype.newbyteorder("<"))
         parts += [f"{name} {value.dtype.name} {value.shape}".encode(), little_endian.tobytes()]
-    return _sha256(*parts)
-
-
-def _sha256(*parts: bytes) -> str:
-    """SHA-256 of the parts, each with its length before it so that no two lists of parts run together."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
+    return sha256_of_parts(*parts)

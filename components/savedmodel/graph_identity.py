@@ -1,9 +1,9 @@
-"""The graph that is served is the cell that was certified: hashing weights says nothing about wiring.
+"""Checks that the graph is that of the certified cell: a hash of the weights does not cover their wiring.
 
-`differences` compares an exported model with a fresh export of the cell: the canonical forms
-(`components.savedmodel.canonical_graph`) must be equal, and each variable must be restored from the tensor of its own name, so
-that the weights that the checker reads are those that the graph computes with. That no other file changes what a server
-runs is for `components.savedmodel.model_files`.
+`differences` compares an exported model with a fresh export of the cell. The canonical forms
+(`components.savedmodel.canonical_graph`) must be equal, and each variable must be restored from the tensor of its own
+name, so that the graph computes with the weights that the checker reads. `components.savedmodel.model_files` checks
+that no other file changes what a server runs.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from components.savedmodel import graph_diff
 from components.savedmodel.canonical_graph import Graph
 from components.savedmodel.checkpoint import checkpoint_key
 
-MOST = 20
+MAX_DIFFERENCES = 20
 
 
 def graph_sha256(model_dir: str | pathlib.Path) -> str:
@@ -24,13 +24,13 @@ def graph_sha256(model_dir: str | pathlib.Path) -> str:
     TensorFlow.
 
     Raises:
-        BitsumError: there is no readable SavedModel.
+        BitsumError: the SavedModel cannot be read.
     """
     return Graph(model_dir).sha256()
 
 
 def fresh(save: Callable[[str], None]) -> Graph:
-    """The graph of what `save` writes to the folder that it is given, a fresh export of the cell."""
+    """The graph of the fresh export of the cell that `save` writes to a given folder."""
     with tempfile.TemporaryDirectory(prefix="bitsum-cell-") as folder:
         model_dir = pathlib.Path(folder) / "model"
         save(str(model_dir))
@@ -38,35 +38,36 @@ def fresh(save: Callable[[str], None]) -> Graph:
 
 
 def differences(model_dir: str | pathlib.Path, *expected: Graph) -> list[str]:
-    """What distinguishes the graph of a SavedModel from the nearest of the expected ones, one line each, at most
-    `MOST`.
+    """The differences between the graph of a SavedModel and the nearest of the expected ones, one line each, at most
+    `MAX_DIFFERENCES`; empty if it is one of them.
 
-    Empty where it is one of them. The nearest is the one that the fewest lines tell it from.
+    The nearest has the fewest differing lines.
 
     Raises:
-        BitsumError: there is no readable SavedModel.
+        BitsumError: the SavedModel cannot be read.
     """
     graph = Graph(model_dir)
-    is_expected = graph.sha256() in {one.sha256() for one in expected}
-    found = [] if is_expected else min((graph_diff.explained(graph, one) for one in expected), key=len)
-    found += _wrongly_restored(graph)
-    return found[:MOST]
+    is_expected = graph.sha256() in {candidate.sha256() for candidate in expected}
+    lines = [] if is_expected else min((graph_diff.explained(graph, candidate) for candidate in expected), key=len)
+    lines += _wrongly_restored(graph)
+    return lines[:MAX_DIFFERENCES]
 
 
 def restored_keys(graph: Graph) -> dict[str, str]:
-    """{shared name of a variable: key of the tensor of the checkpoint that the restore operation assigns to it}.
+    """{shared name of a variable: checkpoint key of the tensor that the restore operation assigns to it}.
 
     Raises:
-        ValueError: the operation restores in a way that this does not follow; the text says what.
+        ValueError: the operation restores in an unknown way; the text names it.
     """
     main = {node.name: node for node in graph.meta_graph.graph_def.node}
-    restore = _known(main, graph.meta_graph.saver_def.restore_op_name)
-    function = _known(graph.functions, restore.attr["f"].func.name)
+    restore = _lookup(main, graph.meta_graph.saver_def.restore_op_name)
+    function = _lookup(graph.functions, restore.attr["f"].func.name)
     nodes = {node.name: node for node in function.node_def}
-    handles = {argument.name: tensor for argument, tensor in zip(function.signature.input_arg, restore.input)}
+    arguments = zip(function.signature.input_arg, restore.input, strict=True)
+    handles = {argument.name: tensor for argument, tensor in arguments}
     keys: dict[str, str] = {}
     for assign in (node for node in function.node_def if node.op == "AssignVariableOp"):
-        variable = _known(main, handles.get(assign.input[0], assign.input[0]))
+        variable = _lookup(main, handles.get(assign.input[0], assign.input[0]))
         name = variable.attr["shared_name"].s.decode()
         if variable.op != "VarHandleOp" or name in keys:
             raise ValueError(f"{assign.name} does not assign to a variable of its own")
@@ -75,14 +76,14 @@ def restored_keys(graph: Graph) -> dict[str, str]:
 
 
 def _key(tensor: str, nodes: Mapping[str, Any]) -> str:
-    """The key of the checkpoint that a tensor of the restore function comes from."""
+    """The checkpoint key from which a tensor of the restore function comes."""
     for _ in nodes:
         name, _, output = tensor.partition(":")
-        node = _known(nodes, name)
+        node = _lookup(nodes, name)
         if node.op == "RestoreV2":
             prefix, names, slices = node.input[:3]
             texts = [
-                _known(nodes, constant.partition(":")[0]).attr["value"].tensor.string_val
+                _lookup(nodes, constant.partition(":")[0]).attr["value"].tensor.string_val
                 for constant in (names, slices)
             ]
             if set(texts[1]) != {b""} or prefix != "file_prefix":
@@ -101,13 +102,13 @@ def _wrongly_restored(graph: Graph) -> Iterable[str]:
         return [f"restoring the variables: {error}"]
     wanted = {name: checkpoint_key(name) for name in NAMES}
     return [
-        f"restoring the variables: {name} gets {keys.get(name, 'nothing')}, it should get {wanted.get(name, 'nothing')}"
+        f"restoring the variables: {name} gets {keys.get(name, 'nothing')}, must get {wanted.get(name, 'nothing')}"
         for name in sorted({*keys, *wanted})
         if keys.get(name) != wanted.get(name)
     ]
 
 
-def _known(things: Mapping[str, Any], name: str) -> Any:
-    if name not in things:
-        raise ValueError(f"there is no {name!r}")
-    return things[name]
+def _lookup(definitions: Mapping[str, Any], name: str) -> Any:
+    if name not in definitions:
+        raise ValueError(f"{name!r} is missing")
+    return definitions[name]

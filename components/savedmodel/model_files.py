@@ -1,12 +1,12 @@
-"""Which files a certified SavedModel may have: an allow-list, since a server may read what a verifier has not heard of.
+"""The allow-list of files in a certified SavedModel: a server may read files that a verifier does not know.
 
 Servers take graphs and programs from model.tflite, saved_model.pbtxt, saved_model.mlir, aot_packages/ and more with
-each release, and a FIFO, a device or a link to outside holds something else each time that it is read. What desktops
-leave in every folder that they show (`is_litter`) is read by nobody: it is ignored, here and by the manifest of
-`components.savedmodel.version_folder`, and reported.
+each release. A FIFO, a device or a link to outside can have other content at each reading. No server reads the files
+that desktops leave in every folder that they show (`is_litter`): these are reported and otherwise ignored, here and by
+the manifest of `components.savedmodel.version_folder`.
 
-A folder that Kubernetes mounts is made of links to a folder in it, `..data`: links that stay within the folder are as
-good as files.
+A folder that Kubernetes mounts consists of links to a folder in it, `..data`. Links that stay within the folder count
+as files.
 """
 
 import errno
@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from components.errors import BitsumError
 
+# Requests that a server replays while it loads the model: TFRecords of PredictionLog.
+WARMUP_REQUESTS = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 FILES = frozenset(
     {
         "saved_model.pb",
@@ -27,17 +29,17 @@ FILES = frozenset(
         "assets.extra/certificate.json",
         "assets.extra/manifest.json",
         "assets.extra/model.sig",
-        "assets.extra/tf_serving_warmup_requests",
+        str(WARMUP_REQUESTS),
     }
 )
-# What a SavedModel has in assets/ is read by its graph, and a cell's reads nothing: that folder is empty.
+# A graph reads the files in assets/, and a cell's graph reads none: that folder is empty.
 FOLDERS = frozenset({"variables", "assets", "assets.extra"})
 
 FILE = "a file"
 FOLDER = "a folder"
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: FOLDER, stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 _DEVICE = "a device"
-_NOWHERE = "a link that leads nowhere"
+_NOWHERE = "a broken link"
 
 _LITTER = (".DS_Store", "Thumbs.db")
 _LITTER_PREFIX = "._"
@@ -45,8 +47,8 @@ _MOUNT = "..data"
 
 
 class Entry(NamedTuple):
-    """What lies below a folder: its name relative to the folder, where it is, `FILE`, `FOLDER` or what else it is, and
-    whether that is within the folder, once links are followed."""
+    """An entry below a folder: its name relative to the folder, its path, its kind (`FILE`, `FOLDER` or another), and
+    whether it is within the folder once links are followed."""
 
     name: str
     path: pathlib.Path
@@ -55,20 +57,20 @@ class Entry(NamedTuple):
 
     @property
     def is_litter(self) -> bool:
-        """Whether it is a file that a desktop leaves in every folder."""
+        """Whether it is a file that desktops leave in every folder."""
         return self.kind == FILE and self.is_inside and is_litter(self.path.name)
 
 
 def is_litter(name: str) -> bool:
-    """Whether desktops leave files of that name in every folder that they show."""
+    """Whether desktops leave files with that name in every folder that they show."""
     return name in _LITTER or name.startswith(_LITTER_PREFIX)
 
 
 def entries(folder: str | pathlib.Path) -> Iterator[Entry]:
-    """All that lies below `folder`, sorted within each folder; links at its top are followed as long as they stay in
-    it. Opens no file.
+    """All entries below `folder`, sorted within each folder, without opening a file.
 
-    What Kubernetes keeps in a mount besides (`..data` and the folder that it leads to) is left out.
+    Links at the top of `folder` are followed as long as they stay in it. The folders that Kubernetes adds to a mount
+    (`..data` and its target) are omitted.
 
     Raises:
         BitsumError: a folder cannot be listed.
@@ -78,7 +80,7 @@ def entries(folder: str | pathlib.Path) -> Iterator[Entry]:
 
 
 def foreign(model_dir: str | pathlib.Path) -> list[str]:
-    """What a certified SavedModel may not have, and the one in `model_dir` has, a line each; empty where all is well.
+    """The entries of the SavedModel in `model_dir` that a certified model may not have, a line each.
 
     Raises:
         BitsumError: the folder cannot be listed.
@@ -114,7 +116,7 @@ def _below(root: pathlib.Path, folder: pathlib.Path, prefix: str) -> Iterator[En
         real = pathlib.Path(os.path.realpath(path))
         entry = Entry(prefix + name, path, _kind(path), real.is_relative_to(root))
         yield entry
-        # Deeper links could multiply without end.
+        # Following deeper links could multiply entries without end.
         if entry.kind == FOLDER and entry.is_inside and (real == path or not prefix):
             yield from _below(root, real, f"{entry.name}/")
 
@@ -125,12 +127,12 @@ def _kind(path: pathlib.Path) -> str:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return _NOWHERE
-        # A disk that does not tell is no fault of the model.
-        raise BitsumError(f"cannot look at {path}: {error.strerror}") from error
+        # A disk error is not a fault of the model.
+        raise BitsumError(f"cannot look up {path}: {error.strerror}") from error
 
 
 def _kept_by_kubernetes(folder: pathlib.Path) -> set[str]:
-    """`..data` and the folder beside it that it leads to, which has a name of that kind too."""
+    """`..data` and its target, a folder beside it whose name also begins with two dots."""
     mount = folder / _MOUNT
     target = pathlib.Path(os.path.realpath(mount))
     is_mount = mount.is_symlink() and target.parent == folder and target.name.startswith("..") and target.is_dir()

@@ -1,9 +1,9 @@
-"""Which model may take the place of the newest pushed version: none that is older, unless somebody says so.
+"""The order of pushes: no older model replaces the newest pushed version, unless the user allows it.
 
-A model is older if it is for an earlier span, a run without a span (0) being earlier than every span, or if the newest
-version was trained on from it, at once or over several runs. Spans and ancestors stand in the manifest of the newest
-version, so that the rule needs no metadata store; a trainer writes the ancestors beside the model. Going back to an
-older version is `bitsum rollback`.
+A model is older if it is for an earlier span (a run without a span, 0, is earlier than every span), or if the newest
+version continued its training, directly or over several runs. The manifest of the newest version holds spans and
+ancestors, so the rule needs no metadata store; a trainer writes the ancestors beside the model. `bitsum rollback` goes
+back to an older version.
 """
 
 import json
@@ -18,34 +18,34 @@ from components.savedmodel import version_folder
 
 GATE = "push"
 OPTION = "--allow-older"
-HELP = "push the model also if the newest version is for a later span, or was trained on from it"
+HELP = "push the model even if the newest version is for a later span, or continued its training"
 
 # Names in the origin of a manifest.
 SPAN = "span"
 ANCESTORS = "ancestors"
 
-# Beside the SavedModel: JSON, the hashes of the weights (`model_identity.weights_sha256`) that it was trained on from,
-# the last first.
+# Beside the SavedModel: JSON, the hashes of the weights (`fingerprint.weights_sha256`) whose training it continued, the
+# latest first.
 _ANCESTORS_FILE = "ancestors.json"
 
 
 def write_ancestors(model_dir: str, ancestors: Sequence[str]) -> None:
-    """Write down beside the SavedModel in `model_dir` which weights it was trained on from, the last first."""
+    """Record beside the SavedModel in `model_dir` the weights whose training it continued, the latest first."""
     atomic.write(pathlib.Path(model_dir).parent / _ANCESTORS_FILE, json.dumps(list(ancestors)) + "\n")
 
 
 def ancestors(model_dir: str) -> list[str]:
-    """Which weights the SavedModel in `model_dir` was trained on from, the last first; none where nobody wrote that down.
+    """The weights whose training the SavedModel in `model_dir` continued, the latest first; empty without a record.
 
     Raises:
         BitsumError: the file cannot be read, or is damaged.
     """
     file = pathlib.Path(model_dir).parent / _ANCESTORS_FILE
     try:
-        found = regular_files.read_json(file)
-        if isinstance(found, list) and all(isinstance(one, str) for one in found):
-            return found
-        raise ValueError("no list of hashes")
+        hashes = regular_files.read_json(file)
+        if isinstance(hashes, list) and all(isinstance(value, str) for value in hashes):
+            return hashes
+        raise ValueError("not a list of hashes")
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
@@ -61,11 +61,11 @@ def check_span(destination: pathlib.Path, span: int) -> None:
 
 
 def check(destination: pathlib.Path, span: int, identity: str, weights: str) -> None:
-    """Raise Refusal if a model is older than the newest version in `destination`, unless it is that very model.
+    """Raise Refusal if a model is older than the newest version in `destination`, unless it is the same model.
 
     Args:
-        span: of the run that pushes it, 0 for a run on its own.
-        identity: what the model computes, as `version_folder.push` has it.
+        span: of the run that pushes it, 0 for a run without a span.
+        identity: of the model, as in `version_folder.push`.
         weights: the hash of its weights.
     """
     newest, manifest = _newest(destination)
@@ -73,13 +73,12 @@ def check(destination: pathlib.Path, span: int, identity: str, weights: str) -> 
         return
     check_span(destination, span)
     if weights in manifest.get("origin", {}).get(ANCESTORS, []):
-        whose = f"the model of {_named(span)} is an ancestor: training went on from it to span {_span(manifest)}"
-        raise Refusal(GATE, f"{whose} of {_stays(newest, destination)}")
+        ancestor = f"the model of {_named(span)} is an ancestor of that of span {_span(manifest)}"
+        raise Refusal(GATE, f"{ancestor}, {_stays(newest, destination)}")
 
 
 def _newest(destination: pathlib.Path) -> tuple[int, dict[str, Any]]:
-    """The number of the newest version and its manifest; (0, {}) where there is none, {} where it was not pushed by a
-    pipeline.
+    """The number of the newest version and its manifest: (0, {}) without a version, {} if no pipeline pushed it.
 
     Raises:
         Refusal: its manifest is damaged.
@@ -88,8 +87,8 @@ def _newest(destination: pathlib.Path) -> tuple[int, dict[str, Any]]:
     manifest = version_folder.manifest(destination / str(newest))
     path = destination / str(newest) / version_folder.MANIFEST
     if not manifest and os.path.lexists(path):
-        told = f"{path} is damaged: whether version {newest} is newer cannot be seen"
-        raise Refusal(GATE, f"{told}; nothing was pushed: {OPTION} pushes it all the same")
+        problem = f"{path} is damaged, so the age of version {newest} is unknown"
+        raise Refusal(GATE, f"{problem}; nothing was pushed: {OPTION} pushes the model anyway")
     return newest, manifest
 
 
@@ -98,8 +97,8 @@ def _span(manifest: dict[str, Any]) -> int:
 
 
 def _named(span: int) -> str:
-    return f"span {span}" if span else "span 0, a run on its own,"
+    return f"span {span}" if span else "span 0 (a run without a span)"
 
 
 def _stays(version: int, destination: pathlib.Path) -> str:
-    return f"version {version} in {destination}, which stays; nothing was pushed: {OPTION} pushes it all the same"
+    return f"version {version} in {destination}, which stays; nothing was pushed: {OPTION} pushes the model anyway"

@@ -1,8 +1,8 @@
 """The folder of served versions: `<base>/<version>/`, each of which appears whole or not at all, with its manifest.
 
-TensorFlow Serving watches such a folder and loads the highest number. A version that is seen half-written costs a real
-server minutes, so it is written beside, synced to disk, and renamed. The manifest, `assets.extra/manifest.json`, names
-the sha256 of every other file and where the version came from.
+TensorFlow Serving watches such a folder and loads the highest number. A half-written version costs a real server
+minutes, so `components.atomic` writes it. The manifest, `assets.extra/manifest.json`, has the sha256 of every other
+file and the origin of the version.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from components import atomic, regular_files
 from components.errors import BitsumError, reason
@@ -30,7 +30,7 @@ _LOCK = ".lock"
 
 @dataclasses.dataclass(frozen=True)
 class Pushed:
-    """What a push did: the version that now holds the model, and whether this push made it."""
+    """The result of a push: the version that holds the model, and whether this push made it."""
 
     version: int
     path: pathlib.Path
@@ -38,17 +38,17 @@ class Pushed:
 
 
 def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[str, Any]) -> Pushed:
-    """Put a copy of the SavedModel in `model` under `base` as a version higher than every one before it.
+    """Copy the SavedModel in `model` to `base` as a version higher than every previous one.
 
     Args:
-        model: folder of the SavedModel, with everything that is to be served (warmup requests included).
-        base: folder of versions; made where it is not there.
-        identity: what the model computes (its graph and weights). Nothing is pushed where the newest version has it.
-        origin: where the model comes from, for the manifest (JSON).
+        model: folder of the SavedModel with everything to be served, including warmup requests.
+        base: folder of versions; created if it is missing.
+        identity: of the model's graph and weights. If the newest version has the same, nothing is pushed.
+        origin: of the model, for the manifest (JSON).
 
     Raises:
         BitsumError: the folder cannot be written, or the disk is full; nothing half-written stays.
-        KeyboardInterrupt: its text says that the version is pushed, where it is.
+        KeyboardInterrupt: if the version has been pushed by then, the text says so.
     """
     done = None
     try:
@@ -57,9 +57,9 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
             newest = max(versions(base), default=0)
             if newest and manifest(base / str(newest)).get("identity") == identity and not problems(base / str(newest)):
                 return Pushed(newest, base / str(newest), is_new=False)
-            # Seconds since 1970, as TFX's Pusher has it, unless two pushes fall into one second or the clock went back.
+            # Seconds since 1970, as in TFX's Pusher, unless two pushes fall into one second or the clock went back.
             version = max(int(time.time()), newest + 1, _last_version(lock) + 1)
-            # Before it is visible: afterwards nothing may fail any more.
+            # Before the version is visible: nothing may fail after that.
             _reserve(lock, version)
             done = Pushed(version, base / str(version), is_new=True)
             with atomic.folder(done.path) as beside:
@@ -81,10 +81,10 @@ def versions(base: pathlib.Path) -> list[int]:
 
 
 def manifest(version: pathlib.Path) -> dict[str, Any]:
-    """The manifest of the version in that folder; empty where there is none, or a damaged one.
+    """The manifest of the version in that folder; empty if it is missing or damaged.
 
     Raises:
-        BitsumError: the disk does not give it: what that is, is unknown.
+        BitsumError: the manifest cannot be read, so its content is unknown.
     """
     try:
         content = regular_files.read_json(version / MANIFEST)
@@ -98,8 +98,8 @@ def manifest(version: pathlib.Path) -> dict[str, Any]:
     return content if _is_manifest(content) else {}
 
 
-def _is_manifest(content: Any) -> bool:
-    """Whether what readers of a manifest rely on has the types that a push writes."""
+def _is_manifest(content: object) -> TypeGuard[dict[str, Any]]:
+    """Whether the members that readers of a manifest rely on have the types that a push writes."""
     if not isinstance(content, dict) or not isinstance(origin := content.get("origin", {}), dict):
         return False
     span, ancestors = origin.get("span", 0), origin.get("ancestors", [])
@@ -113,7 +113,7 @@ def _is_manifest(content: Any) -> bool:
 
 
 def problems(version: pathlib.Path) -> list[str]:
-    """What the files of the version in that folder have against its manifest, a line each; empty if they match.
+    """The differences between the files of the version in that folder and its manifest, a line each.
 
     Files that desktops leave behind (`components.savedmodel.model_files`) do not count.
     """
@@ -123,12 +123,11 @@ def problems(version: pathlib.Path) -> list[str]:
     expected = {
         name: sha256 for name, sha256 in expected.items() if not model_files.is_litter(pathlib.PurePosixPath(name).name)
     }
-    found = _hashes(version)
-    return [
-        f"{version / name} {'is missing' if name not in found else 'is not in the manifest' if name not in expected else 'was changed'}"
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
-    ]
+    actual = _hashes(version)
+    lines = [f"{version / name} is missing" for name in expected.keys() - actual.keys()]
+    lines += [f"{version / name} is not in the manifest" for name in actual.keys() - expected.keys()]
+    common = expected.keys() & actual.keys()
+    return sorted([*lines, *(f"{version / name} was changed" for name in common if expected[name] != actual[name])])
 
 
 def sha256_of_files(folder: pathlib.Path) -> str:
@@ -137,14 +136,16 @@ def sha256_of_files(folder: pathlib.Path) -> str:
 
 
 def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    """The sha256 of every file below `folder` but the manifest, by its name relative to `folder`; what is no file is
-    named instead.
+    """{name relative to `folder`: sha256} of every file below it but the manifest; of other entries, their kind.
 
     Raises:
-        BitsumError: the disk does not give them.
+        BitsumError: a file or folder cannot be read.
     """
-    found = [entry for entry in model_files.entries(folder) if entry.kind != model_files.FOLDER and not entry.is_litter]
-    return {entry.name: _content(entry) for entry in found if entry.name != str(MANIFEST)}
+    return {
+        entry.name: _content(entry)
+        for entry in model_files.entries(folder)
+        if entry.kind != model_files.FOLDER and not entry.is_litter and entry.name != str(MANIFEST)
+    }
 
 
 def _content(entry: model_files.Entry) -> str:
@@ -158,8 +159,8 @@ def _content(entry: model_files.Entry) -> str:
 
 @contextlib.contextmanager
 def _locked(base: pathlib.Path) -> Iterator[int]:
-    """Hold the folder for this push; gives the descriptor of the lock file, in which the highest version ever pushed
-    stands."""
+    """Lock the folder for this push; yields the descriptor of the lock file, which holds the highest version ever
+    pushed."""
     descriptor = os.open(base / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -170,14 +171,13 @@ def _locked(base: pathlib.Path) -> Iterator[int]:
 
 
 def _last_version(lock: int) -> int:
-    """The highest version ever pushed, also when it was deleted since."""
+    """The highest version ever pushed, even if it has been deleted since."""
     last = os.pread(lock, 32, 0).strip()
     return int(last) if last.isdigit() else 0
 
 
 def _reserve(lock: int, version: int) -> None:
-    """Write down that `version` is taken, onto the disk. It has no fewer digits than the one before, over which it is
-    written."""
+    """Record on disk that `version` is taken. It overwrites the previous version, which has no more digits."""
     line = b"%d\n" % version
     if os.pwrite(lock, line, 0) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,7 +1,7 @@
-"""Warmup requests: what a model server replays while it loads a version, so that no user waits for the first run.
+"""Warmup requests: a model server replays them while it loads a version, so that no user waits for the first run.
 
-Format: TFRecords of PredictionLog in `assets.extra/tf_serving_warmup_requests`, at most 1000. A record that fails makes
-TensorFlow Serving refuse the version, so infra validation loads the model with them.
+Format: at most 1000 TFRecords of PredictionLog in `model_files.WARMUP_REQUESTS`. If a record fails, TensorFlow Serving
+refuses the version. So infra validation loads the model with them.
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
@@ -17,23 +17,24 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from components import signatures
 from components.errors import ModelError
 from components.formats import strict_protos
+from components.savedmodel import model_files
 from components.task import addition
-
-WARMUP_FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 
 
 def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
-    """Write warmup requests made of `examples` (serialized tf.Examples) for each signature of `model`; returns how
-    many.
+    """Write warmup requests from `examples` (serialized tf.Examples) for each signature of `model`; returns their
+    number.
 
     Raises:
-        ModelError: `model` is no SavedModel, or has no signature `step` with a state.
+        ModelError: `model` is not a SavedModel, or lacks a signature `step` with a state.
     """
     known = _signatures(model)
     try:
         units = known[signatures.STEP].inputs[signatures.STATE].tensor_shape.dim[1].size
     except IndexError as error:
-        raise ModelError(f"the model has no signature {signatures.STEP} with a {signatures.STATE} of [B, H]") from error
+        raise ModelError(
+            f"the model lacks a signature {signatures.STEP} with a {signatures.STATE} of [B, H]"
+        ) from error
     requests = [
         _request(model_name, signatures.SERVING_DEFAULT, {signatures.EXAMPLES: np.array(examples, dtype=object)})
     ]
@@ -47,7 +48,7 @@ def write(model: pathlib.Path, examples: list[bytes], model_name: str) -> int:
             requests.append(_request(model_name, signatures.bits(verb), bits))
             if signatures.packed(verb) in known:
                 requests.append(_request(model_name, signatures.packed(verb), packed | {signatures.STATE: state}))
-    file = model / WARMUP_FILE
+    file = model / model_files.WARMUP_REQUESTS
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
         for request in requests:
@@ -60,8 +61,8 @@ def _signatures(model: pathlib.Path) -> Mapping[str, meta_graph_pb2.SignatureDef
     try:
         return loader.get_meta_graph_def(str(model), tf.saved_model.SERVING).signature_def
     except (OSError, RuntimeError) as error:
-        # A number is the operating system's, a full disk say. TensorFlow raises OSErrors without one of a file that is
-        # no model.
+        # An errno comes from the operating system (a full disk, for example). For a file that is not a model,
+        # TensorFlow raises an OSError without errno.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ModelError(f"the model cannot be read: {' '.join(str(error).split())}") from error
@@ -74,7 +75,7 @@ def _operands(serialized: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _packed(bits: np.ndarray) -> np.ndarray:
-    """Strings of bytes [1] of bits [1, T]."""
+    """Byte strings [1] of bits [1, T]."""
     return np.array([np.packbits(bits[0].astype(np.uint8), bitorder="little").tobytes()], dtype=object)
 
 

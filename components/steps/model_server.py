@@ -12,7 +12,6 @@ Whose fault it is that a server does not serve is told by how its program ends, 
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
@@ -22,14 +21,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from components import processes
 from components.errors import BitsumError, ModelError
 
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
-_PR_SET_PDEATHSIG = 1
 # What the program itself runs into; the others are sent to it.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS})
 _SIGNAL_EXIT = 128
@@ -139,7 +138,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=None if outlives else _tied_to_parent(),
+            preexec_fn=None if outlives else processes.ended_with_parent(),
         )
     try:
         ready = _wait(process, ready_file, log, timeout)
@@ -178,17 +177,10 @@ def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout
     except ValueError:
         report = {"error": "no JSON"}
     if "error" in report:
-        raise BitsumError(f"the prober {command[0]} ended with exit code {done.returncode}: {_last_line(done.stderr)}")
+        raise BitsumError(
+            f"the prober {command[0]} ended with exit code {done.returncode}: {processes.output_lines(done.stderr)[-1]}"
+        )
     return report
-
-
-def _tied_to_parent() -> Callable[[], None] | None:
-    """What a child has to do before it starts so that it is stopped when its parent is gone, however that went."""
-    if sys.platform != "linux":
-        return None
-    # Looked up here: between fork and exec a child should do as little as possible.
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path, timeout: float) -> dict[str, Any]:
@@ -199,9 +191,7 @@ def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path
         if process.poll() is not None:
             raise _failure(process.returncode, log)
         time.sleep(_POLL_SECONDS)
-    raise ServerFailed(
-        f"the model server had no version available within {timeout:g} s: {_last_line(log.read_text(errors='replace'))}"
-    )
+    raise ServerFailed(f"the model server had no version available within {timeout:g} s: {_last_line(log)}")
 
 
 def _ready(ready_file: pathlib.Path) -> dict[str, Any]:
@@ -219,13 +209,11 @@ def _ready(ready_file: pathlib.Path) -> dict[str, Any]:
 
 def _failure(returncode: int, log: pathlib.Path) -> BitsumError:
     """The error that the end of a server is, as the table above has it."""
-    said = _last_line(log.read_text(errors="replace"))
     number = -returncode if returncode < 0 else returncode - _SIGNAL_EXIT
     kind = ServerCrashed if number in _CRASHES else ModelError if returncode == ModelError.exit_code else ServerFailed
     how = f"by {signal.Signals(number).name}" if number in set(signal.Signals) else f"with exit code {returncode}"
-    return kind(f"the model server ended {how}: {said}")
+    return kind(f"the model server ended {how}: {_last_line(log)}")
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+def _last_line(log: pathlib.Path) -> str:
+    return processes.output_lines(log.read_text(errors="replace"))[-1]

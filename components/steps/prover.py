@@ -125,19 +125,19 @@ def _shown(margin: float | None) -> str:
     return "" if margin is None else f"{margin:.6g}"
 
 
-def prove(model: str, knobs: settings.ProofSettings, task: str) -> attempt.Proof:
+def prove(model: str, knobs: settings.ProofSettings, task: str) -> attempt.ProofAttempt:
     """The proof that the SavedModel in `model` computes `task`: of the weights that TensorFlow loads, and of its graph
     being the cell."""
     foreign = model_files.foreign(model)
     if foreign:
-        return attempt.Proof(None, f"not proven: {foreign[0]} ({len(foreign)} such in all)")
+        return attempt.ProofAttempt(None, f"not proven: {foreign[0]} ({len(foreign)} such in all)")
     weights = checkpoint.read(model)
     others = loaded_weights.differences(model)
     if others:
-        return attempt.Proof(None, f"not proven: {others[0]} ({len(others)} differences)")
+        return attempt.ProofAttempt(None, f"not proven: {others[0]} ({len(others)} differences)")
     wrong_graph = expected_graph.differences(model, weights.units, TASKS[task], knobs)
     if wrong_graph:
-        return attempt.Proof(
+        return attempt.ProofAttempt(
             None, f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)"
         )
     found = attempt.attempt(weights, TASKS[task], _asked(model, task), knobs.search_seconds)

@@ -1,6 +1,6 @@
 """The facts of binary addition: numbers <-> bits, the full adder, the names of the features.
 
-Everything else in the project takes them from here: the generator, the checks, the trainer, the evaluation, the client.
+The generator, the checks, the trainer, the evaluation and the client all take them from here.
 
 Bits are written least significant first: 13 = 1 + 4 + 8 is 1, 0, 1, 1 and 29 = 1 + 4 + 8 + 16 is 1, 0, 1, 1, 1.
 Operands of T bits have a sum of T + 1 bits, whose last bit is the final carry: 13 + 29 = 42 at T = 5 is
@@ -10,10 +10,12 @@ Operands of T bits have a sum of T + 1 bits, whose last bit is the final carry: 
     sum  0 1 0 1 0 1
 """
 
+from collections.abc import Iterable
+
 # A tf.Example of the datasets: int64 lists of T, T, T + 1 and 1 values. `sum` holds the outputs of the data's task
-# (components.task.transducer) on the T pairs and a flushing (0, 0): the bits of a + b; those of a - b in two's complement,
-# the last being its sign; or, for a > b, the verdict on the bits so far at each step, the last being that on the
-# numbers.
+# (components.task.transducer) on the T pairs and a flushing (0, 0): the bits of a + b; the bits of a - b in two's
+# complement, whose last bit is the sign; or, for a > b, the comparison of the bits so far at each step, whose last bit
+# compares the numbers.
 FEATURE_A = "a"
 FEATURE_B = "b"
 FEATURE_SUM = "sum"
@@ -40,7 +42,7 @@ def to_bits(value: int, length: int) -> list[int]:
     [1, 0, 1, 1, 0]
 
     Raises:
-        ValueError: if `value` is negative or needs more than `length` bits.
+        ValueError: `value` is negative or needs more than `length` bits.
     """
     if value < 0:
         raise ValueError(f"{value} is negative: bitstrings stand for integers from 0 up")
@@ -50,24 +52,24 @@ def to_bits(value: int, length: int) -> list[int]:
     return [int(digit) for digit in digits] + [0] * (length - len(digits))
 
 
-def from_bits(bits) -> int:
-    """The integer whose bits, least significant first, are `bits` (any iterable of 0 and 1).
+def from_bits(bits: Iterable[int]) -> int:
+    """The integer whose bits, least significant first, are `bits`.
 
     >>> from_bits([0, 1, 0, 1, 0, 1])
     42
 
     Raises:
-        ValueError: if something in `bits` is neither 0 nor 1.
+        ValueError: an element of `bits` is neither 0 nor 1.
     """
     bits = list(bits)
     for position, bit in enumerate(bits):
         if bit not in (0, 1):
-            raise ValueError(f"bit {position} is {bit}, which is neither 0 nor 1")
+            raise ValueError(f"bit {position} is {bit}, neither 0 nor 1")
     return int("".join("1" if bit else "0" for bit in reversed(bits)) or "0", 2)
 
 
 def abbreviated(value: int, digits: int = 40) -> str:
-    """`value` in decimal, or in hexadecimal with its middle left out where it is too long to read."""
+    """`value` in decimal; if it is too long to read, in hexadecimal without its middle."""
     if value.bit_length() <= 3 * digits:
         return str(value)
     text = hex(value)

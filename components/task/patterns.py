@@ -1,21 +1,21 @@
-"""Structured pairs of numbers: the sums that random pairs hide.
+"""Structured pairs of numbers: sums that random pairs hardly ever show.
 
 Random bits carry over a few places at a time. A model that is right on all of them can still be wrong on a carry that
-runs through a thousand places, on a long run of zeros or on a pattern that repeats: these pairs have them.
+runs through a thousand places, on a long run of zeros or on a repeated pattern. These pairs cover such cases.
 
-A pair is read as the sequence of its symbols (bit of a, bit of b), least significant first. `11` generates a carry,
-`00` kills it, `01` and `10` propagate it.
+A pair is the sequence of its symbols (bit of a, bit of b), least significant first. `11` generates a carry, `00` kills
+it, `01` and `10` propagate it.
 """
 
 from typing import NamedTuple
 
-# Up to this width a carry is generated, propagated and killed at every position; above it at five positions,
-# so that the number of cases does not grow with the width.
+# Up to this width a carry is generated, propagated and killed at every position; above it at five positions, so that
+# the number of cases stays bounded.
 EVERY_POSITION_UP_TO = 12
 
 
 class Case(NamedTuple):
-    """Two operands of at most `width` bits, and what is special about them."""
+    """Two operands of at most `width` bits, and a name for their structure."""
 
     name: str
     a: int
@@ -23,15 +23,15 @@ class Case(NamedTuple):
 
 
 def structured_cases(width: int) -> list[Case]:
-    """The structured pairs of operands of at most `width` bits, each pair once, the most telling ones first.
+    """The structured pairs of operands of at most `width` bits, each pair once, the most revealing ones first.
 
-    The list has at most 24 + 3 * EVERY_POSITION_UP_TO cases, whatever the width.
+    The list has at most 24 + 3 * EVERY_POSITION_UP_TO cases for any width.
 
     >>> structured_cases(3)[0]
     Case(name='carry chain, ones first', a=7, b=1)
 
     Raises:
-        ValueError: if `width` is less than 1.
+        ValueError: `width` is less than 1.
     """
     if width < 1:
         raise ValueError(f"width = {width}: a number has at least 1 bit")
@@ -42,16 +42,16 @@ def structured_cases(width: int) -> list[Case]:
 
 
 def positions(width: int) -> list[int]:
-    """Where a carry is generated, propagated and killed: everywhere in narrow pairs, at the ends and the middle of wide
-    ones."""
+    """The positions at which a carry is generated, propagated and killed: all of narrow pairs, the ends and the middle
+    of wide ones."""
     if width <= EVERY_POSITION_UP_TO:
         return list(range(width))
     return [0, 1, width // 2, width - 2, width - 1]
 
 
 def from_symbols(*runs: tuple[str, int]) -> tuple[int, int]:
-    """The pair (a, b) of a sequence of symbols, least significant first; a run is a repeated block and its number of
-    symbols.
+    """The pair (a, b) of a sequence of symbols, least significant first. A run is a block to repeat and the number of
+    symbols to write.
 
     >>> from_symbols(("11", 1), ("01", 3))  # 1 + 1111
     (1, 15)
@@ -71,7 +71,7 @@ def _chains(width: int) -> list[Case]:
 
 
 def _words(width: int) -> list[Case]:
-    """The nine words that exposed most of the networks that were right on millions of random pairs."""
+    """Nine words that exposed most of the networks that were right on millions of random pairs."""
     half = width // 2
     rest = width - half
     words = {

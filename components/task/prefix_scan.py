@@ -1,22 +1,21 @@
-"""A transducer run over all positions of all words at once: the outputs of a million steps in a few operations on big
-integers.
+"""Runs a transducer over all positions of all words at once: a million steps in a few operations on big integers.
 
-What a step does to the state is a map from states to states, known from its symbol alone. Maps compose, and composing
-is associative, so that the maps of all prefixes come from about log2(T) rounds, in each of which position t takes in
-the map of position t - 2^k (Ladner & Fischer 1980, "Parallel Prefix Computation", J. ACM 27(4); Hillis & Steele 1986,
-"Data Parallel Algorithms", Comm. ACM 29(12)). Here bit t of an integer stands for position t, one integer for each pair
-of states (s, s') says where the map takes s to s', and the words of a batch lie side by side in the same integers.
+Each symbol maps states to next states. Composing these maps is associative, so about log2(T) rounds compute the maps of
+all prefixes; in round k, position t composes its map with that of position t - 2^k (Ladner & Fischer 1980, "Parallel
+Prefix Computation", J. ACM 27(4); Hillis & Steele 1986, "Data Parallel Algorithms", Comm. ACM 29(12)). Bit t of an
+integer stands for position t. For each pair of states (s, s') one integer marks the positions whose map takes s to s'.
+The words of a batch lie side by side in the same integers.
 
-A word is two numbers, least significant bit first, followed by zeros, which flush it: every task of
-components.task.transducer.
+A word is two numbers, least significant bit first, followed by flushing zeros. Every task of components.task.transducer
+has such words.
 """
 
 from components.task.transducer import Transducer
 
 
 def outputs(task: Transducer, a: int, b: int, count: int) -> int:
-    """The integer whose bits are the first `count` outputs for the numbers `a` and `b`, from 0 up; T + 1 for numbers of
-    T bits.
+    """The integer whose bits are the first `count` outputs for the numbers `a` and `b` from 0 up; T + 1 for T-bit
+    numbers.
 
     >>> from components.task.transducer import ADDITION
     >>> outputs(ADDITION, 13, 29, 6)
@@ -24,13 +23,12 @@ def outputs(task: Transducer, a: int, b: int, count: int) -> int:
     """
     size = -(-count // 8)
     mask = (1 << count) - 1
-    row = outputs_of_rows(task, *((number & mask).to_bytes(size, "little") for number in (a, b)), size)
+    row = outputs_of_rows(task, (a & mask).to_bytes(size, "little"), (b & mask).to_bytes(size, "little"), size)
     return int.from_bytes(row, "little") & mask
 
 
 def outputs_of_rows(task: Transducer, a: bytes, b: bytes, size: int) -> bytes:
-    """The outputs of many words: rows of `size` bytes, little-endian, in and out; each row starts in the initial
-    state."""
+    """The outputs for many words, in rows of `size` little-endian bytes. Each row starts in the initial state."""
     positions = len(a) * 8
     first = int.from_bytes((b"\x01" + bytes(size - 1)) * (len(a) // size), "little")
     where = _symbols(int.from_bytes(a, "little"), int.from_bytes(b, "little"), (1 << positions) - 1)
@@ -43,17 +41,17 @@ def outputs_of_rows(task: Transducer, a: bytes, b: bytes, size: int) -> bytes:
 
 
 def _symbols(a: int, b: int, everywhere: int) -> dict[tuple[int, ...], int]:
-    """Where each symbol stands."""
+    """The positions of each symbol."""
     return {(1, 1): a & b, (1, 0): a & ~b, (0, 1): b & ~a, (0, 0): everywhere & ~(a | b)}
 
 
 def _states_before(task: Transducer, where: dict[tuple[int, ...], int], first: int, steps: int) -> dict[int, int]:
-    """Where each state is the one that a step starts from, in words of `steps` steps that begin where `first` has its
-    bits."""
+    """The positions whose step starts from each state, in words of `steps` steps that begin at the bits of
+    `first`."""
     maps = {(state, following): 0 for state in task.states for following in task.states}
     for state, symbol, _, following in task.table:
         maps[state, following] |= where[symbol] & ~first
-        # Whatever was before its first step, a word starts in the initial state.
+        # A word starts in the initial state, whatever precedes it.
         if state == task.initial:
             for any_state in task.states:
                 maps[any_state, following] |= where[symbol] & first
@@ -68,9 +66,9 @@ def _states_before(task: Transducer, where: dict[tuple[int, ...], int], first: i
 
 
 def _composed(states: tuple[int, ...], maps: dict[tuple[int, int], int], reach: int) -> dict[tuple[int, int], int]:
-    """Each position's map after that of the position `reach` before it; before position 0 nothing happens."""
+    """Each position's map after that of the position `reach` before it; before position 0 the map is the identity."""
     start = (1 << reach) - 1
-    earlier = {(state, via): (found << reach) | (start if state == via else 0) for (state, via), found in maps.items()}
+    earlier = {(state, via): (bits << reach) | (start if state == via else 0) for (state, via), bits in maps.items()}
     composed = {}
     for state, following in maps:
         composed[state, following] = 0

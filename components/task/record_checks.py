@@ -1,14 +1,17 @@
-"""What can be wrong with a record, seen with arithmetic: the check of one example against the table of its task."""
+"""Checks one example by arithmetic: its features, and its `sum` against the table of its task."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM, FEATURES, abbreviated, from_bits
 from components.task.transducer import Transducer
 
+# Values of any type: the checks find out which.
+Features = Mapping[str, Sequence[Any]]
+
 
 class Problem(NamedTuple):
-    """What is wrong: the kind, to count by, and one line that names the offender."""
+    """A defect of an example: its kind, to count by, and one line that names the offender."""
 
     kind: str
     what: str
@@ -27,13 +30,13 @@ CORRUPT_FILE = "corrupt file"
 EMPTY_SPLIT = "empty split"
 
 
-def problem_of(features: Mapping[str, Sequence], task: Transducer) -> Problem | None:
-    """The first thing that is wrong with an example's features, None if `sum` is what `task` makes of `a` and `b`."""
+def problem_of(features: Features, task: Transducer) -> Problem | None:
+    """The first defect of an example's features. None if `sum` holds the outputs of `task` for `a` and `b`."""
     return _names(features) or _types(features) or _lengths(features) or _bits(features) or _sum(features, task)
 
 
 def described(a: Sequence[int], b: Sequence[int]) -> str:
-    """The pair as text for a person.
+    """The pair as readable text.
 
     >>> described([1, 0, 1, 1], [1])
     '13 and 1'
@@ -41,7 +44,7 @@ def described(a: Sequence[int], b: Sequence[int]) -> str:
     return f"{abbreviated(from_bits(a))} and {abbreviated(from_bits(b))}"
 
 
-def _names(features: Mapping[str, Sequence]) -> Problem | None:
+def _names(features: Features) -> Problem | None:
     for name in FEATURES:
         if name not in features:
             return Problem(MISSING_FEATURE, f"feature {name!r} is missing")
@@ -51,7 +54,7 @@ def _names(features: Mapping[str, Sequence]) -> Problem | None:
     return None
 
 
-def _types(features: Mapping[str, Sequence]) -> Problem | None:
+def _types(features: Features) -> Problem | None:
     for name in FEATURES:
         for position, value in enumerate(features[name]):
             if type(value) is not int:
@@ -59,7 +62,7 @@ def _types(features: Mapping[str, Sequence]) -> Problem | None:
     return None
 
 
-def _lengths(features: Mapping[str, Sequence]) -> Problem | None:
+def _lengths(features: Features) -> Problem | None:
     if len(features[FEATURE_LENGTH]) != 1:
         return Problem(WRONG_LENGTH, f"length has {len(features[FEATURE_LENGTH])} values, not 1")
     [length] = features[FEATURE_LENGTH]
@@ -68,12 +71,12 @@ def _lengths(features: Mapping[str, Sequence]) -> Problem | None:
     for name, bits in ((FEATURE_A, length), (FEATURE_B, length), (FEATURE_SUM, length + 1)):
         if len(features[name]) != bits:
             return Problem(
-                WRONG_LENGTH, f"{name} has {len(features[name])} bits, not {bits} as length = {length} asks for"
+                WRONG_LENGTH, f"{name} has {len(features[name])} bits, must have {bits} with length = {length}"
             )
     return None
 
 
-def _bits(features: Mapping[str, Sequence]) -> Problem | None:
+def _bits(features: Features) -> Problem | None:
     for name in (FEATURE_A, FEATURE_B, FEATURE_SUM):
         for position, bit in enumerate(features[name]):
             if bit not in (0, 1):
@@ -81,14 +84,14 @@ def _bits(features: Mapping[str, Sequence]) -> Problem | None:
     return None
 
 
-def _sum(features: Mapping[str, Sequence], task: Transducer) -> Problem | None:
-    right = task.outputs([*zip(features[FEATURE_A], features[FEATURE_B]), *task.flush])
+def _sum(features: Features, task: Transducer) -> Problem | None:
+    right = task.outputs([*zip(features[FEATURE_A], features[FEATURE_B], strict=True), *task.flush])
     wrong = [position for position, bit in enumerate(right) if features[FEATURE_SUM][position] != bit]
     if not wrong:
         return None
     position = wrong[0]
     others = f", and {len(wrong) - 1} other bits are wrong" if len(wrong) > 1 else ""
     values = from_bits(features[FEATURE_A]), from_bits(features[FEATURE_B]), task.value(right)
-    said = task.statement(*map(abbreviated, values))
-    found = features[FEATURE_SUM][position]
-    return Problem(WRONG_SUM, f"sum[{position}] is {found}, must be {right[position]} ({said}){others}")
+    statement = task.statement(*map(abbreviated, values))
+    bit = features[FEATURE_SUM][position]
+    return Problem(WRONG_SUM, f"sum[{position}] is {bit}, must be {right[position]} ({statement}){others}")

@@ -1,21 +1,22 @@
-"""Finite transducers: the tasks that a cell can be trained for, and that the proof speaks of.
+"""Finite transducers: the tasks that a cell can be trained for and proven to compute.
 
 A transducer reads one symbol (a tuple of bits) per step, writes one bit and moves to its next state. Numbers come least
-significant bit first, and after the last bit the `flush` symbols follow, which bring out what the state still holds.
+significant bit first. After the last bit the `flush` symbols bring out what the state still holds.
 
-ADDITION      state: carry.    bits of a + b; the flushed bit is the last carry
-SUBTRACTION   state: borrow.   bits of a - b; a < b gives two's complement, whose sign is the flushed bit: the last borrow
-COMPARISON    state: a > b so far, each step's output too, as a later bit outweighs all before; read at the last step
+ADDITION      state: carry. Output: the bits of a + b; the flushed bit is the last carry.
+SUBTRACTION   state: borrow. Output: the bits of a - b, in two's complement if a < b; the flushed bit is the sign.
+COMPARISON    state and output: a > b so far, as a later bit outweighs all earlier ones. The last output is the result.
 
-A proof has boxes of hidden states, each with a label: the (next state, output) that a step into it has. Such a label is
-all that a right cell need remember; for addition it is n = a_t + b_t + carry in 0..3, the output n mod 2, the next
-carry n div 2.
+A proof has boxes of hidden states, each with a label: the (next state, output) of a step into it. A correct cell needs
+to remember no more than this label. For addition the label is n = a_t + b_t + carry in 0..3, with the output n mod 2
+and the next carry n div 2.
 """
 
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from components.task.addition import FULL_ADDER, from_bits
 
@@ -29,13 +30,13 @@ PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))
 class Transducer:
     """A deterministic, complete transducer with one output bit per step.
 
-    `table` has the rows (state, symbol, output, next state), one for each state and symbol. `reading` says what the
-    outputs stand for: an integer, "unsigned" or "signed" (two's complement), or, for "last", what the last output alone
-    says, a bool. `symbol` and `meaning` are the task as Python writes it and computes it, on integers from 0 up. `verb`
-    names the task in a model's signatures (components.signatures) and on the command line.
+    `table` has the rows (state, symbol, output, next state), one for each state and symbol. `reading` gives the meaning
+    of the outputs: an integer, "unsigned" or "signed" (two's complement), or a bool, which the "last" output alone
+    gives. `symbol` and `meaning` are the task as Python writes and computes it, on integers from 0 up. `verb` names the
+    task in a model's signatures (components.signatures) and on the command line.
 
     Raises:
-        ValueError: the table lacks a row, has one twice, or holds something that is no state, symbol or bit.
+        ValueError: the table lacks or repeats a row, or has an unknown state or symbol or an output that is not a bit.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Transducer:
     symbol: str
     meaning: Callable[[int, int], int]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         wanted = [(state, symbol) for state in self.states for symbol in self.inputs]
         if sorted(row[:2] for row in self.table) != sorted(wanted):
             raise ValueError(
@@ -71,23 +72,23 @@ class Transducer:
         return self._rows[state, symbol]
 
     def label(self, state: int, symbol: Symbol) -> Label:
-        """The label of the box that a step leads into: (next state, output)."""
+        """The label of the box that the step leads into: (next state, output)."""
         output, following = self._rows[state, symbol]
         return following, output
 
     @functools.cached_property
     def labels(self) -> tuple[Label, ...]:
-        """The labels that can be reached, sorted; box n of addition has label n = 0, 1, 2, 3."""
-        found: set[Label] = set()
+        """The reachable labels, sorted; box n of addition has label n = 0, 1, 2, 3."""
+        labels: set[Label] = set()
         states = [self.initial]
         for state in states:
             reached = {self.label(state, symbol) for symbol in self.inputs}
             states += sorted({following for following, _ in reached} - set(states))
-            found |= reached
-        return tuple(sorted(found))
+            labels |= reached
+        return tuple(sorted(labels))
 
-    def outputs(self, word, state: int | None = None) -> list[int]:
-        """The output of each symbol of `word`, from `state` or the initial state, without flushing."""
+    def outputs(self, word: Iterable[Iterable[int]], state: int | None = None) -> list[int]:
+        """The output for each symbol of `word`, from `state` or the initial state, without flushing."""
         state = self.initial if state is None else state
         written = []
         rows = self._rows
@@ -96,13 +97,13 @@ class Transducer:
             written.append(output)
         return written
 
-    def value(self, outputs) -> int:
-        """What the outputs of a whole word and its flush stand for (see `reading`)."""
+    def value(self, outputs: Iterable[int]) -> int:
+        """The meaning of the outputs for a whole word and its flush (see `reading`)."""
         outputs = list(outputs)
         return self.read(from_bits(outputs), len(outputs))
 
     def read(self, bits: int, count: int) -> int:
-        """As `value`, for `count` outputs that are the bits of an integer.
+        """As `value`, for `count` outputs given as the bits of an integer.
 
         >>> SUBTRACTION.read(0b110000, 6)
         -16
@@ -113,15 +114,15 @@ class Transducer:
         return bits - (last << count) if self.reading == "signed" else bits
 
     def statement(self, a: object, b: object, value: object) -> str:
-        """`value`, right or wrong, as that of the task for `a` and `b`; each may be text already.
+        """The statement that the task's value for `a` and `b` is `value`, right or wrong; each may be text already.
 
         >>> SUBTRACTION.statement(13, 29, -16), COMPARISON.statement(13, 29, False)
         ('13 - 29 = -16', '13 > 29: False')
         """
         return f"{a} {self.symbol} {b}{':' if self.reading == 'last' else ' ='} {value}"
 
-    def description(self) -> dict:
-        """The transducer as JSON has it, for the certificate."""
+    def description(self) -> dict[str, Any]:
+        """The transducer in JSON's types, for the certificate."""
         table = [[state, list(symbol), output, following] for state, symbol, output, following in self.table]
         return {
             "initial": self.initial,
@@ -132,11 +133,15 @@ class Transducer:
 
 
 def _over_pairs(
-    name: str, verb: str, reading: str, symbol: str, meaning: Callable[[int, int], int], step
+    name: str,
+    verb: str,
+    reading: str,
+    symbol: str,
+    meaning: Callable[[int, int], int],
+    step: Callable[[int, int, int], tuple[int, int]],
 ) -> Transducer:
-    rows = tuple((state, pair, *step(*pair, state)) for state in (0, 1) for pair in PAIRS)
-    shape = {"inputs": PAIRS, "states": (0, 1), "initial": 0, "flush": ((0, 0),)}
-    return Transducer(name, verb, table=rows, reading=reading, symbol=symbol, meaning=meaning, **shape)
+    table = tuple((state, pair, *step(*pair, state)) for state in (0, 1) for pair in PAIRS)
+    return Transducer(name, verb, PAIRS, (0, 1), 0, table, ((0, 0),), reading, symbol, meaning)
 
 
 def _subtract(a: int, b: int, borrow: int) -> tuple[int, int]:

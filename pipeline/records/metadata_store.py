@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import processes
 from components.errors import BitsumError, ConfigError
-from pipeline import processes
 from pipeline.config import Config, Metadata
 
 _PORTS = {"mysql": 3306, "postgresql": 5432}

@@ -11,7 +11,7 @@ from ml_metadata import metadata_store
 from ml_metadata.metadata_store import ListOptions
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline import processes
+from components import processes
 
 HOST = "owner_host"
 PID = "owner_pid"

@@ -312,11 +312,12 @@ def _announcing_stable(stable: int) -> Iterator[None]:
 
 def _retain(deployment: "Deployment", keep: int) -> None:
     """Delete expired versions that the server no longer serves. A failure is only a note: the rollout is done."""
+    from components import atomic
     from serving.rollout import retention
 
     try:
         base_path, in_use = deployment.base_path(), set(deployment.labels().values())
-        retention.sweep(base_path)
+        atomic.sweep(base_path)
         for version in retention.expired(base_path, keep, in_use):
             retention.delete(base_path, version)
             _report(f"deleted: version {version} (--keep {keep})")

@@ -1,14 +1,11 @@
 """Deletion of old versions on disk: all but the newest few, never a labelled or loaded one."""
 
-import contextlib
 import pathlib
 from collections.abc import Collection
 
 from components import atomic
 from components.errors import BitsumError
 from components.savedmodel import version_folder
-
-_BESIDE = ".deleting-"
 
 
 def expired(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> list[int]:
@@ -26,23 +23,12 @@ def expired(base_path: pathlib.Path, keep: int, in_use: Collection[int]) -> list
 
 
 def delete(base_path: pathlib.Path, version: int) -> None:
-    """Delete a version, atomically for a server that polls the folder; `sweep` removes any remains.
+    """Delete a version. It disappears at once for a server that watches the folder; `atomic.sweep` removes leftovers.
 
     Raises:
-        BitsumError: the version is still there.
+        BitsumError: the version is unchanged.
     """
-    beside = base_path / f"{_BESIDE}{version}"
     try:
-        (base_path / str(version)).rename(beside)
+        atomic.remove(base_path / str(version))
     except OSError as error:
-        # A network file system may lose its answer to a successful rename.
-        if not atomic.is_gone(base_path / str(version)):
-            raise BitsumError(f"cannot delete version {version} in {base_path}: {error.strerror}") from error
-    atomic.discard(beside)
-
-
-def sweep(base_path: pathlib.Path) -> None:
-    """Remove the remains of interrupted deletions; on failure they stay for the next sweep."""
-    with contextlib.suppress(OSError):
-        for beside in base_path.glob(f"{_BESIDE}*"):
-            atomic.discard(beside)
+        raise BitsumError(f"cannot delete version {version} in {base_path}: {error.strerror}") from error

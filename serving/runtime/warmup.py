@@ -12,11 +12,11 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.formats import strict_protos
+from components.savedmodel import model_files
 from serving.runtime.model import Model
 from serving.runtime.predict import predict
 from serving.status import Code, StatusError
 
-FILE = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 _NOT_OFFERED = ("classify_log", "regress_log", "multi_inference_log")
 
@@ -27,7 +27,7 @@ def replay(model: Model, path: pathlib.Path, iterations: int = 1) -> int:
     Raises:
         StatusError: a record cannot be read or run, or there are too many records.
     """
-    file = path / FILE
+    file = path / model_files.WARMUP_REQUESTS
     if not file.is_file():
         return 0
     count = 0

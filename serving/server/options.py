@@ -127,13 +127,6 @@ def check_port(host: str, port: int) -> None:
         ) from error
 
 
-def free_port(host: str) -> int:
-    """A port that is free now."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
-
-
 def write_ready_file(path: pathlib.Path, ready: Ready) -> None:
     """Write `ready` as JSON; the file appears whole. Raises: BitsumError."""
     content: dict[str, Any] = dataclasses.asdict(ready)

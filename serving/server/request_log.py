@@ -13,7 +13,6 @@ may have, so that each is a valid warmup file: copy it to assets.extra/tf_servin
 
 import collections
 import dataclasses
-import functools
 import math
 import os
 import pathlib
@@ -22,7 +21,6 @@ import random
 import tempfile
 import threading
 import time
-import types
 import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -31,14 +29,12 @@ from google.protobuf.message import DecodeError
 
 from components import atomic
 from components.errors import BitsumError, ConfigError, reason
-from components.formats import protos, strict_protos, tfrecords
+from components.formats import request_logs, strict_protos, tfrecords
 from serving.exposition import Family
 from serving.versions.loader import LOGGER
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
-
-PATTERN = "requests-*.tfrecords"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +168,7 @@ class RequestLog:
             self._write_all()
 
     def _prediction_log(self, request: bytes, response: bytes, seconds: int) -> Any:
-        log = _protos().log.PredictionLog()
+        log = request_logs.prediction_log()()
         for message, data in ((log.predict_log.request, request), (log.predict_log.response, response)):
             message.CopyFrom(strict_protos.parse(type(message), data))
         answered = log.predict_log.response.model_spec
@@ -203,10 +199,10 @@ class RequestLog:
     def _write(self, model: str) -> None:
         folder = self._folder / _folder_name(model)
         folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / PATTERN.replace("*", f"{time.time_ns()}-{os.getpid()}")
+        path = folder / request_logs.PATTERN.replace("*", f"{time.time_ns()}-{os.getpid()}")
         atomic.write(path, b"".join(self._gathered[model]), mode=0o600)
         self._count(model, "logged", len(self._gathered.pop(model)))
-        whole = sorted(folder.glob(PATTERN))
+        whole = sorted(folder.glob(request_logs.PATTERN))
         for old in whole[: max(0, len(whole) - self._limits.files)]:
             old.unlink(missing_ok=True)
 
@@ -214,25 +210,18 @@ class RequestLog:
 def read(folder: pathlib.Path, problem: Callable[[str], None] = LOGGER.warning) -> "Iterator[PredictRequest]":
     """The requests in a log's folder, in the folder of one of its models, or in one file; for each model, oldest first.
 
-    A damaged file gives its records up to the damage; `problem` is called with one line about it.
+    A damaged or unreadable file is reported to `problem` in one line; its records before the damage are given.
 
     Raises:
         BitsumError: no such folder or file.
     """
     if not folder.exists():
         raise BitsumError(f"no request log at {folder}: give the folder of --request_log_dir or one of its files")
-    for path in [folder] if folder.is_file() else sorted(folder.rglob(PATTERN)):
+    for path in [folder] if folder.is_file() else sorted(folder.rglob(request_logs.PATTERN)):
         try:
-            for log in tfrecords.messages(_protos().log.PredictionLog, path):
-                if log.HasField("predict_log"):
-                    yield log.predict_log.request
-        except tfrecords.CorruptRecords as error:
+            yield from request_logs.requests(path)
+        except BitsumError as error:
             problem(str(error))
-
-
-@functools.cache
-def _protos() -> types.SimpleNamespace:
-    return protos.load(log="tensorflow_serving.apis.prediction_log_pb2")
 
 
 def _folder_name(model: str) -> str:

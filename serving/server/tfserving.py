@@ -5,7 +5,6 @@ outlives the drain timeout.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import pathlib
@@ -20,13 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
-from components import arithmetic_switches
+from components import arithmetic_switches, processes
 from components.errors import MODEL_CODES, BitsumError, ModelError
 from components.printable import say
 from serving import model_config
 from serving.client import ServingError
 from serving.client.sync import served
-from serving.server.options import Options, Ready, address, free_port
+from serving.server.options import Options, Ready, address
 
 PROGRAM = "tensorflow_model_server"
 DOCKER = "docker"
@@ -56,7 +55,7 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
         ProgramKilled: a signal ended the server.
         BitsumError: the server did not start, or served no version in time.
     """
-    port = options.port or free_port(options.host)
+    port = options.port or processes.free_port(options.host)
     name = _model_name(options)
     command = {PROGRAM: _program, DOCKER: _container}[server](options, port)
     target = address(_WILDCARDS.get(options.host, options.host), port)
@@ -93,7 +92,7 @@ def _program(options: Options, port: int) -> list[str]:
 def _container(options: Options, port: int) -> list[str]:
     inspected = subprocess.run([DOCKER, "image", "inspect", options.image], capture_output=True, text=True)
     if inspected.returncode:
-        reason = (inspected.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reason = processes.output_lines(inspected.stderr)[-1]
         raise BitsumError(
             f"the image {options.image} is not on this machine ({reason}): run docker pull {options.image}"
         )
@@ -183,7 +182,7 @@ def _child(command: Sequence[str], log: BinaryIO, drain_timeout: float) -> Itera
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=processes.ended_with_parent(),
         )
     except OSError as error:
         raise BitsumError(f"cannot start {command[0]}: {error.strerror}") from error
@@ -196,13 +195,6 @@ def _child(command: Sequence[str], log: BinaryIO, drain_timeout: float) -> Itera
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-
-
-def _end_with_parent() -> None:
-    """Runs in the child before the program: the kernel will send it SIGTERM when the parent dies, for any reason."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -219,8 +211,7 @@ def _log(path: pathlib.Path | None) -> Iterator[BinaryIO]:
 def _lines(log: BinaryIO, start: int) -> list[str]:
     """The last lines after byte `start`, at least one; before it are the lines of earlier servers."""
     log.seek(max(start, log.seek(0, os.SEEK_END) - 10_000))
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines or ["no output"]
+    return processes.output_lines(log.read().decode(errors="replace"))
 
 
 def _ended(server: str, exit_code: int, lines: list[str]) -> BitsumError:

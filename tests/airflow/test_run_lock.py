@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from pipeline import processes, root_lock
+from components import processes
+from pipeline import root_lock
 from tests.support.waiting import is_running, wait_for
 
 pytestmark = pytest.mark.fast

@@ -9,7 +9,8 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from benchmarks import airflow_service
-from pipeline import cli, processes
+from components import processes
+from pipeline import cli
 from pipeline import config as configuration
 from pipeline.records.metadata_store import open_store
 from pipeline.root_lock import RUN_LOCK

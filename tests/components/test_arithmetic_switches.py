@@ -64,7 +64,7 @@ def test_the_command_says_so_in_one_line_before_anything_else(environment, monke
     assert cli.main([command, *needed]) == 7
     assert (
         capsys.readouterr().err
-        == f"note: cleared from the environment, since the proof excludes the arithmetic that they switch on: "
+        == f"note: cleared from the environment, as the proof excludes the arithmetic that they enable: "
         f"{', '.join(SWITCHES)}\n"
     )
     assert cli.main([command, *needed]) == 7

@@ -7,7 +7,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 
-from serving.server.options import free_port
+from components.processes import free_port
 from tests.conformance import models, recording, replay, servers, wire
 from tests.conformance.outcomes import Seen
 

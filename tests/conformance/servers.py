@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
-from serving.server.options import free_port
+from components.processes import free_port
 from tests.conformance import models, outcomes, wire
 
 ENVIRONMENT = "BITSUM_MODEL_SERVER"

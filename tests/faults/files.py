@@ -37,7 +37,7 @@ class Retention(Scenario):
                 (self.root / str(version) / name).write_bytes(b"model")
 
     def act(self, injector):
-        retention.sweep(self.root)
+        atomic.sweep(self.root)
         retention.delete(self.root, 1)
         return True
 
@@ -53,7 +53,7 @@ class Retention(Scenario):
             yield "an error that is not ours"
 
     def afterwards(self):
-        retention.sweep(self.root)
+        atomic.sweep(self.root)
         if (self.root / "1").exists():
             retention.delete(self.root, 1)
         if os.listdir(self.root) != ["2"]:

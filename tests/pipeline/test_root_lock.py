@@ -11,9 +11,10 @@ import time
 
 import pytest
 
+from components import processes
 from components.errors import BitsumError
 from pipeline import config as configuration
-from pipeline import processes, root_lock, workspace
+from pipeline import root_lock, workspace
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +27,7 @@ with root_lock.locked(knobs, "bitsum run \\x1b[31mmonday", print, shared=sys.arg
     sys.stdin.read()
 """
 _SLEEPER = (
-    "import dataclasses, json, time; from pipeline import processes\n"
+    "import dataclasses, json, time; from components import processes\n"
     "print(json.dumps(dataclasses.asdict(processes.this())), flush=True); time.sleep(600)"
 )
 _RECORD = {"airflow": "host:/var/airflow", "dag": "bitsum", "run": "scheduled__1"}

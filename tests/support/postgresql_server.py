@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 
-from serving.server.options import free_port
+from components.processes import free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
 USER = "bitsum"

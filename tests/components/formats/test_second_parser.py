@@ -1,5 +1,5 @@
-"""components.formats.strict_protos reads what C++ reads and refuses what C++ refuses: TensorFlow's own parser of TensorProto is
-asked."""
+"""components.formats.strict_protos accepts and refuses the same bytes as C++, by TensorFlow's own parser of
+TensorProto."""
 
 import numpy as np
 import pytest

@@ -51,11 +51,13 @@ def test_files_are_named_where_they_are_no_such_message(tmp_path):
     file, records = tmp_path / "message.pb", tmp_path / "records"
     file.write_bytes(FIRST + b"\0" + LAST)
     records.write_bytes(tfrecords.framed(FIRST) + tfrecords.framed(FIRST + b"\x0c"))
-    with pytest.raises(BitsumError, match=f"{file} is no FileDescriptorProto, or damaged"):
+    with pytest.raises(BitsumError, match=f"{file} is not a FileDescriptorProto, or is damaged"):
         strict_protos.read(KIND, file)
     with pytest.raises(BitsumError, match=f"cannot read {tmp_path}: Is a directory"):
         strict_protos.read(KIND, tmp_path)
     messages = tfrecords.messages(KIND, records)
     assert next(messages).name == "first"
-    with pytest.raises(tfrecords.CorruptRecords, match=f"{records}, record 1, is no FileDescriptorProto"):
+    with pytest.raises(tfrecords.CorruptRecords, match=f"{records}, record 1, is not a FileDescriptorProto"):
         next(messages)
+    records.write_bytes(tfrecords.framed(FIRST))
+    assert [message.name for message in tfrecords.messages(KIND, records)] == ["first"]

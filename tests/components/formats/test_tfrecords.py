@@ -1,11 +1,13 @@
 """components.formats.tfrecords against files that TensorFlow wrote."""
 
 import gzip
+import struct
 
 import pytest
 import tensorflow as tf
 
-from components.formats import tfrecords
+from components.errors import BitsumError
+from components.formats import crc32c, tfrecords
 
 pytestmark = pytest.mark.fast
 
@@ -54,6 +56,13 @@ def test_a_file_that_was_cut_is_found(file, kept, record):
         list(tfrecords.read(file))
 
 
+def test_a_length_beyond_the_limit_is_not_allocated(tmp_path):
+    length = struct.pack("<Q", 2**31 + 1)
+    (tmp_path / "data").write_bytes(length + struct.pack("<I", crc32c.masked(length)))
+    with pytest.raises(tfrecords.CorruptRecords, match="a record of 2147483649 bytes, the limit is 2147483648"):
+        list(tfrecords.read(tmp_path / "data"))
+
+
 def test_a_damaged_compression_is_found(file):
     file.write_bytes(gzip.compress(_plain(file))[:-20])
     with pytest.raises(tfrecords.CorruptRecords, match="damaged at record"):
@@ -61,7 +70,7 @@ def test_a_damaged_compression_is_found(file):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(tfrecords.CorruptRecords, match=r"cannot read .*absent: No such file"):
+    with pytest.raises(BitsumError, match=r"^cannot read .*absent: No such file or directory$"):
         list(tfrecords.read(tmp_path / "absent"))
 
 

@@ -8,7 +8,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from components import signatures
 from components.model import export
-from components.savedmodel import export_format, warmup
+from components.savedmodel import export_format, model_files, warmup
 from components.settings import ProofSettings
 from components.steps import prover
 from components.task.addition import to_bits
@@ -51,7 +51,7 @@ def test_warmup_requests_are_for_the_signatures_that_the_model_has(model, tmp_pa
     count = warmup.write(folder, [example(a=[1, 0, 1], b=[1, 0, 1])], "model")
     logs = [
         prediction_log_pb2.PredictionLog.FromString(raw.numpy())
-        for raw in tf.data.TFRecordDataset(str(folder / warmup.WARMUP_FILE))
+        for raw in tf.data.TFRecordDataset(str(folder / model_files.WARMUP_REQUESTS))
     ]
     requests = [log.predict_log.request for log in logs]
     assert sorted(request.model_spec.signature_name for request in requests) == sorted(

@@ -32,7 +32,7 @@ def fed(a, b, length):
 
 
 def test_a_certified_model_has_none():
-    assert counterexample.search(WEIGHTS, length=300, longest=1000) is None
+    assert counterexample.search(WEIGHTS, length=300, max_length=1000) is None
 
 
 @pytest.mark.parametrize("z_bias, weight", [(-6.0, 40.0), (-8.0, -40.0)])
@@ -48,8 +48,8 @@ def test_a_bomb_is_found_and_shown_by_two_numbers(z_bias, weight):
 
 def test_a_bomb_that_goes_off_late_is_found_in_the_long_words():
     bombed = bomb.with_creeping_unit(WEIGHTS, -9.0, 40.0)
-    assert counterexample.search(bombed, length=64, longest=64) is None
-    _, _, position = counterexample.search(bombed, length=64, longest=4096)
+    assert counterexample.search(bombed, length=64, max_length=64) is None
+    _, _, position = counterexample.search(bombed, length=64, max_length=4096)
     assert 64 < position < 4096
 
 
@@ -69,7 +69,7 @@ def test_an_adder_does_not_subtract_or_compare():
 
 def test_the_clock_ends_the_search():
     assert (
-        counterexample.search(bomb.with_creeping_unit(WEIGHTS, -9.0, 40.0), length=128, longest=2**18, seconds=0.0)
+        counterexample.search(bomb.with_creeping_unit(WEIGHTS, -9.0, 40.0), length=128, max_length=2**18, seconds=0.0)
         is None
     )
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from components.model import bomb
-from components.proof import certificate as claims
-from components.proof import checker, finder
+from components.proof import certificate, checker, finder
 from components.proof.counterexample import search
 from components.proof.weights import Weights
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION
@@ -18,7 +17,7 @@ WEIGHTS = certified.weights()
 
 def test_what_it_finds_is_accepted():
     finding = finder.find(WEIGHTS)
-    verdict = checker.check(claims.write(finding.certificate), WEIGHTS)
+    verdict = checker.check(certificate.write(finding.certificate), WEIGHTS)
     assert verdict.proven and finding.reason == "found"
     assert 0 < finding.margin <= verdict.margin
 
@@ -27,7 +26,7 @@ def test_what_it_finds_is_accepted():
 def test_boxes_can_be_kept_apart_by_the_last_symbols(depth, count):
     finding = finder.find(WEIGHTS, depths=(depth,))
     assert len(finding.certificate.boxes) == count
-    assert checker.check(claims.write(finding.certificate), WEIGHTS).proven
+    assert checker.check(certificate.write(finding.certificate), WEIGHTS).proven
 
 
 def test_graph_of_addition_by_hand():
@@ -49,7 +48,7 @@ def test_time_bombs_are_not_proven(z_bias):
     assert finding.certificate is None and finding.margin < 0
     # The same unit without a weight in the logit does no harm.
     harmless = bomb.with_creeping_unit(WEIGHTS, z_bias, 0.0)
-    assert checker.check(claims.write(finder.find(harmless).certificate), harmless).proven
+    assert checker.check(certificate.write(finder.find(harmless).certificate), harmless).proven
 
 
 def test_what_creeps_is_followed_to_its_limit():
@@ -57,7 +56,7 @@ def test_what_creeps_is_followed_to_its_limit():
     much wider drag the others along until nothing is left to prove."""
     creeping = certified.weights("addition_16_creeping")
     finding = finder.find(creeping, depths=(0,))
-    assert checker.check(claims.write(finding.certificate), creeping).proven and finding.margin > 2.9
+    assert checker.check(certificate.write(finding.certificate), creeping).proven and finding.margin > 2.9
 
 
 def test_untrained_cells_are_not_proven():
@@ -77,10 +76,10 @@ def test_what_is_found_for_perturbed_weights_never_errs():
             if finding.certificate is None:
                 refused += 1
                 continue
-            accepted += checker.check(claims.write(finding.certificate), cell).proven
-            assert search(cell, length=256, longest=512) is None
+            accepted += checker.check(certificate.write(finding.certificate), cell).proven
+            assert search(cell, length=256, max_length=512) is None
             # The boxes are those of the cell for which they were found.
-            assert not checker.check(claims.write(finding.certificate), WEIGHTS).proven
+            assert not checker.check(certificate.write(finding.certificate), WEIGHTS).proven
     assert accepted and accepted + refused == 9
 
 

@@ -80,27 +80,27 @@ def test_dot_needs_a_term_for_each_weight():
 
 
 @given(points(), floats.map(abs))
-def test_widened_encloses(x, allowance):
+def test_inflate_encloses(x, allowance):
     for sign in (-1, 1):
-        assert encloses(interval.widened(x[0], allowance), Fraction(x[1]) + sign * Fraction(allowance))
+        assert encloses(interval.inflate(x[0], allowance), Fraction(x[1]) + sign * Fraction(allowance))
 
 
 @given(points(), intervals())
-def test_cut_keeps_what_lies_within(x, limits):
-    low, high = interval.cut(x[0], *limits)
+def test_clamp_keeps_what_lies_within(x, limits):
+    low, high = interval.clamp(x[0], *limits)
     assert limits[0] <= low <= high <= limits[1]
     if limits[0] <= x[1] <= limits[1]:
         assert low <= x[1] <= high
 
 
 @given(points(shares), points(), points())
-def test_mix_encloses_the_exact_result(z, h, t):
+def test_lerp_encloses_the_exact_result(z, h, t):
     exact = (1 - Fraction(z[1])) * Fraction(h[1]) + Fraction(z[1]) * Fraction(t[1])
-    assert encloses(interval.mix(z[0], h[0], t[0]), exact)
+    assert encloses(interval.lerp(z[0], h[0], t[0]), exact)
 
 
-def test_mix_is_tight_at_corners():
-    low, high = interval.mix((0.25, 0.75), (-1.0, 1.0), (0.5, 0.5))
+def test_lerp_is_tight_at_corners():
+    low, high = interval.lerp((0.25, 0.75), (-1.0, 1.0), (0.5, 0.5))
     assert (low, high) == pytest.approx((-0.625, 0.875), abs=1e-14)
 
 

@@ -6,15 +6,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from components.proof import certificate as claims
-from components.proof import picture
+from components.proof import certificate, picture
 from components.proof.certificate import Box
 from components.task.transducer import ADDITION
 from tests.support import certified
 
 pytestmark = pytest.mark.fast
 
-WEIGHTS, CERTIFICATE = certified.weights(), claims.parse(certified.certificate())
+WEIGHTS, CERTIFICATE = certified.weights(), certificate.parse(certified.certificate())
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from components.errors import BitsumError
-from components.formats import table as sstable
+from components.formats import crc32c, table
 from components.proof.weights import NAMES
 from components.savedmodel import checkpoint
 from components.savedmodel.checkpoint import checkpoint_key
@@ -70,7 +70,7 @@ def test_every_float_is_read_as_it_is(tmp_path):
     read = checkpoint.read(save(tmp_path, special))
     for name, value in special.items():
         assert np.array(getattr(read, name), np.float32).tobytes() == value.tobytes()
-    assert "is no float32 that is zero or from 2**-126" in read.problem()
+    assert "not a float32 that is zero or from 2**-126" in read.problem()
 
 
 def test_a_table_of_many_blocks_is_read_whole(tmp_path):
@@ -80,10 +80,10 @@ def test_a_table_of_many_blocks_is_read_whole(tmp_path):
     tf.raw_ops.SaveV2(
         prefix=str(tmp_path / "many"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
     )
-    table = sstable.read((tmp_path / "many.index").read_bytes())
-    assert [key.decode() for key in table] == ["", *sorted(names)]
+    entries = table.read((tmp_path / "many.index").read_bytes())
+    assert [key.decode() for key in entries] == ["", *sorted(names)]
     # Where the value lies tells the entries apart.
-    assert len(set(table.values())) == len(table)
+    assert len(set(entries.values())) == len(entries)
 
 
 @pytest.mark.parametrize("name, stride", [(INDEX, 3), (DATA, 29)])
@@ -119,17 +119,26 @@ def test_truncated_files_are_refused(certified_model, tmp_path, name, stride):
 def test_a_compressed_block_is_refused(certified_model, tmp_path):
     shutil.copytree(certified_model / "variables", tmp_path / "variables")
     path = tmp_path / "variables" / INDEX
-    table = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes())
     # The first block ends where the checksum of all before it stands.
     end = next(
         p
-        for p in range(len(table))
-        if table[p + 1 : p + 5] == struct.pack("<I", sstable.masked_crc(bytes(table[: p + 1])))
+        for p in range(len(content))
+        if content[p + 1 : p + 5] == struct.pack("<I", crc32c.masked(bytes(content[: p + 1])))
     )
-    table[end] = 1
-    table[end + 1 : end + 5] = struct.pack("<I", sstable.masked_crc(bytes(table[: end + 1])))
-    path.write_bytes(table)
+    content[end] = 1
+    content[end + 1 : end + 5] = struct.pack("<I", crc32c.masked(bytes(content[: end + 1])))
+    path.write_bytes(content)
     assert "the block at 0 is compressed" in refused(tmp_path)
+
+
+def test_a_changed_checksum_of_the_object_graph_is_refused(certified_model, tmp_path):
+    shutil.copytree(certified_model / "variables", tmp_path / "variables")
+    content = bytearray((tmp_path / "variables" / DATA).read_bytes())
+    # The object graph names the attribute; a changed letter leaves the length as it is.
+    content[content.index(b"VARIABLE_VALUE")] ^= 0x20
+    (tmp_path / "variables" / DATA).write_bytes(content)
+    assert "the checksum of _CHECKPOINTABLE_OBJECT_GRAPH does not match" in refused(tmp_path)
 
 
 def values_of(names):
@@ -142,7 +151,7 @@ SWAPPED = [(name, "VARIABLE_VALUE", checkpoint_key({"U_z": "U_r", "U_r": "U_z"}.
 @pytest.mark.parametrize(
     "change, objects, words",
     [
-        ({"U_z": np.zeros((8, 8))}, None, "U_z/.ATTRIBUTES/VARIABLE_VALUE is no whole tensor of type DT_FLOAT"),
+        ({"U_z": np.zeros((8, 8))}, None, "U_z/.ATTRIBUTES/VARIABLE_VALUE is not a tensor of type DT_FLOAT"),
         ({"b_z": np.float32(1)}, None, "b_z/.ATTRIBUTES/VARIABLE_VALUE has 4 bytes and shape []"),
         ({"b_z": np.zeros(0, np.float32)}, None, "b_z/.ATTRIBUTES/VARIABLE_VALUE has 0 bytes and shape [0]"),
         ({"extra": np.float32(1)}, None, "b_o, extra/.ATTRIBUTES/VARIABLE_VALUE"),
@@ -159,7 +168,7 @@ def test_what_is_no_cell_is_refused(tmp_path, change, objects, words):
 
 def test_a_lack_of_variables_is_named(tmp_path):
     present = {name: value for name, value in arrays().items() if name != "U_h"}
-    assert "there is no U_h/.ATTRIBUTES/VARIABLE_VALUE" in refused(save(tmp_path, present))
+    assert "U_h/.ATTRIBUTES/VARIABLE_VALUE is missing" in refused(save(tmp_path, present))
 
 
 def test_other_folders_are_refused_in_one_line(tmp_path):

@@ -41,7 +41,7 @@ def test_a_second_run_of_entries_has_tensorflow_load_other_weights_and_is_refuse
     loaded = tf.saved_model.load(str(model))
     weights = certified.arrays(certified.weights())
     assert loaded.U_z.numpy().tobytes() == weights["U_r"].tobytes() != weights["U_z"].tobytes()
-    with pytest.raises(BitsumError, match=r"variables.index is damaged: a restart point is not where") as refusal:
+    with pytest.raises(BitsumError, match=r"variables.index is damaged: a restart point is not at an entry") as refusal:
         saved_weights.read(model)
     assert "\n" not in str(refusal.value)
 
@@ -59,7 +59,9 @@ def test_each_defence_does_without_the_others(model, tamper, monkeypatch):
         monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
     assert saved_weights.read(model) == certified.weights()
     keys = [checkpoint_key(name) for name in ("U_r", "U_z", "W_h", "W_z", "b_r", "b_z")]
-    assert loaded_weights.differences(model) == [f"TensorFlow loads another {key} than is read here" for key in keys]
+    assert loaded_weights.differences(model) == [
+        f"TensorFlow loads another {key} than the checker reads" for key in keys
+    ]
 
 
 def test_the_weights_of_an_export_are_those_that_tensorflow_loads(certified_model):
@@ -101,29 +103,25 @@ def nest_an_unknown_field(checkpoint, key):
 @pytest.mark.parametrize(
     "change, key, words",
     [
-        (append(UNKNOWN), b"", "the header holds unknown fields, or is not written as TensorFlow writes it"),
+        (append(UNKNOWN), b"", "the header holds unknown fields, or TensorFlow writes it in another way"),
         (append(b"\x08\x01"), b"", "the header holds unknown fields"),
         (append(b"\x1a\x02\x10\x01"), b"", "the header holds unknown fields"),
         (append(UNKNOWN), b"U_h/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'U_h/.ATTR.* holds unknown fields"),
         (
             append(b"\x08\x01"),
             b"b_o/.ATTRIBUTES/VARIABLE_VALUE",
-            "the entry of 'b_o/.* holds unknown fields, or is not written",
+            "the entry of 'b_o/.* holds unknown fields, or TensorFlow writes",
         ),
         (append(b"\x0c"), b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* holds unknown fields"),
         (append(b"\0\0"), b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "cannot read the weights"),
-        (
-            drop_the_shape,
-            b"b_o/.ATTRIBUTES/VARIABLE_VALUE",
-            "the entry of 'b_o/.* is not written as TensorFlow writes it",
-        ),
+        (drop_the_shape, b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* TensorFlow writes it in another way"),
         (
             name_a_dimension,
             b"b_o/.ATTRIBUTES/VARIABLE_VALUE",
-            "the entry of 'b_o/.* is not written as TensorFlow writes it",
+            "the entry of 'b_o/.* TensorFlow writes it in another way",
         ),
         (nest_an_unknown_field, b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* holds unknown fields"),
-        (add_a_slice, b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* speaks of slices"),
+        (add_a_slice, b"b_o/.ATTRIBUTES/VARIABLE_VALUE", "the entry of 'b_o/.* has slices"),
     ],
 )
 def test_messages_that_tensorflow_does_not_write_are_refused(model, change, key, words, recwarn):
@@ -150,12 +148,13 @@ def test_an_object_graph_restores_nothing_in_another_way(model):
     """By a saver of its own TensorFlow's Python loader leaves variables without values; of two children of a name it
     takes one."""
     for change, words in (
-        (lambda graph: graph.nodes[1].registered_saver.SetInParent(), "restored in another way"),
-        (lambda graph: graph.nodes[0].slot_variables.add(slot_name="m"), "restored in another way"),
+        (lambda graph: graph.nodes[1].registered_saver.SetInParent(), "restores values in another way"),
+        (lambda graph: graph.nodes[0].slot_variables.add(slot_name="m"), "restores values in another way"),
         (
             lambda graph: graph.nodes[0].children.add(node_id=1, local_name=graph.nodes[0].children[1].local_name),
             "the same name",
         ),
+        (lambda graph: graph.Clear(), "its object graph is empty"),
     ):
         checkpoint = Checkpoint.read(model)
         before = saved_weights.object_graph(model)

@@ -63,7 +63,7 @@ def test_what_is_no_file_is_named(model, name, tmp_path_factory, monkeypatch):
     makers = {
         "a FIFO": lambda: os.mkfifo(model / name),
         "a socket": socket_there,
-        "a link that leads nowhere": lambda: (model / name).symlink_to("nowhere"),
+        "a broken link": lambda: (model / name).symlink_to("nowhere"),
         "a device": lambda: (model / name).symlink_to("/dev/null"),
     }
     for kind, make in makers.items():
@@ -88,7 +88,7 @@ def test_links_within_are_as_good_as_files_and_links_to_outside_are_named(model,
     assert model_files.foreign(model) == [f"variables is a link to {outside}, outside of the model"]
     (model / "variables").unlink()
     (model / "variables").symlink_to("variables")
-    assert model_files.foreign(model) == ["variables is a link that leads nowhere that no certified model has"]
+    assert model_files.foreign(model) == ["variables is a broken link that no certified model has"]
 
 
 def test_a_folder_that_kubernetes_mounts_is_as_good_as_another(model, tmp_path):
@@ -120,6 +120,19 @@ def test_links_that_lead_back_come_to_an_end(model):
         (model / f"link-{number}").symlink_to(".")
         (model / "variables" / f"link-{number}").symlink_to("..")
     assert len(model_files.foreign(model)) > 60
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_model(model, monkeypatch):
+    stat = os.stat
+
+    def failing(path, *args, **kwargs):
+        if os.fspath(path).endswith("saved_model.pb"):
+            raise OSError(5, "Input/output error", path)
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", failing)
+    with pytest.raises(BitsumError, match=r"^cannot look up .*/saved_model.pb: Input/output error$"):
+        model_files.foreign(model)
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):

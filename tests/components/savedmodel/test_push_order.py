@@ -56,7 +56,7 @@ def test_no_model_follows_one_of_a_later_span_and_a_run_on_its_own_is_earlier_th
 def test_an_ancestor_does_not_follow_though_its_span_would_do_but_the_newest_model_itself_does(served, tmp_path):
     served(3)
     version = served(3, ["mother", "grandmother"])
-    told = f"span 7 is an ancestor: training went on from it to span 3 of version {version} in .*--allow-older"
+    told = f"span 7 is an ancestor of that of span 3, version {version} in .*--allow-older"
     for weights in ("mother", "grandmother"):
         with pytest.raises(Refusal, match=told):
             push_order.check(tmp_path / "base", 7, "another identity", weights)

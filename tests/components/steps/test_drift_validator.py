@@ -14,6 +14,7 @@ from tfx.types import standard_artifacts
 
 from components.data import logged_requests, sampling
 from components.data.tf_examples import serialize
+from components.formats import request_logs
 from components.settings import Data, Spans
 from components.steps import drift_validator, request_statistics
 from components.steps.data_gate import DRIFTED, tfdv_reasons
@@ -160,7 +161,7 @@ def test_a_damaged_log_is_read_up_to_the_damage_and_no_log_says_nothing(tmp_path
     for _ in range(3):
         log.offer(request("add_bits", a=np.array([[1]]), b=np.array([[0]])), b"")
     log.close()
-    [path] = (tmp_path / "log").rglob(logged_requests.PATTERN)
+    [path] = (tmp_path / "log").rglob(request_logs.PATTERN)
     path.write_bytes(path.read_bytes()[:-3])
     assert len(list(logged_requests.pairs(tmp_path / "log", 100, 10))) == 2
     assert list(logged_requests.pairs(pathlib.Path(tmp_path / "missing"), 100, 10)) == []

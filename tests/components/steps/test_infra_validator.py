@@ -18,7 +18,7 @@ from tfx.types import standard_artifacts
 from components import settings
 from components.data import tf_examples
 from components.errors import BitsumError, ModelError, Refusal
-from components.savedmodel import warmup
+from components.savedmodel import model_files, warmup
 from components.steps import infra_validator
 from components.steps.artifacts import CertificateArtifact
 from components.task import addition
@@ -78,7 +78,7 @@ def test_a_model_that_answers_right_is_blessed_with_the_warmup_requests_it_was_s
         "eval": True,
         "long": True,
     }
-    [stamped] = (tmp_path / "blessing").rglob(str(warmup.WARMUP_FILE))
+    [stamped] = (tmp_path / "blessing").rglob(str(model_files.WARMUP_REQUESTS))
     logs = [prediction_log_pb2.PredictionLog.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(str(stamped))]
     signatures = [log.predict_log.request.model_spec.signature_name for log in logs]
     assert sorted(signatures) == ["add_bits"] * 4 + ["serving_default"] + ["step"] * 4

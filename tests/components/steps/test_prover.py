@@ -193,5 +193,5 @@ def test_a_model_of_which_tensorflow_loads_other_weights_is_not_proven(tmp_path,
     assert blessing.get_int_custom_property("blessed") == 0
     assert (
         report["reason"]
-        == "not proven: TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences)"
+        == "not proven: TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (6 differences)"
     )

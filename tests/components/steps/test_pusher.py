@@ -94,7 +94,8 @@ def test_a_model_of_an_earlier_span_does_not_take_the_place_of_a_later_one(tmp_p
     ):
         _push(tmp_path, 1, 1, "earlier", span=4)
     with pytest.raises(
-        Refusal, match=f"^push refused: span 0, a run on its own, is earlier than span 5 of version {version} in "
+        Refusal,
+        match=f"^push refused: span 0 \\(a run without a span\\) is earlier than span 5 of version {version} in ",
     ):
         _push(tmp_path, 1, 1, "alone")
     assert version_folder.versions(tmp_path / "served") == [version]

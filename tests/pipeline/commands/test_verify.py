@@ -158,7 +158,7 @@ def test_a_checkpoint_that_hides_other_weights_is_refused(copy, verify, tamper):
     tamper(checkpoint, random.Random(1))
     checkpoint.write(copy)
     code, line = verify(copy, "--graph")
-    assert code == FAILED and "a restart point is not where an entry with a whole key begins" in line
+    assert code == FAILED and "a restart point is not at an entry with a whole key" in line
 
 
 def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_loads(copy, verify, monkeypatch):
@@ -172,7 +172,7 @@ def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_load
     assert code == PROVEN, line
     code, line = verify(copy, "--graph")
     assert code == REFUSED
-    reason = "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (and 5 more)"
+    reason = "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (and 5 more)"
     assert line.startswith(f"refused: addition is not proven: {reason}")
 
 
@@ -204,7 +204,7 @@ def truncated(model_dir):
         (truncated, [], "no JSON: JSONDecodeError"),
         (lambda model_dir: (model_dir / CERTIFICATE).write_bytes(b"\xff\xfe\0"), [], "no JSON"),
         (lambda model_dir: (model_dir / CERTIFICATE).write_text("[" * 100_000), [], "nested too deeply"),
-        (lambda model_dir: (model_dir / CERTIFICATE).unlink(), [], "there is no certificate "),
+        (lambda model_dir: (model_dir / CERTIFICATE).unlink(), [], "assets.extra/certificate.json is missing"),
         (lambda model_dir: None, ["--task", "subtraction"], "the certificate is for 'addition', not for 'subtraction'"),
     ],
 )
@@ -229,7 +229,7 @@ def test_weights_that_no_cell_has_are_refused(copy, verify):
         prefix=prefix, tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values())
     )
     code, line = verify(copy)
-    assert code == REFUSED and "b_o holds nan, which is no float32" in line and "weights of no cell" in line
+    assert code == REFUSED and "b_o holds nan, not a float32" in line and "weights of no cell" in line
     assert json.loads(verify(copy, "--json")[1])["weights_sha256"] == ""
 
 
@@ -253,7 +253,7 @@ def truncated_data(model_dir):
         (
             lambda model_dir: (model_dir / "saved_model.pb").write_bytes(b"\x0a\xff"),
             [],
-            "saved_model.pb is no SavedModel, or damaged",
+            "saved_model.pb is not a SavedModel, or is damaged",
         ),
         (shutil.rmtree, [], "is not a folder: name the one that holds saved_model.pb"),
         (lambda model_dir: shutil.rmtree(model_dir / "variables"), [], "is this the folder of a SavedModel?"),

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from pipeline import cli, processes
+from components import processes
+from pipeline import cli
 from pipeline import config as configuration
 from pipeline.records import ownership
 from pipeline.records.metadata_store import open_store

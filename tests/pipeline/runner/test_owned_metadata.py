@@ -7,9 +7,9 @@ import sys
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import properties
+from components import processes, properties
 from components.errors import BitsumError
-from pipeline import cli, processes
+from pipeline import cli
 from pipeline.records import metadata_store, ownership
 from pipeline.runner.owned_metadata import OwnedMetadata, adopt_execution, record_rejection
 from tests.support.metadata_stores import COMPLETE, FAILED, RUNNING

@@ -12,10 +12,10 @@ from concurrent import futures
 import grpc
 import pytest
 
+from components.processes import free_port
 from pipeline import cli
 from serving import protos
 from serving.client import AdderClient, AsyncAdderClient, InvalidRequest, ServerBusy, ServerUnavailable
-from serving.server.options import free_port
 from tests.support.identities import Identity
 from tests.support.in_memory import Channel, Failure
 

@@ -157,8 +157,8 @@ def test_a_missing_image_is_not_pulled(base_path, tmp_path):
 
 SWITCHES = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2", "DNNL_DEFAULT_FPMATH_MODE": "BF16"}
 NOTE = (
-    "note: cleared from the environment, since the proof excludes the arithmetic that they "
-    f"switch on: {', '.join(sorted(SWITCHES))}\n"
+    "note: cleared from the environment, as the proof excludes the arithmetic that they "
+    f"enable: {', '.join(sorted(SWITCHES))}\n"
 )
 
 

@@ -58,7 +58,7 @@ def test_a_version_without_its_certificate_is_not_proven(certified_model, tmp_pa
     pushed = version_folder.push(model, tmp_path / "base", "it", {"run": "run-1", "task": "addition"}).path
     origin = provenance.of(pushed)
     assert (origin.unblessed, origin.margin) == (
-        f"it is not proven: there is no certificate {pushed / certificate.FILE}",
+        f"it is not proven: the certificate {pushed / certificate.FILE} is missing",
         None,
     )
 

@@ -61,10 +61,10 @@ def test_weights_that_tensorflow_reads_differently_from_the_checker_are_not_load
     forged = forged_checkpoints.Checkpoint.read(version)
     forged_checkpoints.hide_in_value(forged, random.Random(1))
     forged.write(version)
-    assert "a restart point is not where an entry with a whole key begins" in refusal(version)
+    assert "a restart point is not at an entry with a whole key" in refusal(version)
     monkeypatch.setattr(table, "read", lambda _: dict(forged.entries))
     monkeypatch.setattr(checkpoint, "_require_plain", lambda *_: None)
     assert (
-        "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than is read here (6 differences in all)"
+        "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (6 differences in all)"
         in refusal(version)
     )

@@ -225,7 +225,7 @@ def test_damaged_files_are_reported_and_the_others_read(tmp_path):
     assert numbers == [0, 4, 5]
     assert [problem.split(":")[0] for problem in problems] == [
         f"{first} is damaged at record 1",
-        f"{second}, record 0, is no PredictionLog",
+        f"{second}, record 0, is not a PredictionLog",
     ]
 
 

@@ -1,0 +1,34 @@
+"""The files of a request log: FOLDER/MODEL/requests-TIME-PROCESS.tfrecords, TFRecords of PredictionLog.
+
+TIME is in nanoseconds, so names sort by age, and several servers can write into one folder.
+"""
+
+import functools
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from components.formats import protos, tfrecords
+
+if TYPE_CHECKING:
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+PATTERN = "requests-*.tfrecords"
+
+
+@functools.cache
+def prediction_log() -> Any:
+    """The message class PredictionLog."""
+    return protos.load(log="tensorflow_serving.apis.prediction_log_pb2").log.PredictionLog
+
+
+def requests(path: pathlib.Path) -> "Iterator[PredictRequest]":
+    """The Predict requests in the file `path`, oldest first.
+
+    Raises:
+        CorruptRecords: the file is damaged; the requests before the damage have been given.
+        BitsumError: the system cannot read the file.
+    """
+    for log in tfrecords.messages(prediction_log(), path):
+        if log.HasField("predict_log"):
+            yield log.predict_log.request
