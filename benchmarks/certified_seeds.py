@@ -33,12 +33,13 @@ class Row(NamedTuple):
 def run(seed: int) -> Row:
     """Make the data of `seed`, train on them, export, and prove the weights that stand in the export."""
     # TensorFlow takes seconds to import, and belongs to no seed.
+    from components.data.shards import shard_path
     from components.data.tf_examples import write_records
     from components.model import export
     from components.proof import certificate, checker, finder
     from components.proof.weights import Weights
     from components.savedmodel import fingerprint
-    from components.steps.example_gen import shard_path, shard_records
+    from components.steps.example_gen import shard_records
     from components.training import loop
 
     with tempfile.TemporaryDirectory() as folder:

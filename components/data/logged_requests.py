@@ -1,6 +1,6 @@
-"""What the served model was asked: the pairs of numbers in a log of requests, TFRecords of PredictionLog.
+"""The pairs of numbers in a request log: TFRecords of PredictionLog.
 
-The embedded server writes such files with --request_log_dir, into a folder for each model.
+The embedded server writes such files with --request_log_dir, into one folder per model.
 """
 
 import pathlib
@@ -12,8 +12,7 @@ from google.protobuf.message import DecodeError
 
 from components import signatures
 from components.data.tf_examples import CorruptFile, parse, read_records
-from components.formats import protos as lean_protos
-from components.formats import strict_protos
+from components.formats import protos, strict_protos
 from components.task.addition import FEATURE_A, FEATURE_B
 
 PATTERN = "requests-*.tfrecords"
@@ -21,26 +20,26 @@ PATTERN = "requests-*.tfrecords"
 Bits = tuple[list[int], list[int]]
 
 
-def pairs(folder: pathlib.Path, most: int, longest: int) -> Iterator[Bits]:
-    """The bits of the pairs asked, newest file first, `most` pairs at most, of each the first `longest` bits.
+def pairs(folder: pathlib.Path, max_pairs: int, max_bits: int) -> Iterator[Bits]:
+    """The bits of the logged pairs, newest file first: at most `max_pairs` pairs and the first `max_bits` bits of each.
 
-    Requests that are none of the model's, and what a damaged file holds after the damage, are passed over.
+    Requests that do not fit the model, and everything after the damage in a damaged file, are skipped.
     """
     count = 0
     for path in sorted(folder.rglob(PATTERN), reverse=True):
         for a, b in _pairs_of_file(path):
-            if count >= most:
+            if count >= max_pairs:
                 return
             count += 1
-            yield a[:longest], b[:longest]
+            yield a[:max_bits], b[:max_bits]
 
 
 def _pairs_of_file(path: pathlib.Path) -> Iterator[Bits]:
-    protos = lean_protos.load(log="tensorflow_serving.apis.prediction_log_pb2")
+    messages = protos.load(log="tensorflow_serving.apis.prediction_log_pb2")
     try:
         for record in read_records(str(path)):
             try:
-                request = strict_protos.parse(protos.log.PredictionLog, record).predict_log.request
+                request = strict_protos.parse(messages.log.PredictionLog, record).predict_log.request
                 yield from pairs_of_request({name: tf.make_ndarray(value) for name, value in request.inputs.items()})
             except (DecodeError, ValueError, TypeError):
                 continue
@@ -49,14 +48,14 @@ def _pairs_of_file(path: pathlib.Path) -> Iterator[Bits]:
 
 
 def pairs_of_request(inputs: dict[str, np.ndarray]) -> list[Bits]:
-    """The pairs of a request's inputs, whatever its signature; none where they are of another kind."""
+    """The pairs in a request's inputs, for any signature of the model; none for inputs of another kind."""
     if signatures.EXAMPLES in inputs:
         features = [parse(example) for example in inputs[signatures.EXAMPLES].ravel()]
-        return [(found.get(FEATURE_A, []), found.get(FEATURE_B, [])) for found in features]
+        return [(feature.get(FEATURE_A, []), feature.get(FEATURE_B, [])) for feature in features]
     if signatures.A not in inputs or signatures.B not in inputs:
         return []
-    sides = [_rows(inputs[name]) for name in (signatures.A, signatures.B)]
-    return list(zip(*sides))
+    # A request that the model refused may have operands of different sizes.
+    return list(zip(_rows(inputs[signatures.A]), _rows(inputs[signatures.B]), strict=False))
 
 
 def _rows(values: np.ndarray) -> list[list[int]]:

@@ -5,7 +5,6 @@ after it decides. Records are named by file and place, so it reads the files its
 """
 
 import collections
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +17,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.data import scratch
-from components.data.tf_examples import CorruptFile, parse, read_records, write_records
+from components.data.shards import split_files
+from components.data.tf_examples import CorruptFile, pair_key, parse, read_records, write_records
 from components.progress import report
 from components.steps.artifacts import ArithmeticAnomalies
 from components.task import record_checks
@@ -103,12 +103,6 @@ class ValidateArithmetic(beam.PTransform):
         )
 
 
-def split_files(uri: str, split: str) -> list[str]:
-    """The files of a split, below `uri`, sorted."""
-    paths = tf.io.gfile.glob(os.path.join(uri, f"Split-{split}", "*"))
-    return sorted(os.path.relpath(path, uri) for path in paths if not tf.io.gfile.isdir(path))
-
-
 def problem_of_record(raw: bytes, task: Transducer) -> tuple[Problem | None, dict[str, list]]:
     """What is wrong with one serialized example, and its features."""
     try:
@@ -116,11 +110,6 @@ def problem_of_record(raw: bytes, task: Transducer) -> tuple[Problem | None, dic
     except ValueError as error:
         return Problem(record_checks.NOT_PARSABLE, str(error)), {}
     return record_checks.problem_of(features, task), features
-
-
-def pair_key(a: Sequence[int], b: Sequence[int]) -> bytes:
-    """A digest of the two values: the same for the same values, whatever their widths."""
-    return hashlib.sha256(bytes(a).rstrip(b"\0") + b"+" + bytes(b).rstrip(b"\0")).digest()
 
 
 def repeated_pairs(occurrences: Iterable[Record]) -> Iterator[Anomaly]:

@@ -4,7 +4,6 @@ Each element of the Beam pipeline is one file, and whichever worker gets it make
 the files are the same, byte for byte, however many workers there are.
 """
 
-import os
 from collections.abc import Iterator
 
 import apache_beam as beam
@@ -17,6 +16,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.data import sampling, scratch
+from components.data.shards import shard_path
 from components.data.tf_examples import serialize_batch, write_records
 from components.progress import report
 from components.settings import Data
@@ -58,11 +58,6 @@ def describe(examples: standard_artifacts.Examples, data: Data) -> None:
     examples.set_string_custom_property(SPLITS_PROPERTY, sampling.splits_key(data))
     examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     examples_utils.set_file_format(examples, "tfrecords_gzip")
-
-
-def shard_path(uri: str, split: str, shard: int, shards: int) -> str:
-    """The file of a shard, where TFX looks for it."""
-    return os.path.join(uri, f"Split-{split}", f"data_tfrecord-{shard:05d}-of-{shards:05d}.gz")
 
 
 def shard_records(data: Data, split: str, shard: int) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ server that was mended since.
 import collections
 import json
 import math
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -23,6 +24,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from components import settings
+from components.data import shards
 from components.errors import MODEL_ERRORS, BitsumError, ModelError, Refusal
 from components.model import activation_sweep
 from components.printable import printable
@@ -79,7 +81,10 @@ def InfraValidator(
     """
     knobs = settings.Infra.from_json(infra)
     folder = pathlib.Path(blessing.uri)
-    files = {split: split_files(examples, split) for split in artifact_utils.decode_split_names(examples.split_names)}
+    files = {
+        split: [os.path.join(examples.uri, name) for name in shards.split_files(examples.uri, split)]
+        for split in artifact_utils.decode_split_names(examples.split_names)
+    }
     stamped = pathlib.Path(path_utils.stamped_model_path(blessing.uri))
     shutil.copytree(path_utils.serving_model_path(model.uri), stamped)
     if certificate.proven:
@@ -241,11 +246,6 @@ def check_kernels(findings: dict[str, Any]) -> None:
 def _parent_made(file: pathlib.Path) -> pathlib.Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
-
-
-def split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:
-    """The TFRecord files of a split."""
-    return sorted(tf.io.gfile.glob(f"{artifact_utils.get_split_uri([examples], split)}/data_tfrecord-*"))
 
 
 def first_examples(files: dict[str, list[str]], count: int) -> list[bytes]:

@@ -5,11 +5,12 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 
 from components.data import quarantine, scratch, span_folders, span_reader
+from components.data.shards import shard_path
 from components.data.tf_examples import write_records
 from components.errors import BitsumError, Refusal
 from components.progress import report
 from components.settings import Data
-from components.steps.example_gen import describe, shard_path
+from components.steps.example_gen import describe
 
 GATE = "import"
 OFFENDERS_FILE = "offenders.csv"

@@ -16,11 +16,11 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.data import scratch
-from components.data.tf_examples import CorruptFile, parse, read_records, write_records
+from components.data.shards import shard_path, split_files
+from components.data.tf_examples import CorruptFile, pair_key, parse, read_records, write_records
 from components.errors import BitsumError
 from components.progress import report
-from components.steps.arithmetic_validator import pair_key, split_files
-from components.steps.example_gen import SPAN_PROPERTY, SPLITS_PROPERTY, shard_path
+from components.steps.example_gen import SPAN_PROPERTY, SPLITS_PROPERTY
 from components.task.addition import FEATURE_A, FEATURE_B
 
 SPANS_PROPERTY = "spans"

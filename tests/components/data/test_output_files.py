@@ -79,4 +79,4 @@ def test_an_artifact_may_be_one_file_and_may_lie_elsewhere(artifact):
 
 @pytest.mark.parametrize("record", ["{", "[]", "7", "[" * 100_000])
 def test_a_damaged_record_is_told(artifact, record):
-    assert output_files.problem(str(artifact), record) == f"what was recorded of {artifact} cannot be read"
+    assert output_files.problem(str(artifact), record) == f"the record of the files of {artifact} is damaged"

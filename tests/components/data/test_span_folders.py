@@ -40,12 +40,10 @@ def test_the_folder_of_a_span_is_found_by_number_and_by_date(tmp_path):
 
 
 def test_what_is_not_there_is_named_with_what_is(tmp_path):
-    with pytest.raises(BitsumError, match="is no folder: make it, with a folder span-4"):
+    with pytest.raises(BitsumError, match="is not a folder: create it, with a folder span-4"):
         span_folders.folder_of(str(tmp_path / "missing"), 4)
     (tmp_path / "span-2").mkdir()
-    with pytest.raises(
-        BitsumError, match=r"span 4 does not exist: .* has no folder span-4 \(the last spans there: 2\)"
-    ):
+    with pytest.raises(BitsumError, match=r"span 4 does not exist: .* has no folder span-4 \(its last spans: 2\)"):
         span_folders.folder_of(str(tmp_path), 4)
 
 
@@ -109,5 +107,5 @@ def test_a_link_that_leads_to_no_file_is_not_passed_over(tmp_path, target):
     (folder / "pairs.csv").write_text("1,2\n")
     (tmp_path / "elsewhere").mkdir()
     (folder / "more").symlink_to(tmp_path / target)
-    with pytest.raises(BitsumError, match="more is a link to a folder or to nothing"):
+    with pytest.raises(BitsumError, match="more is a link that does not lead to a file"):
         span_folders.files_of(folder)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.data.tf_examples import CorruptFile, parse, read_records, serialize, serialize_batch, write_records
+from components.data.tf_examples import (
+    CorruptFile,
+    pair_key,
+    parse,
+    read_records,
+    serialize,
+    serialize_batch,
+    write_records,
+)
 from components.errors import BitsumError
 
 pytestmark = pytest.mark.fast
@@ -158,3 +166,9 @@ def test_real_failures_of_the_machine_are_not_called_damage(tmp_path):
     (tmp_path / "folder.gz").mkdir()
     with pytest.raises(BitsumError, match="directory"):
         list(read_records(str(tmp_path / "folder.gz")))
+
+
+def test_the_same_values_have_the_same_key_and_no_others():
+    keys = {(a, b): pair_key([a & 1, a >> 1], [b & 1, b >> 1]) for a in range(4) for b in range(4)}
+    assert len(set(keys.values())) == 16
+    assert pair_key([1, 0, 0, 0], [0, 1, 0]) == keys[1, 2]

@@ -111,7 +111,7 @@ def test_damaged_files_count_as_not_there_and_this_is_told(store, caplog):
         _damage(artifact)
     assert store.window(spans[3][0], 3, 2) == [spans[3][0], spans[2][0]]
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"Examples {again.id} counts as not there: {again.uri}/content was changed"]
+    assert told == [f"Examples {again.id} is ignored: {again.uri}/content was changed"]
     assert store.previous(3) == [store.statistics[-1]]
     _damage(store.statistics[-1])
     assert store.previous(3) == [spans[1][1]]

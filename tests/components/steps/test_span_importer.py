@@ -8,10 +8,10 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.data import sampling, span_folders, span_reader
+from components.data.shards import shard_path
 from components.data.tf_examples import read_records
 from components.errors import BitsumError, Refusal
 from components.settings import Data
-from components.steps import example_gen
 from components.steps.span_importer import SpanImporter
 
 DATA = Data(span=4, max_length=4, long_lengths=(8,), long_examples=5, train_examples=20, eval_examples=20)
@@ -48,9 +48,7 @@ def test_the_artifact_is_as_the_generator_makes_it(tmp_path):
         assert sorted(os.listdir(f"{found.uri}/Split-{split}")) == [
             f"data_tfrecord-0000{shard}-of-00002.gz" for shard in (0, 1)
         ]
-        assert [
-            raw for shard in (0, 1) for raw in read_records(example_gen.shard_path(found.uri, split, shard, 2))
-        ] == records
+        assert [raw for shard in (0, 1) for raw in read_records(shard_path(found.uri, split, shard, 2))] == records
 
 
 def test_a_span_that_cannot_be_taken_is_refused_and_its_report_stays(tmp_path):
