@@ -32,7 +32,9 @@ def folder(uri: str) -> Iterator[str]:
 
 
 def write(scratch: str, path: str, fill: Callable[[str], Any]) -> Any:
-    """Let `fill` write a file in the folder `scratch`, rename it to `path`, and return its result. Concurrent calls are safe.
+    """Let `fill` write a file in the folder `scratch`, rename it to `path`, and return the result of `fill`.
+
+    Concurrent calls are safe.
 
     Raises:
         BitsumError: it cannot be written.

@@ -6,9 +6,10 @@
 import dataclasses
 import math
 
+from components import signatures
 from components.proof import certificate
 
-MODEL_NAME = "bitsum-activations"
+MODEL_NAME = signatures.SWEEP_MODEL_NAME
 ACTIVATIONS = ("sigmoid", "tanh")
 # The least value of each; the greatest of both is 1.
 LOWEST = {"sigmoid": 0.0, "tanh": -1.0}

@@ -73,7 +73,7 @@ def test_a_pair_is_written_with_its_own_bits_and_a_long_one_with_the_next_evalua
     assert short[FEATURE_LENGTH] in ([3], [4])
 
 
-def test_a_pair_that_comes_again_is_taken_once(tmp_path):
+def test_a_repeated_pair_is_taken_once(tmp_path):
     train = training_pairs()[0]
     held_out = generated("eval")[0]
     text = "".join(f"{a},{b}\n" for a, b in (train, held_out, train))
@@ -102,7 +102,7 @@ def test_a_pair_that_comes_again_is_taken_once(tmp_path):
         ),
     ],
 )
-def test_a_line_that_cannot_be_taken_is_named(tmp_path, line, what):
+def test_an_invalid_line_is_named(tmp_path, line, what):
     found = read(tmp_path, f"a,b\n1,2\n\n{line}\n")
     assert [str(offender) for offender in found.offenders] == [f"pairs.csv line 4: {what}"]
 
@@ -114,7 +114,7 @@ def test_quotes_are_read_as_csv_or_not_at_all(tmp_path):
     assert offender.what.startswith("not a CSV file in UTF-8")
 
 
-def test_a_record_is_no_wider_than_what_is_evaluated(tmp_path):
+def test_a_record_is_at_most_as_wide_as_the_longest_evaluated_length(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
         writer.write(record(1, 2, [1, 1] + [0] * 16, 17))
     [offender] = span_reader.read(tmp_path, DATA).offenders
@@ -159,7 +159,7 @@ def test_nothing_to_read_is_an_error(tmp_path):
         span_reader.read(tmp_path, DATA)
 
 
-def test_a_record_file_that_the_disk_does_not_give_is_no_fault_of_the_span(tmp_path, monkeypatch):
+def test_a_record_file_that_cannot_be_read_is_not_an_offender(tmp_path, monkeypatch):
     def fails(path):
         raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
 

@@ -71,7 +71,7 @@ ENDED = [RECORDS[0] + end + RECORDS[1] for end in (b"\0", b"\0\0", b"\x0c")]
 
 
 @pytest.mark.parametrize("record", [b"no example", b"\xff" * 20, serialize({"a": [1] * 50})[:-3], *ENDED])
-def test_what_is_no_example_is_refused(record):
+def test_bytes_that_are_not_an_example_are_refused(record):
     with pytest.raises(ValueError, match=f"not a tf.Example \\({len(record)} bytes\\)"):
         parse(record)
 
@@ -129,7 +129,7 @@ def test_a_flipped_bit_of_a_record_is_named_by_its_place(file):
 
 
 @pytest.mark.parametrize("garbage", [b"\x1f\x8b\xff", b"hello, world"])
-def test_garbage_is_no_file_of_records(file, garbage):
+def test_garbage_is_a_corrupt_file(file, garbage):
     assert damaged(file, garbage)[0] == 0
 
 

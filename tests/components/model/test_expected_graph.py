@@ -63,7 +63,7 @@ def child(model, name):
 @pytest.mark.parametrize(
     ("way", "name"), [(way, name) for way in FORMS for name in list(TAMPERINGS)[::3] if name not in NOT_IN_CHUNKS]
 )
-def test_what_was_tampered_with_is_told_and_not_how_the_two_exports_differ(models, tmp_path, way, name):
+def test_the_differences_are_the_tampering_and_not_those_of_the_two_exports(models, tmp_path, way, name):
     change, words = TAMPERINGS[name]
     folder = tampered(models[way], change, tmp_path / "model")
     found = expected_graph.differences(str(folder), UNITS, ADDITION, ProofSettings())
@@ -102,7 +102,7 @@ def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, caps
     ("number", "words"),
     [
         (1, "main graph: "),
-        (3, "it has the export format 3, and 1 to 2 are compared here: use the bitsum that exported it"),
+        (3, "its export format is 3, this bitsum compares 1 to 2: use the bitsum that exported it"),
         (0, "it has the export format 0"),
     ],
 )

@@ -167,7 +167,7 @@ def test_damaged_files_are_named_and_the_others_are_still_checked(tmp_path):
     assert found["anomalies"] == {"corrupt file": 3, "empty split": 1, "wrong length": 1}
     assert found["records"]["train"] == 200 and found["records"]["eval"] == 0
     offenders = {file: [record, what] for file, record, what in found["offenders"]}
-    assert offenders["Split-eval"] == [0, "empty split: split 'eval' has no record that can be read"]
+    assert offenders["Split-eval"] == [0, "empty split: split 'eval' has no readable record"]
     assert offenders["Split-train/data_tfrecord-00000-of-00002.gz"] == [
         100,
         "corrupt file: unreadable after 100 records: the gzip stream ends too early",
