@@ -212,7 +212,7 @@ def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_
 @pytest.mark.parametrize(
     ("knobs", "told"),
     [
-        ({"serve_command": ["no-such-program"]}, "no program 'no-such-program'"),
+        ({"serve_command": ["no-such-program"]}, "program 'no-such-program' not found"),
         ({"serve_command": ["bitsum", "serve", "--no_such_flag"]}, "with exit code 2: "),
         (
             {"serve_command": python("import sys; sys.exit('bitsum: cannot listen on 127.0.0.1:80')")},
@@ -222,7 +222,7 @@ def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_
             {"serve_command": python("import time; time.sleep(60)"), "start_timeout": 0.5},
             "no version available within 0.5 s",
         ),
-        ({"probe_command": ["no-such-program"]}, "no program 'no-such-program'"),
+        ({"probe_command": ["no-such-program"]}, "program 'no-such-program' not found"),
         ({"probe_command": python("import time; time.sleep(60)"), "probe_timeout": 0.5}, "did not finish within 0.5 s"),
         ({"probe_command": python("import os; os.kill(os.getpid(), 11)")}, "ended with exit code -11"),
         ({"probe_command": python(_PROBER, report={**_RIGHT, "asked": 0, "right": 0})}, "answered 0 of 0 questions"),

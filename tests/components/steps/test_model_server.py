@@ -141,7 +141,7 @@ def test_processes_behind_a_wrapper_are_stopped_too(tmp_path):
 def test_an_invalid_ready_file_is_the_servers_failure(tmp_path, content):
     [dumped] = [line for line in _READY.splitlines() if "json.dump" in line]
     ready = _READY.replace(dumped, f"    file.write({content!r})")
-    with pytest.raises(model_server.ServerFailed, match=r"log.ready.json that cannot be read"):
+    with pytest.raises(model_server.ServerFailed, match=r"ready file .*log.ready.json cannot be read"):
         model_server.start(_command(ready), "adder", tmp_path, tmp_path / "log", 30, port=0, outlives=False)
 
 
