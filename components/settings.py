@@ -1,8 +1,7 @@
 """Every knob of every step: its default, its unit, its limits and why it is there.
 
 Each section is a frozen dataclass; `pipeline.config` puts the sections into one tree and reads it from files and the
-command line. A section is valid once constructed: an impossible value raises a ConfigError that
-names it.
+command line. A section is valid once constructed: an impossible value raises ConfigError.
 """
 
 import dataclasses
@@ -20,6 +19,7 @@ from components.task.transducer import ADDITION, TASKS
 EPOCH = datetime.date(1970, 1, 1)
 
 _Section = TypeVar("_Section", bound="Section")
+_Limit = float | None
 
 # Renamed knobs: a configuration that has the old name is refused with the new one.
 RENAMED = {
@@ -34,13 +34,7 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:")
 
 
 def knob(
-    default: Any,
-    why: str,
-    *,
-    unit: str = "",
-    at_least: float | None = None,
-    at_most: float | None = None,
-    choices: tuple = (),
+    default: Any, why: str, *, unit: str = "", at_least: _Limit = None, at_most: _Limit = None, choices: tuple = ()
 ) -> Any:
     """A dataclass field with its documentation and its limits in the metadata."""
     return dataclasses.field(

@@ -104,15 +104,8 @@ class Sweep(tf.Module):
         offsets = tf.cast(tf.range(size), tf.uint32)
         total = tf.size(starts, tf.int64) * steps
 
-        def body(
-            step: tf.Tensor,
-            error: tf.Tensor,
-            pattern: tf.Tensor,
-            result: tf.Tensor,
-            least: tf.Tensor,
-            greatest: tf.Tensor,
-            evaluated: tf.Tensor,
-        ) -> tuple[tf.Tensor, ...]:
+        def body(step: tf.Tensor, *totals: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            error, pattern, result, least, greatest, evaluated = totals
             start = (starts[step // steps] + step % steps * size) % _PATTERNS
             patterns = tf.cast(start, tf.uint32) + offsets
             summaries = map(_summary, [patterns] * 2, *self.activations(patterns, rows), _LOWEST)

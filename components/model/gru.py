@@ -34,11 +34,8 @@ class GRU(tf.Module):
         def bias(size: int, name: str, value: float = 0.0) -> tf.Variable:
             return tf.Variable(tf.fill([size], value), dtype=tf.float32, name=name)
 
-        self.W_z, self.U_z, self.b_z = (
-            weights(2, units, "W_z"),
-            weights(units, units, "U_z"),
-            bias(units, "b_z", update_bias),
-        )
+        self.W_z, self.U_z = weights(2, units, "W_z"), weights(units, units, "U_z")
+        self.b_z = bias(units, "b_z", update_bias)
         self.W_r, self.U_r, self.b_r = weights(2, units, "W_r"), weights(units, units, "U_r"), bias(units, "b_r")
         self.W_h, self.U_h, self.b_h = weights(2, units, "W_h"), weights(units, units, "U_h"), bias(units, "b_h")
         self.W_o, self.b_o = weights(units, 1, "W_o"), bias(1, "b_o")

@@ -156,12 +156,9 @@ def _served_and_asked(
             arguments = [
                 "--examples",
                 *names,
-                "--count",
-                str(knobs.examples),
-                "--model_name",
-                model_name,
-                "--task",
-                task,
+                f"--count={knobs.examples}",
+                f"--model_name={model_name}",
+                f"--task={task}",
             ]
             if (model / CERTIFICATE_FILE).exists():
                 arguments += ["--certificate", str(model)]

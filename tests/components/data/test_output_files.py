@@ -1,4 +1,4 @@
-"""What is recorded of an artifact's files, and which differences are found afterwards."""
+"""The record of an artifact's files, and the differences found afterwards."""
 
 import hashlib
 import json

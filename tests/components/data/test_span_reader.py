@@ -147,11 +147,11 @@ def test_a_damaged_file_and_a_strange_one_are_named(tmp_path):
     (tmp_path / "a.tfrecord.gz").write_bytes(gzip.compress(b"nothing")[:-5])
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe1,2\n")
-    said = [str(offender) for offender in span_reader.read(tmp_path, DATA).offenders]
-    assert len(said) == 3
-    assert said[0].startswith("a.tfrecord.gz: corrupt file: unreadable after 0 records")
-    assert said[1].startswith("b.csv: not a CSV file in UTF-8")
-    assert said[2] == "notes.txt: neither CSV (*.csv) nor TFRecords (*tfrecord*)"
+    offenders = [str(offender) for offender in span_reader.read(tmp_path, DATA).offenders]
+    assert len(offenders) == 3
+    assert offenders[0].startswith("a.tfrecord.gz: corrupt file: unreadable after 0 records")
+    assert offenders[1].startswith("b.csv: not a CSV file in UTF-8")
+    assert offenders[2] == "notes.txt: neither CSV (*.csv) nor TFRecords (*tfrecord*)"
 
 
 def test_nothing_to_read_is_an_error(tmp_path):

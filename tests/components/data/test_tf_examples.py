@@ -35,7 +35,7 @@ def content(path: str) -> bytes:
 
 
 def damaged(path: str, data: bytes) -> tuple[int, str]:
-    """How many records can be read of `data`, and what is said about the rest."""
+    """The number of readable records in `data`, and the error about the rest."""
     with open(path, "wb") as stream:
         stream.write(data)
     count = 0

@@ -10,7 +10,7 @@ from components.task.transducer import ADDITION
 from tests.support import certified
 
 WEIGHTS = certified.weights()
-# What the certificate proves of every logit.
+# The certificate's bound on every logit.
 DISTANCE = checker.check(certified.certificate(), WEIGHTS).margin
 
 

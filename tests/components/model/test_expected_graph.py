@@ -1,4 +1,4 @@
-"""A model's graph is compared with the exports of its own format, and what differs is told of the nearer of the two."""
+"""A model's graph is compared with the exports of its own format; the differences are from the nearer one."""
 
 import json
 import pathlib
@@ -56,7 +56,7 @@ def tampered(model, change, folder):
 
 
 def child(model, name):
-    """What an object of the root is called."""
+    """The name of an object of the root."""
     return next(one for one in model.object_graph_def.nodes[0].children if one.local_name == name)
 
 
@@ -88,14 +88,14 @@ def test_a_model_of_the_first_format_is_the_cell_s(task, way, tmp_path):
 
 def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, capsys):
     old = exported(tmp_path / "model", number=export_format.FIRST)
-    said = {}
+    output = {}
     for model in (old, models[FORMS[0]]):
         for arguments in (["--graph"], []):
             assert cli.main(["verify", str(model), *arguments]) == 0
-            said[model, bool(arguments)] = capsys.readouterr().out
+            output[model, bool(arguments)] = capsys.readouterr().out
     note = "exported before its format had a number, with the signatures add_bits and add_packed"
-    assert [note in line and line.count("\n") == 1 for line in said.values()] == [True, True, False, False]
-    assert "the graph is the cell's" in said[old, True]
+    assert [note in line and line.count("\n") == 1 for line in output.values()] == [True, True, False, False]
+    assert "the graph is the cell's" in output[old, True]
 
 
 @pytest.mark.parametrize(

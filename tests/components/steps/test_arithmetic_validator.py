@@ -35,7 +35,7 @@ def write(uri: str, content: dict[str, list[list[bytes]]]) -> None:
 
 
 def validate(uri: str, output: str, task: str = "addition") -> tuple[dict, list[bytes], ArithmeticAnomalies]:
-    """What the component's executor, run as TFX runs it, says: the anomalies file, the quarantine, the artifact."""
+    """The outputs of the component's executor, run as by TFX: the anomalies file, the quarantine, the artifact."""
     examples, anomalies = standard_artifacts.Examples(), ArithmeticAnomalies()
     examples.uri, examples.split_names, examples.span = uri, json.dumps(SPLITS), 4
     anomalies.uri = output

@@ -17,7 +17,7 @@ DATA = Data(train_examples=300, eval_examples=100, long_lengths=(16, 100), long_
 
 
 def generate(uri: str, data: Data, *beam_args: str) -> standard_artifacts.Examples:
-    """What the component's executor makes of `data`, run as TFX runs it."""
+    """The output of the component's executor for `data`, run as by TFX."""
     artifact = standard_artifacts.Examples()
     artifact.uri = uri
     executor = BitstringExampleGen.EXECUTOR_SPEC.executor_class

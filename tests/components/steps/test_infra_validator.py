@@ -297,7 +297,7 @@ def test_a_server_with_activations_outside_the_proof_is_refused_and_the_next_run
     findings = {"server": "embedded", "kernels": {"qualified": True, "reason": ""}}
     infra_validator.check_kernels(findings)
     findings["kernels"] = {"qualified": False, "reason": "tanh is off by 2^-10"}
-    # Raised, and not a blessing: TensorFlow Extended caches what a step puts out, and nothing of one that raises.
+    # Raised instead of blessed: TFX caches the outputs of a step unless it raises.
     with pytest.raises(
         Refusal, match=r"embedded server's activations .* tanh is off by 2.-10; the next run checks again"
     ):

@@ -44,7 +44,7 @@ def test_a_ready_server_is_used_and_then_stopped(tmp_path):
 
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS")
 OTHER_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
-# How a server ends -> the error that this is, and how it is told. A shell and docker give the signal of their child as
+# How a server ends -> the error, and its text. A shell and docker give the signal of their child as
 # 128 + N.
 ENDS = {
     "sys.exit(3)": (ModelError, "with exit code 3"),
@@ -65,12 +65,12 @@ def die(number):
 
 @pytest.mark.parametrize("end", ENDS)
 def test_the_end_of_a_server_shows_the_cause(tmp_path, end):
-    kind, told = ENDS[end]
+    kind, text = ENDS[end]
     program = f"{_DIE}\nprint('reading'); print('these are its last words', flush=True); {end}"
     with pytest.raises(BitsumError) as caught:
         model_server.start(_command(program), "adder", tmp_path, tmp_path / "log", 30, port=0, outlives=False)
     assert type(caught.value) is kind
-    assert str(caught.value) == f"the model server ended {told}: these are its last words"
+    assert str(caught.value) == f"the model server ended {text}: these are its last words"
 
 
 @pytest.mark.parametrize(

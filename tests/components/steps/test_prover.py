@@ -110,7 +110,7 @@ def test_a_model_whose_margin_is_too_far_below_the_last_blessed_one_s_is_refused
             f"the baseline's {before}"
         )
     )
-    # The other way round nothing is in the way.
+    # The reverse comparison refuses nothing.
     assert _prove(tmp_path, baseline, baseline=worse, min_margin_ratio=1.0)[1].get_int_custom_property("blessed") == 1
 
 
@@ -163,8 +163,8 @@ def test_a_model_that_is_evaluated_but_not_proven_is_never_the_last_blessed_one(
     ],
 )
 def test_the_baselines_margin_counts_up_to_the_cap(margin, before, share, enough, words):
-    said = prover.margin_refusal(margin, before, settings.ProofSettings(min_margin_ratio=share, margin_cap=enough))
-    assert bool(said) == bool(words) and words in (said or "")
+    refusal = prover.margin_refusal(margin, before, settings.ProofSettings(min_margin_ratio=share, margin_cap=enough))
+    assert bool(refusal) == bool(words) and words in (refusal or "")
 
 
 def test_a_model_with_a_file_that_no_certified_model_has_is_not_proven(tmp_path):

@@ -110,8 +110,8 @@ def test_artifacts_with_damaged_files_are_ignored_with_a_warning(store, caplog):
     for artifact in (again, spans[2][1]):
         _damage(artifact)
     assert store.window(spans[3][0], 3, 2) == [spans[3][0], spans[2][0]]
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [f"Examples {again.id} is ignored: {again.uri}/content was changed"]
+    warnings = [record.getMessage() for record in caplog.records]
+    assert warnings == [f"Examples {again.id} is ignored: {again.uri}/content was changed"]
     assert store.previous(3) == [store.statistics[-1]]
     _damage(store.statistics[-1])
     assert store.previous(3) == [spans[1][1]]

@@ -80,7 +80,7 @@ def run_fn(data, out, settings, base_model=None, **config):
 
 @pytest.fixture
 def reports():
-    """What `components.progress` told its listener."""
+    """The reports of `components.progress`."""
     records = []
     handler = logging.Handler()
     handler.emit = records.append
@@ -292,7 +292,7 @@ def test_a_warm_start_trains_a_proven_model_further_and_proves_the_result(data, 
     )
     steps = [report.numbers for report in reports if "step" in report.numbers]
     assert next(report.numbers["warm"] for report in reports if "warm" in report.numbers) == 1
-    # It adds right from the first report on, and yet no certificate counts before there were 40 steps on the new data.
+    # The model adds right from the first report on, but no certificate counts before 40 steps on the new data.
     assert steps[0]["exact"] > 0.9
     assert 40 <= steps[-1]["step"] < 300
     assert all("margin" not in report for report in steps if report["step"] < 40)
@@ -384,8 +384,7 @@ def test_an_update_is_the_gradient_of_the_mixed_loss_and_hands_its_boxes_on(data
 
 
 class Scripted(Attempts):
-    """Accepts a certificate at the steps that are given, with the step as its margin; remembers the bias at each
-    attempt."""
+    """Accepts a certificate at the given steps, with the step as its margin; remembers the bias at each attempt."""
 
     def __init__(self, cell, task):
         super().__init__(cell, task)
@@ -407,9 +406,9 @@ SCRIPTS = [
     ([], 20, 60, None, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
     ([20, 30, 40], 20, 40, 20, [(step, (0,)) for step in (10, 20, 30, 40)]),
     ([20], 0, 20, 20, [(10, (0,)), (20, (0,))]),
-    # Lost at the time to stop: trained on until it is found again.
+    # No certificate when due to stop: training continues until the next one.
     ([20, 50], 20, 50, 20, [(step, (0,)) for step in (10, 20, 30, 40, 50)]),
-    # Lost for good: the weights of the last one.
+    # No further certificate: the weights of the last one.
     ([20, 30], 20, 30, 20, [(step, (0,)) for step in (10, 20, 30, 40, 50, 60)]),
     ([60], 20, 60, 60, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
 ]
