@@ -103,7 +103,7 @@ def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, caps
     [
         (1, "main graph: "),
         (3, "its export format is 3, this bitsum compares 1 to 2: use the bitsum that exported it"),
-        (0, "it has the export format 0"),
+        (0, "its export format is 0, "),
     ],
 )
 def test_a_wrong_number_leads_to_a_refusal(number, words, tmp_path):
