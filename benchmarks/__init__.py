@@ -1,1 +1,1 @@
-"""What is claimed, measured: one file a claim. `make campaign` runs them all at full size and prints the tables."""
+"""Measurements of the project's claims, one file each. `make campaign` runs all at full size and prints the tables."""

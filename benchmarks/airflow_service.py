@@ -1,4 +1,4 @@
-"""An Airflow of its own for a measurement or a test: started as `make airflow` does, and asked as its page asks."""
+"""A separate Airflow for a measurement or a test, started as by `make airflow` and queried as by its web page."""
 
 import contextlib
 import datetime
@@ -19,7 +19,7 @@ _PAGE = 100
 
 
 class Airflow:
-    """The REST API of the Airflow whose files are in `home`."""
+    """The REST API of the Airflow with files in `home`."""
 
     def __init__(self, home: pathlib.Path):
         self.home = home
@@ -37,32 +37,32 @@ class Airflow:
         request = urllib.request.Request(
             self._url + path, json.dumps(body).encode() if body is not None else None, headers, method=method
         )
-        # Without the proxies of the environment: it is this machine.
+        # Without the environment's proxies: the server is local.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             return json.load(answer)
 
     def command(self, *arguments: str) -> str:
-        """What Airflow's command line says; CalledProcessError where it fails."""
+        """The output of Airflow's command line. Raises: CalledProcessError."""
         return subprocess.run([self.home / "airflow", *arguments], check=True, capture_output=True, text=True).stdout
 
     def trigger(self, run: str, logical_date: str | None, conf: dict[str, Any]) -> None:
-        """Start a run, as a person does."""
+        """Start a run manually."""
         self._call(f"/api/v2/dags/{DAG}/dagRuns", {"dag_run_id": run, "logical_date": logical_date, "conf": conf})
 
     def mark(self, run: str, state: str) -> None:
-        """Call a run failed or successful, as a person does."""
+        """Mark a run as failed or successful, as a user does."""
         self._call(f"/api/v2/dags/{DAG}/dagRuns/{run}", {"state": state}, "PATCH")
 
     def state(self, run: str) -> str:
-        """What has become of a run so far."""
+        """The state of a run."""
         return self._call(f"/api/v2/dags/{DAG}/dagRuns/{run}")["state"]
 
     def parse_seconds(self) -> float:
-        """How long the DAG file took to parse the last time."""
+        """The duration of the last parse of the DAG file."""
         return self._call(f"/api/v2/dags/{DAG}")["last_parse_duration"]
 
     def runs(self) -> dict[str, str]:
-        """{run: state}, those of the earliest logical dates first."""
+        """{run: state}, ordered by logical date."""
         found = self._call(f"/api/v2/dags/{DAG}/dagRuns?limit={_PAGE}&order_by=logical_date")["dag_runs"]
         return {run["dag_run_id"]: run["state"] for run in found}
 
@@ -85,7 +85,7 @@ class Airflow:
         }
 
     def wait(self, run: str, seconds: float) -> str:
-        """How a run ended. Raises: TimeoutError."""
+        """The final state of a run. Raises: TimeoutError."""
         end = time.monotonic() + seconds
         while (state := self.state(run)) in UNFINISHED:
             if time.monotonic() > end:
@@ -110,7 +110,7 @@ def started(root: pathlib.Path, knobs: Sequence[str]) -> Iterator[Airflow]:
 
 
 def options(root: pathlib.Path, knobs: Sequence[str]) -> list[str]:
-    """What `service` is told for the pipeline in `root`."""
+    """The arguments of `service` for the pipeline in `root`."""
     return [
         word
         for knob in ("schedule.cron=", "schedule.port=0", *knobs, f"pipeline.root={root}")
@@ -119,7 +119,7 @@ def options(root: pathlib.Path, knobs: Sequence[str]) -> list[str]:
 
 
 def service(action: str, options: Sequence[str]) -> str:
-    """What `make airflow` (start) and `make airflow-stop` (stop) say. Raises: RuntimeError."""
+    """The output of `make airflow` (start) or `make airflow-stop` (stop). Raises: RuntimeError."""
     if not PYTHON.exists():
         raise RuntimeError("Airflow has an environment of its own: requirements/install-airflow.sh makes it")
     done = subprocess.run([PYTHON, TOP / "airflow/service.py", action, *options], capture_output=True, text=True)

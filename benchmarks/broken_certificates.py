@@ -1,6 +1,6 @@
-"""Certificates that are broken, kind by kind, for `benchmarks.refusals`; their models are not.
+"""Broken certificates of intact models, by kind of damage, for `benchmarks.refusals`.
 
-Only damage that a simulation has to judge; texts that are no certificates are left to the tests of components.proof.checker.
+Only damage that a simulation has to judge; the tests of components.proof.checker cover texts that are not certificates.
 """
 
 import copy
@@ -29,20 +29,20 @@ class Base(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Weights and a certificate, text or object; None: the finder is asked. `damning`: accepted is wrong, whatever is
-    simulated."""
+    """Weights and a certificate, text or object; None asks the finder. `damning`: acceptance is wrong,
+    whatever the simulation says."""
 
     weights: Weights
     certificate: str | dict | None
     damning: bool = False
 
 
-# Case i from bases[0], other models beside it.
+# Case i damages bases[0]; the other bases are for combinations.
 Damage = Callable[[Sequence[Base], int, np.random.Generator], Case]
 
 
 class Kind(NamedTuple):
-    """A kind of damage, and of how many cases at full size."""
+    """A kind of damage, and its number of cases at full size."""
 
     count: int
     damage: Damage
@@ -64,7 +64,7 @@ def kinds() -> dict[str, Kind]:
 
 
 def forged(base: Base, weights: Weights) -> dict:
-    """The certificate of `base`, made out to other weights."""
+    """The certificate of `base`, reissued for other weights."""
     return base.certificate | {"weights_sha256": weights.sha256()}
 
 

@@ -1,4 +1,4 @@
-"""Models that are broken, or not those of the certificate, kind by kind, for `benchmarks.refusals`."""
+"""Broken models, and models that do not belong to their certificate, by kind, for `benchmarks.refusals`."""
 
 import copy
 import dataclasses
@@ -25,7 +25,7 @@ Change = Callable[[Weights, int, np.random.Generator], Weights]
 
 
 def kinds(recipes: Sequence[Weights]) -> dict[str, Kind]:
-    """All damage by name; `recipes` are models that were trained on the article's data."""
+    """All damage by name; `recipes` are models trained on the article's data."""
     found = {}
     for scale in (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3):
         found |= _both(f"weights times 1 + {scale:g} N(0, 1)", 24, _noise(scale))
@@ -51,7 +51,7 @@ def kinds(recipes: Sequence[Weights]) -> dict[str, Kind]:
 
 
 def _both(name: str, count: int, change: Change) -> dict[str, Kind]:
-    """The changed weights with the old boxes, made out to them, and with those that the finder has for them."""
+    """The changed weights with the old boxes, reissued for them, and with the finder's boxes."""
 
     def old(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Case:
         weights = change(bases[0].weights, i // len(bases), dice)
@@ -75,7 +75,7 @@ def _noise(scale: float) -> Change:
 
 
 def _at(weights: Weights, dice: np.random.Generator, change: Callable[[np.float32], np.float32]) -> Weights:
-    """One weight changed, each variable as likely."""
+    """One weight changed, with equal chances for each variable."""
     name = NAMES[dice.integers(len(NAMES))]
     value = arrays(weights)[name]
     place = tuple(dice.integers(size) for size in value.shape)
@@ -147,7 +147,7 @@ def _bomb(strength: float, reach: float | None = None) -> Damage:
 
 @functools.cache
 def _level(z_bias: float) -> float:
-    """Where the unit of a bomb is after BOMB_STEPS."""
+    """The state of a bomb's unit after BOMB_STEPS."""
     return bomb.state(BOMB_STEPS, z_bias)
 
 

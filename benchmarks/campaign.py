@@ -1,4 +1,4 @@
-"""`make campaign`: every claim at full size, one after the other, with its table."""
+"""`make campaign`: measures every claim at full size and prints its table."""
 
 import sys
 

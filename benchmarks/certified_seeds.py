@@ -1,4 +1,4 @@
-"""Trained and proven: many seeds, each with data and weights of its own, at the defaults of every knob.
+"""Training and proof for many seeds, each with its own data and weights, with every knob at its default.
 
 python -m benchmarks.certified_seeds [FIRST] [LAST]     (1 to 100 without arguments)
 """
@@ -18,8 +18,8 @@ class Row(NamedTuple):
     """One seed: steps until the first accepted certificate, the margin of the exported weights (None without), and the
     time it took.
 
-    `wall` is from the first batch to the verdict on the export, without making the data; `cpu` are all threads' seconds
-    in it.
+    `wall` is from the first batch to the verdict on the export, without generating the data; `cpu` is the CPU
+    time of all threads.
     """
 
     seed: int
@@ -31,14 +31,15 @@ class Row(NamedTuple):
 
 
 def run(seed: int) -> Row:
-    """Make the data of `seed`, train on them, export, and prove the weights that stand in the export."""
-    # TensorFlow takes seconds to import, and belongs to no seed.
+    """Generate the data of `seed`, train on it, export, and prove the exported weights."""
+    # TensorFlow takes seconds to import, which no seed should be charged for.
+    from components.data.shards import shard_path
     from components.data.tf_examples import write_records
     from components.model import export
     from components.proof import certificate, checker, finder
     from components.proof.weights import Weights
     from components.savedmodel import fingerprint
-    from components.steps.example_gen import shard_path, shard_records
+    from components.steps.example_gen import shard_records
     from components.training import loop
 
     with tempfile.TemporaryDirectory() as folder:

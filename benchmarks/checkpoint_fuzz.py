@@ -3,9 +3,9 @@ refuses.
 
 python -m benchmarks.checkpoint_fuzz [COUNT] [--seed N] [--only INDEX]
 
-Each of COUNT tables is that of a certified model after one to three tamperings (`benchmarks.forged_checkpoints`). A
-violation is a checkpoint of which ours reads other tensors than TensorFlow, or that TensorFlow does not load; --only
-INDEX makes it again. `forged` counts what is refused although TensorFlow loads all of it. Exit code 1 for a violation.
+Each of COUNT tables is a certified model's after one to three tamperings (`benchmarks.forged_checkpoints`). A violation
+is a checkpoint of which our reader accepts other tensors than TensorFlow, or that TensorFlow does not load; --only
+INDEX reproduces it. `forged` counts refused checkpoints that TensorFlow loads completely. Exit code 1 for a violation.
 """
 
 import argparse
@@ -33,13 +33,13 @@ FORGED = "forged"
 
 
 class Outcome(NamedTuple):
-    """How many tables had which outcome, by tampering, and the violations, a line each."""
+    """The number of tables per outcome and tampering, and the violations, one line each."""
 
     counts: dict[str, collections.Counter]
     violations: list[str]
 
     def total(self, outcome: str) -> int:
-        """Tables of that outcome; a table counts for each of its tamperings, and once for "all"."""
+        """Tables with an outcome; a table counts for each of its tamperings, and once for "all"."""
         return self.counts["all"][outcome]
 
 
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(model: pathlib.Path, folder: pathlib.Path, indices: range | list[int], seed: int) -> Outcome:
-    """The tables of `indices`, each a tampered one of `model`, written below `folder`."""
+    """Tampers with the table of `model` once per index of `indices`, and writes the results below `folder`."""
     counts, violations = collections.defaultdict(collections.Counter), []
     for index in indices:
         draw = random.Random(f"{seed} {index}")
@@ -90,7 +90,7 @@ def run(model: pathlib.Path, folder: pathlib.Path, indices: range | list[int], s
 def loads(folder: pathlib.Path) -> bool:
     """Whether TensorFlow loads all tensors of a cell from the checkpoint in `folder`, as a graph restores them.
 
-    tf.train.load_checkpoint would end the process where an entry does not parse.
+    tf.train.load_checkpoint would end the process if an entry does not parse.
     """
     import tensorflow as tf
 

@@ -1,10 +1,10 @@
-"""Float32 steps of certified models in TensorFlow, as hostile as they come: does a state leave its box, is a bit wrong?
+"""Hostile float32 steps of certified models in TensorFlow: does a state leave its box, or is a bit wrong?
 
 python -m benchmarks.float32_steps [--share 1.0] [--models 3] [--seed 1]
 
-From every state that is reached all symbols are tried, and each of these steps is looked at. Rows differ in the one
-that they go on with: random, from structured words, or greedily the one that leads nearest to a side of a box. They
-start from h_0, or from a corner of a box, and some steps start from every corner of every box.
+From every state reached, all symbols are tried and each step is checked. Rows differ in the symbol that they continue
+with: random, from structured words, or greedily the one that leads nearest to a side of a box. They start from h_0 or
+from a corner of a box; some steps start from every corner of every box.
 
 Shapes: R rows, S symbols, H units; a model has one box per label here.
 """
@@ -34,13 +34,13 @@ from components.training.loop import make_update
 STEPS = 10**8
 ROWS = 4096
 ROUND = 512
-# All corners of a box of 16 units; of more units so many are drawn.
+# All corners of a box of 16 units; with more units, this many are drawn.
 MAX_CORNERS = 2**16
 SMALLEST_NORMAL = np.float32(2.0**-126)
 
 
 class Recipe(NamedTuple):
-    """How a model is trained, on sums of numbers of `bits` bits."""
+    """The training of a model on sums of numbers of `bits` bits."""
 
     bits: int
     train: Train
@@ -53,8 +53,7 @@ ARTICLE = Recipe(5, Train(loss="quadratic", learning_rate=1e-3, steps=2500), Pro
 
 
 class Tally(NamedTuple):
-    """Steps that were looked at; the wrong bits and the states outside of their boxes among them; the least distance to
-    a side."""
+    """The number of checked steps, wrong bits and states outside their boxes; the smallest distance to a side."""
 
     steps: int = 0
     wrong: int = 0
@@ -84,8 +83,7 @@ def training(recipe: Recipe, seed: int, every: int = 25) -> Iterator[Weights]:
 
 
 def certified(seed: int) -> tuple[Weights, Certificate]:
-    """A model trained until the checker accepts a certificate of four boxes. Raises RuntimeError where that never
-    happens."""
+    """A model trained until the checker accepts a certificate of four boxes. Raises: RuntimeError."""
     for weights in training(PROVABLE, seed):
         found = finder.find(weights, depths=(0,)).certificate
         if found and checker.check(claims.write(found), weights).proven:
@@ -102,7 +100,7 @@ def inward(boxes: Sequence[Box]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def corners(lower: np.ndarray, upper: np.ndarray, count: int, dice: np.random.Generator) -> np.ndarray:
-    """Corners [C, H] of one box: all of them where they are not more than `count`."""
+    """Corners [C, H] of one box: all of them, or `count` if there are more."""
     units = len(lower)
     if 2**units <= count:
         high = np.arange(2**units)[:, None] >> np.arange(units) & 1
@@ -112,7 +110,7 @@ def corners(lower: np.ndarray, upper: np.ndarray, count: int, dice: np.random.Ge
 
 
 class Watch:
-    """Steps of one model, each looked at."""
+    """Checked steps of one model."""
 
     def __init__(self, model: Model):
         self.cell = model.cell
@@ -120,7 +118,7 @@ class Watch:
         if len(boxes) != len(model.certificate.boxes):
             raise ValueError("there must be one box per label")
         self.lower, self.upper = inward([boxes[label] for label in ADDITION.labels])
-        # Nothing passes -1 and 1, so a state may well lie on such a side.
+        # States never pass -1 or 1, so a state may lie on such a side.
         self.near_lower = np.where(self.lower <= -1, -np.inf, self.lower).astype(np.float32)
         self.near_upper = np.where(self.upper >= 1, np.inf, self.upper).astype(np.float32)
         labels = [[ADDITION.label(state, symbol) for symbol in ADDITION.inputs] for state in ADDITION.states]
@@ -187,7 +185,7 @@ def watch(model: Model, steps: int, dice: np.random.Generator) -> dict[str, Tall
 
 
 def prepared(weights: Weights, certificate: Certificate) -> Model:
-    """Raises ValueError where the checker refuses."""
+    """Raises ValueError if the checker refuses."""
     verdict = checker.check(claims.write(certificate), weights)
     if not verdict.proven:
         raise ValueError(f"not proven: {verdict.reason}")
@@ -249,7 +247,7 @@ def _words(length: int, rows: int, dice: np.random.Generator) -> tuple[np.ndarra
     words[kinds == "structured"] = dice.permutation(np.resize(structured, (max(rows, len(structured)), length)))[
         : rows // 4
     ]
-    # All rows from h_0 would do the same: each begins with random symbols of its own.
+    # All rows from h_0 would be equal, so each begins with its own random symbols.
     greedy = np.char.startswith(kinds, "greedy")
     words[greedy] = np.where(
         np.arange(length) < dice.integers(0, 1 + length // 4, (int(greedy.sum()), 1)), words[greedy], -1
@@ -268,7 +266,7 @@ def _count(happened: tf.Tensor, symbols: int) -> tf.Tensor:
 
 
 def _batch(recipe: Recipe, dice: np.random.Generator) -> Batch:
-    """Numbers of `bits` bits, and the step more that brings out the last carry."""
+    """Numbers of `bits` bits, and the extra step that outputs the last carry."""
     size = recipe.train.batch_size
     a, b = dice.integers(0, 2**recipe.bits, (2, size, 1))
     bits = (tf.constant(number >> np.arange(recipe.bits + 1) & 1) for number in (a, b, a + b))

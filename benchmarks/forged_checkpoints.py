@@ -1,8 +1,7 @@
-"""Checkpoints as nobody's writer makes them, with right checksums: what `benchmarks.checkpoint_fuzz` draws from.
+"""Checkpoints that no writer produces, with valid checksums, for `benchmarks.checkpoint_fuzz`.
 
-Each tampering changes one thing of a checkpoint that TensorFlow wrote: an entry, a block, what leads a reader to it.
-Some leave a checkpoint that is as good as the first; some show a reader that seeks other tensors than one that reads
-from front to back.
+Each tampering changes one thing of a checkpoint that TensorFlow wrote: an entry, a block, or a reference to it. Some
+leave a valid checkpoint; some show other tensors to a reader that seeks than to one that reads from front to back.
 """
 
 import dataclasses
@@ -155,7 +154,7 @@ def block(
 
 
 def varint(number: int, long: bool = False) -> bytes:
-    """The number; with `long`, a byte longer than it need be."""
+    """The varint of a number; with `long`, one byte longer than necessary."""
     found = []
     while number >= 0x80:
         found.append(number & 0x7F | 0x80)
@@ -180,7 +179,7 @@ def _appended(table: bytearray, data: bytes, kind: int = 0) -> bytes:
 
 
 def weights(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Other weights: nothing is wrong with that."""
+    """Other weights, which are valid."""
     for key, _ in checkpoint.entries[1:]:
         if key != _GRAPH and draw.random() < 0.5:
             size = checkpoint.place(key)[1] // 4
@@ -188,7 +187,7 @@ def weights(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def exchange(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Tensors of two gates exchanged in the one run of entries that there is: nothing is wrong with that either."""
+    """Tensors of two gates exchanged in the only run of entries, which is valid, too."""
     checkpoint.entries = checkpoint.others()
 
 
@@ -238,7 +237,7 @@ def hide_in_object_graph(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def lengthen_text(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """The length of the object graph, a byte longer than it need be."""
+    """The length of the object graph, one byte longer than necessary."""
     start, size = checkpoint.place(_GRAPH)
     set_text(checkpoint, _text(checkpoint.data[start : start + size]), long=True)
 
@@ -256,7 +255,7 @@ def set_text(checkpoint: Checkpoint, text: bytes, long: bool = False) -> None:
 
 
 def unknown_field(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Fields that no message has, or that are there twice, in an entry or the header."""
+    """Unknown or repeated fields in an entry or the header."""
     key, value = draw.choice(checkpoint.entries)
     more = draw.choice(
         [
@@ -275,7 +274,7 @@ def unknown_field(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def lengthen_field(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """The first number of an entry's or the header's message, a byte longer than it need be."""
+    """The first number of an entry's or the header's message, one byte longer than necessary."""
     key, value = draw.choice(checkpoint.entries)
     checkpoint.set(key, value[:1] + bytes([value[1] | 0x80, 0]) + value[2:])
 
@@ -318,7 +317,7 @@ def other_header(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def move_restarts(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Restart points wherever."""
+    """Restart points at random places."""
     size = len(block(checkpoint.entries))
     anywhere = [draw.randrange(size) for _ in range(draw.randrange(4))]
     found = draw.choice([anywhere, [0, *anywhere], [0, *sorted(anywhere)], [], [0, 0], [0, 2**32 - 1]])
@@ -331,12 +330,12 @@ def other_interval(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def share_nothing(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Whole keys everywhere."""
+    """Unabbreviated keys everywhere."""
     checkpoint.share = False
 
 
 def cut(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Several blocks where one would do, rightly or not, one of them empty perhaps."""
+    """Several blocks instead of one, valid or not, possibly with an empty one."""
     number = len(checkpoint.entries)
     checkpoint.cuts = tuple(sorted(draw.randrange(number + 1) for _ in range(draw.randint(1, 3))))
     checkpoint.reverse = draw.random() < 0.2
@@ -351,7 +350,7 @@ def other_limit(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def stray_bytes(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Bytes where a reader need not look."""
+    """Bytes at places that a reader may skip."""
     name = draw.choice(["gap", "hidden", "tail", "padding"])
     setattr(checkpoint, name, draw.randbytes(draw.randint(1, 4)))
     if draw.random() < 0.2:
@@ -364,7 +363,7 @@ def other_kind(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def lengthen_varints(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """The numbers of entries, a byte longer than they need be."""
+    """The numbers of entries, one byte longer than necessary."""
     checkpoint.long = True
 
 
@@ -390,7 +389,7 @@ def other_bytes(checkpoint: Checkpoint, draw: random.Random) -> None:
     checkpoint.set(key, value[:place] + bytes([value[place] ^ 1 << draw.randrange(8)]) + value[place + 1 :])
 
 
-# In the order in which they go together: what reads an entry comes before what breaks one.
+# In an order that combines: tamperings that read an entry come before those that break one.
 _OF_ENTRIES = (weights, exchange, hide_in_object_graph, lengthen_text, other_field, unknown_field, lengthen_field)
 _OF_BYTES = (other_bytes, other_header, other_order, hide_in_value, hide_behind_handle, hide_block_in_value)
 _OF_BLOCKS = (move_restarts, other_interval, share_nothing, cut, other_limit, stray_bytes, other_kind, lengthen_varints)

@@ -3,10 +3,9 @@ status.
 
 python -m benchmarks.fuzz [COUNT] [--seed N] [--only INDEX] [--flags ...]
 
-Between the malformed requests good ones are sent, whose every bit is checked. A violation is an answer of status
-UNKNOWN or of INTERNAL with a text, a text that names a Python exception, a wrong sum, a good request that is refused,
-an output that holds a traceback, memory that grows, the server's end. The request is printed in hex, and --only INDEX
-sends it alone. Exit code 1.
+Valid requests are mixed in, and every bit of their answers is checked. A violation is an answer with status UNKNOWN, or
+INTERNAL with a text; a text that names a Python exception; a wrong sum; a refused valid request; a traceback in the
+output; growing memory; the server's end. The request is printed in hex, and --only INDEX sends it alone. Exit code 1.
 """
 
 import argparse
@@ -39,10 +38,10 @@ GROWTH_MB = 40.0
 _BIGGEST_ANSWER = 64 * 2**20
 _SLOWEST = 5
 _AVAILABLE = 30
-# A machine that is busy otherwise is no violation; a server that hangs is.
+# A busy machine is not a violation; a server that hangs is.
 _GOOD_SECONDS = 60.0
 _PYTHON = re.compile(r"\b[A-Z]\w+(Error|Exception)\b|b'\\x|Exception calling application")
-# What TensorFlow Serving itself answers UNKNOWN to.
+# Requests that TensorFlow Serving itself answers with UNKNOWN.
 _PROPER = re.compile(r"\d+ model\(s\) did not become available")
 _OUTPUT = re.compile(
     r"Traceback|Logging error|Exception in thread|Error calling|exception calling|[\x00-\x08\x0b-\x1f\x7f]"
@@ -50,7 +49,7 @@ _OUTPUT = re.compile(
 
 
 class Violation(NamedTuple):
-    """What went wrong, and with which request: its index (None for one that is not numbered), method and bytes."""
+    """A violation and its request: index (None if not numbered), method and bytes."""
 
     what: str
     index: int | None = None
@@ -124,7 +123,7 @@ def run(server: Server, base_path: pathlib.Path, count: int, seed: int) -> Outco
 
 
 class Fuzz:
-    """Several calls in flight, and what came of them."""
+    """Several calls in flight, and their outcomes."""
 
     def __init__(self, server: Server, folder: str, seed: int):
         self._server = server
@@ -141,7 +140,7 @@ class Fuzz:
         self.slowest: list[tuple[float, int, str]] = []
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the channel."""
         for channel in self._channels:
             channel.close()
 
@@ -185,7 +184,7 @@ class Fuzz:
             self.violations.append(Violation(f"{a} + {b} is answered with {total}", None, PREDICT, data))
 
     def ended(self) -> bool:
-        """Whether the server is dead; with what was last sent to it."""
+        """The violation of a dead server, with the last request sent, if it is dead."""
         code = self._server.process.poll()
         if code is None:
             return False
@@ -231,7 +230,7 @@ class Fuzz:
         return code
 
     def _undo(self) -> None:
-        """Serve the model again, whatever a reload has done."""
+        """Restore the model after any reload."""
         end = time.monotonic() + TIMEOUT
         asked = protos.load().status.GetModelStatusRequest(model_spec={"name": MODEL}).SerializeToString()
         self._channels[0].unary_unary(RELOAD)(self._restore, timeout=TIMEOUT)
@@ -247,8 +246,7 @@ class Fuzz:
 
 
 def judged(code: grpc.StatusCode, text: str, busy: bool) -> str:
-    """What is wrong with an answer; nothing where it is proper. `busy`: whether it may take longer than its
-    deadline."""
+    """The fault of an answer, if any. `busy`: whether it may take longer than its deadline."""
     told = f"{code.name}: {text[:300]}"
     if _PROPER.match(text):
         return ""
@@ -264,7 +262,7 @@ def judged(code: grpc.StatusCode, text: str, busy: bool) -> str:
 
 
 def only(server: Server, case: Case) -> None:
-    """Send one case and print what came of it."""
+    """Send one case and print its outcome."""
     fuzz = Fuzz(server, "", 0)
     with contextlib.closing(fuzz):
         call, _ = fuzz._begin(0, case)

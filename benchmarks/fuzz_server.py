@@ -1,4 +1,4 @@
-"""The embedded server as a process of its own, for `benchmarks.fuzz`, and what hostile configs point at."""
+"""The embedded server as a separate process for `benchmarks.fuzz`, and the targets of hostile configs."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ class Server(NamedTuple):
 
 
 def plant(base_path: pathlib.Path) -> None:
-    """What hostile configs point at: a pipe, and versions that are none."""
+    """The targets of hostile configs: a pipe, and invalid versions."""
     os.mkfifo(base_path / hostile_configs.PIPE)
     for version, file in (("1", "saved_model.pb"), ("2", "nothing"), ("-3", "saved_model.pb")):
         folder = base_path / hostile_configs.BROKEN / version
@@ -34,7 +34,7 @@ def plant(base_path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def serving(base_path: pathlib.Path, *flags: str) -> Iterator[Server]:
-    """`bitsum serve` of `base_path` as a process; one that had to be killed afterwards has another exit code than 0."""
+    """`bitsum serve` of `base_path` as a process; its exit code is not 0 if it had to be killed."""
     output = base_path.with_name("output.txt")
     command = [
         sys.executable,

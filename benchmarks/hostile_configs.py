@@ -1,5 +1,5 @@
-"""Hostile configs for HandleReloadConfigRequest: paths that are none, devices, pipes, long lists, names that cross
-folders."""
+"""Hostile configs for HandleReloadConfigRequest: invalid paths, devices, pipes, long lists, names that
+cross folders."""
 
 import random
 from typing import TYPE_CHECKING
@@ -23,12 +23,12 @@ _PLATFORMS = ("tensorflow", "tensorflow", "", "nope", "x\n" * 50)
 
 
 def right(model: str, folder: str) -> "ModelServerConfig":
-    """The config that serves the model and nothing else."""
+    """The config that serves only the model."""
     return model_config.one_model(model, folder)
 
 
 def config(draw: random.Random, model: str, folder: str) -> "ModelServerConfig":
-    """A hostile config; most of them list the model that is served rightly, beside what is hostile."""
+    """A hostile config; most also list the served model correctly."""
     made = right(model, folder) if draw.random() < 0.8 else type(right(model, folder))()
     if draw.random() < 0.05:
         made.custom_model_config.type_url = draw.choice(("", "x", "type.googleapis.com/tensorflow.TensorProto"))

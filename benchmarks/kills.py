@@ -1,7 +1,7 @@
-"""What a run that is killed (SIGKILL) leaves behind, and that the next run completes: in each stage, and at random
+"""What a killed run (SIGKILL) leaves behind, and whether the next run completes: kills in each stage, and at random
 moments.
 
-python -m benchmarks.kills [STAGE...]            (all stages without arguments, each in a folder of its own)
+python -m benchmarks.kills [STAGE...]            (default: all stages, each in its own folder)
 python -m benchmarks.kills --random [COUNT]      (60 kills without COUNT, all in one folder)
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from components.savedmodel import version_folder
 
-# Each stage is killed this long after it began, in the middle of its work.
+# Each stage is killed this long after its start, in the middle of its work.
 KILL_AFTER_SECONDS = 0.3
 # The kills at random moments fall within the time that the last run of the kind has taken; within this before there was
 # one.
@@ -57,12 +57,12 @@ def command(root: pathlib.Path, *settings: str) -> list[str]:
 
 
 def resume(root: pathlib.Path, *settings: str) -> subprocess.CompletedProcess:
-    """What becomes of `bitsum run` in the folder of a run that was killed."""
+    """The outcome of `bitsum run` in the folder of a killed run."""
     return subprocess.run(command(root, *settings), capture_output=True, text=True)
 
 
 def leftovers(root: pathlib.Path) -> str:
-    """The states of the executions that are not complete, and the versions that are served."""
+    """The states of incomplete executions, and the served versions."""
     from ml_metadata import metadata_store
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -81,10 +81,10 @@ def leftovers(root: pathlib.Path) -> str:
 
 
 def kill_after(seconds: float, root: pathlib.Path, *settings: str) -> str | None:
-    """Kill a run `seconds` after it was started; the last line that it wrote, None if it was done before.
+    """Kill a run after `seconds`; its last line, None if it had already ended.
 
     Raises:
-        RuntimeError: it failed by itself.
+        RuntimeError: it failed on its own.
     """
     with subprocess.Popen(
         command(root, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -104,14 +104,14 @@ def knobs() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Run after run, what it has to do that is in no cache, and its knobs: training, data, or infra validation, and all
     after that.
 
-    Each is followed by a run with nothing new, whose steps all come from the cache: it writes to the store most often
-    in a second.
+    Each is followed by a run without changes, with all steps from the cache: it has the most writes to the
+    store per second.
     """
     count = 0
     while True:
         for changed, work in enumerate(("train", "data", "infra")):
             seed, examples, requests = (count + (changed >= index) for index in range(3))
-            # How the margins of two seeds compare is no question here.
+            # The margins of two seeds are not compared here.
             chosen = (
                 f"train.seed={seed}",
                 f"data.long_examples={40 + examples}",
@@ -139,7 +139,7 @@ def at_random_moments(arguments: list[str]) -> int:
                 said = kill_after(moment, root, *chosen)
                 if said is None:
                     seconds[work] = time.monotonic() - began
-            # Whoever opens the store mends it: it is looked at from outside.
+            # Opening the store repairs it, so it is inspected from outside.
             journal = root / "metadata.sqlite-journal"
             is_hot = journal.exists() and journal.read_bytes()[:1] not in (b"", b"\0")
             began = time.monotonic()

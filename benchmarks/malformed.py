@@ -1,8 +1,8 @@
-"""Malformed requests, made from a seed: what `benchmarks.fuzz` sends. Each case depends on seed and index alone.
+"""Malformed requests generated from a seed, for `benchmarks.fuzz`. Each case depends only on seed and index.
 
     case = Malformed(seed=1, folder=folder).case(17)     # .kind .method .data .timeout .alone
 
-KINDS says what there is. Requests are bytes; the protocol buffers come without TensorFlow.
+KINDS lists the kinds. Requests are bytes; the protocol buffers do not need TensorFlow.
 """
 
 import random
@@ -29,8 +29,7 @@ _LIST, _VARINT = 2, 0
 
 
 class Case(NamedTuple):
-    """A request: the path of its method, its bytes, the seconds that it may take, and whether it can change what is
-    served."""
+    """A request: its method's path, its bytes, its deadline in seconds, and whether it can change the served models."""
 
     kind: str
     method: str
@@ -40,7 +39,7 @@ class Case(NamedTuple):
 
 
 class Malformed(WellFormed):
-    """Cases by index, the same ones for the same seed. `folder` is the base path of the served model, for hostile
+    """Cases by index, determined by the seed. `folder` is the base path of the served model, for hostile
     configs."""
 
     def __init__(self, seed: int, folder: str):
@@ -52,7 +51,7 @@ class Malformed(WellFormed):
         draw = random.Random(f"{self._seed}/{index}")
         kind = draw.choice(KINDS)
         method, data = _MAKERS[kind](self, draw)
-        # A deadline that is nearly over is malformed in its own way.
+        # A nearly expired deadline is malformed in its own way.
         timeout = TIMEOUT if draw.random() < 0.98 else draw.choice((1e-6, 1e-3, 0.01))
         return Case(kind, method, data, timeout, method == RELOAD)
 
@@ -182,7 +181,7 @@ class Malformed(WellFormed):
         return PREDICT, request.SerializeToString(deterministic=True)
 
     def names(self, draw: random.Random) -> tuple[str, bytes]:
-        """Names, versions, labels, aliases that there are not."""
+        """Unknown names, versions, labels and aliases."""
         method, data = self.good(draw, methods=METHODS[:3])
         request = self.messages()[method].FromString(data)
         spec = request.model_spec
@@ -199,7 +198,7 @@ class Malformed(WellFormed):
         return method, request.SerializeToString(deterministic=True)
 
     def examples(self, draw: random.Random) -> tuple[str, bytes]:
-        """serving_default with examples that are none, or that are no sums."""
+        """serving_default with invalid examples, or examples that are not sums."""
         request = self.apis.predict.PredictRequest(model_spec=self.spec(signatures.SERVING_DEFAULT))
         values = [
             mutate(draw, self.example(draw)) if draw.random() < 0.7 else self._wrong_example(draw)
@@ -212,7 +211,7 @@ class Malformed(WellFormed):
         return PREDICT, request.SerializeToString(deterministic=True)
 
     def values(self, draw: random.Random) -> tuple[str, bytes]:
-        """Tensors of right dtypes and ranks whose values or sizes are wrong."""
+        """Tensors of the right dtypes and ranks with wrong values or sizes."""
         request = self.predict(draw)
         for _, tensor in sorted(request.inputs.items()):
             if draw.random() < 0.6:
@@ -235,7 +234,7 @@ class Malformed(WellFormed):
         return HEALTH + draw.choice(("Check", "Watch")), mutate(draw, data) if draw.random() < 0.3 else data
 
     def _broken_input(self, draw: random.Random) -> tuple[Any, Any]:
-        """A request, and one of its tensors to be broken."""
+        """A request, and one of its tensors to break."""
         request = self.predict(draw)
         return request, request.inputs[draw.choice(sorted(request.inputs))]
 
@@ -338,7 +337,7 @@ _MAKERS: dict[str, Callable[[Malformed, random.Random], tuple[str, bytes]]] = {
     "reload": Malformed.reload,
     "health": Malformed.health,
 }
-# How often each is drawn: a change of the config stops everything else for a moment.
+# Weights of the kinds: a config change stops everything else for a moment.
 _OFTEN = ("truncated", "shape", "dtype", "special dtype", "examples", "values")
 _WEIGHTS = {"mutated": 8, "names": 2, "random bytes": 2, **dict.fromkeys(_OFTEN, 4)}
 KINDS = tuple(kind for kind in _MAKERS for _ in range(_WEIGHTS.get(kind, 1)))

@@ -1,11 +1,11 @@
-"""Broken certificates and models: what the checker refuses, and whether what it accepts is right.
+"""Broken certificates and models: does the checker refuse them, and is what it accepts right?
 
 python -m benchmarks.refusals [--share 1.0] [--models 4] [--recipes 6] [--seed 1]
 
-Each kind of damage is done to certified models in turn. Where the checker still accepts, simulation in float32 decides,
-of all accepted models in one batch: every bit and every state is looked at, for random and structured words from the
-start states, and for states from the boxes. What no simulation can show is wrong by construction: texts that are no
-certificate of these weights, and time bombs, which go wrong later than anybody looks.
+Each kind of damage is applied to certified models in turn. If the checker still accepts, a simulation in float32
+decides, with all accepted models in one batch: it checks every bit and every state, for random and structured words
+from the start states, and for states from the boxes. Cases that no simulation can expose are wrong by construction:
+texts that are not a certificate of these weights, and time bombs, which fail later than any simulation runs.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SNAPSHOT = 500
 
 
 class Row(NamedTuple):
-    """A row of the table; `right` and `wrong` are accepted."""
+    """A row of the table; `right` and `wrong` count accepted cases."""
 
     tried: int = 0
     refused: int = 0
@@ -52,8 +52,8 @@ def run(
         count = math.ceil(kind.count * share)
         refused = 0
         for index in range(count):
-            turn = index % len(bases)
-            case = kind.damage([*bases[turn:], *bases[:turn]], index, np.random.default_rng([seed, number, index]))
+            first = index % len(bases)
+            case = kind.damage([*bases[first:], *bases[:first]], index, np.random.default_rng([seed, number, index]))
             text = case.certificate if case.certificate is not None else _new_boxes(case.weights)
             if text is not None and check(text, case.weights).proven:
                 accepted.append((name, case._replace(certificate=text)))

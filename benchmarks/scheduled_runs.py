@@ -1,11 +1,10 @@
-"""A run under Airflow against the same run by `bitsum run`, node by node; and a backfill over several days, one run
-after the other.
+"""A run under Airflow compared with the same run by `bitsum run`, node by node; and a backfill over several days.
 
 python -m benchmarks.scheduled_runs [--days N] [--set SECTION.KNOB=VALUE ...]
 
-The first table is wall time: of a node in the process of `bitsum run`, of its task under Airflow, which starts a
-process for it, and how many times as much that is. The second has the runs of the backfill: 1 is returned if one
-failed, or began before the one before was through, or if there are not as many as days.
+The first table has wall times: of a node in the process of `bitsum run`, of its task under Airflow, which starts a
+process for it, and their ratio. The second has the runs of the backfill. Exit code 1 if a run failed or started before
+the previous one ended, or if their number is not that of the days.
 """
 
 import argparse
@@ -100,7 +99,7 @@ def _backfill(root: pathlib.Path, days: int, knobs: list[str]) -> int:
 
 
 def _seconds_of_nodes(root: pathlib.Path, run: str) -> dict[str, float]:
-    """{node: seconds} of a run, as the metadata store has them."""
+    """{node: seconds} of a run, from the metadata store."""
     with metadata_store.existing(configuration.load(None, [f"pipeline.root={root}"])) as store:
         lineage = LineageGraph(store)
     return {

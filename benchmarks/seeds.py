@@ -1,6 +1,6 @@
-"""Exact match by length for several seeds, each a whole run of the pipeline with data and training of its own.
+"""Exact match by length for several seeds, each a complete run of the pipeline with its own data and training.
 
-python -m benchmarks.seeds [SEED...]     (1 to 5 without arguments)
+python -m benchmarks.seeds [SEED...]     (default: 1 to 5)
 """
 
 import pathlib
@@ -13,8 +13,7 @@ from pipeline.records import evaluation
 
 
 def main(seeds: list[str]) -> int:
-    """Print the table, and the wall seconds that the stages of each run took; 1 if a run did not end with right
-    answers."""
+    """Print the table and the wall seconds of each run's stages; 1 if a run did not end with right answers."""
     rows, failed = {}, False
     for seed in seeds or map(str, range(1, 6)):
         with tempfile.TemporaryDirectory() as folder:

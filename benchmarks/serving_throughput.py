@@ -1,11 +1,11 @@
-"""Requests a second of a model server, as a share of what a bare loop in one process does with the same model.
+"""Requests per second of a model server, as a fraction of a bare loop in one process with the same model.
 
 python -m benchmarks.serving_throughput [--seconds S] [--rounds N] [--bits T]
 
-The bare loop calls the loaded SavedModel again and again, without gRPC: the limit. Beside it, round by round since
-machines are noisy: the embedded server, with and without batching, and tensorflow_model_server where there is one (on
-the PATH, or BITSUM_MODEL_SERVER=/path). Clients are threads in a process of their own that send a sum of 16 bits, or 64
-of them, and wait for the answer; the client takes its share of the processors, too. Medians over the rounds.
+The bare loop calls the loaded SavedModel without gRPC, which is the limit. Compared with it, in rounds because machines
+are noisy: the embedded server, with and without batching, and tensorflow_model_server if available (on the PATH, or
+BITSUM_MODEL_SERVER=/path). Clients are threads in a separate process that send one or 64 sums of 16 bits and wait for
+the answer; they take their share of the processors, too. Medians over the rounds.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _SERVERS = {"embedded": ["--server=embedded"], "embedded, batching": ["--server=
 
 
 def bare(version: pathlib.Path, batch: int, bits: int, seconds: float) -> float:
-    """Calls a second of add_bits in a loop. Imports TensorFlow; to be run in a process of its own."""
+    """Calls per second of add_bits in a loop. Imports TensorFlow, so run it in a separate process."""
     import numpy as np
 
     from serving.runtime.loaded_model import LoadedModel
@@ -54,7 +54,7 @@ def bare(version: pathlib.Path, batch: int, bits: int, seconds: float) -> float:
 
 
 def clients(target: str, streams: int, batch: int, bits: int, seconds: float) -> dict[str, float]:
-    """Requests a second, and p50 and p99 of their latency in ms, of closed loops; every sum is compared. Without
+    """Requests per second, and p50 and p99 of their latency in ms, of closed loops; every sum is checked. Without
     TensorFlow."""
     import random
 
@@ -99,8 +99,8 @@ def clients(target: str, streams: int, batch: int, bits: int, seconds: float) ->
     }
 
 
-def _apart(*words: str) -> dict:
-    """This module's work in a process of its own; its JSON."""
+def _in_process(*words: str) -> dict:
+    """The JSON of this module run in a separate process."""
     command = [sys.executable, "-m", "benchmarks.serving_throughput", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout)
@@ -126,15 +126,17 @@ def measure(bits: int, rounds: int, seconds: float) -> None:
         for _ in range(rounds):
             for batch in BATCHES:
                 limits[batch].append(
-                    _apart("bare", str(folder / _MODEL / str(version)), str(batch), str(bits), str(seconds))["rate"]
+                    _in_process("bare", str(folder / _MODEL / str(version)), str(batch), str(bits), str(seconds))[
+                        "rate"
+                    ]
                 )
                 for streams in STREAMS:
                     for kind, target in targets.items():
-                        run = _apart("clients", target, str(streams), str(batch), str(bits), str(seconds))
+                        run = _in_process("clients", target, str(streams), str(batch), str(bits), str(seconds))
                         found.setdefault((kind, batch, streams), []).append(run)
     _print(bits, limits, found)
     if not real:
-        print("tensorflow_model_server: not run, there is none")
+        print("tensorflow_model_server: not run, not found")
 
 
 def _print(bits: int, limits: dict[int, list[float]], found: dict[tuple[str, int, int], list[dict]]) -> None:
@@ -146,13 +148,13 @@ def _print(bits: int, limits: dict[int, list[float]], found: dict[tuple[str, int
     )
     for (kind, batch, streams), runs in found.items():
         rate, p50, p99 = (statistics.median(run[key] for run in runs) for key in ("rate", "p50", "p99"))
-        # Each round against its own bare loop: both had the machine as it was then.
+        # Each round is compared with its own bare loop, under the same load of the machine.
         ratio = statistics.median(run["rate"] / limit for run, limit in zip(runs, limits[batch], strict=True))
         print(f"| {kind} | {batch} | {streams} | {rate:.0f} | {ratio:.2f} | {p50:.2f} | {p99:.2f} |")
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, or do one part of it in this process."""
+    """Measure, or run one part in this process."""
     match arguments:
         case ["bare", version, batch, bits, seconds]:
             print(json.dumps({"rate": bare(pathlib.Path(version), int(batch), int(bits), float(seconds))}))

@@ -1,4 +1,4 @@
-"""Many certified models at once in float32: is a bit wrong, or a state outside of the boxes of its certificate?
+"""Simulates many certified models at once in float32: is a bit wrong, or a state outside its certificate's boxes?
 
 Shapes: M models, N words, T steps, L labels, K boxes per label, S symbols, H units.
 """
@@ -23,14 +23,14 @@ from components.task.transducer import ADDITION
 RANDOM_WORDS, LONG = 64, 1600
 SHORT = 160
 CORNERS, FROM_CORNERS = 1024, 12
-# So many models in one call, for the memory's sake.
+# Models per call, which bounds the memory.
 TOGETHER = 64
 
 
 def errors(models: Sequence[tuple[Weights, str | dict]], share: float = 1.0) -> list[int]:
-    """Wrong bits and states outside of the boxes, for each (weights, certificate) that somebody accepted.
+    """Wrong bits and states outside the boxes, for each accepted (weights, certificate).
 
-    `share` of the lengths is simulated. 1 for what cannot be simulated, as no certificate of these weights looks so.
+    `share` scales the simulated lengths. 1 for a certificate that cannot be simulated and so cannot fit its weights.
     """
     readings = [_reading(*model) for model in models]
     found = [1] * len(models)
@@ -79,7 +79,7 @@ class _Batch:
         stacked = [arrays(one) for one in weights]
         self.values = {name: np.stack([one[name] for one in stacked]) for name in NAMES}
         most = _shape(readings[0])[1]
-        # Where a label has fewer boxes than K, they stand there several times.
+        # A label with fewer boxes than K repeats them.
         sides = [
             [inward([*itertools.islice(itertools.cycle(boxes), most)]) for boxes in _by_label(one)] for one in readings
         ]
@@ -90,7 +90,7 @@ class _Batch:
         self.starts = np.array([[start.hidden for start in one] for one in ordered])  # [M, states, H]
 
     def errors(self, share: float) -> np.ndarray:
-        """How many bits were wrong and states outside of every box of their label, [M]."""
+        """Wrong bits plus states outside every box of their label, [M]."""
         long, short = (max(8, math.ceil(length * share)) for length in (LONG, SHORT))
         random = np.random.default_rng(0).integers(0, len(ADDITION.inputs), (RANDOM_WORDS, long))
         structured = [long_words(len(ADDITION.inputs), long), structured_words(len(ADDITION.inputs), short)]
@@ -112,7 +112,7 @@ class _Batch:
         )
         hidden = np.clip(lower + shares * (upper - lower), lower, upper).astype(np.float32)
         states = np.array([ADDITION.labels[one][0] for one in label])
-        # A box without a float32 in it says nothing.
+        # A box without a float32 inside proves nothing.
         filled = (lower <= upper).all(axis=2)
         return self._run(hidden, states, dice.integers(0, 4, (CORNERS, FROM_CORNERS)), filled)
 

@@ -1,11 +1,11 @@
-"""Long numbers through a served model: bits a second, and whether memory stays flat.
+"""Long numbers through a served model: bits per second, and whether memory stays flat.
 
 python -m benchmarks.streaming [--model FOLDER] [--bits 1000000 10000000] [--stream_bits 100000000]
 
-FOLDER holds one version, saved_model.pb and the rest, of a model that adds and has the signature add_packed; without it
-the model of tests.support.certified_model is taken. It is first called in one process of its own, the bare call that
-everything is compared with, and then served by `bitsum serve`. Every sum is compared with Python's own. Times are
-medians, and say as much about what else the machine does.
+FOLDER holds one version (saved_model.pb etc.) of a model that adds and has the signature add_packed; the default is the
+model of tests.support.certified_model. The model is first called in a separate process, the bare call that is the basis
+of comparison, and then served by `bitsum serve`. Every sum is compared with Python's own. Times are medians and depend
+on the other load of the machine.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from serving.client.protocol import Call
 from tests.support import certified_model
 
 REPEATS = 9
-CALL_BYTES = PACKED.most
+CALL_BYTES = PACKED.max_bytes
 PIECE_BYTES = 2**16
 SAMPLE_SECONDS = 0.5
 _MODEL = "bitsum"
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or pathlib.Path(folder, "model")
-        # In a process of its own: TensorFlow would count among the client's memory.
+        # In a separate process: TensorFlow would count towards the client's memory.
         command = [sys.executable, "-m", "benchmarks.streaming", "--model", model, "--bare"]
         bare = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         with served(model) as (target, pid):
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
 
 
 def bare_call(model: pathlib.Path) -> float:
-    """Seconds of a call without a server, for CALL_BYTES of each operand; the model is made where it is not there."""
+    """Seconds of a call without a server, for CALL_BYTES of each operand; creates the model if it does not exist."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
@@ -75,8 +75,7 @@ def bare_call(model: pathlib.Path) -> float:
 
 
 def numbers(target: str, bits: int, bare: float) -> None:
-    """AdderClient.add for two integers of so many bits, by a client that is new and again by one that knows its
-    pace."""
+    """AdderClient.add for two integers of `bits` bits, by a new client and by one that has measured its chunk size."""
     draw = random.Random(bits)
     a, b = draw.getrandbits(bits), draw.getrandbits(bits)
     calls: list[Call] = []
@@ -95,8 +94,8 @@ def numbers(target: str, bits: int, bare: float) -> None:
 
 
 def flat(target: str, server: int, bits: int, bare: float) -> None:
-    """AdderClient.add_stream for two numbers of so many bits that are nowhere whole, and the memory of both
-    processes."""
+    """AdderClient.add_stream for two numbers of `bits` bits that are never whole in memory, and both processes'
+    memory."""
     size, written, right = bits // 8, 0, True
     memory: list[tuple[float, float, float]] = []
     truth = total(size)
@@ -147,7 +146,7 @@ def resident(pid: int) -> float:
 
 
 def median(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes, after a first time that does not count."""
+    """Seconds of `work`, after a warmup call."""
     work()
     seconds = []
     for _ in range(REPEATS):

@@ -1,10 +1,10 @@
-"""Real traffic through version swaps: how many requests fail, and how many sums are wrong.
+"""Real traffic during version swaps: the number of failed requests and wrong sums.
 
 python -m benchmarks.swaps [SWAPS] [--clients N]
 
-Clients that follow the label `stable` add numbers without a pause, short ones and streamed ones, while `bitsum rollout`
-puts one version after the other in the place of the stable one, and every tenth time `bitsum rollback` goes back. Every
-sum is compared with Python's, and every answer's version must be one that was stable then or is now.
+Clients that follow the label `stable` add short and streamed numbers without a pause, while `bitsum rollout` promotes
+one version after another, with a `bitsum rollback` every tenth time. Every sum is compared with Python's, and every
+answer's version must have been stable when the request was sent or answered.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _BITSUM = [sys.executable, "-m", "pipeline"]
 
 
 class Traffic:
-    """Clients in threads of their own that ask until they are stopped."""
+    """Clients in separate threads that send requests until they are stopped."""
 
     def __init__(self, target: str, model_name: str, clients: int, seed: int):
         self.asked = collections.Counter()
@@ -58,7 +58,7 @@ class Traffic:
             thread.join()
 
     def _ask(self, draw: random.Random, number: int) -> None:
-        # No retries: a request that fails is to be seen.
+        # No retries, so that failed requests are counted.
         with AdderClient(self._target, self._model_name, attempts=1, deadline=60.0) as client:
             while not self._stop.is_set():
                 bits = _STREAMED_BITS if number == 0 else draw.choice((1, 8, 64, 1000))
@@ -87,7 +87,7 @@ def served(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
 
 
 def swap(target: str, model_name: str, config: pathlib.Path, version: int | None) -> subprocess.CompletedProcess:
-    """Roll out `version`, or roll back where it is None."""
+    """Roll out `version`, or roll back if it is None."""
     options = ["--server", target, "--model_name", model_name, "--config_file", str(config)]
     words = (
         ["rollback", *options]
@@ -100,8 +100,7 @@ def swap(target: str, model_name: str, config: pathlib.Path, version: int | None
 
 
 def measure(target: str, config: pathlib.Path, base: pathlib.Path, swaps: int, clients: int) -> int:
-    """Swap the versions in `base`, a folder that is named as the model is, and print the table; 1 if anything
-    failed."""
+    """Swap the versions in `base`, a folder named after the model, and print the table; 1 if anything failed."""
     versions = version_folder.versions(base)
     seconds, refused = [], []
     with Traffic(target, base.name, clients, seed=1) as traffic:

@@ -1,4 +1,4 @@
-"""Requests that a served adder answers, for `benchmarks.malformed` to break. The protocol buffers come without
+"""Requests that a served adder answers, for `benchmarks.malformed` to break. The protocol buffers do not need
 TensorFlow."""
 
 import random
@@ -18,7 +18,7 @@ METHODS = (PREDICT, PREDICTION + "GetModelMetadata", MODELS + "GetModelStatus", 
 
 
 class WellFormed:
-    """Random requests that are right; `folder` is the base path of the served model."""
+    """Random valid requests; `folder` is the base path of the served model."""
 
     def __init__(self, folder: str):
         self.folder = folder
@@ -36,7 +36,7 @@ class WellFormed:
         )
 
     def good(self, draw: random.Random, methods: tuple[str, ...] = METHODS[:4]) -> tuple[str, bytes]:
-        """The path of a method, more often than not Predict, and a request."""
+        """The path of a method, usually Predict, and a request."""
         method = draw.choice((*methods, *[PREDICT] * len(methods)))
         if method == PREDICT:
             return method, self.predict(draw).SerializeToString(deterministic=True)

@@ -21,6 +21,9 @@ name in `components.task.addition`. Models of the first format (components.saved
 
 from collections.abc import Collection, Iterable
 
+# Name under which a server serves the sweep model (components.model.activation_sweep).
+SWEEP_MODEL_NAME = "bitsum-activations"
+
 SERVING_DEFAULT = "serving_default"
 STEP = "step"
 

@@ -1,7 +1,7 @@
 """The training input: tf.data pipelines over the TFRecord files of a split.
 
-Record format: `components.task.addition`. Batches hold numbers of mixed lengths; the shorter are padded with zeros and
-masked.
+Record format: `components.task.addition`. Batches hold numbers of mixed lengths; shorter numbers are padded with zeros
+and masked.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ import tensorflow as tf
 from components.errors import BitsumError
 from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_SUM
 
-# Records that are shuffled among each other; a split up to this size is shuffled as a whole.
+# Size of the shuffled blocks; a split up to this size is shuffled as a whole.
 SHUFFLE_RECORDS = 100_000
 
 
 class Batch(NamedTuple):
-    """B examples, T the longest: each has one more step than bits, the (0, 0) step that brings the final carry out.
+    """B examples, T bits in the longest; one more step, with (0, 0), outputs the final carry.
 
     a, b, sum: int64 [B, T + 1]; mask: float32 [B, T + 1], 1 for the steps of an example and 0 for its padding.
     """
@@ -35,7 +35,7 @@ def batches(patterns: Iterable[str], batch_size: int, seed: int) -> tf.data.Data
     """An endless dataset of shuffled `Batch`es of `batch_size` examples, the same for the same files and seed.
 
     Raises:
-        BitsumError: if no file matches `patterns`.
+        BitsumError: no file matches `patterns`, or a file is damaged.
     """
 
     def shuffled(index: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
@@ -47,10 +47,10 @@ def batches(patterns: Iterable[str], batch_size: int, seed: int) -> tf.data.Data
 
 
 def first_batch(patterns: Iterable[str], examples: int) -> Batch:
-    """The first `examples` examples, or all where there are fewer, in the order of the files.
+    """The first `examples` examples, or all if there are fewer, in the order of the files.
 
     Raises:
-        BitsumError: no file matches `patterns`, a file is damaged or there is no example.
+        BitsumError: no file matches `patterns`, a file is damaged, or the files hold no example.
     """
     patterns = list(patterns)
     with one_line_errors(patterns):
@@ -61,7 +61,7 @@ def to_batch(serialized: tf.Tensor) -> Batch:
     """The `Batch` of serialized tf.Examples, string [B].
 
     Raises:
-        tf.errors.InvalidArgumentError: an Example is damaged, or its bitstrings do not fit together.
+        tf.errors.InvalidArgumentError: an Example is damaged, or its bitstrings have the wrong lengths.
     """
     bits = parse(serialized, (FEATURE_A, FEATURE_B, FEATURE_SUM))
     a, b, total = (bits[name] for name in (FEATURE_A, FEATURE_B, FEATURE_SUM))
@@ -82,14 +82,14 @@ def parse(serialized: tf.Tensor, names: Iterable[str]) -> dict[str, tf.RaggedTen
 
 @contextlib.contextmanager
 def one_line_errors(patterns: Iterable[str]) -> Iterator[None]:
-    """Turns what reading a dataset of `patterns` raises into a BitsumError of one line."""
+    """Turn errors from reading a dataset of `patterns` into a BitsumError of one line."""
     place = ", ".join(patterns)
     try:
         yield
     except (StopIteration, tf.errors.OutOfRangeError) as error:
         raise BitsumError(f"no examples in {place}: generate the data again") from error
     except tf.errors.OpError as error:
-        # Between the braces stand TensorFlow's own nodes, which say nothing to a user.
+        # The braces enclose names of TensorFlow's nodes, which tell a user nothing.
         reason = error.message.partition("\n")[0].rpartition("}} ")[2].partition(" [Op:")[0]
         raise BitsumError(f"cannot read the examples in {place}: {reason}; generate the data again") from error
 
@@ -106,7 +106,7 @@ def _records(patterns: Iterable[str]) -> tf.data.Dataset:
 
 
 def _check_whole(path: str) -> None:
-    """Reads a gzip file to the checksum at its end: TensorFlow takes one that is cut between two records for whole."""
+    """Read a gzip file up to its checksum: TensorFlow accepts a file that was cut between two records."""
     try:
         with tf.io.gfile.GFile(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as file:
             while file.read(1 << 20):

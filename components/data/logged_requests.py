@@ -1,6 +1,6 @@
-"""What the served model was asked: the pairs of numbers in a log of requests, TFRecords of PredictionLog.
+"""The pairs of numbers in a request log: TFRecords of PredictionLog.
 
-The embedded server writes such files with --request_log_dir, into a folder for each model.
+The embedded server writes such files with --request_log_dir, into one folder per model.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from components.task.addition import FEATURE_A, FEATURE_B
 Bits = tuple[list[int], list[int]]
 
 
-def pairs(folder: pathlib.Path, most: int, longest: int) -> Iterator[Bits]:
-    """The bits of the pairs asked, newest file first, `most` pairs at most, of each the first `longest` bits.
+def pairs(folder: pathlib.Path, max_pairs: int, max_bits: int) -> Iterator[Bits]:
+    """The bits of the logged pairs, newest file first: at most `max_pairs` pairs and the first `max_bits` bits of each.
 
-    Requests that are none of the model's, and what a damaged file holds after the damage, are passed over.
+    Requests that do not fit the model, and everything after the damage in a damaged file, are skipped.
     """
     count = 0
     for path in sorted(folder.rglob(request_logs.PATTERN), reverse=True):
         for a, b in _pairs_of_file(path):
-            if count >= most:
+            if count >= max_pairs:
                 return
             count += 1
-            yield a[:longest], b[:longest]
+            yield a[:max_bits], b[:max_bits]
 
 
 def _pairs_of_file(path: pathlib.Path) -> Iterator[Bits]:
@@ -41,14 +41,14 @@ def _pairs_of_file(path: pathlib.Path) -> Iterator[Bits]:
 
 
 def pairs_of_request(inputs: dict[str, np.ndarray]) -> list[Bits]:
-    """The pairs of a request's inputs, whatever its signature; none where they are of another kind."""
+    """The pairs in a request's inputs, for any signature of the model; none for inputs of another kind."""
     if signatures.EXAMPLES in inputs:
         features = [parse(example) for example in inputs[signatures.EXAMPLES].ravel()]
-        return [(found.get(FEATURE_A, []), found.get(FEATURE_B, [])) for found in features]
+        return [(feature.get(FEATURE_A, []), feature.get(FEATURE_B, [])) for feature in features]
     if signatures.A not in inputs or signatures.B not in inputs:
         return []
-    sides = [_rows(inputs[name]) for name in (signatures.A, signatures.B)]
-    return list(zip(*sides))
+    # A request that the model refused may have operands of different sizes.
+    return list(zip(_rows(inputs[signatures.A]), _rows(inputs[signatures.B]), strict=False))
 
 
 def _rows(values: np.ndarray) -> list[list[int]]:

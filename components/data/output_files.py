@@ -1,8 +1,7 @@
-"""The files of an artifact as they were when the step that made them was done: recorded then, compared before they are
-read again.
+"""The files of an artifact: recorded when its step completes, compared before they are read again.
 
-The record is a custom property of the artifact, so that the metadata store gets it in one transaction with the artifact
-itself. Artifacts from before there were records have none: of those the files have to be there, whatever is in them.
+The record is a custom property of the artifact, so the metadata store commits both in one transaction. For an artifact
+without a record, written by an early version, the check is only that it has files.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from tfx import types
 
 PROPERTY = "output_files"
-# A larger file is known by its size alone: reading it costs more than a cache hit may.
+# Of larger files only the size is compared: hashing them would make cache hits slow.
 _HASHED_BELOW = 10_000_000
 _BLOCK = 1 << 20
 
@@ -25,7 +24,7 @@ _BLOCK = 1 << 20
 def record(uri: str) -> str:
     """Sizes in bytes, and the sha256 of files below 10 MB, as JSON: {"Split-eval/data.gz": [4711, "c0ffee..."]}.
 
-    Hidden files are not counted. Empty for an artifact that is not stored as local files.
+    Hidden files are left out. Empty for an artifact that is not stored as local files.
 
     Raises:
         OSError: a file cannot be read.
@@ -34,43 +33,41 @@ def record(uri: str) -> str:
 
 
 def problem(uri: str, recorded: str) -> str | None:
-    """What differs between the files of `uri` and what was recorded of them, in words that name the file; None if nothing
-    does."""
+    """The first difference between the files of `uri` and their record, naming the file; None if they match."""
     if not _is_local(uri):
         return None
     try:
-        found = _files(uri) if recorded else {name: [] for name in _names(uri)}
+        present = _files(uri) if recorded else {name: [] for name in _names(uri)}
     except OSError as error:
         return f"{error.filename or uri} cannot be read: {error.strerror}"
     if not recorded:
-        return None if found else f"{uri} is missing, or empty"
+        return None if present else f"{uri} is missing, or empty"
     expected = _expected(recorded)
     if expected is None:
-        return f"what was recorded of {uri} cannot be read"
+        return f"the record of the files of {uri} is damaged"
     if not os.path.exists(uri):
         return f"{uri} is missing"
-    for name in sorted({*expected, *found}):
+    for name in sorted({*expected, *present}):
         path = os.path.join(uri, name) if name else uri
-        if name not in found:
+        if name not in present:
             return f"{path} is missing"
         if name not in expected:
             return f"{path} was added"
-        if found[name] != expected[name]:
+        if present[name] != expected[name]:
             return f"{path} was changed"
     return None
 
 
 def is_whole(artifact: "types.Artifact") -> bool:
-    """Whether the files of an artifact are those that were recorded; if not, whoever watches is told that it is left
-    out, and why."""
-    found = problem(artifact.uri, artifact.get_string_custom_property(PROPERTY))
-    if found:
-        warn(f"{artifact.type_name} {artifact.id} counts as not there: {found}")
-    return found is None
+    """Whether the files of an artifact match their record; if not, a warning says why the artifact is ignored."""
+    damage = problem(artifact.uri, artifact.get_string_custom_property(PROPERTY))
+    if damage:
+        warn(f"{artifact.type_name} {artifact.id} is ignored: {damage}")
+    return damage is None
 
 
 def _expected(recorded: str) -> dict[str, Any] | None:
-    """The content of a record; None where it is damaged."""
+    """The content of a record; None if it is damaged."""
     try:
         expected = json.loads(recorded)
     except (ValueError, RecursionError):
@@ -87,18 +84,18 @@ def _files(uri: str) -> dict[str, list[int | str]]:
 
 
 def _names(uri: str) -> list[str]:
-    """The files below `uri`, relative to it; [""] where `uri` is a file itself."""
+    """The files below `uri`, relative to it; [""] if `uri` itself is a file."""
     if os.path.isfile(uri):
         return [""]
-    found = []
+    names = []
     for folder, folders, files in os.walk(uri, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.relpath(os.path.join(folder, name), uri) for name in files if not name.startswith(".")]
-    return found
+        names += [os.path.relpath(os.path.join(folder, name), uri) for name in files if not name.startswith(".")]
+    return names
 
 
 def _raise(error: OSError) -> None:
-    # A folder that is gone has no files.
+    # A missing folder has no files.
     if not isinstance(error, FileNotFoundError):
         raise error
 

@@ -2,8 +2,8 @@
 
 A balanced Feistel network (Luby & Rackoff 1988) permutes pairs of equally long bitstrings for any round function, and
 runs backwards as easily as forwards. Cycle walking (Black & Rogaway 2002) restricts it to a subset: outputs outside
-are fed in again until one lies inside. The mixing function is splitmix64's (Steele, Lea & Flood 2014). None of this
-is meant to resist an adversary: it draws without repetition, and anybody can draw any part at any time.
+are fed back in until one lies inside. The mixing function is splitmix64's (Steele, Lea & Flood 2014). None of this
+resists an adversary; it draws without repetition, and any part can be drawn at any time.
 
 Numbers of l bits are rows of [n, words] uint64 arrays, least significant word first, words = ceil(l / 64).
 A pair's class is the bit length of the longer of its two numbers, at least 1.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-# The smallest halves have a single bit: few rounds would reach few of the permutations.
+# The smallest halves have a single bit, for which few rounds would reach few of the permutations.
 ROUNDS = 10
 
 # A permutation of a range works on indices in one machine word, with room for the cycle walk.
@@ -31,10 +31,10 @@ def round_keys(*parts: object) -> np.ndarray:
 
 
 def permuted(indices: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
-    """Where a keyed permutation of range(size) sends `indices`, uint64 [n] -> uint64 [n].
+    """The images of `indices` under a keyed permutation of range(size): uint64 [n] -> uint64 [n].
 
     Raises:
-        ValueError: if `size` is not from 1 to MAX_RANGE.
+        ValueError: `size` is not from 1 to MAX_RANGE.
     """
     if not 1 <= size <= MAX_RANGE:
         raise ValueError(f"a range of {size} indices cannot be permuted: from 1 to {MAX_RANGE}")
@@ -55,12 +55,12 @@ def permuted(indices: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
 
 
 def class_of(a: int, b: int) -> int:
-    """The class of a pair: the same two values are in the same class whatever their widths."""
+    """The class of a pair; the written widths of the numbers do not matter."""
     return max(a.bit_length(), b.bit_length(), 1)
 
 
 def class_size(bits: int) -> int:
-    """How many pairs have class `bits`: 4 for 1 bit (zero included), 3 * 4**(bits - 1) above."""
+    """The number of pairs of class `bits`: 4 for 1 bit (zero included), otherwise 3 * 4**(bits - 1)."""
     return 4 if bits == 1 else 3 * 4 ** (bits - 1)
 
 
@@ -71,10 +71,10 @@ def pairs_at(ranks: np.ndarray, bits: int, keys: np.ndarray) -> tuple[np.ndarray
 
 
 def ranks_of(pairs: Sequence[tuple[int, int]], bits: int, keys: np.ndarray) -> list[int]:
-    """The inverse of `pairs_at`: at which ranks (integers of any size) the pairs of class `bits` stand."""
+    """The inverse of `pairs_at`: the ranks (integers of any size) of pairs of class `bits`."""
     halves = to_words([a for a, _ in pairs], bits), to_words([b for _, b in pairs], bits)
     left, right = _walk(*halves, lambda a, b: _inverse_feistel(a, b, bits, keys), lambda a, b: _in_class(a, b, bits))
-    return [_start_rank(a, b, bits) for a, b in zip(from_words(left), from_words(right))]
+    return [_start_rank(a, b, bits) for a, b in zip(from_words(left), from_words(right), strict=True)]
 
 
 def to_words(values: Sequence[int], bits: int) -> np.ndarray:
@@ -90,12 +90,12 @@ def from_words(words: np.ndarray) -> list[int]:
 
 
 def _start(ranks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rank -> pair before mixing: which of the two top bits are set, then the lower bits of a, then those of b."""
+    """Rank -> pair before mixing. A rank encodes which top bits are set, then the lower bits of a, then those of b."""
     low = bits - 1
     left, right = np.zeros((2, len(ranks), -(-bits // 64)), dtype=np.uint64)
     left[:, 0] = _shifted(ranks, low) & _mask(low)
     right[:, 0] = ranks & _mask(low)
-    # Class 1 alone has pairs without a top bit.
+    # Only class 1 has pairs without a top bit.
     tops = _shifted(ranks, 2 * low) + np.uint64(bits > 1)
     left[:, low // 64] |= (tops >> np.uint64(1)) << np.uint64(low % 64)
     right[:, low // 64] |= (tops & np.uint64(1)) << np.uint64(low % 64)

@@ -1,9 +1,9 @@
-"""What is kept of a span that a gate refused: the report, and the records that were set aside.
+"""The quarantine of a span that a gate refused: the report and the offending records.
 
     <folder>/span-<number>/report.json    {"span": ..., "gate": ..., "reasons": [...], "source": ...}
     <folder>/span-<number>/<name>         the offending lines or records
 
-The step that refuses loses its outputs; this stays, until the same span is refused again.
+The refusing step loses its outputs; the quarantine stays until the same span is refused again.
 """
 
 import json
@@ -17,20 +17,20 @@ REPORT_FILE = "report.json"
 
 
 def place_of(folder: str, span: int) -> pathlib.Path:
-    """Where the report of a span is."""
+    """The folder of a span's report."""
     return pathlib.Path(folder) / f"span-{span}"
 
 
 def set_aside(
     folder: str, span: int, gate: str, reasons: Sequence[str], source: str, files: Mapping[str, bytes]
 ) -> pathlib.Path:
-    """Write report and `files`, {name: content}, for `span`; returns where they are. The report appears last.
+    """Write `files`, {name: content}, and then the report for `span`; returns their folder.
 
     Args:
-        source: what was refused: the folder that it came from, or the artifact.
+        source: the refused folder or artifact.
 
     Raises:
-        BitsumError: they cannot be written; the text has the first reason for the refusal, too.
+        BitsumError: they cannot be written; the text includes the first reason for the refusal.
     """
     place = place_of(folder, span)
     report = {"span": span, "gate": gate, "reasons": list(reasons), "source": source, "files": sorted(files)}

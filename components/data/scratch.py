@@ -1,7 +1,8 @@
-"""A folder for files on their way to their place, below the artifact that they are for; through tf.io.gfile, so also on
-a remote disk.
+"""A scratch folder below an artifact, for files that are renamed to their final paths; on tf.io.gfile, so it works on
+remote storage.
 
-Not beside their place: what a killed attempt left there would be read as one more file of a split.
+The files are not written next to their final paths, where the remains of a killed attempt would be read as part of a
+split.
 """
 
 import contextlib
@@ -19,11 +20,9 @@ _MARK = ".writing-"
 
 @contextlib.contextmanager
 def folder(uri: str) -> Iterator[str]:
-    """Gives the name of a folder below `uri`, which is gone when the context ends, and so are those that killed
-    attempts left.
+    """Give the name of a scratch folder below `uri`, and remove it at the end, along with those of killed attempts.
 
-    `uri` is the artifact of one execution, which nobody else writes to. A folder that cannot be removed stays until the
-    next time.
+    Only one execution writes to `uri`. A folder that cannot be removed stays until the next attempt.
     """
     sweep(uri)
     try:
@@ -33,15 +32,16 @@ def folder(uri: str) -> Iterator[str]:
 
 
 def write(scratch: str, path: str, fill: Callable[[str], Any]) -> Any:
-    """Let `fill` write a file in the folder `scratch`, which takes the place of `path`; what `fill` returned. Two may
-    do so at once.
+    """Let `fill` write a file in the folder `scratch`, rename it to `path`, and return the result of `fill`.
+
+    Concurrent calls are safe.
 
     Raises:
         BitsumError: it cannot be written.
     """
     try:
         tf.io.gfile.makedirs(scratch)
-        # Two attempts at the same file must not write into one.
+        # Concurrent attempts at `path` must not write to the same file.
         written = os.path.join(scratch, uuid.uuid4().hex)
         result = fill(written)
         tf.io.gfile.makedirs(os.path.dirname(path))
@@ -62,7 +62,7 @@ def write_text(scratch: str, path: str, text: str) -> None:
 
 
 def sweep(uri: str) -> None:
-    """Remove what was on its way below `uri`; what cannot be removed stays."""
+    """Remove the scratch folders below `uri`; those that cannot be removed stay."""
     with contextlib.suppress(OSError, tf.errors.OpError):
         for name in tf.io.gfile.listdir(uri):
             if name.startswith(_MARK):

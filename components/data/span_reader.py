@@ -1,10 +1,9 @@
-"""A span of a user's own: integer pairs in CSV files or tf.Examples in TFRecord files, as records of the splits.
+"""A user's own span: integer pairs in CSV files or tf.Examples in TFRecord files, as records of the splits.
 
-A CSV file has lines `a,b` or `a,b,result`, of whole numbers in decimals (or hexadecimal with 0x), with or without such
-a header. A TFRecord file has the records of `components.data.tf_examples`; they are taken as they are, right or wrong, so
-that the same checks find the same faults in them. A pair goes into the split that it has in generated data; the
-held-out splits have the generated pairs besides, since those are the test that a model has to pass whatever it was
-trained on.
+A CSV file has lines `a,b` or `a,b,result` of whole numbers, decimal or hexadecimal (0x...), with or without a header. A
+TFRecord file has the records of `components.data.tf_examples`; they are kept as they are, right or wrong, so that the
+usual checks find the usual faults. A pair goes into the split that it has in generated data. The held-out splits also
+hold the generated pairs: every model has to pass that test, whatever its training data.
 """
 
 import csv
@@ -26,13 +25,13 @@ from components.task.transducer import TASKS, Transducer
 
 HEADERS = (["a", "b"], ["a", "b", "sum"], ["a", "b", "result"])
 
-# Python's int() takes more: 1_000, and the digits of other scripts.
+# Python's int() accepts more: 1_000, and the digits of other scripts.
 _NUMBER = re.compile(r"(?P<sign>[+-]?)(?:0x(?P<hexadecimal>[0-9a-f]+)|(?P<decimal>[0-9]+))", re.IGNORECASE)
 
 
 class Offender(NamedTuple):
-    """A line or file that cannot be taken: its name below the span's folder, its line from 1 (0 for all of it), and
-    why."""
+    """A refused line or file: the file relative to the span's folder, the line from 1 (0 for the whole file), the
+    reason."""
 
     file: str
     line: int
@@ -44,8 +43,8 @@ class Offender(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What a folder holds: serialized tf.Examples by split, what cannot be taken, and how many pairs stood there
-    before."""
+    """The content of a folder: serialized tf.Examples by split, refused lines and files, and the number of repeated
+    pairs."""
 
     records: dict[str, list[bytes]]
     offenders: list[Offender]
@@ -53,8 +52,7 @@ class Span(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A pair, where it stands, in how many bits it is written, and its record, which a pair from a CSV file has not
-    yet."""
+    """A pair: its place, its width in bits, and its record (None if it comes from a CSV file)."""
 
     place: tuple[str, int]
     pair: tuple[int, int]
@@ -63,31 +61,31 @@ class _Row(NamedTuple):
 
 
 def read(folder: pathlib.Path, data: Data) -> Span:
-    """The records of the span in `folder`; a pair that comes again with the right result is taken once.
+    """The records of the span in `folder`; a pair that repeats with the right result is taken once.
 
     Raises:
-        BitsumError: there are no files, or one cannot be read.
+        BitsumError: the folder has no files, or one cannot be read.
     """
     task, offenders = TASKS[data.task], []
     records: dict[str, list[bytes]] = {split: [] for split in sampling.splits(data)}
     rows, unplaced = [], []
     for path in span_folders.files_of(folder):
-        for found in _rows(path, path.relative_to(folder).as_posix(), task):
-            if isinstance(found, Offender):
-                offenders.append(found)
-            elif isinstance(found, _Row):
-                rows.append(found)
+        for row in _rows(path, path.relative_to(folder).as_posix(), task):
+            if isinstance(row, Offender):
+                offenders.append(row)
+            elif isinstance(row, _Row):
+                rows.append(row)
             else:
-                unplaced.append(found)
-    # Records without a pair belong nowhere: the checks find them wherever they are.
+                unplaced.append(row)
+    # A record without a pair belongs to no split; the checks find it in any.
     records["train"] += unplaced
     seen = {split: _generated(data, split, records) for split in records if split != "train"} | {"train": set()}
     repeated, longest = 0, (data.max_length, *data.long_lengths)[-1]
-    for row, split in zip(rows, sampling.splits_of(data, [row.pair for row in rows])):
-        # Zeros before a short number are steps of the training, too.
+    for row, split in zip(rows, sampling.splits_of(data, [row.pair for row in rows]), strict=True):
+        # The training also steps through the leading zeros of a short number.
         if split is None or row.bits > longest:
             offenders.append(
-                Offender(*row.place, f"a number of {row.bits} bits: the longest that is evaluated has {longest}", "")
+                Offender(*row.place, f"a number of {row.bits} bits: the longest evaluated length is {longest}", "")
             )
             continue
         raw = row.raw or _record(row.pair, _width(data, row.pair, split), task)
@@ -100,7 +98,7 @@ def read(folder: pathlib.Path, data: Data) -> Span:
 
 
 def _rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row | Offender | bytes]:
-    """The rows of a file, offenders, and records in which no pair can be seen."""
+    """The rows of a file, offenders, and records without a readable pair."""
     if path.suffix == ".csv":
         yield from _csv_rows(path, name, task)
     elif "tfrecord" in path.name:
@@ -113,8 +111,11 @@ def _tfrecord_rows(path: pathlib.Path, name: str) -> Iterator[_Row | Offender | 
     number = 0
     try:
         for number, raw in enumerate(read_records(str(path)), start=1):
-            bits = _bits(raw)
-            yield _Row((name, number), tuple(map(from_bits, bits)), max(map(len, bits)), raw) if bits else raw
+            if bits := _bits(raw):
+                a, b = bits
+                yield _Row((name, number), (from_bits(a), from_bits(b)), max(len(a), len(b)), raw)
+            else:
+                yield raw
     except CorruptFile as error:
         yield Offender(name, 0, f"corrupt file: unreadable after {number} records: {error}", "")
     except (OSError, tf.errors.OpError) as error:
@@ -124,7 +125,7 @@ def _tfrecord_rows(path: pathlib.Path, name: str) -> Iterator[_Row | Offender | 
 
 
 def _bits(raw: bytes) -> list[list[int]] | None:
-    """The bits of both numbers; None where there are none to be seen."""
+    """The bits of both numbers; None if the record has none."""
     try:
         features = parse(raw)
     except ValueError:
@@ -137,7 +138,7 @@ def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row 
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             is_first = True
-            # Not strict, the reader would make 23 of "2"3.
+            # Without strict the reader turns "2"3 into 23.
             for cells in (reader := csv.reader(file, strict=True)):
                 cells = [cell.strip() for cell in cells]
                 if not any(cells):
@@ -152,7 +153,7 @@ def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row 
                     pair = _integer(cells[0]), _integer(cells[1])
                     yield _Row(place, pair, max(number.bit_length() for number in pair), None)
     except (UnicodeDecodeError, csv.Error) as error:
-        yield Offender(name, 0, f"no CSV file in UTF-8: {error}", "")
+        yield Offender(name, 0, f"not a CSV file in UTF-8: {error}", "")
     except OSError as error:
         raise BitsumError(
             f"cannot read {path}: {error.strerror}; was the span changed just now? Run it again"
@@ -169,27 +170,27 @@ def _cells_problem(cells: list[str], task: Transducer) -> str | None:
         except ValueError as error:
             return str(error)
     right = task.meaning(_integer(cells[0]), _integer(cells[1]))
-    if len(cells) == 3 and not _says(cells[2], right):
+    if len(cells) == 3 and not _states(cells[2], right):
         return f"wrong sum: {task.statement(*map(_short, cells))}, {abbreviated(right)} is right"
     return None
 
 
 def _integer(text: str) -> int:
-    found = _NUMBER.fullmatch(text)
-    if not found:
-        raise ValueError(f"{_short(text)!r} is no whole number")
-    if found["hexadecimal"]:
-        return int(found["sign"] + found["hexadecimal"], 16)
+    match = _NUMBER.fullmatch(text)
+    if not match:
+        raise ValueError(f"{_short(text)!r} is not a whole number")
+    if match["hexadecimal"]:
+        return int(match["sign"] + match["hexadecimal"], 16)
     try:
-        return int(found["sign"] + found["decimal"])
+        return int(match["sign"] + match["decimal"])
     except ValueError as error:
-        # Python converts 4300 decimal digits, unless it is told otherwise, and any number of hexadecimal ones.
+        # By default Python converts up to 4300 decimal digits, and any number of hexadecimal ones.
         raise ValueError(
-            f"{_short(text)} has {len(found['decimal'])} decimal digits, too many: write it as 0x..."
+            f"{_short(text)} has {len(match['decimal'])} decimal digits, too many: write it as 0x..."
         ) from error
 
 
-def _says(text: str, result: int | bool) -> bool:
+def _states(text: str, result: int | bool) -> bool:
     if isinstance(result, bool):
         return text.lower() == str(result).lower()
     try:
@@ -203,23 +204,23 @@ def _short(text: str) -> str:
 
 
 def _width(data: Data, pair: tuple[int, int], split: str) -> int:
-    """Bits of the record: those of the longer number, in the long split the next length that is evaluated."""
+    """The width of the record: that of the longer number, or, in the long split, the next evaluated length."""
     bits = max(1, *(number.bit_length() for number in pair))
     return next(length for length in data.long_lengths if length >= bits) if split == "long" else bits
 
 
 def _record(pair: tuple[int, int], width: int, task: Transducer) -> bytes:
     a, b = (to_bits(number, width) for number in pair)
-    result = task.outputs([*zip(a, b), *task.flush])
+    result = task.outputs([*zip(a, b, strict=True), *task.flush])
     return serialize({FEATURE_A: a, FEATURE_B: b, FEATURE_SUM: result, FEATURE_LENGTH: [width]})
 
 
 def _generated(data: Data, split: str, records: dict[str, list[bytes]]) -> set[tuple[int, int]]:
-    """Put the generated records of a held-out split into `records`; their pairs."""
+    """Add the generated records of a held-out split to `records`; returns their pairs."""
     pairs = set()
     for batch in sampling.records(data, split, 0, sampling.split_size(data, split)):
         records[split] += serialize_batch(batch.a, batch.b, batch.total)
-        pairs |= set(zip(*([_value(row) for row in side] for side in (batch.a, batch.b))))
+        pairs |= {(_value(a), _value(b)) for a, b in zip(batch.a, batch.b, strict=True)}
     return pairs
 
 

@@ -1,10 +1,11 @@
 """Pairs and their sums as tf.Examples: serialize and parse them, write and read TFRecord files.
 
-A record holds int64 lists `a` (T bits), `b` (T), `sum` (T + 1) and `length` (1 value, T); components.task.addition names
-them and says what `sum` holds for other tasks than addition.
+A record holds int64 lists `a` (T bits), `b` (T), `sum` (T + 1) and `length` (1 value, T); components.task.addition
+names them and says what `sum` holds for tasks other than addition.
 """
 
 import functools
+import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -23,7 +24,7 @@ _READ_AHEAD = 256  # records read at a time
 
 
 class CorruptFile(Exception):
-    """A TFRecord file cannot be read to its end; `str(error)` says what is wrong with it."""
+    """A TFRecord file is damaged; `str(error)` describes the damage."""
 
 
 def serialize(features: Mapping[str, Sequence[int]]) -> bytes:
@@ -37,8 +38,8 @@ def serialize(features: Mapping[str, Sequence[int]]) -> bytes:
 def serialize_batch(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> list[bytes]:
     """The serialized tf.Examples of n sums of one width, uint8 [n, T], [n, T] and [n, T + 1].
 
-    A bit takes one byte of the message, at the same place in all of them: so the bits are written into copies of one
-    message, some forty times faster than message by message.
+    Each bit is one byte at a fixed offset of the message, so the bits are written into copies of a template: some forty
+    times faster than message by message.
     """
     template, places = _template(a.shape[1])
     rows = np.tile(template, (len(a), 1))
@@ -47,14 +48,14 @@ def serialize_batch(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> list[byt
 
 
 def parse(record: bytes) -> dict[str, list]:
-    """The features of a serialized tf.Example, each as a list of ints, floats or bytes; empty where it has no kind.
+    """The features of a serialized tf.Example, each as a list of ints, floats or bytes; empty if its kind is not set.
 
     Raises:
-        ValueError: if `record` is no tf.Example.
+        ValueError: `record` is not a tf.Example.
     """
     try:
         example = strict_protos.parse(tf.train.Example, record)
-    except Exception as error:  # Not only DecodeError: the implementation in Python raises what it meets.
+    except Exception as error:  # The pure Python implementation raises more than DecodeError.
         raise ValueError(f"not a tf.Example ({len(record)} bytes)") from error
     features = {}
     for name, feature in example.features.feature.items():
@@ -64,7 +65,7 @@ def parse(record: bytes) -> dict[str, list]:
 
 
 def write_records(path: str, records: Iterable[bytes]) -> int:
-    """Write a gzip TFRecord file (its time stamp is 0, so equal records give equal files); how many records it has."""
+    """Write a gzip TFRecord file (time stamp 0, so equal records give equal files); returns the number of records."""
     count = 0
     with tf.io.TFRecordWriter(path, options="GZIP") as writer:
         for record in records:
@@ -74,11 +75,11 @@ def write_records(path: str, records: Iterable[bytes]) -> int:
 
 
 def read_records(path: str) -> Iterator[bytes]:
-    """The records of a TFRecord file, one after the other; gzip if its name ends with .gz or its content begins so.
+    """The records of a TFRecord file in order; gzip if its name ends with .gz or it has gzip's magic number.
 
     Raises:
-        CorruptFile: after the last readable record, if the file is damaged or cut short anywhere.
-        BitsumError: it cannot be read now, which says nothing of what stands in it.
+        CorruptFile: after the last readable record, if the file is damaged or truncated.
+        BitsumError: it cannot be read now, which says nothing about its content.
     """
     try:
         yield from _whole_records(path)
@@ -96,12 +97,12 @@ def _whole_records(path: str) -> Iterator[bytes]:
             count += len(batch)
             size += sum(map(len, batch))
     except tf.errors.DataLossError:
-        # The failed batch may begin with good records: take them one by one.
+        # The failed batch may begin with good records: read them one by one.
         try:
             yield from records.skip(count).as_numpy_iterator()
         except tf.errors.DataLossError as error:
             raise CorruptFile(_cause(error)) from error
-    # A file that is cut between two records, or within the head of one, looks as if it just ended there.
+    # To the reader, a file truncated between two records or within a header ends normally.
     surplus = _uncompressed_size(path, compression) - size - count * _FRAME
     if surplus:
         raise CorruptFile(f"{surplus} bytes after the last whole record")
@@ -113,7 +114,7 @@ def _compression(path: str) -> str:
 
 
 def _cause(error: tf.errors.OpError) -> str:
-    """The fault itself, without the operation that met it."""
+    """The fault itself, without the operation that raised it."""
     return error.message.split(" [Op:")[0].split("}} ")[-1].split("' failed")[0]
 
 
@@ -137,9 +138,14 @@ def _uncompressed_size(path: str, compression: str) -> int:
     return size
 
 
+def pair_key(a: Sequence[int], b: Sequence[int]) -> bytes:
+    """A digest of a pair of bitstrings; leading zeros do not change it."""
+    return hashlib.sha256(bytes(a).rstrip(b"\0") + b"+" + bytes(b).rstrip(b"\0")).digest()
+
+
 @functools.lru_cache(maxsize=64)
 def _template(width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A message of `width` bits, and where in it the bits of a, b and the sum stand: where zeros and ones differ."""
+    """A message of `width` bits, and the offsets of the bits of a, b and the sum, found where zeros and ones differ."""
     zeros, ones = (
         np.frombuffer(
             serialize(

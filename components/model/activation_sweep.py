@@ -1,30 +1,29 @@
-"""The sweep model: a second, tiny SavedModel by which any model server measures its own sigmoid and tanh, as the cell
+"""The sweep model: a second, tiny SavedModel with which any model server measures its own sigmoid and tanh, as the cell
 runs them.
 
-The kernels depend on the graph, its rewriting, the processor and the shape, so nothing here calls an activation on its
-own: floats go through `GRU.advance`, in a loop as in `GRU.run`, from a state of zeros. With h = 0 the pre-activation of
+The kernels depend on the graph, its rewriting, the processor and the shape, so no activation is called on its own:
+floats go through `GRU.advance`, in a loop as in `GRU.run`, from a state of zeros. With h = 0 the pre-activation of
 a gate is the projected input alone, and h' = z * t, so that
 
     x_z = p, x_h = 128  gives  sigmoid(p) * tanh(128)        x_z = 128, x_h = p  gives  sigmoid(128) * tanh(p)
 
-Both are exact where sigmoid(128) and tanh(128) are exactly 1. A client sees that they are: from h = 1 the step x_z =
-128, x_h = 0 gives 1 - sigmoid(128) if tanh(0) is 0 (`complement`), and the first of the two at p = 128 is then
-tanh(128).
+Both are exact if sigmoid(128) and tanh(128) are exactly 1. A client can check this: from h = 1 the step x_z = 128,
+x_h = 0 gives 1 - sigmoid(128) if tanh(0) is 0 (`complement`), and the first of the two at p = 128 is then tanh(128).
 
-Signatures, for each number of units U of the cell that was asked for. A pattern is the bits of a float32 as an integer
-from 0 to 2^32 - 1; infinities and NaNs are left out, 0 is looked at in their place. `rows` is the batch of a step:
-kernels run on [rows, U]. Vectors of two stand for sigmoid and tanh.
+Signatures, for each requested number of units U. A pattern is the bits of a float32 as an integer from 0 to 2^32 - 1;
+0 replaces infinities and NaNs. `rows` is the batch of a step: kernels run on [rows, U]. Vectors of two are for sigmoid
+and tanh.
 
 sweep_U    starts: int64 [R]; steps: int64 []; rows: int64 []
-           looks at steps * rows * U patterns in a row from each of `starts` on; 0 follows 2^32 - 1
-           -> error: float32 [2], the worst |result - float64's|, infinite where the result is outside of [0, 1] or [-1, 1] or
-           either is no number; pattern: int64 [2] and result: float32 [2], where that is and what came out; least, greatest:
-           float32 [2], of all results; evaluated: int64 [], patterns looked at, without those left out
+           evaluates steps * rows * U consecutive patterns from each of `starts`; 0 follows 2^32 - 1
+           -> error: float32 [2], the worst |result - float64's|, infinite if the result is outside [0, 1] or [-1, 1] or
+           either is NaN; pattern: int64 [2] and result: float32 [2] with that error; least, greatest: float32 [2], of
+           all results; evaluated: int64 [], patterns evaluated, without the replaced ones
 results_U  patterns: int64 [N]; rows: int64 []
            -> sigmoid, tanh: float32 [N]; sigmoid_error, tanh_error: float32 [N], as above; complement: float32 [N],
-           1 - sigmoid(128) in the place of each pattern
+           1 - sigmoid(128) at the position of each pattern
 
-The float64 results are the server's own and no authority: a client encloses the exact values of a sample itself.
+The float64 results are the server's own and prove nothing: the client itself encloses the exact values of a sample.
 """
 
 import pathlib
@@ -38,28 +37,28 @@ from components.model.gru import GRU
 from components.proof.certificate import ACTIVATION_RANGE
 
 VERSION = 1
-# The default of the configuration, and a width that no vector register divides.
+# The configuration's default, and a width that is not a multiple of any vector register's.
 UNITS = (16, 7)
-# Elements of a step: bounds the memory that a request takes, whatever it asks for.
+# Elements of a step, which bounds the memory of any request.
 MAX_ELEMENTS = 2**20
 
 _PATTERNS = 2**32
-# The least value of sigmoid and of tanh; the greatest of both is 1.
+# The lower bounds of sigmoid and tanh; the upper bound of both is 1.
 _LOWEST = (0.0, -1.0)
 
 
 def write(directory: pathlib.Path, units: Sequence[int] = UNITS, kind: type[GRU] = GRU) -> pathlib.Path:
-    """Write the sweep model for cells of `kind` with each of `units` as version `VERSION` in `directory`; returns the folder of the
-    version.
+    """Write the sweep model for cells of `kind` with each of `units` as version `VERSION` in `directory`; returns its
+    folder.
 
     The version appears whole or not at all.
 
     Raises:
-        BitsumError: the version is there already, or cannot be written.
+        BitsumError: the version exists already, or cannot be written.
     """
     target = directory / str(VERSION)
     if target.exists():
-        raise BitsumError(f"cannot write the sweep model to {target}: it is there already")
+        raise BitsumError(f"cannot write the sweep model to {target}: it exists already")
     model = tf.Module()
     model.sweeps = [Sweep(size, kind) for size in sorted(set(units))]
     functions = {name: function for sweep in model.sweeps for name, function in sweep.functions().items()}
@@ -74,9 +73,9 @@ def write(directory: pathlib.Path, units: Sequence[int] = UNITS, kind: type[GRU]
 
 
 class Sweep(tf.Module):
-    """The activations of a cell of `kind` with `units` hidden units, whose state counts for nothing: U_z, U_r and U_h are zero.
+    """The activations of a cell of `kind` with `units` hidden units that ignores its state: U_z, U_r and U_h are zero.
 
-    The constants are variables: what is known to be zero could be multiplied out before a kernel sees it.
+    The constants are variables: a known zero could be optimized away before it reaches a kernel.
     """
 
     def __init__(self, units: int, kind: type[GRU] = GRU):
@@ -89,11 +88,11 @@ class Sweep(tf.Module):
         self.far = tf.Variable(ACTIVATION_RANGE, name="far")
 
     def functions(self) -> dict[str, tf.types.experimental.GenericFunction]:
-        """The functions of the exported model by signature name; the module says what they take and return."""
-        many, one = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
+        """The functions of the exported model by signature name; the module docstring has their inputs and outputs."""
+        vector, scalar = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
         return {
-            f"sweep_{self.cell.units}": tf.function(self.sweep, input_signature=[many, one, one]),
-            f"results_{self.cell.units}": tf.function(self.results, input_signature=[many, one]),
+            f"sweep_{self.cell.units}": tf.function(self.sweep, input_signature=[vector, scalar, scalar]),
+            f"results_{self.cell.units}": tf.function(self.results, input_signature=[vector, scalar]),
         }
 
     def sweep(self, starts: tf.Tensor, steps: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -105,11 +104,12 @@ class Sweep(tf.Module):
         offsets = tf.cast(tf.range(size), tf.uint32)
         total = tf.size(starts, tf.int64) * steps
 
-        def body(step, error, pattern, result, least, greatest, evaluated):
+        def body(step: tf.Tensor, *totals: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            error, pattern, result, least, greatest, evaluated = totals
             start = (starts[step // steps] + step % steps * size) % _PATTERNS
             patterns = tf.cast(start, tf.uint32) + offsets
-            found = [_summary(patterns, *results) for results in zip(*self.activations(patterns, rows), _LOWEST)]
-            errors, where, results, lows, highs = map(tf.stack, zip(*found))
+            summaries = map(_summary, [patterns] * 2, *self.activations(patterns, rows), _LOWEST)
+            errors, where, results, lows, highs = map(tf.stack, zip(*summaries, strict=True))
             worse = errors > error
             return (
                 step + 1,
@@ -121,8 +121,8 @@ class Sweep(tf.Module):
                 evaluated + _count(floats(patterns)[1]),
             )
 
-        none, infinity = tf.zeros([], tf.int64), tf.fill([2], float("inf"))
-        begin = none, tf.fill([2], -1.0), tf.zeros([2], tf.int64), tf.zeros([2]), infinity, -infinity, none
+        zero, infinity = tf.zeros([], tf.int64), tf.fill([2], float("inf"))
+        begin = zero, tf.fill([2], -1.0), tf.zeros([2], tf.int64), tf.zeros([2]), infinity, -infinity, zero
         _, *ends = tf.while_loop(lambda step, *_: step < total, body, begin)
         return dict(zip(("error", "pattern", "result", "least", "greatest", "evaluated"), ends, strict=True))
 
@@ -133,7 +133,7 @@ class Sweep(tf.Module):
         number = tf.size(patterns, tf.int64)
         steps = tf.reshape(tf.pad(tf.cast(patterns, tf.uint32), [[0, -number % size]]), [-1, size])
 
-        def body(step):
+        def body(step: tf.Tensor) -> dict[str, tf.Tensor]:
             (sigmoid, tanh), errors = self.activations(step, rows)
             sigmoid_error, tanh_error = map(_marked, (sigmoid, tanh), errors, _LOWEST)
             zero, one, far = (
@@ -150,8 +150,8 @@ class Sweep(tf.Module):
 
         kinds = dict.fromkeys(("sigmoid", "tanh", "sigmoid_error", "tanh_error", "complement"), tf.float32)
         return {
-            name: tf.reshape(found, [-1])[:number]
-            for name, found in tf.map_fn(body, steps, fn_output_signature=kinds).items()
+            name: tf.reshape(values, [-1])[:number]
+            for name, values in tf.map_fn(body, steps, fn_output_signature=kinds).items()
         }
 
     def activations(self, patterns: tf.Tensor, rows: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -161,7 +161,7 @@ class Sweep(tf.Module):
         zero, far = (tf.fill(shape, value) for value in (self.zero, self.far))
         results = self.cell.advance(p, zero, far, zero), self.cell.advance(far, zero, p, zero)
         wide = tf.cast(p, tf.float64)
-        # For tanh in float64 TensorFlow has no vectorized kernel; this form's absolute error is as small.
+        # TensorFlow has no vectorized float64 kernel for tanh; the absolute error of this form is as small.
         exact = tf.sigmoid(wide), 2 * tf.sigmoid(2 * wide) - 1
         errors = (
             tf.cast(tf.abs(tf.cast(result, tf.float64) - value), tf.float32)
@@ -173,7 +173,7 @@ class Sweep(tf.Module):
 def floats(patterns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """(float32 values of patterns uint32 [...], which of them are finite).
 
-    The values are 0 where the pattern is of an infinity or a NaN, one of which would poison its row of a product.
+    0 replaces infinities and NaNs: a single one would poison its row of a product.
     """
     values = tf.bitcast(patterns, tf.float32)
     finite = tf.math.is_finite(values)
@@ -181,8 +181,8 @@ def floats(patterns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _marked(results: tf.Tensor, errors: tf.Tensor, lowest: float) -> tf.Tensor:
-    """The errors, infinite where the result lies outside of [lowest, 1] or either is no number."""
-    # Comparisons with what is no number are false.
+    """The errors, infinite if the result is outside [lowest, 1] or either is NaN."""
+    # Comparisons with NaN are false.
     right = (results >= lowest) & (results <= 1.0) & (errors < float("inf"))
     return tf.where(right, errors, float("inf"))
 
@@ -190,7 +190,7 @@ def _marked(results: tf.Tensor, errors: tf.Tensor, lowest: float) -> tf.Tensor:
 def _summary(patterns: tf.Tensor, results: tf.Tensor, errors: tf.Tensor, lowest: float) -> tuple[tf.Tensor, ...]:
     """The worst error, its pattern and result, the least and the greatest result."""
     least, greatest = tf.reduce_min(results), tf.reduce_max(results)
-    # A sum that is a number has no terms that are none. To mark each error would take a quarter of the time.
+    # A finite sum has no NaN among its terms. Marking each error would take a quarter of the time.
     right = (least >= lowest) & (greatest <= 1.0) & tf.math.is_finite(tf.reduce_sum(errors))
     errors = tf.cond(right, lambda: errors, lambda: _marked(results, errors, lowest))
     worst = tf.argmax(errors)

@@ -1,16 +1,15 @@
 """Parallel in time: a long word is cut into chunks that run side by side, as in a carry-select adder whose block is the
 cell.
 
-The first chunk runs from the state that is given; each other from every state of the transducer (for addition from
-carry 0 and from carry 1), all in one batch. One more step per run, with the symbol that flushes the transducer, says
-which state the chunk leads to, so which run of the next chunk goes on from there. These pointers are followed from the
+The first chunk runs from the given state, every other chunk from every state of the transducer (for addition from
+carry 0 and from carry 1), all in one batch. One more step per run, with the symbol that flushes the transducer, shows
+which state the chunk leads to, and so which run of the next chunk continues it. These pointers are followed from the
 first chunk on, twice as far in each round.
 
-For a cell that is proven this needs no new assumption. A run from state q starts where the cell itself is after a
-shortest word that leads the transducer from h_0 to q, computed here step by step: h_0 for carry 0, the state after (1,
-1) for carry 1. So every run is a run over a word from h_0 (that word, the chunk, the flush), and by the theorem of
-`components.proof.checker` each of its bits is the transducer's, whatever the batch that it runs in. For a cell that is not
-proven it is a gamble.
+For a proven cell this needs no new assumption. A run from state q starts where the cell itself is after a shortest word
+that leads the transducer from h_0 to q, computed here step by step: h_0 for carry 0, the state after (1, 1) for carry
+1. So every run is a run over a word from h_0 (that word, the chunk, the flush), and by the theorem of
+`components.proof.checker` each of its bits is the transducer's, in any batch. For an unproven cell it is a gamble.
 
 Shapes: B words of N numbers, eight symbols each (`components.model.packed_bits`), in K chunks of C numbers; Q states, H
 units.
@@ -25,44 +24,43 @@ from components.model.packed_bits import STEPS
 from components.model.time_loop import TimeLoop
 from components.task.transducer import Symbol, Transducer
 
-# Runs side by side. More of them would not fit into a processor's cache, and take longer each.
+# Parallel runs. More of them would not fit into a processor's cache, and each would take longer.
 MAX_RUNS = 2048
-# More words than these are enough for a batch by themselves: it is faster to go step by step.
+# With more words, the batch is large enough without chunks: step by step is faster.
 MAX_WORDS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class CarrySelect:
-    """Words of more than `above` symbols, at most `MAX_WORDS` of them, run in chunks of at least `chunk` symbols, in
-    whole numbers.
+    """Runs up to `MAX_WORDS` words of more than `above` symbols in chunks of at least `chunk` symbols, rounded up to
+    numbers.
 
     Raises:
-        ValueError: what `task` writes for its flushing symbol does not tell its states apart.
+        ValueError: the outputs of `task` for its flushing symbol do not tell its states apart.
     """
 
     task: Transducer
     above: int
     chunk: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(set(self._flushed())) != len(self.task.states):
             raise ValueError(
-                f"{self.task.name}: the outputs for {self.task.flush[0]} do not tell its states apart: {self._flushed()}"
+                f"{self.task.name}: the outputs for {self.task.flush[0]} do not identify the state: {self._flushed()}"
             )
 
     def applies_to(self, batch: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        """Whether so many words of so many symbols run in chunks, a bool []."""
+        """Whether `batch` words of `steps` symbols run in chunks, a bool []."""
         return (steps > self.above) & (batch <= MAX_WORDS)
 
     def run(self, loop: TimeLoop, words: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the cell writes from `state` [B, H], for words [B, N] of at least one number: (numbers int32 [B, N],
-        state [B, H])."""
+        """The cell's outputs for words [B, N], N >= 1, from `state` [B, H]: (numbers int32 [B, N], state [B, H])."""
         batch, size = tf.unstack(tf.shape(words))
         chunk = self._chunk(batch, size)
         count = -(-size // chunk)
         filled = tf.reshape(tf.pad(words, [[0, 0], [0, count * chunk - size]]), [batch * count, chunk])
         runs = tf.tile(filled, [len(self.task.states), 1])
-        # What fills up the last chunk comes after all that is read, but for the state: it is taken where the words end.
+        # The padding of the last chunk follows all outputs that are read. The state is taken where the words end.
         end = size - (count - 1) * chunk
         numbers, ends = loop.numbers(runs[:, :end], self._starts(loop, state, count))
         rest, after = loop.numbers(runs[:, end:], ends)
@@ -71,13 +69,12 @@ class CarrySelect:
         return written[:, :size], tf.gather(ends, path[:, -1])
 
     def _chunk(self, batch: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """How many numbers a chunk has: as few as there may be, or as keep to `MAX_RUNS`."""
-        most = tf.maximum(1, MAX_RUNS // tf.maximum(1, len(self.task.states) * batch))
-        return tf.maximum(-(-self.chunk // STEPS), -(-size // most))
+        """The numbers in a chunk: the fewest that respect both `chunk` and `MAX_RUNS`."""
+        max_chunks = tf.maximum(1, MAX_RUNS // tf.maximum(1, len(self.task.states) * batch))
+        return tf.maximum(-(-self.chunk // STEPS), -(-size // max_chunks))
 
     def _starts(self, loop: TimeLoop, state: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """Where the runs start, [Q B K, H]: the first chunks in `state`, others where a shortest word leads the cell
-        to."""
+        """The initial states [Q B K, H]: `state` for first chunks, else the cell's state after a shortest word."""
         paths = shortest_words(self.task)
         starts = []
         for origin in self.task.states:
@@ -90,9 +87,8 @@ class CarrySelect:
         return tf.reshape(tf.concat([first, others], axis=2), [-1, state.shape[1]])
 
     def _next(self, loop: TimeLoop, after: tf.Tensor, chunks: tf.Tensor) -> tf.Tensor:
-        """The run that goes on where each ends, int32 [Q B K], of the states [Q B K, H] after them; after a last chunk,
-        any."""
-        # By the output for the flushing symbol, which tells the states apart.
+        """The run that continues each run, int32 [Q B K], from its final state [Q B K, H]; any after a last chunk."""
+        # The output for the flushing symbol, 0 or 1, identifies the state.
         state_of_output = np.argsort(self._flushed()).astype(np.int32)
         flushed, _ = loop.single_step(self.task.flush[0], after)
         next_chunk = tf.tile(tf.range(1, chunks + 1), [len(self.task.states)])
@@ -100,13 +96,13 @@ class CarrySelect:
         return tf.minimum(next_chunk + chunks * state, tf.shape(after)[0] - 1)
 
     def _flushed(self) -> list[int]:
-        """What the transducer writes for its flushing symbol in each state."""
+        """The transducer's output for its flushing symbol in each state."""
         return [self.task.step(state, self.task.flush[0])[0] for state in self.task.states]
 
 
 def _path(following: tf.Tensor, batch: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """The runs of each word from its first chunk on, int32 [B, K], where `following` [Q B K] says which run comes after
-    each."""
+    """The runs of each word from its first chunk on, int32 [B, K]; `following` [Q B K] has the run that continues each
+    run."""
 
     def longer(path: tf.Tensor, ahead: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.concat([path, tf.gather(ahead, path)], axis=1), tf.gather(ahead, ahead)
@@ -121,7 +117,7 @@ def _path(following: tf.Tensor, batch: tf.Tensor, count: tf.Tensor) -> tf.Tensor
 
 
 def shortest_words(task: Transducer) -> dict[int, tuple[Symbol, ...]]:
-    """For each state that can be reached, a shortest word that leads there from the initial state.
+    """For each reachable state, a shortest word that leads there from the initial state.
 
     >>> from components.task.transducer import ADDITION
     >>> shortest_words(ADDITION)

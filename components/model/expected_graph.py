@@ -1,5 +1,4 @@
-"""Is the graph of an exported model the cell's? Compared with fresh exports of it, made here, in the model's own
-format."""
+"""Compares the graph of an exported model with fresh exports of the cell in the model's own format."""
 
 import functools
 
@@ -13,26 +12,26 @@ from components.task.transducer import Transducer
 
 
 def differences(model: str, units: int, task: Transducer, knobs: ProofSettings) -> list[str]:
-    """How the graph of the SavedModel in `model` differs from the exports of a cell of `units`; empty where it is one
-    of them.
+    """The differences between the graph of the SavedModel in `model` and the exports of a cell of `units`; none if it
+    is one of them.
 
-    There are two: one adds long numbers in chunks side by side, as `knobs` has it, the other bit by bit. The
-    differences are those from the nearer one.
+    A cell has two exports: one adds long numbers in parallel chunks, as set in `knobs`, the other bit by bit. The
+    differences are from the nearer one.
 
     Raises:
-        BitsumError: there is no readable SavedModel.
+        BitsumError: the SavedModel cannot be read.
     """
     form = export_format.of(Graph(model))
     if not export_format.FIRST <= form <= export_format.LATEST:
-        known = f"{export_format.FIRST} to {export_format.LATEST}"
-        return [f"it has the export format {form}, and {known} are compared here: use the bitsum that exported it"]
+        supported = f"{export_format.FIRST} to {export_format.LATEST}"
+        return [f"its export format is {form}, this bitsum compares {supported}: use the bitsum that exported it"]
     in_chunks = _expected(units, task, CarrySelect(task, knobs.parallel_above, knobs.chunk), form)
     if not graph_identity.differences(model, in_chunks):
         return []
     return graph_identity.differences(model, in_chunks, _expected(units, task, None, form))
 
 
-# A process that looks at several models makes each export once: it takes seconds, and depends on nothing else.
+# An export takes seconds and depends on nothing else, so a process that compares several models makes it once.
 @functools.lru_cache(maxsize=4)
 def _expected(units: int, task: Transducer, parallel: CarrySelect | None, form: int) -> Graph:
     return graph_identity.fresh(lambda folder: export.save(GRU(units), folder, parallel, task, form))

@@ -1,8 +1,7 @@
-"""The SavedModel: the cell with the signatures of `components.signatures`, whose graphs refuse what is no sum of
-numbers.
+"""The SavedModel: the cell with the signatures of `components.signatures`, whose graphs refuse invalid requests.
 
-A model server checks the dtypes of a request and nothing else, so bits, shapes and states are checked in the graph. A
-refused request gets INVALID_ARGUMENT and a text that names the limit and the offender.
+A model server checks only the dtypes of a request, so the graph checks bits, shapes and states. A refused request gets
+INVALID_ARGUMENT and a text that names the limit and the offender.
 """
 
 import pathlib
@@ -30,15 +29,15 @@ def save(
     task: Transducer = ADDITION,
     form: int = export_format.LATEST,
 ) -> None:
-    """Writes the SavedModel of `cell` to `directory`, which appears whole or not at all.
+    """Write the SavedModel of `cell` to `directory`, which appears whole or not at all.
 
     Args:
-        parallel: with it, which only a proven cell may have, long numbers are added chunk beside chunk.
-        task: what the cell computes, by which the signatures are named.
-        form: the number of the export's format; an earlier one is for the comparison with a model of that format.
+        parallel: adds long numbers in parallel chunks; for proven cells only.
+        task: the cell's task, after which the signatures are named.
+        form: number of the export format; an earlier one serves the comparison with a model of that format.
 
     Raises:
-        BitsumError: `directory` is there already and not empty, or cannot be written.
+        BitsumError: `directory` is not empty, or cannot be written.
     """
     target = pathlib.Path(directory)
     try:
@@ -53,7 +52,7 @@ def save(
 
 
 def _root(cell: GRU, form: int) -> tf.Module:
-    """The root object of the SavedModel: the cell's variables, and the number of the format where it has one."""
+    """The root object of the SavedModel: the cell's variables, and the number of its format if it has one."""
     root = tf.Module()
     for name, value in vars(cell).items():
         if isinstance(value, tf.Variable):
@@ -64,7 +63,7 @@ def _root(cell: GRU, form: int) -> tf.Module:
 
 
 def functions(cell: GRU, parallel: CarrySelect | None, verb: str) -> dict[str, tf.types.experimental.GenericFunction]:
-    """The functions of the exported model by signature name; shapes and dtypes stand in `components.signatures`."""
+    """The functions of the exported model by signature name; `components.signatures` has shapes and dtypes."""
     bits = tf.TensorSpec([None, None], tf.int64)
     packed = tf.TensorSpec([None], tf.string)
     states = tf.TensorSpec([None, cell.units], tf.float32)
@@ -72,8 +71,9 @@ def functions(cell: GRU, parallel: CarrySelect | None, verb: str) -> dict[str, t
     @tf.function(input_signature=[packed], autograph=False)
     def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         a, b, length = _parsed(examples)
-        total = _sum(cell, *checked([a, b], input_checks.binary(a, b)), parallel)
-        # What follows a shorter number's final carry is the padding's, not the sum's.
+        a, b = checked([a, b], input_checks.binary(a, b))
+        total = _sum(cell, a, b, parallel)
+        # The bits after a shorter number's final carry come from its padding.
         own = tf.sequence_mask(length + 1, tf.shape(total)[1], dtype=tf.int64)
         return {signatures.SUM: total * own, signatures.LENGTH: length}
 
@@ -125,29 +125,31 @@ def _sum(cell: GRU, a: tf.Tensor, b: tf.Tensor, parallel: CarrySelect | None) ->
         carry, _ = loop.single_step((0, 0), state)
         return tf.concat([logits, carry[:, None]], axis=1) > 0
 
+    if parallel is None:
+        return tf.cast(step_by_step(), tf.int64)
+
     def in_chunks() -> tf.Tensor:
         numbers, state = parallel.run(loop, words, start)
         carry, _ = loop.single_step((0, 0), state)
-        # Where zeros filled up the last word, they brought it out before.
+        # If zeros pad the last word, the carry is already among the bits.
         return tf.concat([packed_bits.bits_of_numbers(numbers), carry[:, None] > 0], axis=1)[:, : steps + 1]
 
-    if parallel is None:
-        return tf.cast(step_by_step(), tf.int64)
     return tf.cast(tf.cond(parallel.applies_to(batch, steps), _as_single_op(in_chunks), step_by_step), tf.int64)
 
 
 def _numbers(
     cell: GRU, words: tf.Tensor, state: tf.Tensor, parallel: CarrySelect | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What the cell writes for words [B, N] from `state` [B, H]: (numbers [B, N], the state after them)."""
+    """The cell's outputs for words [B, N] from `state` [B, H]: (numbers [B, N], the state after them)."""
     loop = TimeLoop(cell)
     if parallel is None:
         return loop.numbers(words, state)
     batch, size = tf.unstack(tf.shape(words))
-    is_for = parallel.applies_to(batch, packed_bits.STEPS * size)
-    return tf.cond(is_for, _as_single_op(lambda: parallel.run(loop, words, state)), lambda: loop.numbers(words, state))
+    in_chunks = _as_single_op(lambda: parallel.run(loop, words, state))
+    applies = parallel.applies_to(batch, packed_bits.STEPS * size)
+    return tf.cond(applies, in_chunks, lambda: loop.numbers(words, state))
 
 
 def _as_single_op(branch: Callable[[], Any]) -> Callable[[], Any]:
-    """The branch as one operation: TensorFlow visits each operation of a branch that it does not take."""
+    """The branch as one operation: TensorFlow visits every operation of a branch that it does not take."""
     return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})

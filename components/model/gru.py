@@ -9,8 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-# The inputs in the order of 2 a + b.
-PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))
+from components.task.transducer import PAIRS
 
 
 class GRU(tf.Module):
@@ -35,18 +34,15 @@ class GRU(tf.Module):
         def bias(size: int, name: str, value: float = 0.0) -> tf.Variable:
             return tf.Variable(tf.fill([size], value), dtype=tf.float32, name=name)
 
-        self.W_z, self.U_z, self.b_z = (
-            weights(2, units, "W_z"),
-            weights(units, units, "U_z"),
-            bias(units, "b_z", update_bias),
-        )
+        self.W_z, self.U_z = weights(2, units, "W_z"), weights(units, units, "U_z")
+        self.b_z = bias(units, "b_z", update_bias)
         self.W_r, self.U_r, self.b_r = weights(2, units, "W_r"), weights(units, units, "U_r"), bias(units, "b_r")
         self.W_h, self.U_h, self.b_h = weights(2, units, "W_h"), weights(units, units, "U_h"), bias(units, "b_h")
         self.W_o, self.b_o = weights(units, 1, "W_o"), bias(1, "b_o")
 
     def project(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What the input adds to z, r and the candidate before their activations: x float32 [..., 2] -> three of [...,
-        H]."""
+        """The input's parts of z, r and the candidate before their activations: x float32 [..., 2] -> three of
+        [..., H]."""
         gates = (self.W_z, self.b_z), (self.W_r, self.b_r), (self.W_h, self.b_h)
         return tuple(tf.tensordot(x, W, 1) + b for W, b in gates)
 
@@ -75,31 +71,31 @@ class GRU(tf.Module):
     def run(
         self, a: tf.Tensor, b: tf.Tensor, state: tf.Tensor, noise: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Feeds the bits one pair after the other.
+        """Feed the bits one pair after the other.
 
         Args:
             a, b: bits, int64 [B, T], least significant first; T may be 0.
             state: float32 [B, H].
-            noise: float32 [T, B, H] that is added to the state after each step, or None.
+            noise: float32 [T, B, H], added to the state after each step, or None.
 
         Returns:
             (logits float32 [B, T], state float32 [B, H] after the last step).
         """
-        # Transposed as floats, since oneDNN writes an error into the log on processors for which it cannot transpose
-        # integers.
+        # Transposed as floats: on some processors oneDNN cannot transpose integers and logs an error.
         symbols = tf.cast(tf.transpose(tf.cast(2 * a + b, tf.float32)), tf.int32)  # [T, B]
         steps = tf.shape(symbols)[0]
-        # Four rows each: what every step projects anew would be far larger than the numbers.
+        # Four rows each; projecting the inputs of every step would take far more memory.
         tables = self.project(tf.constant(PAIRS, tf.float32))
         inputs = [
             tf.TensorArray(column.dtype, steps).unstack(column) for column in (symbols, noise) if column is not None
         ]
-        # One element more than there are steps, so that the stack has a shape even for T = 0.
+        # An extra first element gives the stack a shape even for T = 0.
         states = tf.TensorArray(tf.float32, steps + 1, element_shape=[None, self.units]).write(0, state)
 
         def body(time: tf.Tensor, h: tf.Tensor, states: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
             symbol, *disturbance = (column.read(time) for column in inputs)
-            h = sum(disturbance, self.advance(*(tf.gather(table, symbol) for table in tables), h))
+            x_z, x_r, x_h = (tf.gather(table, symbol) for table in tables)
+            h = sum(disturbance, self.advance(x_z, x_r, x_h, h))
             return time + 1, h, states.write(time + 1, h)
 
         shapes = (tf.TensorShape([]), tf.TensorShape([None, self.units]), None)

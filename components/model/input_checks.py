@@ -1,9 +1,8 @@
-"""What the graph of the exported model refuses: its checks of what comes in, each with a text that names limit and
-offender.
+"""The input checks in the graph of the exported model, each with a text that names the limit and the offender.
 
-A check is a condition and, for where it does not hold, the parts of a text, in which tensors stand for their values. No
-condition fails by itself, whatever comes in, so a signature asks for all of its own at once; texts are made only where
-something is refused. The run then ends with INVALID_ARGUMENT and the text of the first check that does not hold.
+A check is a condition and the parts of its text, in which tensors stand for their values. No input makes the evaluation
+of a condition fail, so a signature evaluates all of its conditions at once; texts are built only for a refusal. The run
+then ends with INVALID_ARGUMENT and the text of the first check that does not hold.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import tensorflow as tf
 
 
 class Check(NamedTuple):
-    """A bool [], and what makes the text; all checks before this one hold where it is called."""
+    """A bool [], and a function that builds the text; it is called only if all earlier checks hold."""
 
     holds: tf.Tensor
     text: Callable[[], tuple[str | tf.Tensor, ...]]
@@ -43,19 +42,18 @@ def checked(tensors: list[tf.Tensor], *checks: Check) -> list[tf.Tensor]:
 def same_shape(a: tf.Tensor, b: tf.Tensor, letters: str) -> Check:
     """a and b have the same shape, of as many dimensions as there are letters."""
     shapes = _text(tf.shape(a)), _text(tf.shape(b))
-    wanted = f"[{', '.join(letters)}]"
-    right = has_rank(a, len(letters)).holds & (shapes[0] == shapes[1])
+    expected = f"[{', '.join(letters)}]"
+    holds = has_rank(a, len(letters)).holds & (shapes[0] == shapes[1])
     return Check(
-        right, lambda: (f"a and b must have the same shape {wanted}, they have ", shapes[0], " and ", shapes[1])
+        holds, lambda: (f"a and b must have the same shape {expected}, they have ", shapes[0], " and ", shapes[1])
     )
 
 
 def has_rank(tensor: tf.Tensor, rank: int, text: str = "") -> Check:
-    """The tensor has so many dimensions.
+    """The tensor has `rank` dimensions.
 
-    Shapes are compared as texts, e.g. "[2 3]", since TensorFlow's optimizer answers questions for the rank from the
-    declared shape, which a request need not have, and since a comparison of two vectors of different sizes would itself
-    fail or broadcast.
+    Shapes are compared as texts, e.g. "[2 3]", because TensorFlow's optimizer takes the rank from the declared shape,
+    which a request need not have, and because comparing two vectors of different sizes would itself fail or broadcast.
     """
     shape = _text(tf.shape(tensor))
     return Check(tf.strings.regex_full_match(shape, r"\[" + " ".join([r"\d+"] * rank) + r"\]"), lambda: (text, shape))
@@ -68,22 +66,22 @@ def binary(a: tf.Tensor, b: tf.Tensor) -> Check:
         both = tf.stack([a, b])
         return "every bit of a and b must be 0 or 1, these go from ", tf.reduce_min(both), " to ", tf.reduce_max(both)
 
-    # As unsigned numbers what is negative is large.
-    most = [tf.reduce_max(tf.reshape(tf.bitcast(operand, tf.uint64), [-1])) for operand in (a, b)]
-    return Check((most[0] <= 1) & (most[1] <= 1), text)
+    # As unsigned integers, negative numbers are large.
+    largest = [tf.reduce_max(tf.reshape(tf.bitcast(operand, tf.uint64), [-1])) for operand in (a, b)]
+    return Check((largest[0] <= 1) & (largest[1] <= 1), text)
 
 
 def same_size(a: tf.Tensor, b: tf.Tensor) -> Check:
     """All strings of a and b, of any shapes, have the same number of bytes, at least 1."""
     sizes = tf.concat([tf.reshape(tf.strings.length(operand), [-1]) for operand in (a, b)], axis=0)
-    # Without any string the least is the largest integer and the most the smallest.
-    least, most = tf.reduce_min(sizes), tf.reduce_max(sizes)
-    text = "a and b must hold the same number of bytes, at least 1; these go from ", least, " to ", most
-    return Check((least >= most) & (least >= 1), lambda: text)
+    # Without strings, the minimum is the largest integer and the maximum the smallest.
+    smallest, largest = tf.reduce_min(sizes), tf.reduce_max(sizes)
+    text = "a and b must hold the same number of bytes, at least 1; these go from ", smallest, " to ", largest
+    return Check((smallest >= largest) & (smallest >= 1), lambda: text)
 
 
 def same_lengths(length: tf.Tensor, other: tf.Tensor) -> Check:
-    """Every example's two features have as many bits, int64 [B] both, at least 1."""
+    """The two features of every example have the same number of bits, int64 [B] each, at least 1."""
     bad = (length != other) | (length == 0)
 
     def text() -> tuple[str | tf.Tensor, ...]:
@@ -101,7 +99,7 @@ def same_lengths(length: tf.Tensor, other: tf.Tensor) -> Check:
 
 
 def state_shape(state: tf.Tensor, operand: tf.Tensor, units: int) -> Check:
-    """The state is [B, H], B as in an operand that begins with it."""
+    """The state is [B, H], with B the first dimension of the operand."""
     shape = _text(tf.shape(state))
     needed = tf.strings.regex_replace(_text(tf.shape(operand)), r"\[(\d+).*", rf"[\1 {units}]")
     return Check(shape == needed, lambda: ("state must have shape ", needed, ", it has ", shape))
@@ -110,7 +108,7 @@ def state_shape(state: tf.Tensor, operand: tf.Tensor, units: int) -> Check:
 def state_values(state: tf.Tensor) -> Check:
     """All values are from -1 to 1."""
     size = tf.abs(state)
-    # No state of the cell leaves [-1, 1], rounding included; a comparison with NaN is false and refuses it, too.
+    # The cell's states stay in [-1, 1], rounding included. Comparisons with NaN are false, so NaN is refused too.
     inside = tf.reduce_all(tf.reshape(size <= 1, [-1]))
     return Check(inside, lambda: ("every value of state must be from -1 to 1, found ", tf.reduce_max(size)))
 

@@ -1,8 +1,8 @@
-"""Bits in the graph: as int64 tensors or as strings of bytes outside, eight to a number inside.
+"""Packed bits in the graph: int64 tensors or strings of bytes outside, eight steps per number inside.
 
-`words` are what a cell reads: int32 [B, N], eight pairs of bits each, pair i in bits 2i (of b) and 2i + 1 (of a), that
-is the index of the pair in `components.model.gru.PAIRS`. `numbers` are what it writes: int32 [B, N] from 0 to 255, bit i for
-step i. Least significant first, all of them.
+`words` are the cell's inputs: int32 [B, N], eight pairs of bits each, pair i in bits 2i (of b) and 2i + 1 (of a): the
+index of the pair in `components.task.transducer.PAIRS`. `numbers` are its outputs: int32 [B, N], 0 to 255, bit i for
+step i. All are least significant first.
 """
 
 import tensorflow as tf
@@ -12,7 +12,7 @@ STEPS = 8
 
 
 def words_of_bits(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Words [B, N] of bits int64 [B, T], N the least that holds them; zeros fill the last word."""
+    """Words [B, N] of bits int64 [B, T], N = ceil(T / 8); zeros pad the last word."""
     pairs = tf.cast(2 * a + b, tf.int32)
     batch, steps = tf.unstack(tf.shape(pairs))
     count = (steps + STEPS - 1) // STEPS
@@ -22,9 +22,9 @@ def words_of_bits(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 def words_of_bytes(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Words [B, N] of strings [B] of N bytes each."""
-    apart = tf.constant([sum((byte >> bit & 1) << 2 * bit for bit in range(STEPS)) for byte in range(256)])
+    spread = tf.constant([sum((byte >> bit & 1) << 2 * bit for bit in range(STEPS)) for byte in range(256)])
     spread_a, spread_b = (
-        tf.gather(apart, tf.cast(tf.io.decode_raw(operand, tf.uint8), tf.int32)) for operand in (a, b)
+        tf.gather(spread, tf.cast(tf.io.decode_raw(operand, tf.uint8), tf.int32)) for operand in (a, b)
     )
     return 2 * spread_a + spread_b
 

@@ -55,8 +55,9 @@ def svg(weights: Weights, certificate: Certificate) -> str:
     caption = [
         f"The {len(certificate.boxes)} boxes, projected onto the two of {certificate.units} hidden units that separate "
         f"them best, where each is exactly a rectangle; {RUN_STEPS} states of a run.",
-        "From every state in a box each pair of bits leads to a box with the label of the transducer's step, and outputs",
-        f"the right bit, its logit at least {certificate.margin:.3g} from 0. The checker decides this, not the picture.",
+        "From every state in a box each pair of bits leads to a box with the label of the transducer's step, and",
+        f"outputs the right bit, its logit at least {certificate.margin:.3g} from 0. The checker decides this, not the "
+        "picture.",
     ]
     return _document(title, caption, [*_boxes(weights, certificate, task, units), *_legend(task)])
 

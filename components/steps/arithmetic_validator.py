@@ -1,11 +1,10 @@
 """ArithmeticValidator: checks every record of an Examples artifact against its task, addition or another, on Beam.
 
-It never fails because of the data: it writes down what is wrong and sets the offending records aside, and the gate
-after it decides. Records are named by file and place, so it reads the files itself.
+The step never fails because of the data: it writes the anomalies and sets the offending records aside, and the data
+gate decides. It reads the files itself, because anomalies name records by file and index.
 """
 
 import collections
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +17,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.data import scratch
-from components.data.tf_examples import CorruptFile, parse, read_records, write_records
+from components.data.shards import split_files
+from components.data.tf_examples import CorruptFile, pair_key, parse, read_records, write_records
 from components.progress import report
 from components.properties import ANOMALIES_FILE
 from components.steps.artifacts import ArithmeticAnomalies
@@ -34,10 +34,10 @@ _ANOMALIES = "anomalies"
 
 
 class Place(NamedTuple):
-    """Where a record stands."""
+    """The place of a record."""
 
-    file: str  # below the artifact's folder, as Split-train/data_tfrecord-00000-of-00002.gz
-    record: int  # counted from 0
+    file: str  # relative to the artifact's folder, e.g. Split-train/data_tfrecord-00000-of-00002.gz
+    record: int  # index from 0
 
 
 Record = tuple[str, Place, bytes]  # its split, its place, its bytes
@@ -48,7 +48,7 @@ class Anomaly(NamedTuple):
 
     place: Place
     problem: Problem
-    raw: bytes | None  # None where there is no record that could be set aside
+    raw: bytes | None  # None if there is no record to set aside
 
 
 @component(use_beam=True)
@@ -59,7 +59,7 @@ def ArithmeticValidator(
     code: Parameter[str],
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Write what is wrong with `examples` of `task`; `code` is a hash of the code that looks, for TFX's cache."""
+    """Write the anomalies of `examples` of `task`; `code` is a hash of the code, for TFX's cache."""
     splits = artifact_utils.decode_split_names(examples.split_names)
     report("check sums", splits=len(splits))
     tf.io.gfile.makedirs(anomalies.uri)
@@ -76,6 +76,7 @@ class ValidateArithmetic(beam.PTransform):
         self._uri, self._splits, self._output, self._task = uri, list(splits), output, task
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Apply the transform."""
         read = (
             pipeline
             | "Files"
@@ -103,14 +104,8 @@ class ValidateArithmetic(beam.PTransform):
         )
 
 
-def split_files(uri: str, split: str) -> list[str]:
-    """The files of a split, below `uri`, sorted."""
-    paths = tf.io.gfile.glob(os.path.join(uri, f"Split-{split}", "*"))
-    return sorted(os.path.relpath(path, uri) for path in paths if not tf.io.gfile.isdir(path))
-
-
 def problem_of_record(raw: bytes, task: Transducer) -> tuple[Problem | None, dict[str, list]]:
-    """What is wrong with one serialized example, and its features."""
+    """The problem of one serialized example, and its features."""
     try:
         features = parse(raw)
     except ValueError as error:
@@ -118,13 +113,8 @@ def problem_of_record(raw: bytes, task: Transducer) -> tuple[Problem | None, dic
     return record_checks.problem_of(features, task), features
 
 
-def pair_key(a: Sequence[int], b: Sequence[int]) -> bytes:
-    """A digest of the two values: the same for the same values, whatever their widths."""
-    return hashlib.sha256(bytes(a).rstrip(b"\0") + b"+" + bytes(b).rstrip(b"\0")).digest()
-
-
 def repeated_pairs(occurrences: Iterable[Record]) -> Iterator[Anomaly]:
-    """The anomalies of records that hold one pair: the first place keeps it, the others should not have it."""
+    """The anomalies of records with the same pair: all but the first by place."""
     (split, place, _), *others = sorted(occurrences, key=lambda occurrence: occurrence[1])
     for other_split, other_place, raw in others:
         features = parse(raw)
@@ -138,12 +128,11 @@ def repeated_pairs(occurrences: Iterable[Record]) -> Iterator[Anomaly]:
 
 
 def write_anomalies(output: str, splits: Sequence[str], counts: dict[str, int], anomalies: Iterable[Anomaly]) -> str:
-    """Write both files of an ArithmeticAnomalies artifact into the folder `output`; the same whatever the order of
-    `anomalies`."""
+    """Write both files of an ArithmeticAnomalies artifact to `output`, independent of the order of `anomalies`."""
     empty = [
         Anomaly(
             Place(f"Split-{split}", 0),
-            Problem(record_checks.EMPTY_SPLIT, f"split {split!r} has no record that can be read"),
+            Problem(record_checks.EMPTY_SPLIT, f"split {split!r} has no readable record"),
             None,
         )
         for split in splits

@@ -1,7 +1,6 @@
-"""DataGate: lets the run go on only if the data passed the checks: TFDV's, the one that knows arithmetic, and drift and
-skew.
+"""DataGate: lets the run continue only if the data passed TFDV's checks, the arithmetic check, and drift and skew.
 
-What it blesses is what later runs of a series may train on; what it refuses is kept in the quarantine with its report.
+Later runs of a series may train on blessed data; refused data goes to the quarantine with a report.
 """
 
 import json
@@ -22,12 +21,12 @@ from components.steps.artifacts import ArithmeticAnomalies, DataBlessing
 from components.task.record_checks import CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE
 
 GATE = "data gate"
-DRIFTED = "the data drifted, or are not like what is asked"
+DRIFTED = "the data drifted, or differ from the requests served"
 
-# How many offenders of each check the refusal names; the anomalies' artifacts have more.
+# The refusal names this many offenders of each check; the anomalies' artifacts have more.
 NAMED = 3
 
-# Kinds of anomalies that TFDV's statistics do not survive.
+# Kinds of anomalies that make TFDV's statistics crash.
 UNREADABLE = {CORRUPT_FILE, NOT_PARSABLE, WRONG_TYPE}
 
 
@@ -44,16 +43,16 @@ def DataGate(
 ) -> None:
     """Bless the data or refuse it.
 
-    Without `example_anomalies` only unreadable data is refused: put such a gate before the statistics, which would
-    crash on it.
+    Without `example_anomalies` the gate refuses only unreadable data. Put such a gate before the statistics, which
+    would crash on it.
 
     Args:
-        code: hash of the code that decides, for TFX's cache.
-        examples, statistics: what is blessed, in a series of runs.
-        quarantine_folder: where the report of a refused span goes, in a series of runs.
+        code: hash of the code, for TFX's cache.
+        examples, statistics: the artifacts to bless, in a series of runs.
+        quarantine_folder: the folder for the report of a refused span, in a series of runs.
 
     Raises:
-        Refusal: names the first offenders and says where the offending records were set aside.
+        Refusal: names the first offenders and the file with the offending records.
     """
     path = os.path.join(arithmetic_anomalies.uri, ANOMALIES_FILE)
     with tf.io.gfile.GFile(path) as file:
@@ -81,14 +80,14 @@ def DataGate(
 
 
 def tfdv_reasons(heading: str, anomalies: standard_artifacts.ExampleAnomalies) -> list[str]:
-    """`heading` and what the anomalies of TFDV's kind say, one line for all splits that have some."""
+    """One line with `heading` and TFDV's anomalies of all splits; none without anomalies."""
     splits = artifact_utils.decode_split_names(anomalies.split_names)
-    found = [line for split in splits for line in _split_anomalies(anomalies.uri, split)]
-    return [f"{heading}: {_listed(found)} (all in {anomalies.uri})"] if found else []
+    lines = [line for split in splits for line in _split_anomalies(anomalies.uri, split)]
+    return [f"{heading}: {_listed(lines)} (all in {anomalies.uri})"] if lines else []
 
 
 def arithmetic_reasons(content: dict, uri: str) -> list[str]:
-    """What the anomalies file of the artifact at `uri` says, one line."""
+    """One line with the content of the anomalies file of the artifact at `uri`; none without anomalies."""
     if not content["anomalies"]:
         return []
     kinds = ", ".join(f"{count} x {kind}" for kind, count in content["anomalies"].items())
@@ -108,13 +107,13 @@ def _set_aside(folder: str, anomalies: ArithmeticAnomalies, reasons: list[str]) 
 def _split_anomalies(uri: str, split: str) -> list[str]:
     with tf.io.gfile.GFile(os.path.join(uri, f"Split-{split}", SCHEMA_DIFF_FILE), "rb") as file:
         anomalies = strict_protos.parse(anomalies_pb2.Anomalies, file.read())
-    found = {name: info.description for name, info in anomalies.anomaly_info.items()}
+    problems = {name: info.description for name, info in anomalies.anomaly_info.items()}
     if anomalies.HasField("dataset_anomaly_info"):
-        found["the whole split"] = anomalies.dataset_anomaly_info.description
-    # TFX leaves the splits without any example unmentioned.
+        problems["the whole split"] = anomalies.dataset_anomaly_info.description
+    # TFX does not report splits without examples.
     if anomalies.data_missing:
-        found["the whole split"] = "no examples"
-    return [f"split {split!r}, {name}: {' '.join(text.split())}" for name, text in sorted(found.items())]
+        problems["the whole split"] = "no examples"
+    return [f"split {split!r}, {name}: {' '.join(text.split())}" for name, text in sorted(problems.items())]
 
 
 def _listed(lines: list[str], count: int | None = None) -> str:

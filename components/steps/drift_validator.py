@@ -1,15 +1,16 @@
-"""DriftValidator: is the train split like that of the span before, and like what the served model is asked?
+"""DriftValidator: compares the train split with that of the previous span and with the requests served.
 
-The distances are TensorFlow Data Validation's: the Jensen-Shannon divergence of two histograms, from 0 to 1. It never
-fails because of the data: it writes the anomalies as TFX's ExampleValidator does, and the data gate decides.
+The distances are TensorFlow Data Validation's: the Jensen-Shannon divergence of two histograms, from 0 to 1. The step
+never fails because of the data: it writes anomalies as TFX's ExampleValidator does, and the data gate decides.
 """
 
 import collections
 import math
 import os
+from typing import TypeAlias
 
 import tensorflow_data_validation as tfdv
-from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
@@ -25,7 +26,7 @@ _STATISTICS_FILE = "FeatureStats.pb"
 _DRIFTING = (FEATURE_A, FEATURE_B, FEATURE_LENGTH)
 _SKEWED = (FEATURE_A, FEATURE_B)
 
-Statistics = statistics_pb2.DatasetFeatureStatisticsList
+Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 
 
 @component
@@ -39,27 +40,32 @@ def DriftValidator(
     previous: InputArtifact[standard_artifacts.ExampleStatistics] = None,
     requests: InputArtifact[standard_artifacts.ExampleStatistics] = None,
 ) -> None:
-    """Write the anomalies of the train split against `previous`, the span before, and `requests`, what was logged.
+    """Write the anomalies of the train split against the `previous` span and the logged `requests`.
 
-    `code` is a hash of the code that looks, for TFX's cache.
+    `code` is a hash of the code, for TFX's cache.
     """
     before = read_statistics(previous.uri, SPLIT) if previous else None
     asked = read_statistics(requests.uri, SPLIT) if requests else None
     if asked and asked.datasets[0].num_examples < least_requests:
         asked = None
-    found = compare(read_statistics(statistics.uri, SPLIT), before, asked, max_drift, max_skew)
+    differences = compare(read_statistics(statistics.uri, SPLIT), before, asked, max_drift, max_skew)
     anomalies.split_names = artifact_utils.encode_split_names([SPLIT])
     anomalies.span = statistics.span
     folder = os.path.join(anomalies.uri, f"Split-{SPLIT}")
     fileio.makedirs(folder)
-    writer_utils.write_anomalies(os.path.join(folder, SCHEMA_DIFF_FILE), found)
+    writer_utils.write_anomalies(os.path.join(folder, SCHEMA_DIFF_FILE), differences)
     report(
-        "drift", previous=int(before is not None), requests=int(asked is not None), anomalies=len(found.anomaly_info)
+        "drift",
+        previous=int(before is not None),
+        requests=int(asked is not None),
+        anomalies=len(differences.anomaly_info),
     )
 
 
-def compare(now: Statistics, before: Statistics | None, asked: Statistics | None, max_drift: float, max_skew: float):
-    """TFDV's anomalies (anomalies_pb2.Anomalies) of `now` against the two others, as far as they are there."""
+def compare(
+    now: Statistics, before: Statistics | None, asked: Statistics | None, max_drift: float, max_skew: float
+) -> anomalies_pb2.Anomalies:
+    """TFDV's anomalies of `now` against `before` and `asked`, where given."""
     schema = schema_pb2.Schema()
     for name in _DRIFTING:
         feature = schema.feature.add(name=name, type=schema_pb2.INT)
@@ -78,14 +84,14 @@ def read_statistics(uri: str, split: str) -> Statistics:
 
 
 def write_statistics(statistics: Statistics, uri: str, split: str) -> None:
-    """Write statistics where TFX has them."""
+    """Write statistics where TFX expects them."""
     io_utils.write_bytes_file(
         os.path.join(uri, f"Split-{split}", _STATISTICS_FILE), statistics.SerializeToString(deterministic=True)
     )
 
 
 def _only(statistics: Statistics) -> Statistics:
-    """The statistics of the features that are compared: the others have been looked at with the schema."""
+    """The statistics of the compared features; the schema covers the others."""
     result = Statistics()
     result.CopyFrom(statistics)
     for dataset in result.datasets:
@@ -102,10 +108,10 @@ def _only(statistics: Statistics) -> Statistics:
 
 
 def _count_by_integer(feature: statistics_pb2.FeatureNameStatistics) -> None:
-    """Give the histogram of a feature of integers a bucket for each of them.
+    """Give each integer of a feature its own bucket in the histogram.
 
-    TFDV's has equal buckets from the least to the largest value, and its distance spreads each of them evenly: of two
-    honest spans that differ in nothing but their shortest number, hardly any would be alike.
+    TFDV uses equal buckets from the smallest to the largest value and spreads each of them evenly, so two honest spans
+    would seem far apart if only their shortest numbers differed.
     """
     for histogram in feature.num_stats.histograms:
         if histogram.type != statistics_pb2.Histogram.STANDARD:

@@ -1,6 +1,6 @@
-"""What the Evaluator is told: the metrics, the slices by length, and the thresholds that a model must reach.
+"""The Evaluator's configuration: the metrics, the slices by length, and the thresholds that a model must reach.
 
-This is the check that a model generalizes to longer numbers. TFX's own Evaluator runs it on TensorFlow Model Analysis.
+This checks that a model generalizes to longer numbers. TFX's own Evaluator runs it on TensorFlow Model Analysis.
 """
 
 import tensorflow_model_analysis as tfma
@@ -15,7 +15,7 @@ CANDIDATE = "candidate"
 
 def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> tfma.EvalConfig:
     """Thresholds on exact match and bit accuracy at each of `lengths`, and on exact match against the baseline, at each
-    and over all.
+    length and overall.
 
     A length without examples has no metrics, which TFMA counts as a failed threshold.
     """
@@ -41,7 +41,7 @@ def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> tfma.EvalConfig
     )
 
 
-# TFMA's thresholds are strict (greater than); ratios of counts that are equal must pass.
+# TFMA's thresholds are strict (greater than), but a ratio that equals the threshold must pass.
 _ROUNDING = 1e-9
 
 

@@ -1,17 +1,17 @@
-"""Infra validation: the candidate, as it would be pushed, in the model server that will be used, asked over gRPC.
+"""InfraValidator: serves the candidate, as it would be pushed, in the production model server and queries it by gRPC.
 
-Takes the place of TFX's own InfraValidator, which knows docker and Kubernetes only and asks nothing of the answers. The
-blessing artifact is laid out as TFX's: it holds the model with its warmup requests, and that is what the Pusher pushes.
+Replaces TFX's own InfraValidator, which supports only docker and Kubernetes and does not check the answers. The
+blessing artifact is laid out as TFX's: it holds the model with its warmup requests, which the Pusher pushes.
 
-A wrong answer, and an error that the server reports about the model (components.errors.MODEL_ERRORS), is a verdict.
-Whatever else keeps questions from being answered fails the step, which then runs again. A server that crashes is
-started once more; if it crashes again the model is refused, but no blessing says so, which the cache would repeat for a
-server that was mended since.
+A wrong answer, or an error that the server reports about the model (components.errors.MODEL_ERRORS), is a verdict. Any
+other failure to get answers fails the step, which then runs again. A server that crashes is started once more; if it
+crashes again, the model is refused without a blessing, which the cache would repeat even after the server is fixed.
 """
 
 import collections
 import json
 import math
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -22,12 +22,13 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import settings
+from components import settings, signatures
+from components.data import shards
 from components.errors import MODEL_ERRORS, BitsumError, ModelError, Refusal
 from components.model import activation_sweep
 from components.printable import printable
 from components.progress import report
-from components.proof import certificate as claims
+from components.proof.certificate import FILE as CERTIFICATE_FILE
 from components.properties import BLESSED, HAS_MODEL, REASON
 from components.savedmodel import checkpoint, warmup
 from components.steps import model_server
@@ -37,15 +38,14 @@ GATE = "infra validation"
 
 REPORT_FILE = "report.json"
 
-_ACTIVATIONS = "bitsum-activations"
 _BLESSED_FILE = "INFRA_BLESSED"
 _NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
 
 _MAX_CRASHES = 2
-# One load of one version: when it fails TensorFlow Serving ends and says why, instead of trying again for five minutes.
+# If the load fails, TensorFlow Serving ends and says why, instead of retrying for five minutes.
 _LOAD_ONCE = "--max_num_load_retries=0"
 _UNAVAILABLE = "UNAVAILABLE"
-# Between a connection that breaks and the end of the server's process a core file may be written.
+# A crashing server may write a core file between the broken connection and the end of its process.
 _DEATH_SECONDS = 10.0
 
 
@@ -60,31 +60,33 @@ def InfraValidator(
     task: Parameter[str],
     code: Parameter[str],
 ) -> None:
-    """Serve the candidate, ask it `infra.examples` questions of every split, and bless it if every bit is right.
+    """Serve the candidate, query it with `infra.examples` examples of every split, and bless it if every bit is right.
 
-    A proven model is also asked from inside the boxes of its certificate, which it takes along; another one on the data
-    alone.
+    A proven model is also queried with states inside the boxes of its certificate, which is pushed with it.
 
     Args:
         infra: JSON of settings.Infra.
         model_name: name under which the model is served.
-        task: name of what the model is to compute.
-        code: hash of the code, so that the cache knows of changes.
+        task: name of the model's task.
+        code: hash of the code, for TFX's cache.
 
     Raises:
-        Refusal: the server crashed twice, or its activations are not those that the proof allows.
-        BitsumError, OSError: a program, the disk, the time: it says nothing of the model.
+        Refusal: the server crashed twice, or its activations are outside the proof's bounds.
+        BitsumError, OSError: a fault of a program, the disk or time, which says nothing about the model.
     """
     knobs = settings.Infra.from_json(infra)
     folder = pathlib.Path(blessing.uri)
-    files = {split: split_files(examples, split) for split in artifact_utils.decode_split_names(examples.split_names)}
+    files = {
+        split: [os.path.join(examples.uri, name) for name in shards.split_files(examples.uri, split)]
+        for split in artifact_utils.decode_split_names(examples.split_names)
+    }
     stamped = pathlib.Path(path_utils.stamped_model_path(blessing.uri))
     shutil.copytree(path_utils.serving_model_path(model.uri), stamped)
     if certificate.proven:
-        shutil.copy(pathlib.Path(certificate.uri) / claims.FILE.name, _parent_made(stamped / claims.FILE))
-    asked_while_loading = first_examples(files, knobs.warmup_examples)
+        shutil.copy(pathlib.Path(certificate.uri) / CERTIFICATE_FILE.name, _parent_made(stamped / CERTIFICATE_FILE))
+    warmup_examples = first_examples(files, knobs.warmup_examples)
     try:
-        warmup.write(stamped, asked_while_loading, model_name)
+        warmup.write(stamped, warmup_examples, model_name)
         findings = validate(stamped, files, knobs, model_name, task, folder / "server.log")
         if certificate.proven:
             findings["kernels"] = qualify(stamped, knobs, folder)
@@ -109,16 +111,17 @@ def validate(
 ) -> dict[str, Any]:
     """Serve `model` alone and probe it with the records of each split.
 
-    Gives {"server": kind, "splits": {split: report}, "crashes": how the server ended before it was started again}.
+    Returns {"server": kind, "splits": {split: report}, "crashes": errors of the server before its restart}.
 
     Raises:
-        ModelError: the server says that the model does not load. Refusal: the server crashed, and when it was started
-        again it crashed again. BitsumError: it did not come up, the prober gave no report, or questions were not
-        answered for want of time or memory.
+        ModelError: the server reports that the model does not load.
+        Refusal: the server crashed, and crashed again after a restart.
+        BitsumError: the server did not start, the prober gave no report, or questions were not answered for lack of
+            time or memory.
     """
     base = log.parent / "serving" / model_name
     base.mkdir(parents=True)
-    # A copy: a link would lead nowhere inside a container.
+    # A copy, because a link would be broken inside a container.
     shutil.copytree(model, base / "1")
     crashes: list[str] = []
     while True:
@@ -129,7 +132,9 @@ def validate(
             crashes.append(str(crash))
             report("infra-validate", crashes=len(crashes))
             if len(crashes) == _MAX_CRASHES:
-                raise Refusal(GATE, f"{crashes[0]}; started again, {crashes[1]}; the next run looks again") from crash
+                raise Refusal(
+                    GATE, f"{crashes[0]}; after a restart, {crashes[1]}; the next run checks again"
+                ) from crash
     shutil.rmtree(base.parent)
     return {**findings, "crashes": crashes}
 
@@ -149,14 +154,11 @@ def _served_and_asked(
             arguments = [
                 "--examples",
                 *names,
-                "--count",
-                str(knobs.examples),
-                "--model_name",
-                model_name,
-                "--task",
-                task,
+                f"--count={knobs.examples}",
+                f"--model_name={model_name}",
+                f"--task={task}",
             ]
-            if (model / claims.FILE).exists():
+            if (model / CERTIFICATE_FILE).exists():
                 arguments += ["--certificate", str(model)]
             reports[split] = model_server.probe(knobs.probe_command, server.target, arguments, knobs.probe_timeout)
             if _UNAVAILABLE in _errors(reports[split]):
@@ -166,74 +168,77 @@ def _served_and_asked(
     return {"server": server.kind, "splits": reports}
 
 
-def check_answered(found: dict[str, Any], split: str) -> None:
-    """Raise BitsumError if questions of the prober's report `found` were not answered, and nothing in it is about the
+def check_answered(result: dict[str, Any], split: str) -> None:
+    """Raise BitsumError if questions in the prober's report `result` were not answered for reasons other than the
     model."""
-    errors, boxes = _errors(found), found.get("boxes") or {"wrong": []}
-    if found["wrong"] or boxes["wrong"] or errors.keys() & MODEL_ERRORS:
+    errors, boxes = _errors(result), result.get("boxes") or {"wrong": []}
+    if result["wrong"] or boxes["wrong"] or errors.keys() & MODEL_ERRORS:
         return
-    if errors or not 0 < found["asked"] == found["right"]:
-        told = f"the server answered {found['right']} of {found['asked']} questions of split {split}"
+    if errors or not 0 < result["asked"] == result["right"]:
         raise BitsumError(
-            f"{told}; errors: {errors}; the first: {found.get('first_error')}: this says nothing of the model, run again"
+            f"the server answered {result['right']} of {result['asked']} questions of split {split}; errors: {errors}; "
+            f"the first: {result.get('first_error')}: this says nothing about the model, run again"
         )
 
 
-def _errors(found: dict[str, Any]) -> dict[str, int]:
-    """How many questions of a report were not answered, by gRPC code, those from the boxes included."""
-    return dict(
-        collections.Counter(found["errors"]) + collections.Counter((found.get("boxes") or {}).get("errors", {}))
-    )
+def _errors(result: dict[str, Any]) -> dict[str, int]:
+    """The number of unanswered questions in a report by gRPC code, including those from the boxes."""
+    boxes = result.get("boxes") or {}
+    return dict(collections.Counter(result["errors"]) + collections.Counter(boxes.get("errors", {})))
 
 
 def qualify(model: pathlib.Path, knobs: settings.Infra, folder: pathlib.Path) -> dict[str, Any]:
-    """Whether the server's sigmoid and tanh are within what the proof allows, in the shapes of `model`: the prober's
-    report.
+    """The qualifier's report: whether the server's sigmoid and tanh, in the shapes of `model`, are within the proof's
+    bounds.
 
     Raises:
-        BitsumError: the server did not come up, or crashed, or the program gave no report. The model that is served
-        here is ours.
+        BitsumError: the server did not start or crashed, or the qualifier gave no report. Never a verdict: the server
+            serves the sweep model here, not the candidate.
     """
     base = folder / "activations"
     activation_sweep.write(base, [checkpoint.read(model).units])
     try:
         with model_server.serving(
-            knobs.serve_command, _ACTIVATIONS, base, folder / "qualify.log", knobs.start_timeout
+            knobs.serve_command, signatures.SWEEP_MODEL_NAME, base, folder / "qualify.log", knobs.start_timeout
         ) as server:
-            found = model_server.probe(
-                knobs.qualify_command, server.target, ["--model_name", _ACTIVATIONS], knobs.qualify_timeout
+            result = model_server.probe(
+                knobs.qualify_command,
+                server.target,
+                ["--model_name", signatures.SWEEP_MODEL_NAME],
+                knobs.qualify_timeout,
             )
     except ModelError as error:
-        raise BitsumError(f"the model that measures the server's activations is not served: {error}") from error
+        raise BitsumError(f"the server does not serve the model that measures its activations: {error}") from error
     shutil.rmtree(base)
-    report("infra-validate", activations=found["evaluated"], qualified=int(found["qualified"]))
-    return found
+    report("infra-validate", activations=result["evaluated"], qualified=int(result["qualified"]))
+    return result
 
 
 def complaint(findings: dict[str, Any]) -> str | None:
-    """Why the findings of `validate` refuse the model, in one line; None where they do not."""
-    for split, found in findings["splits"].items():
-        boxes = found.get("boxes")
+    """The reason, in one line, why the findings of `validate` refuse the model; None if they do not."""
+    for split, result in findings["splits"].items():
+        asked, right, boxes = result["asked"], result["right"], result.get("boxes")
         if boxes and not 0 < boxes["asked"] == boxes["right"]:
             first = boxes["wrong"][0] if boxes["wrong"] else boxes["errors"]
-            return f"{boxes['asked'] - boxes['right']} of {boxes['asked']} steps are not as certified, the first being {first}"
-        if found["wrong"]:
-            first = found["wrong"][0]
             return (
-                f"the {findings['server']} server answered {found['asked'] - found['right']} of {found['asked']} questions of split "
-                f"{split} wrongly, the first being {first}"
+                f"{boxes['asked'] - boxes['right']} of {boxes['asked']} steps are not as certified; the first: {first}"
             )
-        if found["errors"] or not 0 < found["asked"] == found["right"]:
-            return f"the server answered {found['right']} of {found['asked']} questions of split {split}; errors: {found['errors']}"
+        if result["wrong"]:
+            return (
+                f"the {findings['server']} server answered {asked - right} of {asked} questions of split {split} "
+                f"wrongly; the first: {result['wrong'][0]}"
+            )
+        if result["errors"] or not 0 < asked == right:
+            return f"the server answered {right} of {asked} questions of split {split}; errors: {result['errors']}"
     return None
 
 
 def check_kernels(findings: dict[str, Any]) -> None:
-    """Raise Refusal if the server's activations are outside of the proof: it says nothing of the model, so no cache
-    keeps it."""
-    if not findings["kernels"]["qualified"]:
-        told = f"the {findings['server']} server's activations are not those that the proof allows: {findings['kernels']['reason']}"
-        raise Refusal(GATE, f"{told}; the next run looks again")
+    """Raise Refusal if the server's activations are outside the proof's bounds: no verdict that TFX might cache."""
+    server, kernels = findings["server"], findings["kernels"]
+    if not kernels["qualified"]:
+        problem = f"the {server} server's activations are outside the proof's bounds: {kernels['reason']}"
+        raise Refusal(GATE, f"{problem}; the next run checks again")
 
 
 def _parent_made(file: pathlib.Path) -> pathlib.Path:
@@ -241,13 +246,8 @@ def _parent_made(file: pathlib.Path) -> pathlib.Path:
     return file
 
 
-def split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:
-    """The TFRecord files of a split."""
-    return sorted(tf.io.gfile.glob(f"{artifact_utils.get_split_uri([examples], split)}/data_tfrecord-*"))
-
-
 def first_examples(files: dict[str, list[str]], count: int) -> list[bytes]:
-    """`count` records, the same number of the first file of each split, or fewer where a file has fewer."""
+    """Up to `count` records, equally many from the first file of each split."""
     per_split = math.ceil(count / len(files))
     readers = [tf.data.TFRecordDataset(names[:1], "GZIP").take(per_split) for names in files.values()]
     return [record for reader in readers for record in reader.as_numpy_iterator()][:count]

@@ -1,9 +1,9 @@
-"""Which model the candidate is compared with: one that was finally blessed before, evaluated and proven.
+"""Resolvers of the baseline: the last blessed model, which was evaluated and proven.
 
-For a run on its own it is the last one other than the candidate itself: were it the candidate, a run with nothing new
-would compare the model with itself, and so would not come from the cache. For a run in a series it is the last one of
-an earlier span, from which the training begins, too: so a span that is run again begins with, and is compared with,
-what it was at first. A model whose files are damaged counts as not there.
+For a single run, the baseline is the last blessed model other than the candidate; otherwise a run without changes would
+compare the model with itself and miss the cache. For a run in a series, it is the last blessed model of an earlier
+span, from which training starts as well. So a span that runs again has the same start and the same baseline. A model
+with damaged files is ignored.
 """
 
 from ml_metadata import metadata_store
@@ -20,29 +20,27 @@ CANDIDATE = "candidate"
 
 
 class LastBlessedModelStrategy(resolver.ResolverStrategy):
-    """TFX's strategy on the models that are not the candidate; inputs and outputs are the three channels named
-    above."""
+    """TFX's strategy, applied to all models but the candidate; inputs and outputs are MODEL, BLESSING and CANDIDATE."""
 
     def resolve_artifacts(
         self, store: metadata_store.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """The model and its blessing, or none of both, and the candidate as it came."""
+        """The model and its blessing, or neither; and the unchanged candidate."""
         candidates = {artifact.id for artifact in input_dict[CANDIDATE]}
         others = [model for model in input_dict[MODEL] if model.id not in candidates]
         while True:
-            found = LatestBlessedModelStrategy().resolve_artifacts(
+            resolved = LatestBlessedModelStrategy().resolve_artifacts(
                 store, {MODEL: others, BLESSING: list(input_dict[BLESSING])}
             )
-            if all(map(output_files.is_whole, found[MODEL])):
-                return {**found, CANDIDATE: input_dict[CANDIDATE]}
-            others.remove(*found[MODEL])
+            if all(map(output_files.is_whole, resolved[MODEL])):
+                return {**resolved, CANDIDATE: input_dict[CANDIDATE]}
+            others.remove(*resolved[MODEL])
 
 
 class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
-    """The finally blessed model of the latest span before `span`, of several the newest; inputs and outputs are MODEL
-    and BLESSING.
+    """The newest blessed model of the latest span before `span`; inputs and outputs are MODEL and BLESSING.
 
-    Models of runs on their own, with span 0, are in no series.
+    Models of single runs, with span 0, belong to no series.
     """
 
     def __init__(self, span: int):
@@ -51,7 +49,7 @@ class EarlierBlessedModelStrategy(resolver.ResolverStrategy):
     def resolve_artifacts(
         self, store: metadata_store.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """The model and its blessing, or none of both."""
+        """The model and its blessing, or neither."""
         models = {model.id: model for model in input_dict[MODEL]}
         blessings = [
             blessing

@@ -1,11 +1,12 @@
 """The metrics of the evaluation, for TensorFlow Model Analysis: exact match and bit accuracy of sums of any length.
 
-TFMA's own metrics expect labels of one length; these take the T + 1 bits of each example's `sum` as they are and look
-at the first T + 1 bits of the model's output of the same name. A prediction that is too short, or that is not made of
-0 and 1, is wrong in every bit that it lacks.
+TFMA's own metrics expect labels of one length; these compare the T + 1 bits of each example's `sum` with the first
+T + 1 bits of the model's output of the same name. Bits that a prediction lacks, and values other than 0 and 1, count as
+wrong.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -20,10 +21,10 @@ Score = Callable[[np.ndarray, np.ndarray], tuple[int, int]]
 
 
 def right_bits(label: np.ndarray, prediction: np.ndarray) -> tuple[int, int]:
-    """How many of the T + 1 bits of `label` the `prediction` has right, and T + 1."""
-    shown = np.full(label.shape, -1.0)
-    shown[: prediction.size] = prediction[: label.size]
-    return int(np.sum(shown == label)), int(label.size)
+    """The number of bits of `label` that `prediction` has right, and T + 1."""
+    predicted = np.full(label.shape, -1.0)
+    predicted[: prediction.size] = prediction[: label.size]
+    return int(np.sum(predicted == label)), int(label.size)
 
 
 def right_sum(label: np.ndarray, prediction: np.ndarray) -> tuple[int, int]:
@@ -33,7 +34,7 @@ def right_sum(label: np.ndarray, prediction: np.ndarray) -> tuple[int, int]:
 
 
 class _Share(beam.CombineFn):
-    """Adds up (right, counted) over the examples of a slice; their ratio is the metric."""
+    """Sums (right, counted) over the examples of a slice; the metric is their ratio."""
 
     def __init__(self, key: metric_types.MetricKey, score: Score):
         self._key = key
@@ -49,7 +50,7 @@ class _Share(beam.CombineFn):
         return accumulator[0] + right, accumulator[1] + counted
 
     def merge_accumulators(self, accumulators: Iterable[tuple[int, int]]) -> tuple[int, int]:
-        rights, counts = zip(*accumulators)
+        rights, counts = zip(*accumulators, strict=True)
         return sum(rights), sum(counts)
 
     def extract_output(self, accumulator: tuple[int, int]) -> dict[metric_types.MetricKey, float]:
@@ -57,8 +58,8 @@ class _Share(beam.CombineFn):
         return {self._key: right / counted if counted else float("nan")}
 
 
-def _of_model(value, key: metric_types.MetricKey):
-    """The value of one model's one output: TFMA nests them by model name, where there are two, and by output name."""
+def _of_model(value: Any, key: metric_types.MetricKey) -> Any:
+    """The value for one output of one model: TFMA nests values by model name, if there are two, and by output name."""
     for name in (key.model_name, key.output_name):
         if isinstance(value, dict) and name in value:
             value = value[name]
@@ -66,7 +67,7 @@ def _of_model(value, key: metric_types.MetricKey):
 
 
 def _computations(name: str, score: Score) -> Callable[..., list[metric_types.MetricComputation]]:
-    def create(model_names: list[str] | None = None, output_names: list[str] | None = None, **unused) -> list:
+    def create(model_names: list[str] | None = None, output_names: list[str] | None = None, **unused: Any) -> list:
         keys = [
             metric_types.MetricKey(name=name, model_name=model, output_name=output)
             for model in model_names or [""]
@@ -80,14 +81,14 @@ def _computations(name: str, score: Score) -> Callable[..., list[metric_types.Me
 
 
 class SumExactMatch(tfma.metrics.Metric):
-    """Share of the examples whose sum is right in every bit."""
+    """The fraction of examples with every bit of the sum right."""
 
     def __init__(self, name: str = EXACT_MATCH):
         super().__init__(_computations(name, right_sum), name=name)
 
 
 class SumBitAccuracy(tfma.metrics.Metric):
-    """Share of the bits of all sums that are right."""
+    """The fraction of right bits over all sums."""
 
     def __init__(self, name: str = BIT_ACCURACY):
         super().__init__(_computations(name, right_bits), name=name)

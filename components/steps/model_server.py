@@ -1,14 +1,12 @@
-"""Run a model server and its prober as the programs that the configuration names, the way a deployment does.
+"""Runs a model server and its prober as the programs named in the configuration, as a deployment does.
 
-Nothing of them is imported: a step that needs a server starts one, waits until it says that it is ready, asks, and ends
-it.
+The step imports neither: it starts a server, waits until it is ready, queries it, and stops it. If the server does not
+serve, the end of its program, before it is ready or during the queries, shows the cause:
 
-Whose fault it is that a server does not serve is told by how its program ends, before it is ready or while it is asked:
-
-    exit code 3         ModelError: the server says that the model does not load, as `bitsum serve` ends then
-    SIGSEGV, ABRT, ...  ServerCrashed: by the signal itself, or by exit code 128 + signal from a program around it (a shell, docker)
-    anything else       ServerFailed: another signal (SIGKILL is what the kernel sends when memory is short), another exit code (a port
-                        that is taken, a wrong flag), no version in time
+    exit code 3         ModelError: the model does not load; `bitsum serve` uses this exit code
+    SIGSEGV, ABRT, ...  ServerCrashed: the signal itself, or exit code 128 + signal from a wrapper (a shell, docker)
+    anything else       ServerFailed: another signal (the kernel sends SIGKILL when memory is short), another exit code
+                        (a port in use, a wrong flag), or no version in time
 """
 
 import contextlib
@@ -29,23 +27,24 @@ from components.errors import BitsumError, ModelError
 
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
-# What the program itself runs into; the others are sent to it.
+# Signals that a program causes itself; others are sent to it.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS})
 _SIGNAL_EXIT = 128
+# Content of the ready file.
+_READY: dict[str, type] = {"host": str, "port": int, "server": str, "version": int}
 
 
 class ServerFailed(BitsumError):
-    """The server did not come to serve the model, or ended before it was told to; the text ends with the last line that
-    it said."""
+    """The server did not serve the model, or ended on its own; the text ends with the last line of its log."""
 
 
 class ServerCrashed(ServerFailed):
-    """It ended by a signal that programs bring upon themselves."""
+    """The server ended by a signal that it caused itself."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """A server that serves: where, which kind, the version that was available first, its process, and what it says."""
+    """A running server: its address, its kind, the first available version, its process and its log."""
 
     target: str
     kind: str
@@ -54,7 +53,7 @@ class Running:
     log: pathlib.Path
 
     def check_alive(self, patience: float = 0.0) -> None:
-        """Look whether it still runs; `patience` is how many seconds it may take to end.
+        """Check that the server still runs, waiting up to `patience` seconds for its end.
 
         Raises:
             ServerFailed, ModelError: it has ended; see the table above.
@@ -67,15 +66,15 @@ class Running:
 
 
 def program(command: Sequence[str]) -> list[str]:
-    """`command` with its program resolved: beside this Python first, as an environment that is not activated needs it.
+    """`command` with its program resolved: first next to this Python, for environments that are not activated.
 
     Raises:
-        BitsumError: there is no such program.
+        BitsumError: the program does not exist.
     """
-    found = shutil.which(command[0], path=str(pathlib.Path(sys.executable).parent)) or shutil.which(command[0])
-    if not found:
-        raise BitsumError(f"there is no program {command[0]!r}, neither beside {sys.executable} nor on the PATH")
-    return [found, *command[1:]]
+    path = shutil.which(command[0], path=str(pathlib.Path(sys.executable).parent)) or shutil.which(command[0])
+    if not path:
+        raise BitsumError(f"program {command[0]!r} not found, neither next to {sys.executable} nor on the PATH")
+    return [path, *command[1:]]
 
 
 @contextlib.contextmanager
@@ -84,7 +83,7 @@ def serving(
 ) -> Iterator[Running]:
     """Serve the versions in `base_path` on a free port while the context lasts; arguments and errors as in `start`.
 
-    A server that ends meanwhile is the error of the context, whatever else came of that.
+    If the server ends meanwhile, its error replaces the error that this caused.
     """
     server = start(command, model_name, base_path, log, timeout, port=0, outlives=False)
     try:
@@ -110,17 +109,17 @@ def start(
     """Serve the versions in `base_path`, until the server is stopped.
 
     Args:
-        command: program and arguments; flags as `bitsum serve` has them are added.
+        command: program and arguments, to which flags of `bitsum serve` are added.
         model_name: name of the model.
         base_path: folder of versions.
-        log: file that takes what the server says.
+        log: file for the server's output.
         timeout: seconds within which a version must be available.
         port: port to listen on, 0 for a free one.
-        outlives: whether it goes on when this process ends, or is killed.
+        outlives: whether the server keeps running after this process ends or is killed.
 
     Raises:
-        ServerFailed: it ended, or served nothing in time.
-        ModelError: it says that the model does not load.
+        ServerFailed: the server ended, or served no version in time.
+        ModelError: the server reports that the model does not load.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     ready_file = log.with_suffix(".ready.json")
@@ -149,8 +148,8 @@ def start(
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a server: asked first, so that it finishes the calls under way; then what its program may have started and
-    left."""
+    """Stop a server gracefully, so that it finishes pending calls; kill it if that takes too long, and any processes it
+    left behind."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)
@@ -162,10 +161,10 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout: float) -> dict[str, Any]:
-    """What the prober reports of the server at `target` (the JSON of `bitsum probe --json`).
+    """The prober's report on the server at `target` (the JSON of `bitsum probe --json`).
 
     Raises:
-        BitsumError: it gave no report within `timeout` seconds.
+        BitsumError: the prober gave no report within `timeout` seconds.
     """
     line = [*program(command), target, "--json", *arguments]
     try:
@@ -175,7 +174,7 @@ def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout
     try:
         report = json.loads(done.stdout)
     except ValueError:
-        report = {"error": "no JSON"}
+        report = {"error": "not JSON"}
     if "error" in report:
         raise BitsumError(
             f"the prober {command[0]} ended with exit code {done.returncode}: {processes.output_lines(done.stderr)[-1]}"
@@ -196,19 +195,14 @@ def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path
 
 def _ready(ready_file: pathlib.Path) -> dict[str, Any]:
     try:
-        told = json.loads(ready_file.read_text())
-        return {
-            "host": str(told["host"]),
-            "port": int(told["port"]),
-            "server": str(told["server"]),
-            "version": int(told["version"]),
-        }
+        ready = json.loads(ready_file.read_text())
+        return {name: kind(ready[name]) for name, kind in _READY.items()}
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ServerFailed(f"the model server wrote a ready file {ready_file} that cannot be read: {error}") from error
+        raise ServerFailed(f"the model server's ready file {ready_file} cannot be read: {error}") from error
 
 
 def _failure(returncode: int, log: pathlib.Path) -> BitsumError:
-    """The error that the end of a server is, as the table above has it."""
+    """The error for the end of a server, by the table above."""
     number = -returncode if returncode < 0 else returncode - _SIGNAL_EXIT
     kind = ServerCrashed if number in _CRASHES else ModelError if returncode == ModelError.exit_code else ServerFailed
     how = f"by {signal.Signals(number).name}" if number in set(signal.Signals) else f"with exit code {returncode}"

@@ -1,6 +1,6 @@
-"""The proof in the pipeline: the last word on a model is that it was evaluated AND proven.
+"""Prover: proves the model and gives the final blessing, for a model that was evaluated AND proven.
 
-Whoever asks for the last blessed model reads this blessing and no other.
+The resolvers of the last blessed model read only this blessing.
 """
 
 import json
@@ -17,7 +17,8 @@ from components.model import expected_graph
 from components.printable import printable
 from components.progress import report
 from components.proof import attempt, picture
-from components.proof import certificate as claims
+from components.proof.certificate import FILE as CERTIFICATE_FILE
+from components.proof.certificate import parse
 from components.properties import (
     BASELINE_MARGIN,
     BLESSED,
@@ -53,40 +54,39 @@ def Prover(
     span: Parameter[int] = 0,
     baseline: InputArtifact[standard_artifacts.Model] = None,
 ) -> None:
-    """Prove the model, or say why not; bless it if it is evaluated and proven (or the proof is not required).
+    """Prove the model or record why not; bless it if it is evaluated and proven (or the proof is not required).
 
-    A proven model whose margin is too far below the baseline's (`margin_refusal`) is not blessed either.
+    A proven model whose margin is too far below the baseline's (`margin_refusal`) is not blessed.
 
     Args:
         evaluation: the Evaluator's blessing of the same model.
-        baseline: the blessed model that the candidate is compared with, if there is one.
+        baseline: the blessed model to compare the candidate with, if any.
         proof_knobs: JSON of settings.ProofSettings.
         task: name of the transducer.
-        span: of the run, for the runs of later spans.
-        code: hash of the code, so that the cache knows of changes.
+        span: the run's span, for the runs of later spans.
+        code: hash of the code, for TFX's cache.
     """
     knobs = settings.ProofSettings.from_json(proof_knobs)
     served = path_utils.serving_model_path(model.uri)
-    found = prove(served, knobs, task)
+    proof = prove(served, knobs, task)
     folder = pathlib.Path(certificate.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    if found.certificate is not None:
-        (folder / claims.FILE.name).write_text(found.certificate)
-        drawn = picture.svg(checkpoint.read(served), claims.parse(found.certificate))
-        (folder / PICTURE_FILE).write_text(drawn)
-    (folder / REPORT_FILE).write_text(json.dumps(found.summary(), indent=1) + "\n")
-    certificate.proven = int(found.proven)
+    if proof.certificate is not None:
+        (folder / CERTIFICATE_FILE.name).write_text(proof.certificate)
+        (folder / PICTURE_FILE).write_text(picture.svg(checkpoint.read(served), parse(proof.certificate)))
+    (folder / REPORT_FILE).write_text(json.dumps(proof.summary(), indent=1) + "\n")
+    certificate.proven = int(proof.proven)
     certificate.task = task
-    certificate.margin = found.margin or 0.0
+    certificate.margin = proof.margin or 0.0
 
     evaluated = evaluation.get_int_custom_property(BLESSED)
     before = margin_of(baseline, task)
-    worse = margin_refusal(found.margin, before, knobs)
-    blessed = int(bool(evaluated) and (found.proven or not knobs.required) and not worse)
+    worse = margin_refusal(proof.margin, before, knobs)
+    blessed = int(bool(evaluated) and (proof.proven or not knobs.required) and not worse)
     values = {
         BLESSED: blessed,
         EVALUATED: evaluated,
-        PROVEN: int(found.proven),
+        PROVEN: int(proof.proven),
         REQUIRED: int(knobs.required),
         CURRENT_MODEL_ID: model.id,
     }
@@ -94,30 +94,31 @@ def Prover(
     for name, value in values.items():
         blessing.set_int_custom_property(name, value)
     blessing.set_string_custom_property(CURRENT_MODEL, model.uri)
-    blessing.set_string_custom_property(REASON, printable(found.reason or worse or ""))
-    blessing.set_string_custom_property(MARGIN, _shown(found.margin))
+    blessing.set_string_custom_property(REASON, printable(proof.reason or worse or ""))
+    blessing.set_string_custom_property(MARGIN, _shown(proof.margin))
     blessing.set_string_custom_property(BASELINE_MARGIN, _shown(before))
     pathlib.Path(blessing.uri).mkdir(parents=True, exist_ok=True)
     (pathlib.Path(blessing.uri) / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
 
 
 def margin_of(model: standard_artifacts.Model | None, task: str) -> float | None:
-    """The worst margin that the checker certifies for a model that was blessed before; None without one, or
-    without a proof."""
+    """The worst margin that the checker certifies for a model blessed before; None without a model or a proof.
+
+    The model is proven again although its blessing records a margin: so both margins of a comparison come from the same
+    finder and checker."""
     if model is None:
         return None
     return attempt.prove(checkpoint.read(path_utils.serving_model_path(model.uri)), TASKS[task]).margin
 
 
 def margin_refusal(margin: float | None, before: float | None, knobs: settings.ProofSettings) -> str | None:
-    """Why a worst margin of `margin` is too little beside `before`, that of the baseline; None if it is not, or one has
-    none."""
+    """The reason why `margin` is too small beside `before`, the baseline's; None if it is not, or one is None."""
     if margin is None or before is None or margin >= knobs.min_margin_ratio * min(before, knobs.margin_cap):
         return None
     counted = f", which counts as {knobs.margin_cap:g} (proof.margin_cap)" if before > knobs.margin_cap else ""
     return (
-        f"proven, but its worst margin {_shown(margin)} is less than {knobs.min_margin_ratio:g} times (proof.min_margin_ratio) "
-        f"the {_shown(before)} of the model it is compared with{counted}"
+        f"proven, but its worst margin {_shown(margin)} is less than {knobs.min_margin_ratio:g} times "
+        f"(proof.min_margin_ratio) the baseline's {_shown(before)}{counted}"
     )
 
 
@@ -126,27 +127,27 @@ def _shown(margin: float | None) -> str:
 
 
 def prove(model: str, knobs: settings.ProofSettings, task: str) -> attempt.ProofAttempt:
-    """The proof that the SavedModel in `model` computes `task`: of the weights that TensorFlow loads, and of its graph
-    being the cell."""
+    """The proof that the SavedModel in `model` computes `task`; it covers the weights that TensorFlow loads and the
+    graph."""
     foreign = model_files.foreign(model)
     if foreign:
         return attempt.ProofAttempt(None, f"not proven: {foreign[0]} ({len(foreign)} such in all)")
     weights = checkpoint.read(model)
-    others = loaded_weights.differences(model)
-    if others:
-        return attempt.ProofAttempt(None, f"not proven: {others[0]} ({len(others)} differences)")
+    wrong_weights = loaded_weights.differences(model)
+    if wrong_weights:
+        return attempt.ProofAttempt(None, f"not proven: {wrong_weights[0]} ({len(wrong_weights)} differences)")
     wrong_graph = expected_graph.differences(model, weights.units, TASKS[task], knobs)
     if wrong_graph:
         return attempt.ProofAttempt(
             None, f"not proven: the graph is not the cell's: {wrong_graph[0]} ({len(wrong_graph)} differences)"
         )
-    found = attempt.attempt(weights, TASKS[task], _asked(model, task), knobs.search_seconds)
-    report("prove", proven=int(found.proven), margin=found.margin or 0.0)
-    return found
+    proof = attempt.attempt(weights, TASKS[task], _ask(model, task), knobs.search_seconds)
+    report("prove", proven=int(proof.proven), margin=proof.margin or 0.0)
+    return proof
 
 
-def _asked(model: str, task: str) -> attempt.Ask:
-    """The model, asked through its signature for bits."""
+def _ask(model: str, task: str) -> attempt.Ask:
+    """A function that queries the model through its signature for bits."""
 
     def ask(a: int, b: int, length: int) -> list[int]:
         verb = export_format.verb(TASKS[task], export_format.of(Graph(model)))

@@ -1,13 +1,13 @@
-"""The push: a model with every blessing becomes the next version in the folder that the model server watches.
+"""Pusher: a model with every blessing becomes the next version in the folder that the model server watches.
 
-Takes the place of TFX's own Pusher, which names versions by the second, drops the second push in one second but records
-it, and leaves a half-written version behind when it is killed.
+Replaces TFX's own Pusher, which names versions by the second, drops the second of two pushes in one second but records
+it, and leaves a half-written version when it is killed.
 """
 
 import json
 import logging
 import pathlib
-from typing import Any
+from typing import Any, ClassVar
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
@@ -24,9 +24,9 @@ LOGGER = logging.getLogger(__name__)
 
 
 class PusherSpec(component_spec.ComponentSpec):
-    """Inputs, outputs and parameters of the push."""
+    """Inputs, outputs and parameters of the Pusher."""
 
-    PARAMETERS = {
+    PARAMETERS: ClassVar = {
         "destination": component_spec.ExecutionParameter(type=str),
         "task": component_spec.ExecutionParameter(type=str),
         "config_hash": component_spec.ExecutionParameter(type=str),
@@ -34,19 +34,20 @@ class PusherSpec(component_spec.ComponentSpec):
         "span": component_spec.ExecutionParameter(type=int),
         "allow_older": component_spec.ExecutionParameter(type=int),
     }
-    INPUTS = {
+    INPUTS: ClassVar = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
         "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
     }
-    OUTPUTS = {"pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)}
+    OUTPUTS: ClassVar = {"pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)}
 
 
 class Executor(base_executor.BaseExecutor):
-    """Pushes what infra validation served, if both blessings are there."""
+    """Pushes the model that infra validation served, if both blessings are positive."""
 
     def Do(self, input_dict: dict[str, list], output_dict: dict[str, list], exec_properties: dict[str, Any]) -> None:
+        """Push the model or record that it was not pushed. Raises: BitsumError, OSError."""
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
         blessings = [
             artifact_utils.get_single_instance(input_dict[key]) for key in ("model_blessing", "infra_blessing")
@@ -54,7 +55,7 @@ class Executor(base_executor.BaseExecutor):
         if not all(blessing.get_int_custom_property(BLESSED) for blessing in blessings):
             pushed_model.set_int_custom_property(PUSHED, 0)
             return
-        model = pathlib.Path(path_utils.stamped_model_path(blessings[1].uri))
+        model = path_utils.stamped_model_path(blessings[1].uri)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         destination, task = pathlib.Path(exec_properties["destination"]), exec_properties["task"]
         span, identity = exec_properties["span"], fingerprint.fingerprint(model)
@@ -67,20 +68,19 @@ class Executor(base_executor.BaseExecutor):
             push_order.SPAN: span,
             push_order.ANCESTORS: push_order.ancestors(trained),
             "graph_sha256": graph_identity.graph_sha256(model),
-            "certificate": str(certificate.FILE) if (model / certificate.FILE).exists() else "",
+            "certificate": str(certificate.FILE) if pathlib.Path(model, certificate.FILE).exists() else "",
             "run": self._context.pipeline_run_id if self._context else "",
             "data_sha256": version_folder.sha256_of_files(pathlib.Path(examples.uri)),
             "config_sha256": exec_properties["config_hash"],
             "code_sha256": exec_properties["code"],
         }
-        done = version_folder.push(model, destination, identity, origin)
+        done = version_folder.push(pathlib.Path(model), destination, identity, origin)
         report("push", version=done.version, new=done.is_new)
         record(pushed_model, done)
 
 
 def check_task(destination: pathlib.Path, task: str) -> None:
-    """Raise BitsumError if the newest version in `destination` computes another task: its clients would get other
-    answers."""
+    """Raise BitsumError if the newest version in `destination` computes another task, which its clients expect."""
     newest = max(version_folder.versions(destination), default=0)
     served = version_folder.manifest(destination / str(newest)).get("origin", {}).get("task", task)
     if served != task:
@@ -90,9 +90,9 @@ def check_task(destination: pathlib.Path, task: str) -> None:
 
 
 def record(pushed_model: standard_artifacts.PushedModel, done: version_folder.Pushed) -> None:
-    """Write into the artifact what was pushed, in TFX's names, and beside it the manifest.
+    """Record the pushed version in the artifact, under TFX's property names, and copy its manifest there.
 
-    The version is visible already: that the copy of its manifest could not be written is a warning.
+    The version is already visible, so a failure to copy the manifest is only a warning.
     """
     pushed_model.set_int_custom_property(PUSHED, 1)
     pushed_model.set_int_custom_property(IS_NEW, int(done.is_new))
@@ -116,10 +116,10 @@ class Pusher(base_component.BaseComponent):
 
     def __init__(
         self,
-        model,
-        examples,
-        model_blessing,
-        infra_blessing,
+        model: channel.BaseChannel,
+        examples: channel.BaseChannel,
+        model_blessing: channel.BaseChannel,
+        infra_blessing: channel.BaseChannel,
         *,
         destination: str,
         task: str,
@@ -128,10 +128,9 @@ class Pusher(base_component.BaseComponent):
         span: int = 0,
         allow_older: bool = False,
     ):
-        """Channels in; parameters: folder of versions, what the model computes, the hashes that the manifest names, the
-        run's span.
+        """Takes the input channels, the folder of versions, the model's task, the hashes for the manifest and the span.
 
-        With `allow_older` the model may also be one that `push_order` would refuse.
+        With `allow_older`, a model that `push_order` would refuse is pushed, too.
         """
         super().__init__(
             PusherSpec(

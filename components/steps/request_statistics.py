@@ -1,4 +1,4 @@
-"""RequestStatistics: the statistics of what the served model was asked, to compare the data with."""
+"""RequestStatistics: the statistics of the requests served, to compare the data with."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ from components.progress import report
 from components.steps.drift_validator import SPLIT, Statistics, write_statistics
 from components.task.addition import FEATURE_A, FEATURE_B
 
-# So many of the newest pairs say enough; of a number, so many of its first bits.
+# The statistics cover this many of the newest pairs, and this many of the first bits of each number.
 MAX_PAIRS = 5000
 MAX_BITS = 1024
 
@@ -28,7 +28,7 @@ def RequestStatistics(
 ) -> None:
     """Write the statistics of the pairs in the request log `folder`.
 
-    `fingerprint` is the log's and `code` a hash of the code: TFX looks into its cache with both.
+    `fingerprint` is the log's, `code` a hash of the code, both for TFX's cache.
     """
     pairs = list(logged_requests.pairs(pathlib.Path(folder), MAX_PAIRS, MAX_BITS))
     write_statistics(of_pairs(pairs), statistics.uri, SPLIT)
@@ -37,7 +37,7 @@ def RequestStatistics(
 
 
 def of_pairs(pairs: list[logged_requests.Bits]) -> Statistics:
-    """TFDV's statistics of the bits of pairs; of no pair, those of a dataset without examples."""
+    """TFDV's statistics of the bits of pairs; without pairs, those of an empty dataset."""
     if not pairs:
         empty = Statistics()
         empty.datasets.add(num_examples=0)

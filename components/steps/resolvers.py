@@ -1,8 +1,7 @@
-"""Which spans a run in a series reads besides its own: those before it that the data gate blessed.
+"""Resolvers of the earlier spans that a run in a series reads: those that the data gate blessed.
 
-Both strategies look at the blessings and not at what was merely made: a span that was refused is in no window and no
-measure of drift. Neither looks at the time: a run of an earlier span, later on, reads what is earlier than its span.
-What has damaged files counts as not there.
+Both strategies follow the blessings, so a refused span is in no window and no drift comparison. Neither depends on
+time: a later run of an earlier span reads only spans before its own. Artifacts with damaged files are ignored.
 """
 
 import itertools
@@ -24,26 +23,26 @@ Artifacts = dict[str, list[types.Artifact]]
 
 
 class WindowStrategy(resolver.ResolverStrategy):
-    """The examples of the run itself (CURRENT) and of the last blessed spans before it, `window` spans in all, as
+    """The examples of the run itself (CURRENT) and of the last blessed spans before it, `window` spans in total, as
     EXAMPLES.
 
-    Earlier examples that were split by other rules are left out: what they train on may be held out here.
+    Earlier examples split by other rules are left out: their training data may be held out here.
     """
 
     def __init__(self, span: int, window: int):
         self._span, self._window = span, window
 
     def resolve_artifacts(self, store: metadata_store.MetadataStore, input_dict: Artifacts) -> Artifacts:
-        """EXAMPLES newest span first; the other inputs as they came, but no blessing."""
+        """EXAMPLES, newest span first; the other inputs unchanged, but no blessing."""
         [current] = input_dict[CURRENT]
         rules = current.get_string_custom_property(SPLITS_KEY)
-        same = [found for found in input_dict[EXAMPLES] if found.get_string_custom_property(SPLITS_KEY) == rules]
+        same = [item for item in input_dict[EXAMPLES] if item.get_string_custom_property(SPLITS_KEY) == rules]
         earlier = _blessed_before(self._span, input_dict[BLESSING], EXAMPLES_ID, same)
         return {EXAMPLES: [current, *itertools.islice(earlier, self._window - 1)], CURRENT: [current], BLESSING: []}
 
 
 class PreviousStatisticsStrategy(resolver.ResolverStrategy):
-    """The statistics of the last blessed span before the run's, as STATISTICS; none if there is no such span."""
+    """The statistics of the last blessed span before the run's, as STATISTICS; none without such a span."""
 
     def __init__(self, span: int):
         self._span = span
@@ -57,13 +56,12 @@ class PreviousStatisticsStrategy(resolver.ResolverStrategy):
 def _blessed_before(
     span: int, blessings: list[types.Artifact], id_property: str, artifacts: list[types.Artifact]
 ) -> Iterator[types.Artifact]:
-    """The artifact of each blessed span before `span`, latest span first; of a span that was blessed twice the newer
-    one."""
-    known = {artifact.id: artifact for artifact in artifacts}
+    """The artifact of each blessed span before `span`, latest span first; for a span blessed twice, the newer one."""
+    by_id = {artifact.id: artifact for artifact in artifacts}
     by_span: dict[int, dict[int, types.Artifact]] = {}
     for blessing in sorted(blessings, key=lambda blessing: blessing.id, reverse=True):
         number, artifact_id = blessing.get_int_custom_property(SPAN), blessing.get_int_custom_property(id_property)
-        if 0 < number < span and artifact_id in known:
-            by_span.setdefault(number, {})[artifact_id] = known[artifact_id]
+        if 0 < number < span and artifact_id in by_id:
+            by_span.setdefault(number, {})[artifact_id] = by_id[artifact_id]
     for number in sorted(by_span, reverse=True):
         yield from itertools.islice(filter(output_files.is_whole, by_span[number].values()), 1)

@@ -1,19 +1,22 @@
-"""SpanImporter: a user's own span takes the place of a generated one, as the same artifact."""
+"""SpanImporter: imports a user's own span as the same artifact as a generated one."""
+
+import functools
 
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 
 from components.data import quarantine, scratch, span_folders, span_reader
+from components.data.shards import shard_path
 from components.data.tf_examples import write_records
 from components.errors import BitsumError, Refusal
 from components.progress import report
 from components.settings import Data
-from components.steps.example_gen import describe, shard_path
+from components.steps.example_gen import describe
 
 GATE = "import"
 OFFENDERS_FILE = "offenders.csv"
-# How many offenders the refusal names; the quarantine has all of them.
+# The refusal names this many offenders; the quarantine has all of them.
 NAMED = 3
 
 
@@ -26,36 +29,37 @@ def SpanImporter(
     quarantine_folder: Parameter[str],
     code: Parameter[str],
 ) -> None:
-    """Write the splits of the span, which lies in a folder of its own below `source`.
+    """Write the splits of the span from its folder below `source`.
 
     Args:
         data: JSON of a settings.Data.
-        fingerprint: of that folder when the run began, "" where there was none; TFX looks into its cache with it.
-        quarantine_folder: where the report of a refused span goes.
-        code: hash of the code, so that the cache knows of changes.
+        fingerprint: of that folder when the run began, "" if it did not exist; for TFX's cache.
+        quarantine_folder: folder for the report of a refused span.
+        code: hash of the code, for TFX's cache.
 
     Raises:
-        Refusal: names the first lines that cannot be taken.
-        BitsumError: the span is not there, has nothing to train on, or was changed since the run began.
+        Refusal: names the first invalid lines.
+        BitsumError: the span does not exist, has no pairs to train on, or has changed since the run began.
     """
     section = Data.from_json(data)
-    place = span_folders.folder_of(source, section.span)
-    found = span_reader.read(place, section)
-    if span_folders.fingerprint(place) != fingerprint:
+    folder = span_folders.folder_of(source, section.span)
+    span = span_reader.read(folder, section)
+    if span_folders.fingerprint(folder) != fingerprint:
         raise BitsumError(
-            f"span {section.span} was changed while it was read: {place}; nothing was taken, run the span again"
+            f"span {section.span} changed while it was read: {folder}; nothing was imported, run the span again"
         )
-    if found.offenders:
-        raise Refusal(GATE, _refused(found.offenders, section.span, str(place), quarantine_folder))
-    if not found.records["train"]:
+    if span.offenders:
+        raise Refusal(GATE, _refused(span.offenders, section.span, str(folder), quarantine_folder))
+    if not span.records["train"]:
         raise BitsumError(
-            f"span {section.span} is empty: no pair in {place} is one to train on, of at most {section.max_length} bits"
+            f"span {section.span} has no pairs to train on: none in {folder} belongs to the train split, which has "
+            f"pairs of at most {section.max_length} bits"
         )
     with scratch.folder(examples.uri) as beside:
-        for split, records in found.records.items():
+        for split, records in span.records.items():
             _write(beside, examples.uri, split, records, section.shards)
     describe(examples, section)
-    report("generate", repeated=found.repeated, **{split: len(records) for split, records in found.records.items()})
+    report("generate", repeated=span.repeated, **{split: len(records) for split, records in span.records.items()})
 
 
 def _refused(offenders: list[span_reader.Offender], span: int, folder: str, quarantine_folder: str) -> str:
@@ -71,4 +75,5 @@ def _refused(offenders: list[span_reader.Offender], span: int, folder: str, quar
 def _write(beside: str, uri: str, split: str, records: list[bytes], shards: int) -> None:
     for shard in range(shards):
         part = records[len(records) * shard // shards : len(records) * (shard + 1) // shards]
-        scratch.write(beside, shard_path(uri, split, shard, shards), lambda written: write_records(written, part))
+        fill = functools.partial(write_records, records=part)
+        scratch.write(beside, shard_path(uri, split, shard, shards), fill)

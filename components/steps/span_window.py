@@ -1,7 +1,6 @@
-"""SpanWindow: the spans that a run trains on as one artifact in which no pair stands twice, on Beam.
+"""SpanWindow: merges the spans that a run trains on into one artifact without repeated pairs, on Beam.
 
-A pair that several spans have is taken from the latest. Files and their order depend on the records alone, not on the
-workers.
+A pair in several spans is taken from the latest. Files and their order depend only on the records, not on the workers.
 """
 
 import os
@@ -16,18 +15,17 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.data import scratch
-from components.data.tf_examples import CorruptFile, parse, read_records, write_records
+from components.data.shards import shard_path, split_files
+from components.data.tf_examples import CorruptFile, pair_key, parse, read_records, write_records
 from components.errors import BitsumError
 from components.progress import report
 from components.properties import SPAN, SPANS, SPLITS_KEY
-from components.steps.arithmetic_validator import pair_key, split_files
-from components.steps.example_gen import shard_path
 from components.task.addition import FEATURE_A, FEATURE_B
 
-# What a training reads; the long split is the evaluation's, which looks at one span.
+# The splits for training; the long split is for the evaluation, which uses one span.
 SPLITS = ("train", "eval")
 
-Aged = tuple[int, bytes]  # how many spans ago, and the record
+Aged = tuple[int, bytes]  # age in spans, and the record
 
 
 @component(use_beam=True)
@@ -38,9 +36,9 @@ def SpanWindow(
     code: Parameter[str],
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Write the records of `examples`, one artifact a span, each pair once; `code` is a hash of the code, for TFX's
+    """Write the records of `examples`, one artifact per span, each pair once; `code` is a hash of the code, for TFX's
     cache."""
-    # The metadata store keeps no order among the inputs of one name.
+    # The metadata store does not keep the order of the artifacts in an input.
     examples = sorted(examples, key=lambda artifact: artifact.get_int_custom_property(SPAN), reverse=True)
     spans = [artifact.get_int_custom_property(SPAN) for artifact in examples]
     uris = [artifact.uri for artifact in examples]
@@ -58,14 +56,15 @@ def SpanWindow(
 
 
 class WriteWindow(beam.PTransform):
-    """Pipeline -> the paths of the files of a split that were written below `output`, of the examples in `uris`; they
-    are made in the folder `beside`."""
+    """Pipeline -> the paths of a split's files below `output`, made from the examples in `uris`; each is written in the
+    folder `beside` and then moved."""
 
     def __init__(self, uris: list[str], split: str, output: str, shards: int, beside: str):
         super().__init__()
         self._uris, self._split, self._output, self._shards, self._beside = uris, split, output, shards, beside
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Apply the transform."""
         files = [(age, uri, file) for age, uri in enumerate(self._uris) for file in split_files(uri, self._split)]
         return (
             pipeline
@@ -73,7 +72,7 @@ class WriteWindow(beam.PTransform):
             | "SpreadFiles" >> beam.Reshuffle()
             | "ReadFile" >> beam.FlatMapTuple(read_keyed)
             | "GroupByPair" >> beam.GroupByKey()
-            | "TakeLatest" >> beam.MapTuple(lambda key, found: (shard_of(key, self._shards), (key, min(found)[1])))
+            | "TakeLatest" >> beam.MapTuple(lambda key, aged: (shard_of(key, self._shards), (key, min(aged)[1])))
             | "GroupByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.MapTuple(self._write)
         )
@@ -87,10 +86,10 @@ class WriteWindow(beam.PTransform):
 
 
 def read_keyed(age: int, uri: str, file: str) -> Iterator[tuple[bytes, Aged]]:
-    """The records of a file by the digest of their pair, each with the age of its span.
+    """The records of a file, keyed by the digest of their pair, each with the age of its span.
 
     Raises:
-        BitsumError: the file is damaged: a span before that was blessed is no longer what it was.
+        BitsumError: the file of an earlier blessed span is damaged.
     """
     try:
         for raw in read_records(os.path.join(uri, file)):
@@ -103,5 +102,5 @@ def read_keyed(age: int, uri: str, file: str) -> Iterator[tuple[bytes, Aged]]:
 
 
 def shard_of(key: bytes, shards: int) -> int:
-    """In which file the pair with this digest is."""
+    """The shard of the pair with this digest."""
     return zlib.crc32(key) % shards

@@ -1,9 +1,10 @@
-"""The training loop: the GRU on batches of short numbers, until it is proven for any length or `settings.Train.steps`
-are done.
+"""The training loop: trains the GRU on batches of short numbers until it is proven for any length, for at most
+`settings.Train.steps`.
 
-The loss is (1 - k) data loss + k provability loss (`components.training.box_loss`). k is 0 at first, and grows while the data
-loss is low. Every `settings.ProofSettings.attempt_every` steps, once the bound of the provability loss says that there may be
-one, a certificate is looked for and checked. With the plain loss k stays 0, and there is one attempt, at the end.
+The loss is (1 - k) data loss + k provability loss (`components.training.box_loss`). k starts at 0 and grows while the
+data loss is low. Every `settings.ProofSettings.attempt_every` steps, once the bound of the provability loss is
+positive, the finder looks for a certificate and the checker checks it. With the plain loss k stays 0, and the only
+attempt is at the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,15 +23,15 @@ from components.task.transducer import ADDITION, Transducer
 from components.training.box_loss import Bound, Boxes, BoxLoss, next_share
 from components.training.certification import Attempts
 
-# So many examples of the eval split are looked at in each report; the Evaluator looks at all of them.
+# Each report evaluates this many examples of the eval split; the Evaluator evaluates all of them.
 REPORT_EXAMPLES = 2000
 
 
 class Outcome(NamedTuple):
-    """What became of a training.
+    """The outcome of a training.
 
-    `steps`: of the weights that are returned; `first`: of the first accepted certificate; `margin`: the checker's worst
-    margin for the weights that are returned. The last two are None where no certificate was accepted.
+    `steps`: step of the returned weights; `first`: step of the first accepted certificate; `margin`: the checker's
+    worst margin for the returned weights. The last two are None without an accepted certificate.
     """
 
     steps: int
@@ -39,14 +40,14 @@ class Outcome(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """What one step hands to the next, float32: the share k of the provability loss, and its boxes [N, H]."""
+    """The state between steps, float32: the share k of the provability loss, and its boxes [N, H]."""
 
     share: tf.Tensor
     boxes: Boxes
 
 
 class Losses(NamedTuple):
-    """Of one step, float32 scalars: the data loss, the provability loss, and the worst margin of its bound."""
+    """The float32 scalars of one step: the data loss, the provability loss, and the worst margin of its bound."""
 
     data: tf.Tensor
     box: tf.Tensor
@@ -61,21 +62,20 @@ def train(
     train_files: Sequence[str],
     eval_files: Sequence[str],
     log_directory: str,
-    proof: ProofSettings = ProofSettings(),
+    proof: ProofSettings,
     task: Transducer = ADDITION,
     base: Weights | None = None,
 ) -> tuple[GRU, Outcome]:
-    """A GRU trained on the records of `train_files` (patterns), the same for the same settings, records and `base`.
+    """A GRU trained on the records of `train_files` (patterns); equal settings, records and `base` give equal weights.
 
-    It begins with the weights `base` (a warm start) if they are given. No certificate counts before
-    `settings.min_steps`.
+    Training starts from the weights `base`, if given (a warm start). No certificate counts before `settings.min_steps`.
 
-    It stops `proof.extra_steps` after the first accepted certificate, but never without one at the end: where the last
-    attempt fails it goes on, and the weights of the last accepted certificate are returned. Losses, bit accuracy and
-    exact match on `eval_files`, and margins go to `components.progress` and, for TensorBoard, `log_directory`.
+    Training stops at the first certificate accepted `proof.extra_steps` or more after the first one, at the latest
+    after `settings.steps`; the weights of the last accepted certificate are returned. Losses, bit accuracy and exact
+    match on `eval_files`, and margins go to `components.progress` and, for TensorBoard, to `log_directory`.
 
     Raises:
-        BitsumError: no, damaged or no examples in the files, or the loss is no longer finite.
+        BitsumError: files are missing, damaged or without examples, or the loss is no longer finite.
     """
     cell = GRU(settings.units, settings.seed, settings.update_bias)
     if base:
@@ -91,7 +91,7 @@ def train(
         while not done:
             step += 1
             losses, carried = update(next(records), tf.constant(step), carried)
-            done = _attempted(attempts, settings, proof, step, float(losses.margin))
+            done = _attempt(attempts, settings, proof, step, float(losses.margin))
             if step % settings.report_every == 0 or done:
                 _report(
                     settings, step, losses, carried, attempts, {name: float(value) for name, value in measure().items()}
@@ -102,7 +102,7 @@ def train(
 
 
 def assign(cell: GRU, weights: Weights) -> None:
-    """Give the cell these weights, which must be of its shapes."""
+    """Give the cell these weights, which must have its shapes."""
     for name in NAMES:
         getattr(cell, name).assign(getattr(weights, name))
 
@@ -110,17 +110,14 @@ def assign(cell: GRU, weights: Weights) -> None:
 def make_update(
     cell: GRU, settings: Train, proof: ProofSettings, task: Transducer = ADDITION
 ) -> tuple[Update, Carried]:
-    """The function that takes a batch, the step number (int32) and what the step before carried, and changes the
-    weights of `cell`.
-
-    Returns:
-        (the function, what the first step is to be given).
+    """A function of a batch, the step number (int32) and the previous step's `Carried`, which updates the weights of
+    `cell`; and the first step's `Carried`.
     """
-    bound = BoxLoss(cell, task, proof.box_steps, proof.widening, proof.target)
+    box_loss = BoxLoss(cell, task, proof)
     optimizer = _optimizer(settings)
     weights = cell.trainable_variables
     optimizer.build(weights)
-    carried = Carried(tf.zeros([]), bound.start())
+    carried = Carried(tf.zeros([]), box_loss.start())
     bits = tf.TensorSpec([None, None], tf.int64)
     batches = Batch(bits, bits, bits, tf.TensorSpec([None, None], tf.float32))
     signature = [batches, tf.TensorSpec([], tf.int32), tf.nest.map_structure(tf.TensorSpec.from_tensor, carried)]
@@ -128,23 +125,21 @@ def make_update(
     @tf.function(input_signature=signature)
     def update(batch: Batch, step: tf.Tensor, carried: Carried) -> tuple[Losses, Carried]:
         noise = state_noise(batch, cell.units, settings, step)
+        no_bound = Bound(tf.zeros([]), tf.constant(-float("inf")), carried.boxes)
         with tf.GradientTape() as tape:
             logits, _ = cell.run(batch.a, batch.b, cell.start(tf.shape(batch.a)[0]), noise)
             data = data_loss(logits, batch, settings.loss)
-            found = (
-                bound(carried.boxes) if proof.train else Bound(tf.zeros([]), tf.constant(-float("inf")), carried.boxes)
-            )
-            loss = (1 - carried.share) * data + carried.share * found.loss
+            bound = box_loss(carried.boxes) if proof.train else no_bound
+            loss = (1 - carried.share) * data + carried.share * bound.loss
         optimizer.apply(tape.gradient(loss, weights), weights)
-        most = proof.max_share if proof.train else 0.0
-        share = next_share(carried.share, data, proof.share_grow, proof.share_shrink, most, proof.ready_loss)
-        return Losses(data, found.loss, found.margin), Carried(share, found.boxes)
+        share = next_share(carried.share, data, proof) if proof.train else carried.share
+        return Losses(data, bound.loss, bound.margin), Carried(share, bound.boxes)
 
     return update, carried
 
 
 def data_loss(logits: tf.Tensor, batch: Batch, loss: str) -> tf.Tensor:
-    """The mean over all bits of the batch, padding left out, of what `settings.Train.loss` names; logits [B, T]."""
+    """The mean of the loss `settings.Train.loss` over the bits of the batch without padding; logits [B, T]."""
     bits = tf.cast(batch.sum, tf.float32)
     if loss == "quadratic":
         losses = tf.square(tf.sigmoid(logits) - bits)
@@ -154,7 +149,7 @@ def data_loss(logits: tf.Tensor, batch: Batch, loss: str) -> tf.Tensor:
 
 
 def measures(cell: GRU, batch: Batch, loss: str) -> dict[str, tf.Tensor]:
-    """Loss, share of right bits and share of sums with every bit right, of the cell without noise."""
+    """The cell's loss, fraction of right bits and fraction of sums with every bit right, without noise."""
     logits, _ = cell.run(batch.a, batch.b, cell.start(tf.shape(batch.a)[0]))
     wrong = tf.cast((logits > 0) != (batch.sum > 0), tf.float32) * batch.mask
     return {
@@ -165,8 +160,7 @@ def measures(cell: GRU, batch: Batch, loss: str) -> dict[str, tf.Tensor]:
 
 
 def state_noise(batch: Batch, units: int, settings: Train, step: tf.Tensor) -> tf.Tensor | None:
-    """What is added to the state at each time step of training step `step`: float32 [T, B, H], or None without
-    noise."""
+    """The noise added to the state at each time step in training step `step`: float32 [T, B, H]; None for no noise."""
     if not settings.state_noise:
         return None
     rows, columns = tf.unstack(tf.shape(batch.a))
@@ -174,8 +168,7 @@ def state_noise(batch: Batch, units: int, settings: Train, step: tf.Tensor) -> t
     return tf.random.stateless_uniform([columns, rows, units], [settings.seed, step], -width, width, alg="philox")
 
 
-# Not `tf.keras`: that is Keras 2 wherever TensorFlow Transform was imported before, in this process or the one that
-# started it.
+# Not `tf.keras`, which is Keras 2 once this process or its parent has imported TensorFlow Transform.
 def _optimizer(settings: Train) -> keras.optimizers.Optimizer:
     clip = settings.clip_norm or None
     if settings.optimizer == "sgd":
@@ -183,15 +176,16 @@ def _optimizer(settings: Train) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(settings.learning_rate, global_clipnorm=clip)
 
 
-def _attempted(attempts: Attempts, settings: Train, proof: ProofSettings, step: int, bound: float) -> bool:
-    """Attempts a certificate where it is time; whether the training is done."""
+def _attempt(attempts: Attempts, settings: Train, proof: ProofSettings, step: int, bound: float) -> bool:
+    """Attempt a certificate if one is due; returns whether the training is done."""
     last = step >= settings.steps
     if last and not attempts.first:
-        # Nothing comes after this: boxes that are kept apart by the last symbols, too, are worth their time.
+        # The last chance: also try boxes that are kept apart by the last symbols.
         return attempts.attempt(step, depths=(0, 1, 2)) or last
     if not last and (step < settings.min_steps or step % proof.attempt_every or not bound > 0):
         return False
-    return (attempts.attempt(step) and step >= attempts.first + proof.extra_steps) or last
+    accepted = attempts.attempt(step)
+    return last or (accepted and attempts.first is not None and step >= attempts.first + proof.extra_steps)
 
 
 def _report(

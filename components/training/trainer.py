@@ -12,29 +12,26 @@ from components.settings import ProofSettings, Train
 from components.task.transducer import ADDITION, TASKS
 from components.training import loop
 
-# Beside the SavedModel: which pairs it may have been trained on, as `sampling.splits_key`.
+# A file next to the SavedModel with the `sampling.splits_key` of its training data.
 SPLITS_FILE = "splits_key"
 
 
 def run_fn(fn_args: Any) -> None:
-    """Trains on the examples of the run and exports the model.
+    """Train on the examples of the run and export the model.
 
     Args:
-        fn_args: tfx.components.FnArgs; `train_files` and `eval_files` (patterns of gzip TFRecords),
-        `serving_model_dir`,
-            `model_run_dir` (TensorBoard) and `custom_config` are used: {"train": the fields of settings.Train, "proof":
-            those of settings.ProofSettings, "task": the name of a transducer, "splits": the sampling.splits_key of the data,
-            ...}, the last three with defaults; `base_model`, the folder of a SavedModel to begin with, or None.
+        fn_args: tfx.components.FnArgs, of which these are used: `train_files` and `eval_files` (patterns of gzip
+            TFRecords), `serving_model_dir`, `model_run_dir` (TensorBoard), `base_model` (the folder of a SavedModel to
+            start from, or None) and `custom_config`: {"train": the knobs of settings.Train, "proof": those of
+            settings.ProofSettings, "task": the name of a transducer, "splits": the sampling.splits_key of the data},
+            the last three with defaults.
 
     Raises:
-        BitsumError: see `training.train` and `export.save`.
+        BitsumError: see `loop.train` and `export.save`.
     """
     config = fn_args.custom_config
-    settings, proof, task = (
-        Train(**config["train"]),
-        ProofSettings(**config.get("proof", {})),
-        TASKS[config.get("task", ADDITION.name)],
-    )
+    settings, proof = Train.of(config["train"]), ProofSettings.of(config.get("proof", {}))
+    task = TASKS[config.get("task", ADDITION.name)]
     splits = config.get("splits", "")
     base = base_weights(fn_args.base_model, settings.units, splits)
     cell, outcome = loop.train(
@@ -48,25 +45,24 @@ def run_fn(fn_args: Any) -> None:
 
 
 def _lineage(model: str) -> list[str]:
-    """The weights of the SavedModel in `model` and those that it was trained on from, as `push_order.ancestors`."""
+    """The weights' hash of the SavedModel in `model` and those of its ancestors, as in `push_order.ancestors`."""
     return [fingerprint.weights_sha256(model), *push_order.ancestors(model)]
 
 
 def base_weights(model: str | None, units: int, splits: str) -> Weights | None:
-    """The weights to begin with: those of the SavedModel in `model`; None, a cold start, without one or where the
-    shapes differ.
+    """The weights of the SavedModel in `model` for a warm start; None for a cold start.
 
-    Nor is begun with a model that other rules than `splits` kept from what is held out here: it may have been trained
-    on that.
+    The start is cold without a model, if the shapes differ, and if the model's `splits` differ: its training data may
+    include pairs that are held out here.
 
     Raises:
         BitsumError: the model cannot be read.
     """
     if not model:
         return None
-    found = checkpoint.read(model)
-    trained_by = pathlib.Path(model).parent / SPLITS_FILE
-    is_kept_apart = trained_by.exists() and trained_by.read_text() == splits
-    warm = not found.problem() and found.units == units and is_kept_apart
-    report("train", warm=int(warm), base_units=found.units, units=units)
-    return found if warm else None
+    weights = checkpoint.read(model)
+    splits_file = pathlib.Path(model).parent / SPLITS_FILE
+    same_splits = splits_file.exists() and splits_file.read_text() == splits
+    warm = not weights.problem() and weights.units == units and same_splits
+    report("train", warm=int(warm), base_units=weights.units, units=units)
+    return weights if warm else None

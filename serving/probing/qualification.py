@@ -6,9 +6,10 @@ serving.probing.qualifier creates it. Errors are in units of u = 2^-24, the unit
 import dataclasses
 import math
 
+from components import signatures
 from components.proof import certificate
 
-MODEL_NAME = "bitsum-activations"
+MODEL_NAME = signatures.SWEEP_MODEL_NAME
 ACTIVATIONS = ("sigmoid", "tanh")
 # The smallest value of each; the largest of both is 1.
 LOWEST = {"sigmoid": 0.0, "tanh": -1.0}

@@ -56,20 +56,20 @@ def test_every_kind_is_tried_and_nothing_wrong_is_accepted(bases, articles):
         assert table[name].refused or any(part in name for part in HARMLESS), name
 
 
-def test_a_checker_that_accepts_everything_is_found_out(bases, articles):
+def test_a_checker_that_accepts_everything_is_caught(bases, articles):
     table = refusals.run(bases, articles, 0.001, check=lambda text, weights: checker.Verdict(True, ""))
     assert not any(row.refused for name, row in table.items() if "new boxes" not in name)
     unnoticed = [name for name, row in table.items() if not row.wrong and not any(part in name for part in HARMLESS)]
     assert not unnoticed
 
 
-def test_what_a_checker_without_containment_would_accept_is_found_out_by_simulation_alone(bases):
+def test_simulation_alone_catches_a_checker_without_containment(bases):
     kind = broken_certificates.kinds()["side of a box pulled in by 0.1"]
     cases = [kind.damage(bases, index, np.random.default_rng(index)) for index in range(4)]
     assert all(errors > 0 for errors in simulation.errors([case[:2] for case in cases], 0.05))
 
 
-def test_what_a_checker_without_the_margin_would_accept_is_found_out_by_simulation_alone(bases):
+def test_simulation_alone_catches_a_checker_without_the_margin(bases):
     world = [box | {"lower": [(-1.0).hex()] * 8, "upper": [(1.0).hex()] * 8} for box in bases[0].certificate["boxes"]]
     forged = bases[0].certificate | {"boxes": world}
     assert "margin" in checker.check(forged, WEIGHTS).reason

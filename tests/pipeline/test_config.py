@@ -111,8 +111,8 @@ def test_a_section_reads_back_from_its_json():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "the section data is no JSON: "),
-        ("[" * 100_000, "the section data is no JSON: "),
+        ("{", "the section data is not JSON: "),
+        ("[" * 100_000, "the section data is not JSON: "),
         ("[1]", "data = [1]: must be a section of knobs"),
         ('{"spam": 1}', "unknown knob data.spam; did you mean data.span?"),
         ('{"span": "one"}', "data.span = 'one': must be of type int, not str"),

@@ -1,4 +1,4 @@
-"""What is recorded of an artifact's files, and which differences are found afterwards."""
+"""The record of an artifact's files, and the differences found afterwards."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ def test_what_differs_is_named(artifact, damage, said):
     )
 
 
-def test_without_a_record_there_have_to_be_files(artifact, tmp_path):
+def test_an_artifact_without_a_record_must_have_files(artifact, tmp_path):
     (artifact / "saved_model.pb").write_bytes(b"another")
     assert output_files.problem(str(artifact), "") is None
     (tmp_path / "hollow" / "folder").mkdir(parents=True)
@@ -78,5 +78,5 @@ def test_an_artifact_may_be_one_file_and_may_lie_elsewhere(artifact):
 
 
 @pytest.mark.parametrize("record", ["{", "[]", "7", "[" * 100_000])
-def test_a_damaged_record_is_told(artifact, record):
-    assert output_files.problem(str(artifact), record) == f"what was recorded of {artifact} cannot be read"
+def test_a_damaged_record_is_reported(artifact, record):
+    assert output_files.problem(str(artifact), record) == f"the record of the files of {artifact} is damaged"

@@ -39,13 +39,11 @@ def test_the_folder_of_a_span_is_found_by_number_and_by_date(tmp_path):
     assert span_folders.folder_of(str(tmp_path), 10).name == "span-1970-01-11"
 
 
-def test_what_is_not_there_is_named_with_what_is(tmp_path):
-    with pytest.raises(BitsumError, match="is no folder: make it, with a folder span-4"):
+def test_the_error_for_a_missing_span_names_existing_spans(tmp_path):
+    with pytest.raises(BitsumError, match="is not a folder: create it, with a folder span-4"):
         span_folders.folder_of(str(tmp_path / "missing"), 4)
     (tmp_path / "span-2").mkdir()
-    with pytest.raises(
-        BitsumError, match=r"span 4 does not exist: .* has no folder span-4 \(the last spans there: 2\)"
-    ):
+    with pytest.raises(BitsumError, match=r"span 4 does not exist: .* has no folder span-4 \(its last spans: 2\)"):
         span_folders.folder_of(str(tmp_path), 4)
 
 
@@ -78,7 +76,7 @@ def test_the_fingerprint_is_of_names_and_contents(tmp_path):
     assert span_folders.fingerprint(tmp_path) != first
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_and_its_files_are_not_left_out(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "day").mkdir()
     (tmp_path / "day" / "pairs.csv").touch()
     (tmp_path / "pairs.csv").touch()
@@ -103,11 +101,11 @@ def test_a_date_is_a_span_and_prints_as_its_number(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
-def test_a_link_that_leads_to_no_file_is_not_passed_over(tmp_path, target):
+def test_a_link_that_leads_to_no_file_is_refused(tmp_path, target):
     folder = tmp_path / "span-1"
     folder.mkdir()
     (folder / "pairs.csv").write_text("1,2\n")
     (tmp_path / "elsewhere").mkdir()
     (folder / "more").symlink_to(tmp_path / target)
-    with pytest.raises(BitsumError, match="more is a link to a folder or to nothing"):
+    with pytest.raises(BitsumError, match="more is a link that does not lead to a file"):
         span_folders.files_of(folder)

@@ -73,7 +73,7 @@ def test_a_pair_is_written_with_its_own_bits_and_a_long_one_with_the_next_evalua
     assert short[FEATURE_LENGTH] in ([3], [4])
 
 
-def test_a_pair_that_comes_again_is_taken_once(tmp_path):
+def test_a_repeated_pair_is_taken_once(tmp_path):
     train = training_pairs()[0]
     held_out = generated("eval")[0]
     text = "".join(f"{a},{b}\n" for a, b in (train, held_out, train))
@@ -88,13 +88,13 @@ def test_a_pair_that_comes_again_is_taken_once(tmp_path):
     [
         ("13,29,43", "wrong sum: 13 + 29 = 43, 42 is right"),
         ("13", "1 values, not a,b or a,b,result"),
-        ("13,x", "'x' is no whole number"),
+        ("13,x", "'x' is not a whole number"),
         ("-1,2", "-1 is negative"),
-        ("1.5,2", "'1.5' is no whole number"),
-        ("65536,1", "a number of 17 bits: the longest that is evaluated has 16"),
+        ("1.5,2", "'1.5' is not a whole number"),
+        ("65536,1", "a number of 17 bits: the longest evaluated length is 16"),
         ("1,2,three", "wrong sum: 1 + 2 = three, 3 is right"),
-        ("1_000,2", "'1_000' is no whole number"),
-        ("\u0663,2", "'\u0663' is no whole number"),
+        ("1_000,2", "'1_000' is not a whole number"),
+        ("\u0663,2", "'\u0663' is not a whole number"),
         (f"{'9' * 5000},1", "999999999999...999999 has 5000 decimal digits, too many: write it as 0x..."),
         (
             f"0x{'f' * 4000},1,5",
@@ -102,7 +102,7 @@ def test_a_pair_that_comes_again_is_taken_once(tmp_path):
         ),
     ],
 )
-def test_a_line_that_cannot_be_taken_is_named(tmp_path, line, what):
+def test_an_invalid_line_is_named(tmp_path, line, what):
     found = read(tmp_path, f"a,b\n1,2\n\n{line}\n")
     assert [str(offender) for offender in found.offenders] == [f"pairs.csv line 4: {what}"]
 
@@ -111,14 +111,14 @@ def test_quotes_are_read_as_csv_or_not_at_all(tmp_path):
     found = read(tmp_path, '\n"a","b"\n"5","2"\n')
     assert found.offenders == [] and (5, 2) in pairs_of(found.records["train"] + found.records["eval"])
     [offender] = read(tmp_path, '1,"2"3\n').offenders
-    assert offender.what.startswith("no CSV file in UTF-8")
+    assert offender.what.startswith("not a CSV file in UTF-8")
 
 
-def test_a_record_is_no_wider_than_what_is_evaluated(tmp_path):
+def test_a_record_is_at_most_as_wide_as_the_longest_evaluated_length(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
         writer.write(record(1, 2, [1, 1] + [0] * 16, 17))
     [offender] = span_reader.read(tmp_path, DATA).offenders
-    assert str(offender) == "a.tfrecord line 1: a number of 17 bits: the longest that is evaluated has 16"
+    assert str(offender) == "a.tfrecord line 1: a number of 17 bits: the longest evaluated length is 16"
 
 
 def test_results_of_other_tasks(tmp_path):
@@ -147,11 +147,11 @@ def test_a_damaged_file_and_a_strange_one_are_named(tmp_path):
     (tmp_path / "a.tfrecord.gz").write_bytes(gzip.compress(b"nothing")[:-5])
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe1,2\n")
-    said = [str(offender) for offender in span_reader.read(tmp_path, DATA).offenders]
-    assert len(said) == 3
-    assert said[0].startswith("a.tfrecord.gz: corrupt file: unreadable after 0 records")
-    assert said[1].startswith("b.csv: no CSV file in UTF-8")
-    assert said[2] == "notes.txt: neither CSV (*.csv) nor TFRecords (*tfrecord*)"
+    offenders = [str(offender) for offender in span_reader.read(tmp_path, DATA).offenders]
+    assert len(offenders) == 3
+    assert offenders[0].startswith("a.tfrecord.gz: corrupt file: unreadable after 0 records")
+    assert offenders[1].startswith("b.csv: not a CSV file in UTF-8")
+    assert offenders[2] == "notes.txt: neither CSV (*.csv) nor TFRecords (*tfrecord*)"
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
@@ -159,7 +159,7 @@ def test_nothing_to_read_is_an_error(tmp_path):
         span_reader.read(tmp_path, DATA)
 
 
-def test_a_record_file_that_the_disk_does_not_give_is_no_fault_of_the_span(tmp_path, monkeypatch):
+def test_a_record_file_that_cannot_be_read_is_not_an_offender(tmp_path, monkeypatch):
     def fails(path):
         raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
 

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.data.tf_examples import CorruptFile, parse, read_records, serialize, serialize_batch, write_records
+from components.data.tf_examples import (
+    CorruptFile,
+    pair_key,
+    parse,
+    read_records,
+    serialize,
+    serialize_batch,
+    write_records,
+)
 from components.errors import BitsumError
 
 pytestmark = pytest.mark.fast
@@ -27,7 +35,7 @@ def content(path: str) -> bytes:
 
 
 def damaged(path: str, data: bytes) -> tuple[int, str]:
-    """How many records can be read of `data`, and what is said about the rest."""
+    """The number of readable records in `data`, and the error about the rest."""
     with open(path, "wb") as stream:
         stream.write(data)
     count = 0
@@ -63,7 +71,7 @@ ENDED = [RECORDS[0] + end + RECORDS[1] for end in (b"\0", b"\0\0", b"\x0c")]
 
 
 @pytest.mark.parametrize("record", [b"no example", b"\xff" * 20, serialize({"a": [1] * 50})[:-3], *ENDED])
-def test_what_is_no_example_is_refused(record):
+def test_bytes_that_are_not_an_example_are_refused(record):
     with pytest.raises(ValueError, match=f"not a tf.Example \\({len(record)} bytes\\)"):
         parse(record)
 
@@ -121,7 +129,7 @@ def test_a_flipped_bit_of_a_record_is_named_by_its_place(file):
 
 
 @pytest.mark.parametrize("garbage", [b"\x1f\x8b\xff", b"hello, world"])
-def test_garbage_is_no_file_of_records(file, garbage):
+def test_garbage_is_a_corrupt_file(file, garbage):
     assert damaged(file, garbage)[0] == 0
 
 
@@ -158,3 +166,9 @@ def test_real_failures_of_the_machine_are_not_called_damage(tmp_path):
     (tmp_path / "folder.gz").mkdir()
     with pytest.raises(BitsumError, match="directory"):
         list(read_records(str(tmp_path / "folder.gz")))
+
+
+def test_the_same_values_have_the_same_key_and_no_others():
+    keys = {(a, b): pair_key([a & 1, a >> 1], [b & 1, b >> 1]) for a in range(4) for b in range(4)}
+    assert len(set(keys.values())) == 16
+    assert pair_key([1, 0, 0, 0], [0, 1, 0]) == keys[1, 2]

@@ -181,7 +181,7 @@ def test_a_wrong_activation_is_found_where_it_is(wrong, index, least_error, patt
         assert swept["greatest"][1] == swept["result"][1] == np.float32(1 + 2**-23)
 
 
-def test_a_reference_that_is_no_number_is_the_worst_error(monkeypatch):
+def test_a_nan_reference_is_the_worst_error(monkeypatch):
     sigmoid = tf.sigmoid
 
     def holed(x):
@@ -240,7 +240,7 @@ def test_no_way_of_running_has_other_kernels(sweep, tmp_path):
         ("results_7", {"patterns": [1], "rows": -3}, "rows must be from 1 to 149796, not -3"),
     ],
 )
-def test_the_graph_refuses_what_it_cannot_look_at(sweep, signature, inputs, words):
+def test_the_graph_refuses_invalid_patterns_rows_and_steps(sweep, signature, inputs, words):
     with pytest.raises(tf.errors.InvalidArgumentError) as refusal:
         sweep(signature, **inputs)
     assert words in refusal.value.message
@@ -249,6 +249,6 @@ def test_the_graph_refuses_what_it_cannot_look_at(sweep, signature, inputs, word
 def test_the_model_is_the_same_each_time_and_never_overwritten(tmp_path):
     first, second = (activation_sweep.write(tmp_path / name, [2]) for name in ("first", "second"))
     assert fingerprint.fingerprint(str(first)) == fingerprint.fingerprint(str(second))
-    with pytest.raises(BitsumError, match=r"cannot write the sweep model to .*1: it is there already"):
+    with pytest.raises(BitsumError, match=r"cannot write the sweep model to .*1: it exists already"):
         activation_sweep.write(tmp_path / "first", [3])
     assert [path.name for path in first.parent.iterdir()] == ["1"]

@@ -10,7 +10,7 @@ from components.task.transducer import ADDITION
 from tests.support import certified
 
 WEIGHTS = certified.weights()
-# What the certificate proves of every logit.
+# The certificate's bound on every logit.
 DISTANCE = checker.check(certified.certificate(), WEIGHTS).margin
 
 
@@ -83,7 +83,7 @@ def test_the_proof_refuses_it():
     assert finding.certificate is None and "worst margin is -" in finding.reason
 
 
-def test_the_checker_refuses_the_best_boxes_that_there_are():
+def test_the_checker_refuses_even_the_best_boxes():
     bombed = bomb.with_time_bomb(WEIGHTS, DISTANCE, 143_000)
     text, zero = certified.certificate(), (0.0).hex()
     everywhere = [

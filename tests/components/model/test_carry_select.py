@@ -136,7 +136,7 @@ def test_shortest_words_lead_to_their_states():
     }
 
 
-def test_a_task_whose_states_the_flush_does_not_tell_apart_is_refused():
+def test_a_task_with_states_that_the_flush_does_not_identify_is_refused():
     rows = tuple((state, symbol, 0, 1 - state) for state in (0, 1) for symbol in ADDITION.inputs)
-    with pytest.raises(ValueError, match=r"mute: the outputs for .* do not tell its states apart"):
+    with pytest.raises(ValueError, match=r"mute: the outputs for .* do not identify the state"):
         CarrySelect(dataclasses.replace(ADDITION, name="mute", table=rows), 1, 1)

@@ -1,4 +1,4 @@
-"""A model's graph is compared with the exports of its own format, and what differs is told of the nearer of the two."""
+"""A model's graph is compared with the exports of its own format; the differences are from the nearer one."""
 
 import json
 import pathlib
@@ -56,14 +56,14 @@ def tampered(model, change, folder):
 
 
 def child(model, name):
-    """What an object of the root is called."""
+    """The name of an object of the root."""
     return next(one for one in model.object_graph_def.nodes[0].children if one.local_name == name)
 
 
 @pytest.mark.parametrize(
     ("way", "name"), [(way, name) for way in FORMS for name in list(TAMPERINGS)[::3] if name not in NOT_IN_CHUNKS]
 )
-def test_what_was_tampered_with_is_told_and_not_how_the_two_exports_differ(models, tmp_path, way, name):
+def test_the_differences_are_the_tampering_and_not_those_of_the_two_exports(models, tmp_path, way, name):
     change, words = TAMPERINGS[name]
     folder = tampered(models[way], change, tmp_path / "model")
     found = expected_graph.differences(str(folder), UNITS, ADDITION, ProofSettings())
@@ -88,22 +88,22 @@ def test_a_model_of_the_first_format_is_the_cell_s(task, way, tmp_path):
 
 def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, capsys):
     old = exported(tmp_path / "model", number=export_format.FIRST)
-    said = {}
+    output = {}
     for model in (old, models[FORMS[0]]):
         for arguments in (["--graph"], []):
             assert cli.main(["verify", str(model), *arguments]) == 0
-            said[model, bool(arguments)] = capsys.readouterr().out
+            output[model, bool(arguments)] = capsys.readouterr().out
     note = "exported before its format had a number, with the signatures add_bits and add_packed"
-    assert [note in line and line.count("\n") == 1 for line in said.values()] == [True, True, False, False]
-    assert "the graph is the cell's" in said[old, True]
+    assert [note in line and line.count("\n") == 1 for line in output.values()] == [True, True, False, False]
+    assert "the graph is the cell's" in output[old, True]
 
 
 @pytest.mark.parametrize(
     ("number", "words"),
     [
         (1, "main graph: "),
-        (3, "it has the export format 3, and 1 to 2 are compared here: use the bitsum that exported it"),
-        (0, "it has the export format 0"),
+        (3, "its export format is 3, this bitsum compares 1 to 2: use the bitsum that exported it"),
+        (0, "its export format is 0, "),
     ],
 )
 def test_a_wrong_number_leads_to_a_refusal(number, words, tmp_path):

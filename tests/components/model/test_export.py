@@ -159,7 +159,7 @@ BITS_OR_STATE_REFUSED += [
 
 
 @pytest.mark.parametrize("name, inputs, text", BITS_OR_STATE_REFUSED)
-def test_the_graph_refuses_what_is_no_sum(run, name, inputs, text):
+def test_the_graph_refuses_invalid_operands(run, name, inputs, text):
     with pytest.raises(StatusError) as refusal:
         run(name, **inputs)
     assert refusal.value.code == Code.INVALID_ARGUMENT and text in str(refusal.value)
@@ -180,7 +180,7 @@ EXAMPLES_REFUSED = [
 
 
 @pytest.mark.parametrize("examples, text", EXAMPLES_REFUSED, ids=[text for _, text in EXAMPLES_REFUSED])
-def test_the_graph_refuses_examples_that_are_no_sums(run, examples, text):
+def test_the_graph_refuses_invalid_examples(run, examples, text):
     with pytest.raises(StatusError) as refusal:
         run("serving_default", examples=np.array(examples, object))
     assert refusal.value.code == Code.INVALID_ARGUMENT and text in str(refusal.value)
@@ -226,7 +226,7 @@ def test_weights_are_read_back_from_the_model(model_dir):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x0a\xff garbage"])
-def test_identity_of_what_is_no_model_is_one_line(tmp_path, content):
+def test_the_identity_of_a_folder_without_a_model_is_an_error_of_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "saved_model.pb").write_bytes(content)
     with pytest.raises(BitsumError) as refusal:

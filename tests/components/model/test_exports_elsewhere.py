@@ -1,4 +1,4 @@
-"""What identifies an exported model does not depend on the process that exports it."""
+"""The identity of an exported model does not depend on the exporting process."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The switches do what is said of them, to TensorFlow itself, and nothing any more once they are cleared."""
+"""The switches change TensorFlow's arithmetic as documented, until they are cleared."""
 
 import mmap
 import os

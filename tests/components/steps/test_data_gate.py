@@ -117,7 +117,7 @@ def drift(folder, text: str) -> standard_artifacts.ExampleAnomalies:
     return artifact
 
 
-def test_a_blessing_in_a_series_says_what_is_blessed(tmp_path):
+def test_a_blessing_in_a_series_records_the_blessed_artifacts(tmp_path):
     examples, statistics = standard_artifacts.Examples(), standard_artifacts.ExampleStatistics()
     examples.id, statistics.id = 7, 8
     blessing = gate(tmp_path, {}, {}, [], examples=examples, statistics=statistics, drift_anomalies=drift(tmp_path, ""))
@@ -128,7 +128,7 @@ def test_drift_is_refused_and_its_report_stays(tmp_path):
     (tmp_path / "quarantine.tfrecord.gz").write_bytes(b"set aside")
     others = {"drift_anomalies": drift(tmp_path, "the distance is 0.4"), "quarantine_folder": str(tmp_path / "kept")}
     text = refusal(tmp_path, {}, {"wrong sum": 1}, [[FILE, 0, "wrong sum: text"]], **others)
-    assert "the data drifted, or are not like what is asked: split 'train', length: the distance is 0.4" in text
+    assert "the data drifted, or differ from the requests served: split 'train', length: the distance is 0.4" in text
     assert text.endswith(f"; the report on span 3 is in {tmp_path}/kept/span-3")
     report = json.loads((tmp_path / "kept" / "span-3" / "report.json").read_text())
     assert (report["span"], report["gate"], len(report["reasons"])) == (3, "data gate", 2)

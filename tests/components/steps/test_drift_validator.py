@@ -109,7 +109,7 @@ def test_the_component_writes_what_the_gate_reads(tmp_path, one):
         artifacts[name] = standard_artifacts.ExampleStatistics()
         artifacts[name].uri = str(tmp_path / name)
         drift_validator.write_statistics(found, artifacts[name].uri, "train")
-    said = {}
+    reasons = {}
     for least in (100, 201):
         output = standard_artifacts.ExampleAnomalies()
         output.uri = str(tmp_path / f"anomalies-{least}")
@@ -122,9 +122,9 @@ def test_the_component_writes_what_the_gate_reads(tmp_path, one):
         inputs = {name: [artifact] for name, artifact in artifacts.items()}
         DriftValidator.EXECUTOR_SPEC.executor_class().Do(inputs, {"anomalies": [output]}, properties)
         assert output.split_names == '["train"]'
-        said[least] = tfdv_reasons(DRIFTED, output)
-    assert said[201] == []
-    [reason] = said[100]
+        reasons[least] = tfdv_reasons(DRIFTED, output)
+    assert reasons[201] == []
+    [reason] = reasons[100]
     assert reason.startswith(f"{DRIFTED}: split 'train', a: ") and "Jensen-Shannon" in reason
     anomalies_pb2.Anomalies.FromString((tmp_path / "anomalies-100" / "Split-train" / "SchemaDiff.pb").read_bytes())
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -83,7 +84,10 @@ def _model(folder: pathlib.Path, forgets_at: int) -> standard_artifacts.Model:
 def _evaluate(folder, examples, candidate, baseline, lengths, knobs=STRICT) -> tuple[bool, str]:
     """Run the executor as the pipeline has it configured: (blessed, folder of the evaluation)."""
     schema = standard_artifacts.Schema()
-    schema.uri = str(pathlib.Path(components.__file__).parent / "data")
+    schema.uri = str(folder / "schema")
+    if not (folder / "schema").exists():
+        (folder / "schema").mkdir()
+        shutil.copy(pathlib.Path(components.__file__).parent / "data" / "schema.pbtxt", schema.uri)
     outputs = {"evaluation": [standard_artifacts.ModelEvaluation()], "blessing": [standard_artifacts.ModelBlessing()]}
     for name, [artifact] in outputs.items():
         artifact.uri = str(folder / f"{name}-{candidate.uri[-3:]}-{baseline is not None}-{len(lengths)}")
@@ -159,7 +163,7 @@ def test_exact_match_is_compared_with_the_last_blessed_model_at_each_length(fold
         ([0, 1, np.nan], (2, 3), (0, 1)),
     ],
 )
-def test_bits_that_lack_or_are_none_are_wrong(prediction, bits, sums):
+def test_missing_and_invalid_bits_count_as_wrong(prediction, bits, sums):
     label = np.array([0, 1, 1])
     assert metrics.right_bits(label, np.array(prediction)) == bits
     assert metrics.right_sum(label, np.array(prediction)) == sums

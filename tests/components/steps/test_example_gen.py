@@ -17,7 +17,7 @@ DATA = Data(train_examples=300, eval_examples=100, long_lengths=(16, 100), long_
 
 
 def generate(uri: str, data: Data, *beam_args: str) -> standard_artifacts.Examples:
-    """What the component's executor makes of `data`, run as TFX runs it."""
+    """The output of the component's executor for `data`, run as by TFX."""
     artifact = standard_artifacts.Examples()
     artifact.uri = uri
     executor = BitstringExampleGen.EXECUTOR_SPEC.executor_class
@@ -50,7 +50,7 @@ def test_there_is_one_file_per_shard_and_nothing_else(generated):
     assert sorted(os.listdir(generated.uri)) == ["Split-eval", "Split-long", "Split-train"]
 
 
-def test_the_artifact_says_what_it_holds(generated):
+def test_the_artifact_records_its_splits_and_span(generated):
     assert generated.split_names == '["train", "eval", "long"]'
     assert generated.span == generated.get_int_custom_property("span") == 7
     assert generated.get_string_custom_property("payload_format") == "FORMAT_TF_EXAMPLE"

@@ -137,7 +137,7 @@ def _fails(tmp_path, examples, **knobs) -> BitsumError | OSError:
     return caught.value
 
 
-def test_a_full_disk_is_no_fault_of_the_model(tmp_path, examples, monkeypatch):
+def test_a_full_disk_is_not_a_verdict(tmp_path, examples, monkeypatch):
     def full(*unused):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -176,12 +176,12 @@ def test_a_model_whose_server_crashes_twice_is_refused_without_a_blessing_that_t
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_a_server_that_somebody_ends_is_no_fault_of_the_model(tmp_path, examples, name):
+def test_a_stopped_server_is_not_a_verdict(tmp_path, examples, name):
     error = _fails(tmp_path, examples, **_server_that_ends(tmp_path, f"os.kill(os.getpid(), signal.{name})"))
     assert error.exit_code == 1 and f"ended by {name}" in str(error) and _starts(tmp_path) == 1
 
 
-def test_a_server_that_is_killed_after_it_crashed_is_no_fault_of_the_model(tmp_path, examples):
+def test_a_server_killed_after_a_crash_is_not_a_verdict(tmp_path, examples):
     starts = f"pathlib.Path({str(tmp_path / 'starts')!r}).read_text()"
     end = f"os.kill(os.getpid(), signal.SIGKILL if {starts}.count('started') == 2 else signal.SIGSEGV)"
     error = _fails(tmp_path, examples, **_server_that_ends(tmp_path, end))
@@ -212,7 +212,7 @@ def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_
 @pytest.mark.parametrize(
     ("knobs", "told"),
     [
-        ({"serve_command": ["no-such-program"]}, "no program 'no-such-program'"),
+        ({"serve_command": ["no-such-program"]}, "program 'no-such-program' not found"),
         ({"serve_command": ["bitsum", "serve", "--no_such_flag"]}, "with exit code 2: "),
         (
             {"serve_command": python("import sys; sys.exit('bitsum: cannot listen on 127.0.0.1:80')")},
@@ -222,23 +222,21 @@ def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_
             {"serve_command": python("import time; time.sleep(60)"), "start_timeout": 0.5},
             "no version available within 0.5 s",
         ),
-        ({"probe_command": ["no-such-program"]}, "no program 'no-such-program'"),
+        ({"probe_command": ["no-such-program"]}, "program 'no-such-program' not found"),
         ({"probe_command": python("import time; time.sleep(60)"), "probe_timeout": 0.5}, "did not finish within 0.5 s"),
         ({"probe_command": python("import os; os.kill(os.getpid(), 11)")}, "ended with exit code -11"),
         ({"probe_command": python(_PROBER, report={**_RIGHT, "asked": 0, "right": 0})}, "answered 0 of 0 questions"),
     ],
 )
-def test_a_program_that_fails_is_no_fault_of_the_model(tmp_path, examples, knobs, told):
+def test_a_failing_program_is_not_a_verdict(tmp_path, examples, knobs, told):
     server = {"serve_command": python(SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)")}
     error = _fails(tmp_path, examples, **{**server, **knobs})
     assert error.exit_code == 1 and told in str(error)
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGSEGV)"])
-def test_what_happens_to_the_model_that_measures_the_activations_is_no_fault_of_the_candidate(
-    tmp_path, monkeypatch, end
-):
-    monkeypatch.setattr(infra_validator.saved_weights, "read", lambda model: types.SimpleNamespace(units=7))
+def test_a_failure_of_the_sweep_model_is_not_a_verdict_on_the_candidate(tmp_path, monkeypatch, end):
+    monkeypatch.setattr(infra_validator.checkpoint, "read", lambda model: types.SimpleNamespace(units=7))
     monkeypatch.setattr(infra_validator.activation_sweep, "write", lambda base, units: base.mkdir())
     knobs = settings.Infra(
         serve_command=python(SERVER, starts=str(tmp_path / "starts"), end=end),
@@ -249,7 +247,7 @@ def test_what_happens_to_the_model_that_measures_the_activations_is_no_fault_of_
     assert caught.value.exit_code == 1 and not isinstance(caught.value, ModelError)
 
 
-def test_a_port_that_is_taken_is_no_fault_of_the_model(tmp_path, examples):
+def test_a_port_in_use_is_not_a_verdict(tmp_path, examples):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -276,7 +274,7 @@ ABOUT_THE_MODEL = {
 
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 @pytest.mark.parametrize("where", ["questions", "boxes"])
-def test_an_answer_that_does_not_come_is_the_models_fault_only_where_the_server_says_so(
+def test_a_missing_answer_is_a_verdict_only_if_the_server_blames_the_model(
     tmp_path, examples, monkeypatch, code, where
 ):
     monkeypatch.setattr(infra_validator, "_DEATH_SECONDS", 0.0)
@@ -295,12 +293,12 @@ def test_an_answer_that_does_not_come_is_the_models_fault_only_where_the_server_
         assert error.exit_code == 1 and code in str(error)
 
 
-def test_a_server_whose_activations_are_outside_of_the_proof_is_refused_and_the_next_run_looks_again():
+def test_a_server_with_activations_outside_the_proof_is_refused_and_the_next_run_checks_again():
     findings = {"server": "embedded", "kernels": {"qualified": True, "reason": ""}}
     infra_validator.check_kernels(findings)
     findings["kernels"] = {"qualified": False, "reason": "tanh is off by 2^-10"}
-    # Raised, and not a blessing: TensorFlow Extended caches what a step puts out, and nothing of one that raises.
+    # Raised instead of blessed: TFX caches the outputs of a step unless it raises.
     with pytest.raises(
-        Refusal, match=r"embedded server's activations .* tanh is off by 2.-10; the next run looks again"
+        Refusal, match=r"embedded server's activations .* tanh is off by 2.-10; the next run checks again"
     ):
         infra_validator.check_kernels(findings)

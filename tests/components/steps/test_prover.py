@@ -107,10 +107,10 @@ def test_a_model_whose_margin_is_too_far_below_the_last_blessed_one_s_is_refused
         if expected
         else (
             f"proven, but its worst margin {margin} is less than 0.5 times (proof.min_margin_ratio) "
-            f"the {before} of the model it is compared with"
+            f"the baseline's {before}"
         )
     )
-    # The other way round nothing is in the way.
+    # The reverse comparison refuses nothing.
     assert _prove(tmp_path, baseline, baseline=worse, min_margin_ratio=1.0)[1].get_int_custom_property("blessed") == 1
 
 
@@ -128,7 +128,7 @@ def test_certified_weights_in_another_graph_prove_nothing(tmp_path):
     assert report["reason"].startswith("not proven: the graph is not the cell's")
 
 
-def test_where_the_proof_is_not_required_the_blessing_says_so(tmp_path):
+def test_if_the_proof_is_not_required_the_blessing_says_so(tmp_path):
     model = _model(tmp_path / "model", W_o=-certified.arrays(certified.weights())["W_o"])
     _, blessing, _ = _prove(tmp_path, model, required=False)
     names = ("blessed", "evaluated", "proven", "required")
@@ -153,24 +153,18 @@ def test_a_model_that_is_evaluated_but_not_proven_is_never_the_last_blessed_one(
 @pytest.mark.parametrize(
     ("margin", "before", "share", "enough", "words"),
     [
-        (
-            2.9,
-            6.0,
-            0.5,
-            6.0,
-            "2.9 is less than 0.5 times (proof.min_margin_ratio) the 6 of the model it is compared with",
-        ),
-        (2.9, 17.0, 0.5, 6.0, "the 17 of the model it is compared with, which counts as 6 (proof.margin_cap)"),
+        (2.9, 6.0, 0.5, 6.0, "2.9 is less than 0.5 times (proof.min_margin_ratio) the baseline's 6"),
+        (2.9, 17.0, 0.5, 6.0, "the baseline's 17, which counts as 6 (proof.margin_cap)"),
         (3.0, 17.0, 0.5, 6.0, ""),
-        (3.0, 17.0, 0.5, 100.0, "3 is less than 0.5 times (proof.min_margin_ratio) the 17 of"),
+        (3.0, 17.0, 0.5, 100.0, "3 is less than 0.5 times (proof.min_margin_ratio) the baseline's 17"),
         (0.1, 17.0, 0.0, 6.0, ""),
         (None, 17.0, 1.0, 6.0, ""),
         (0.1, None, 1.0, 6.0, ""),
     ],
 )
-def test_an_earlier_margin_counts_up_to_what_is_enough(margin, before, share, enough, words):
-    said = prover.margin_refusal(margin, before, settings.ProofSettings(min_margin_ratio=share, margin_cap=enough))
-    assert bool(said) == bool(words) and words in (said or "")
+def test_the_baselines_margin_counts_up_to_the_cap(margin, before, share, enough, words):
+    refusal = prover.margin_refusal(margin, before, settings.ProofSettings(min_margin_ratio=share, margin_cap=enough))
+    assert bool(refusal) == bool(words) and words in (refusal or "")
 
 
 def test_a_model_with_a_file_that_no_certified_model_has_is_not_proven(tmp_path):

@@ -82,7 +82,7 @@ def test_the_same_model_saved_again_is_not_pushed_again_and_another_one_is(tmp_p
     assert len(version_folder.versions(tmp_path / "served")) == 2
 
 
-def test_a_model_of_an_earlier_span_does_not_take_the_place_of_a_later_one(tmp_path, stamped):
+def test_a_model_of_an_earlier_span_does_not_replace_a_later_one(tmp_path, stamped):
     first = _push(tmp_path, 1, 1, span=5)
     [version] = version_folder.versions(tmp_path / "served")
     assert version_folder.manifest(tmp_path / "served" / str(version))["origin"]["span"] == 5
@@ -106,7 +106,7 @@ def test_a_model_of_an_earlier_span_does_not_take_the_place_of_a_later_one(tmp_p
     assert _push(tmp_path, 1, 1, "older", span=4, allow_older=1).get_int_custom_property("is_new") == 1
 
 
-def test_a_model_that_the_newest_was_trained_on_from_does_not_take_its_place(tmp_path, stamped):
+def test_an_ancestor_of_the_newest_model_does_not_replace_it(tmp_path, stamped):
     _push(tmp_path, 1, 1, span=5)
     mother = fingerprint.weights_sha256(stamped)
     adder_model.save(stamped, broken=True)
@@ -121,7 +121,7 @@ def test_a_model_that_the_newest_was_trained_on_from_does_not_take_its_place(tmp
     assert _push(tmp_path, 1, 1, "back all the same", span=6, allow_older=1).get_int_custom_property("is_new") == 1
 
 
-def test_a_model_for_another_task_does_not_take_the_place_of_what_clients_ask(tmp_path, stamped):
+def test_a_model_for_another_task_does_not_replace_the_served_one(tmp_path, stamped):
     _push(tmp_path, 1, 1)
     with pytest.raises(BitsumError, match="holds versions for addition, this model is for subtraction"):
         _push(tmp_path, 1, 1, "other", task="subtraction")

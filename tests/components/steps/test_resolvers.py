@@ -66,14 +66,14 @@ def test_the_window_is_the_run_s_span_and_the_blessed_ones_before_it(store):
     assert store.window(spans[2], 2, 3) == [spans[2], spans[1]]
 
 
-def test_a_refused_span_is_in_no_window_and_no_measure_of_drift(store):
+def test_a_refused_span_is_in_no_window_and_no_drift_comparison(store):
     (first, statistics), _, (third, _) = store.span(1), store.span(2, blessed=False), store.span(3)
     assert store.window(third, 3, 3) == [third, first]
     assert store.previous(3) == [statistics]
     assert store.previous(1) == []
 
 
-def test_a_span_that_came_again_is_read_as_it_was_blessed_last(store):
+def test_a_repeated_span_is_read_as_blessed_last(store):
     store.span(1)
     again, statistics = store.span(1)
     store.span(1, blessed=False)
@@ -104,21 +104,21 @@ def _damage(artifact):
         file.write("x")
 
 
-def test_damaged_files_count_as_not_there_and_this_is_told(store, caplog):
+def test_artifacts_with_damaged_files_are_ignored_with_a_warning(store, caplog):
     spans = {number: store.span(number) for number in (1, 2, 3)}
     again, _ = store.span(2)
     for artifact in (again, spans[2][1]):
         _damage(artifact)
     assert store.window(spans[3][0], 3, 2) == [spans[3][0], spans[2][0]]
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [f"Examples {again.id} counts as not there: {again.uri}/content was changed"]
+    warnings = [record.getMessage() for record in caplog.records]
+    assert warnings == [f"Examples {again.id} is ignored: {again.uri}/content was changed"]
     assert store.previous(3) == [store.statistics[-1]]
     _damage(store.statistics[-1])
     assert store.previous(3) == [spans[1][1]]
 
 
 @pytest.mark.parametrize("strategy", [EarlierBlessedModelStrategy(9), LastBlessedModelStrategy()])
-def test_of_the_blessed_models_the_last_one_that_is_whole_counts(store, strategy):
+def test_the_last_blessed_model_with_intact_files_counts(store, strategy):
     models = [store.made(standard_artifacts.Model) for _ in range(4)]
     blessings = [
         store.made(standard_artifacts.ModelBlessing, blessed=1, span=1, current_model_id=model.id)

@@ -8,10 +8,10 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.data import sampling, span_folders, span_reader
+from components.data.shards import shard_path
 from components.data.tf_examples import read_records
 from components.errors import BitsumError, Refusal
 from components.settings import Data
-from components.steps import example_gen
 from components.steps.span_importer import SpanImporter
 
 DATA = Data(span=4, max_length=4, long_lengths=(8,), long_examples=5, train_examples=20, eval_examples=20)
@@ -48,12 +48,10 @@ def test_the_artifact_is_as_the_generator_makes_it(tmp_path):
         assert sorted(os.listdir(f"{found.uri}/Split-{split}")) == [
             f"data_tfrecord-0000{shard}-of-00002.gz" for shard in (0, 1)
         ]
-        assert [
-            raw for shard in (0, 1) for raw in read_records(example_gen.shard_path(found.uri, split, shard, 2))
-        ] == records
+        assert [raw for shard in (0, 1) for raw in read_records(shard_path(found.uri, split, shard, 2))] == records
 
 
-def test_a_span_that_cannot_be_taken_is_refused_and_its_report_stays(tmp_path):
+def test_an_invalid_span_is_refused_and_its_report_stays(tmp_path):
     with pytest.raises(Refusal) as caught:
         run(tmp_path, "1,2\n" + "13,29,43\n" * 5)
     assert str(caught.value) == (
@@ -68,9 +66,9 @@ def test_a_span_that_cannot_be_taken_is_refused_and_its_report_stays(tmp_path):
     assert not (tmp_path / "examples").exists()
 
 
-def test_a_span_that_changed_under_the_run_is_not_taken(tmp_path):
+def test_a_span_that_changes_during_the_import_is_not_imported(tmp_path):
     with pytest.raises(
-        BitsumError, match=r"span 4 was changed while it was read: .*; nothing was taken, run the span again"
+        BitsumError, match=r"span 4 changed while it was read: .*; nothing was imported, run the span again"
     ) as caught:
         run(tmp_path, every_pair(), fingerprint="what it was")
     assert caught.value.exit_code == 1
@@ -78,5 +76,5 @@ def test_a_span_that_changed_under_the_run_is_not_taken(tmp_path):
 
 
 def test_a_span_with_nothing_to_train_on_is_empty(tmp_path):
-    with pytest.raises(BitsumError, match=r"span 4 is empty: no pair in .* is one to train on, of at most 4 bits"):
+    with pytest.raises(BitsumError, match=r"span 4 has no pairs to train on: none in .* belongs to the train split"):
         run(tmp_path, "255,1\n")

@@ -12,6 +12,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
 from components.data import sampling, scratch
+from components.data.shards import shard_path
 from components.data.tf_examples import parse, read_records, serialize, write_records
 from components.settings import Data
 from components.steps import example_gen, span_window
@@ -29,7 +30,7 @@ def record(a, b, length):
 
 def put(folder, split, records):
     (folder / f"Split-{split}").mkdir(parents=True, exist_ok=True)
-    write_records(example_gen.shard_path(str(folder), split, 0, 1), records)
+    write_records(shard_path(str(folder), split, 0, 1), records)
     return folder
 
 
@@ -65,8 +66,8 @@ def test_the_latest_span_wins_in_whatever_order_the_artifacts_come(tmp_path):
     executor = span_window.SpanWindow.EXECUTOR_SPEC.executor_class(context)
     executor.Do({"examples": artifacts}, {"window": [made]}, {"shards": 1, "code": "hash"})
     assert (made.get_string_custom_property("spans"), made.span, made.split_names) == ("5,4,3", 5, '["train", "eval"]')
-    assert list(read_records(example_gen.shard_path(made.uri, "train", 0, 1))) == [record(1, 2, 4)]
-    assert list(read_records(example_gen.shard_path(made.uri, "eval", 0, 1))) == [record(3, 3, 4)]
+    assert list(read_records(shard_path(made.uri, "train", 0, 1))) == [record(1, 2, 4)]
+    assert list(read_records(shard_path(made.uri, "eval", 0, 1))) == [record(3, 3, 4)]
 
 
 def test_files_depend_on_the_records_alone(tmp_path):
@@ -99,10 +100,10 @@ def test_no_window_of_generated_spans_leaks(tmp_path):
 
 def test_a_blessed_span_that_was_damaged_since_is_named(tmp_path):
     folder = put(tmp_path / "old", "train", [record(1, 2, 2)])
-    path = pathlib.Path(example_gen.shard_path(str(folder), "train", 0, 1))
+    path = pathlib.Path(shard_path(str(folder), "train", 0, 1))
     path.write_bytes(gzip.compress(b"nothing"))
-    said = "cannot read .*old/Split-train/data_tfrecord-00000-of-00001.gz, blessed before: .*run that span again"
-    with pytest.raises(Exception, match=said):
+    text = "cannot read .*old/Split-train/data_tfrecord-00000-of-00001.gz, blessed before: .*run that span again"
+    with pytest.raises(Exception, match=text):
         joined([folder], tmp_path / "window")
 
 

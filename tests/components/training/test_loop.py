@@ -80,7 +80,7 @@ def run_fn(data, out, settings, base_model=None, **config):
 
 @pytest.fixture
 def reports():
-    """What `components.progress` told its listener."""
+    """The reports of `components.progress`."""
     records = []
     handler = logging.Handler()
     handler.emit = records.append
@@ -167,6 +167,7 @@ def test_damaged_or_empty_files_are_one_line(data, tmp_path, damage, split):
             files(tmp_path, "train"),
             files(tmp_path, "eval"),
             str(tmp_path / "logs"),
+            PLAIN,
         )
     assert "\n" not in str(refusal.value) and f"Split-{split}" in str(refusal.value)
     assert ("no examples in" if damage is emptied else "cannot read the examples in") in str(refusal.value)
@@ -242,12 +243,12 @@ def test_gradients_are_clipped_to_the_global_norm(data):
     assert np.linalg.norm(moved) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_loss_that_is_no_number_stops_the_training(data, tmp_path, monkeypatch):
+def test_a_nan_loss_stops_the_training(data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "data_loss", lambda logits, batch, loss: tf.reduce_sum(logits) * np.nan)
     with pytest.raises(
         BitsumError, match=r"^the training loss is nan after step 20: lower train.learning_rate \(0.01\)"
     ):
-        loop.train(SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"))
+        loop.train(SMALL, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"), PLAIN)
 
 
 def weights_of(model):
@@ -282,7 +283,7 @@ def certified_model(folder, units=8):
     return str(folder / "Format-Serving")
 
 
-def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, tmp_path, reports):
+def test_a_warm_start_trains_a_proven_model_further_and_proves_the_result(data, tmp_path, reports):
     base = certified_model(tmp_path / "base")
     settings = dataclasses.replace(SMALL, steps=300, batch_size=100, state_noise=0.0, report_every=5, min_steps=40)
     proof = ProofSettings(extra_steps=0, attempt_every=5, target=2.0, box_steps=10)
@@ -291,7 +292,7 @@ def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, 
     )
     steps = [report.numbers for report in reports if "step" in report.numbers]
     assert next(report.numbers["warm"] for report in reports if "warm" in report.numbers) == 1
-    # It adds right from the first report on, and yet no certificate counts before there were 40 steps on the new data.
+    # The model adds right from the first report on, but no certificate counts before 40 steps on the new data.
     assert steps[0]["exact"] > 0.9
     assert 40 <= steps[-1]["step"] < 300
     assert all("margin" not in report for report in steps if report["step"] < 40)
@@ -308,7 +309,7 @@ def test_a_warm_start_trains_a_proven_model_on_and_proves_what_came_of_it(data, 
 
 
 @pytest.mark.parametrize(("units", "splits"), [(5, "these"), (8, "others"), (8, "")])
-def test_a_model_of_another_size_or_trained_by_other_splits_is_no_base(data, tmp_path, reports, units, splits):
+def test_a_model_of_another_size_or_with_other_splits_gives_a_cold_start(data, tmp_path, reports, units, splits):
     other = certified_model(tmp_path / "other", units)
     config = dataclasses.replace(SMALL, steps=20)
     plain = {"train": False, "search_seconds": 0.0}
@@ -362,20 +363,20 @@ def test_an_update_is_the_gradient_of_the_mixed_loss_and_hands_its_boxes_on(data
     proof = ProofSettings(box_steps=2, widening=0.01, target=1.0, ready_loss=100.0, share_grow=0.125)
     cell, twin = loop.GRU(8, seed=1), loop.GRU(8, seed=1)
     update, carried = loop.make_update(cell, settings, proof, task)
-    bound = BoxLoss(twin, task, 2, 0.01, 1.0)
-    boxes = bound.start()
+    box_loss = BoxLoss(twin, task, proof)
+    boxes = box_loss.start()
     for step, share in ((1, 0.0), (2, 0.125)):
         with tf.GradientTape() as tape:
             logits, _ = twin.run(batch.a, batch.b, twin.start(32))
-            data_loss, found = loop.data_loss(logits, batch, "cross_entropy"), bound(boxes)
-            loss = (1 - share) * data_loss + share * found.loss
+            data_loss, bound = loop.data_loss(logits, batch, "cross_entropy"), box_loss(boxes)
+            loss = (1 - share) * data_loss + share * bound.loss
         for variable, gradient in zip(
             twin.trainable_variables, tape.gradient(loss, twin.trainable_variables), strict=True
         ):
             variable.assign_sub(gradient)
-        boxes = found.boxes
+        boxes = bound.boxes
         losses, carried = update(batch, tf.constant(step), carried)
-        np.testing.assert_allclose(losses, [data_loss, found.loss, found.margin], rtol=1e-4)
+        np.testing.assert_allclose(losses, [data_loss, bound.loss, bound.margin], rtol=1e-4)
         np.testing.assert_allclose(carried.boxes, boxes, atol=1e-5)
         for one, other in zip(cell.trainable_variables, twin.trainable_variables, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
@@ -383,8 +384,7 @@ def test_an_update_is_the_gradient_of_the_mixed_loss_and_hands_its_boxes_on(data
 
 
 class Scripted(Attempts):
-    """Accepts a certificate at the steps that are given, with the step as its margin; remembers the bias at each
-    attempt."""
+    """Accepts a certificate at the given steps, with the step as its margin; remembers the bias at each attempt."""
 
     def __init__(self, cell, task):
         super().__init__(cell, task)
@@ -406,16 +406,16 @@ SCRIPTS = [
     ([], 20, 60, None, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
     ([20, 30, 40], 20, 40, 20, [(step, (0,)) for step in (10, 20, 30, 40)]),
     ([20], 0, 20, 20, [(10, (0,)), (20, (0,))]),
-    # Lost at the time to stop: trained on until it is found again.
+    # No certificate when due to stop: training continues until the next one.
     ([20, 50], 20, 50, 20, [(step, (0,)) for step in (10, 20, 30, 40, 50)]),
-    # Lost for good: the weights of the last one.
+    # No further certificate: the weights of the last one.
     ([20, 30], 20, 30, 20, [(step, (0,)) for step in (10, 20, 30, 40, 50, 60)]),
     ([60], 20, 60, 60, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
 ]
 
 
 @pytest.mark.parametrize("accepted, extra, steps, first, asked", SCRIPTS)
-def test_it_ends_with_an_accepted_certificate_where_there_was_one(
+def test_training_ends_with_the_last_accepted_certificate(
     data, tmp_path, monkeypatch, accepted, extra, steps, first, asked
 ):
     made = []

@@ -405,6 +405,6 @@ def test_removed_artifacts_are_made_again_and_nothing_is_pushed_twice(mine):
     shutil.rmtree(mine / "artifacts")
     run = Run(mine)
     assert {"generate", "statistics", "train", "evaluate", "prove", "infra-validate"} <= run.done()
-    assert any(line.startswith("Model ") and "counts as not there" in line for line in run.told), run.told
+    assert any(line.startswith("Model ") and " is ignored: " in line for line in run.told), run.told
     assert not run.push.is_new and len(version_folder.versions(mine / "serving" / "bitsum")) == 1
     assert Run(mine).done() == set()

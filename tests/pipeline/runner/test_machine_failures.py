@@ -49,7 +49,7 @@ def test_only_a_fault_of_the_model_refuses_it_and_is_recorded(bitsum_run, tmp_pa
 
     for told, *overrides in (
         ("ended by SIGKILL", *ends_by("SIGKILL")),
-        ("no program 'no-such-prober'", 'infra.probe_command=["no-such-prober"]'),
+        ("program 'no-such-prober' not found", 'infra.probe_command=["no-such-prober"]'),
         ("no version available within 0.1 s", "infra.start_timeout=0.1"),
     ):
         code, _, errors = bitsum_run(*overrides)
