@@ -1,1 +1,1 @@
-"""Measurements of the project's claims, one file each. `make campaign` runs all at full size and prints the tables."""
+"""Measurements of the claims, one file each. `make campaign` runs all at full size and prints the tables."""

@@ -1,1 +1,1 @@
-"""Wiring and configuration: which steps run, in which order, with which knobs, where."""
+"""Wiring and configuration: the steps, their order and knobs, and where they run."""

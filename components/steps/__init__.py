@@ -1,1 +1,1 @@
-"""The TFX components, thin, and the functions that they run on Beam."""
+"""Thin TFX components, and the functions that they run on Beam."""

@@ -1,1 +1,1 @@
-"""The tasks as transducers, and the rules that a record has to keep; standard library only."""
+"""The tasks as transducers, and the rules for a record; standard library only."""

@@ -1,1 +1,1 @@
-"""The commands of the command line that need the pipeline."""
+"""The commands that need the pipeline."""

@@ -1,1 +1,1 @@
-"""Rolling a new version out, and back."""
+"""Rollout of a new version, and rollback."""

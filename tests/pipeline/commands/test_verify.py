@@ -201,8 +201,8 @@ def truncated(model_dir):
     [
         (other_weights, [], "it is for other weights, of hash "),
         (forged_box, [], "the image sticks out of every box"),
-        (truncated, [], "no JSON: JSONDecodeError"),
-        (lambda model_dir: (model_dir / CERTIFICATE).write_bytes(b"\xff\xfe\0"), [], "no JSON"),
+        (truncated, [], "not JSON: JSONDecodeError"),
+        (lambda model_dir: (model_dir / CERTIFICATE).write_bytes(b"\xff\xfe\0"), [], "not JSON"),
         (lambda model_dir: (model_dir / CERTIFICATE).write_text("[" * 100_000), [], "nested too deeply"),
         (lambda model_dir: (model_dir / CERTIFICATE).unlink(), [], "assets.extra/certificate.json is missing"),
         (lambda model_dir: None, ["--task", "subtraction"], "the certificate is for 'addition', not for 'subtraction'"),
