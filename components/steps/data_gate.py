@@ -71,7 +71,10 @@ def DataGate(
         reasons.append(_set_aside(quarantine_folder, arithmetic_anomalies, reasons))
     if reasons:
         raise Refusal(GATE, "; ".join(reasons))
+    # The file that marks TFX's own blessings, too: an object store keeps no empty folder.
     tf.io.gfile.makedirs(blessing.uri)
+    with tf.io.gfile.GFile(os.path.join(blessing.uri, "BLESSED"), "w") as file:
+        file.write("")
     blessing.span = arithmetic_anomalies.span
     if examples is not None and statistics is not None:
         blessing.set_int_custom_property(EXAMPLES_ID, examples.id)
