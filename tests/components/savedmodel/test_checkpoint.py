@@ -26,9 +26,14 @@ def arrays():
     return certified.arrays(certified.weights())
 
 
-def save(model_dir: pathlib.Path, variables: dict, objects: list[tuple[str, str, str]] | None = None) -> pathlib.Path:
+def save(
+    model_dir: pathlib.Path,
+    variables: dict,
+    objects: list[tuple[str, str, str]] | None = None,
+    shape: tuple[int, ...] = (),
+) -> pathlib.Path:
     """A checkpoint of `variables`, by TensorFlow; `objects` are the names of children, attributes and keys in its
-    object graph."""
+    object graph, which is a string tensor of this `shape`."""
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
     graph.nodes.add()
     for child, attribute, key in (
@@ -37,7 +42,7 @@ def save(model_dir: pathlib.Path, variables: dict, objects: list[tuple[str, str,
         graph.nodes[0].children.add(node_id=len(graph.nodes), local_name=child)
         graph.nodes.add().attributes.add(name=attribute, checkpoint_key=key)
     tensors = {checkpoint_key(name): value for name, value in variables.items()}
-    tensors["_CHECKPOINTABLE_OBJECT_GRAPH"] = graph.SerializeToString()
+    tensors["_CHECKPOINTABLE_OBJECT_GRAPH"] = tf.constant(graph.SerializeToString(), shape=shape)
     (model_dir / "variables").mkdir(parents=True)
     prefix = str(model_dir / "variables" / "variables")
     tf.raw_ops.SaveV2(
@@ -164,6 +169,10 @@ SWAPPED = [(name, "VARIABLE_VALUE", checkpoint_key({"U_z": "U_r", "U_r": "U_z"}.
 )
 def test_what_is_no_cell_is_refused(tmp_path, change, objects, words):
     assert words in refused(save(tmp_path, arrays() | change, objects))
+
+
+def test_an_object_graph_in_a_vector_is_refused(tmp_path):
+    assert "_CHECKPOINTABLE_OBJECT_GRAPH is not one string" in refused(save(tmp_path, arrays(), shape=(1,)))
 
 
 def test_a_lack_of_variables_is_named(tmp_path):

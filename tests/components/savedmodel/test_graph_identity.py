@@ -184,6 +184,10 @@ def add_a_bare_function(model):
     added.concrete_function_name = function(model, "step").signature.name
 
 
+def add_a_function(model):
+    model.object_graph_def.nodes.add().function.concrete_functions.append(function(model, "step").signature.name)
+
+
 def swap_outputs(model):
     outputs = model.signature_def["add_bits"].outputs
     outputs["sum"].name = model.signature_def["serving_default"].outputs["sum"].name
@@ -353,6 +357,7 @@ TAMPERINGS = {
         add_a_bare_function,
         'nodes { bare_concrete_function { concrete_function_name: "function step" } }',
     ),
+    "a function for Python": (add_a_function, 'nodes { function { concrete_functions: "function step" } }'),
     "an asset": (lambda model: model.asset_file_def.add(filename="a"), 'model: asset_file_def { filename: "a" }'),
     "other variables for Python": (bind_other_variables, "bound_inputs: 3 bound_inputs: 2 bound_inputs: 1 "),
     "a field of the future": (lambda model: model.graph_def.MergeFromString(b"\xf2\xff\x03\x01x"), "no line shows"),

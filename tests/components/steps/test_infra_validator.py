@@ -122,7 +122,7 @@ def test_a_model_without_the_signature_that_warms_it_up_is_refused(tmp_path, exa
 
     blessing, reason = _validate(tmp_path, examples, spoil=spoil)
     assert blessing.get_int_custom_property("blessed") == 0
-    assert "no signature step" in reason
+    assert "lacks a signature step" in reason
 
 
 def _fails(tmp_path, examples, **knobs) -> BitsumError | OSError:

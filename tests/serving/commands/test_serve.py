@@ -136,7 +136,7 @@ def test_a_version_without_a_model_is_refused_with_the_reason(tmp_path):
         (["--host=256.1.1.1"], 1, "cannot listen on 256.1.1.1"),
         (["--ready_timeout=-1"], 2, "must not be negative"),
         (["--model_name=a/b"], 2, "without slashes"),
-        (["--server=tensorflow_model_server"], 1, "no program tensorflow_model_server on the PATH"),
+        (["--server=tensorflow_model_server"], 1, "the program tensorflow_model_server is not on the PATH"),
     ],
 )
 def test_impossible_flags_are_refused(base_path, flags, code, words):
