@@ -14,7 +14,7 @@ from components.settings import Serve
 pytestmark = pytest.mark.fast
 
 ROOT = pathlib.Path(__file__).parents[1]
-TARGETS = ["lint", "typecheck", "test", "test-long", "airflow-test"]
+TARGETS = ["lint", "typecheck", "coverage", "test", "test-long", "airflow-test"]
 
 
 @pytest.fixture
