@@ -8,39 +8,10 @@ from typing_extensions import Self
 from components import signatures
 from components.task.transducer import ADDITION, COMPARISON, SUBTRACTION, Transducer
 from serving import defaults
-from serving.client.adder_protocol import AdderProtocol, groups
+from serving.client.adder_protocol import AdderProtocol
 from serving.client.chunking import CHUNK_BITS
 from serving.client.connection import Connection, VersionStatus
-from serving.client.streaming import FilePieces, is_replayable, stream
-from serving.errors import (
-    BadResponse,
-    DeadlineExceeded,
-    InvalidNumber,
-    InvalidRequest,
-    ModelNotFound,
-    ServerBusy,
-    ServerUnavailable,
-    ServingError,
-    VersionGone,
-)
-
-__all__ = [
-    "CHUNK_BITS",
-    "AdderClient",
-    "BadResponse",
-    "DeadlineExceeded",
-    "FilePieces",
-    "InvalidNumber",
-    "InvalidRequest",
-    "ModelNotFound",
-    "ServerBusy",
-    "ServerUnavailable",
-    "ServingError",
-    "VersionGone",
-    "VersionStatus",
-    "groups",
-    "served",
-]
+from serving.client.streaming import is_replayable, stream
 
 
 class AdderClient(Connection):

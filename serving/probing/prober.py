@@ -12,9 +12,8 @@ from components import signatures
 from components.task.transducer import TASKS, Transducer
 from serving import tensors
 from serving.client import AdderClient, BadResponse, InvalidRequest, protocol
-from serving.client.adder_protocol import AdderProtocol
-from serving.client.chunking import PACKED
-from serving.client.sync import CHUNK_BITS, groups
+from serving.client.adder_protocol import AdderProtocol, groups
+from serving.client.chunking import CHUNK_BITS, PACKED
 from serving.errors import ServingError
 from serving.probing.questions import Question
 from serving.probing.report import Answer, Report
