@@ -43,7 +43,7 @@ def run(
             try:
                 cached = node.run_node(graph, node_id, connection)
             except Exception as error:
-                cause = _bitsum_error(error)
+                cause = bitsum_error(error)
                 if isinstance(cause, Refusal):
                     node.record_rejection(graph, node_id, connection, cause.reason)
                 raise cause or BitsumError(f"step {stage!r} failed: {_one_line(error)}") from error
@@ -102,7 +102,7 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[-1 if lines[0].endswith(':') else 0]}"
 
 
-def _bitsum_error(error: BaseException | None) -> BitsumError | None:
+def bitsum_error(error: BaseException | None) -> BitsumError | None:
     """The BitsumError among the causes, if any: Beam and TFX wrap it in their own."""
     while error is not None:
         if isinstance(error, BitsumError):

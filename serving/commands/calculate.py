@@ -141,7 +141,7 @@ def _answer_packed(
             pass
         say(str(task.read(last[-1], 8)))
         return
-    with _atomic_file(output) as file:
+    with atomic_file(output) as file:
         for piece in _with_progress(pieces, bits):
             file.write(piece)
 
@@ -155,7 +155,7 @@ def _with_progress(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _atomic_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+def atomic_file(path: pathlib.Path) -> Iterator[BinaryIO]:
     """A file that appears as `path` once it is complete. Raises: BitsumError."""
     try:
         with atomic.file(path) as beside, open(beside, "wb") as file:

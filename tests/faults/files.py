@@ -184,7 +184,7 @@ class Output(_Replaced):
     name = "output"
 
     def write(self, text):
-        with calculate._whole(self.path) as file:
+        with calculate.atomic_file(self.path) as file:
             for _ in range(3):
                 file.write(text.encode() * 10_000)
 

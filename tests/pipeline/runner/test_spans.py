@@ -57,7 +57,7 @@ class Data:
             try:
                 cached[node_id] = node.run_node(graph, node_id, connection)
             except Exception as error:
-                raise local._ours(error) or error from error
+                raise local.bitsum_error(error) or error from error
             if node_id == "SpanWindow":
                 return cached
 
@@ -158,7 +158,7 @@ def test_a_retried_node_records_its_last_inputs(data):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "span 7 does not exist"), ("", "the span is empty"), ("300,300\n", "span 7 is empty: no pair in")],
+    [(None, "span 7 does not exist"), ("", "the span is empty"), ("300,300\n", "span 7 has no pairs to train on")],
 )
 def test_a_missing_span_is_an_error_not_a_refusal(data, text, said):
     if text is not None:
@@ -171,7 +171,7 @@ def test_a_missing_span_is_an_error_not_a_refusal(data, text, said):
 def test_a_source_without_a_span_is_refused(bitsum_run, tmp_path):
     code, _, errors = bitsum_run(f"spans.source={tmp_path}")
     assert code == 2
-    assert "spans.source" in errors and "Set data.span, too" in errors
+    assert "spans.source" in errors and "Set data.span as well" in errors
 
 
 @pytest.mark.long

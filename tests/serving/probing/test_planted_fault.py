@@ -1,6 +1,7 @@
 """A served copy of the certified model with one flipped bit of one weight: the prober detects and reports it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -76,4 +77,4 @@ def test_the_lines_for_people_have_the_numbers(faulty):
     for line in lines:
         statement, _, rest = line.partition(" by add_bits, not ")
         a, _, b, _, got = (int(word, 0) if word[0].isdigit() else word for word in statement.split())
-        assert a + b != got and a + b == int(rest.split(",")[0], 0) and "version 4 answered" in rest
+        assert a + b != got and a + b == int(re.match(r"\w+", rest)[0], 0) and "version 4 answered" in rest
