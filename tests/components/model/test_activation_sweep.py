@@ -249,6 +249,6 @@ def test_the_graph_refuses_invalid_patterns_rows_and_steps(sweep, signature, inp
 def test_the_model_is_the_same_each_time_and_never_overwritten(tmp_path):
     first, second = (activation_sweep.write(tmp_path / name, [2]) for name in ("first", "second"))
     assert fingerprint.fingerprint(str(first)) == fingerprint.fingerprint(str(second))
-    with pytest.raises(BitsumError, match=r"cannot write the sweep model to .*1: it exists already"):
+    with pytest.raises(BitsumError, match=r"cannot write the sweep model to .*1: it already exists"):
         activation_sweep.write(tmp_path / "first", [3])
     assert [path.name for path in first.parent.iterdir()] == ["1"]

@@ -102,7 +102,7 @@ def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, caps
     ("number", "words"),
     [
         (1, "main graph: "),
-        (3, "its export format is 3, this bitsum compares 1 to 2: use the bitsum that exported it"),
+        (3, "its export format is 3, this version of bitsum compares 1 to 2: use the version that exported it"),
         (0, "its export format is 0, "),
     ],
 )

@@ -164,7 +164,7 @@ SWAPPED = [(name, "VARIABLE_VALUE", checkpoint_key({"U_z": "U_r", "U_r": "U_z"}.
         ({}, values_of(NAMES[:-1]), "W_o, b_o/.ATTRIBUTES/VARIABLE_VALUE"),
         ({}, SWAPPED, "has 'U_r/.ATTRIBUTES/VARIABLE_VALUE' as VARIABLE_VALUE of 'U_z'"),
         ({}, [("W_z", "OTHER", checkpoint_key("W_z"))], "as OTHER of 'W_z'"),
-        ({}, [], "here are U_h/.ATTRIBUTES/VARIABLE_VALUE"),
+        ({}, [], "found U_h/.ATTRIBUTES/VARIABLE_VALUE"),
     ],
 )
 def test_what_is_no_cell_is_refused(tmp_path, change, objects, words):

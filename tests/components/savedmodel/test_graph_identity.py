@@ -491,7 +491,7 @@ def test_fields_beside_the_graph_are_refused(tampered):
     folder = tampered()
     with open(folder / "saved_model.pb", "ab") as file:
         file.write(b"\x7a\x01x")
-    with pytest.raises(BitsumError, match="fields beside its graph"):
+    with pytest.raises(BitsumError, match="fields besides its graph"):
         canonical_graph.Graph(folder)
 
 

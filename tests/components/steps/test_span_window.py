@@ -102,7 +102,7 @@ def test_a_blessed_span_that_was_damaged_since_is_named(tmp_path):
     folder = put(tmp_path / "old", "train", [record(1, 2, 2)])
     path = pathlib.Path(shard_path(str(folder), "train", 0, 1))
     path.write_bytes(gzip.compress(b"nothing"))
-    text = "cannot read .*old/Split-train/data_tfrecord-00000-of-00001.gz, blessed before: .*run that span again"
+    text = "cannot read .*old/Split-train/data_tfrecord-00000-of-00001.gz, which was blessed: .*run that span again"
     with pytest.raises(Exception, match=text):
         joined([folder], tmp_path / "window")
 

@@ -172,7 +172,7 @@ def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_load
     assert code == PROVEN, line
     code, line = verify(copy, "--graph")
     assert code == REFUSED
-    reason = "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (and 5 more)"
+    reason = "TensorFlow loads a different U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (and 5 more)"
     assert line.startswith(f"refused: addition is not proven: {reason}")
 
 
