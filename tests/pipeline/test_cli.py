@@ -194,7 +194,7 @@ def ended(arguments, **options):
 _LINES = {
     "full": "bitsum: cannot continue: No space left on device: standard output\n",
     "broken": "bitsum: cannot continue: Broken pipe: standard output\n",
-    "closed": "bitsum: standard output is closed: give it a file, or /dev/null\n",
+    "closed": "bitsum: standard output is closed: redirect it to a file or /dev/null\n",
 }
 # Those of which something comes without a server or a run before; the others show their help.
 _TALKATIVE = (["config"], ["status", "--server=127.0.0.1:1"], ["probe", "127.0.0.1:1", "--count=1", "-q"])

@@ -116,7 +116,7 @@ def rewire(model_dir):
 def test_the_graph_is_compared_with_a_hash(certified_model, verify):
     sha256 = graph_identity.graph_sha256(certified_model)
     code, line = verify(certified_model, "--graph-sha256", sha256)
-    assert code == PROVEN and "; the graph has the hash given; not checked: the kernels" in line
+    assert code == PROVEN and "; the graph has the given hash; not checked: the kernels" in line
     code, line = verify(certified_model, "--graph-sha256", sha256[:-1], "--json")
     assert code == REFUSED
     assert json.loads(line)["proven"] is False
@@ -255,7 +255,7 @@ def truncated_data(model_dir):
             [],
             "saved_model.pb is not a SavedModel, or is damaged",
         ),
-        (shutil.rmtree, [], "is not a folder: name the one that holds saved_model.pb"),
+        (shutil.rmtree, [], "is not a folder: name the folder that holds saved_model.pb"),
         (lambda model_dir: shutil.rmtree(model_dir / "variables"), [], "is this the folder of a SavedModel?"),
         (
             lambda model_dir: None,
