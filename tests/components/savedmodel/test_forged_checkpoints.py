@@ -1,5 +1,5 @@
 """Checkpoints that show TensorFlow other weights than a reader that goes from front to back: made here, and refused by
-ours."""
+bitsum's reader."""
 
 import random
 import shutil
@@ -140,7 +140,7 @@ def test_an_object_graph_hides_nothing(model, more):
         saved_weights.read(model)
 
 
-def test_an_object_graph_restores_nothing_in_another_way(model):
+def test_an_object_graph_that_restores_differently_is_refused(model):
     """By a saver of its own TensorFlow's Python loader leaves variables without values; of two children of a name it
     takes one."""
     for change, words in (

@@ -1,5 +1,4 @@
-"""The Prover: what it blesses, what it refuses, and that a model that is only evaluated is never the last blessed
-one."""
+"""The Prover: its blessings and refusals, and that a model that is only evaluated is never the last blessed one."""
 
 import dataclasses
 import json
@@ -175,7 +174,7 @@ def test_a_model_with_a_file_that_no_certified_model_has_is_not_proven(tmp_path)
     assert report["reason"] == "not proven: saved_model.mlir is a file that no certified model has (1 in all)"
 
 
-def test_a_model_of_which_tensorflow_loads_other_weights_is_not_proven(tmp_path, monkeypatch):
+def test_a_model_whose_weights_tensorflow_loads_differently_is_not_proven(tmp_path, monkeypatch):
     model = _model(tmp_path / "model")
     served = pathlib.Path(path_utils.serving_model_path(model.uri))
     checkpoint = forged_checkpoints.Checkpoint.read(served)

@@ -45,7 +45,7 @@ def pair(raw):
     return from_bits(features[FEATURE_A]), from_bits(features[FEATURE_B])
 
 
-def test_a_pair_that_two_spans_have_is_the_latest_span_s(tmp_path):
+def test_a_pair_in_two_spans_is_taken_from_the_latest(tmp_path):
     new = put(tmp_path / "new", "train", [record(1, 2, 4), record(3, 3, 2)])
     old = put(tmp_path / "old", "train", [record(1, 2, 2), record(2, 1, 2)])
     found = joined([new, old], tmp_path / "window")

@@ -1,5 +1,5 @@
-"""`bitsum verify`: one line for every outcome, its exit code, and no TensorFlow where the graph is not exported
-anew."""
+"""`bitsum verify`: one line for every outcome, its exit code, and no TensorFlow unless the graph is exported
+again."""
 
 import json
 import os
@@ -32,13 +32,13 @@ def copy(certified_model, tmp_path):
 
 @pytest.fixture
 def verify(capsys):
-    """verify(arguments) -> (exit code, the one line that it said)."""
+    """verify(arguments) -> (exit code, its one line of output)."""
 
     def run(*arguments):
         code = cli.main(["verify", *map(str, arguments)])
-        said = capsys.readouterr()
-        assert (said.out == "") == (code == FAILED) == (said.err != ""), said
-        text = said.out or said.err
+        output = capsys.readouterr()
+        assert (output.out == "") == (code == FAILED) == (output.err != ""), output
+        text = output.out or output.err
         assert text.count("\n") == 1
         return code, text.strip()
 
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_hides_other_weights_is_refused(copy, verify, tamper):
 
 
 def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_loads(copy, verify, monkeypatch):
-    """What the reader would miss if it were wrong in a way that nobody has thought of."""
+    """Errors of the reader that no other check would find."""
     checkpoint = forged_checkpoints.Checkpoint.read(copy)
     forged_checkpoints.hide_in_value(checkpoint, random.Random(1))
     checkpoint.write(copy)
