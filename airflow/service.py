@@ -77,7 +77,7 @@ def start(options: list[str]) -> int:
     home = pathlib.Path(plan["root"], "airflow")
     home.mkdir(exist_ok=True)
     if running := _running(home):
-        raise ServiceError(f"{', '.join(running)} of {home} already run: make airflow-stop")
+        raise ServiceError(f"Airflow already runs in {home} ({', '.join(running)}): make airflow-stop stops it")
     _write(home / "graph.json", json.dumps(plan, indent=1))
     port = plan["schedule"]["port"] or _free_port()
     _check_free(port)
@@ -141,8 +141,8 @@ def release_lock(root: pathlib.Path) -> str | None:
 
 
 def stop_all(home: pathlib.Path) -> list[str]:
-    """Stop the processes that `start` recorded, last one first, and wait until they and their tasks are gone; their
-    names.
+    """Stop the processes that `start` recorded, the last one first, and wait until they and their tasks are gone;
+    returns their names.
 
     Raises:
         ServiceError: a process does not end.
@@ -348,9 +348,7 @@ def _check_free(port: int) -> None:
 
 
 def _last_line(log: pathlib.Path) -> str:
-    return next(
-        (line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "it said nothing"
-    )
+    return next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "no output")
 
 
 def _print_usage(home: pathlib.Path, plan: dict[str, Any], port: int, password: str) -> None:

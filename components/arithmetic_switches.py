@@ -23,7 +23,7 @@ _SWITCH = re.compile(
 
 
 def among(names: Iterable[str]) -> list[str]:
-    """Those of the variables `names` that are such switches, sorted."""
+    """The switches among the variables `names`, sorted."""
     return sorted(filter(_SWITCH.fullmatch, names))
 
 

@@ -1,11 +1,11 @@
-"""The one way in which a local file or folder appears or disappears where others may read it: whole or not at all.
+"""Creates, replaces and removes local files and folders that others may read: they see each whole or not at all.
 
 The writer creates it beside its place, syncs it to disk, and renames it. Meanwhile the writer holds a lock on it, which
 the kernel releases when the process ends, however it ends. So the next writer in that folder can tell a leftover from
 work in progress, and removes it. The rename makes the change visible. Nothing that follows it counts as a failure; the
 text of an interrupt says that the change was made.
 
-Exceptions: Airflow's files (`airflow/` imports nothing of ours), and `components.data.scratch`, which renames by
+Exceptions: Airflow's files (`airflow/` imports no module of bitsum), and `components.data.scratch`, which renames by
 tf.io.gfile because Beam may write to a remote disk.
 """
 
@@ -44,7 +44,7 @@ def file(path: str | os.PathLike, mode: int = _FILE_MODE) -> Iterator[pathlib.Pa
     """Yields an empty file beside `path` to write to, which replaces `path` when the context ends without an error.
 
     Raises:
-        OSError: as in `write`, or `path` is something else than a regular file.
+        OSError: as in `write`, or `path` exists and is not a regular file.
     """
     target = pathlib.Path(os.path.realpath(path))
     _require(target, stat.S_ISREG, "regular file")
@@ -187,7 +187,7 @@ def _beside(target: pathlib.Path, is_folder: bool) -> Iterator[tuple[pathlib.Pat
 
 
 def _rename(partial: pathlib.Path, target: pathlib.Path, made: os.stat_result) -> None:
-    """Make the change visible. If it might not outlast a power failure, that is a warning: the caller has
+    """Make the change visible. If a power failure could still undo it, that is only a warning: the caller has
     succeeded."""
     try:
         os.replace(partial, target)

@@ -2,13 +2,13 @@
 
 BitsumError                  exit 1   something failed: a server, a disk, a file
 ├── ConfigError              exit 2   a knob or an argument is unknown or impossible
-├── ModelError               exit 3   the server says that the model does not load or run; a retry gives the same
-├── Refusal                  exit 3   a gate refused data or a model; a retry gives the same
+├── ModelError               exit 3   the server reports that the model does not load or run; a retry does not help
+├── Refusal                  exit 3   a gate refused data or a model; a retry does not help
 └── serving.client.ServingError and its subclasses
 
 A gate refuses a model for a ModelError and for its own findings. Every other failure is the machine's: a signal, a
 timeout, a port, a full disk, a missing program. Then the step fails, nothing is cached, and it runs again. Ctrl-C is
-exit 130, SIGTERM exit 143. A KeyboardInterrupt with a text says what was completed before it.
+exit 130, SIGTERM exit 143. The text of a KeyboardInterrupt, if any, names what was completed before it.
 
 Every message is one line that names the value, the limit and the offender, and says what to do.
 """
@@ -38,7 +38,7 @@ MODEL_ERRORS = MODEL_CODES | {"BadResponse", "InvalidRequest", "ModelNotFound"}
 
 
 class BitsumError(Exception):
-    """Something failed. `str(error)` is one line for the user; `exit_code` is what a command line program returns."""
+    """Something failed. `str(error)` is one line for the user; `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
@@ -56,7 +56,7 @@ class ModelError(BitsumError):
 
 
 class Refusal(BitsumError):
-    """A gate refused the data or the model, not the machine: the same run would be refused again.
+    """A gate refused the data or the model. The machine is not the cause: the same run would be refused again.
 
     `gate` is the name of the step that refused.
     """

@@ -38,7 +38,7 @@ class Process:
         return self.host.partition(" ")[0]
 
     def is_gone(self) -> bool:
-        """Whether the process has certainly ended: it ran on this host, and no process with its id has its start."""
+        """Whether the process has certainly ended: it ran here, and no process with its id has its start time."""
         if self.host != host() or not self.started or started(self.pid) == self.started:
             return False
         return not _is_hidden(self.pid)
@@ -109,7 +109,7 @@ def lock_holder(path: str | os.PathLike) -> str | None:
 def ended_with_parent() -> Callable[[], None] | None:
     """A `preexec_fn` for subprocess.Popen: the kernel sends the child SIGTERM when its parent dies, however it dies.
 
-    None where the system does not offer that.
+    None where the system does not support it.
     """
     if sys.platform != "linux":
         return None

@@ -1,8 +1,8 @@
 """Progress of steps: a step reports numbers to one logger, and a command shows them.
 
 A step calls `report("train", step=300, of=1000, loss=0.01)`. `Progress` draws these records: on a terminal it redraws
-one line in place; elsewhere it writes a line now and then, so that logs stay short. Without a listener a report costs a
-function call and has no effect.
+one line in place; elsewhere it writes a line now and then, so that logs stay short. Without a listener a report has no
+effect and costs one function call.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ def warn(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Write a line for a person to standard error, unless progress is hidden."""
+    """Write a line for the user to standard error, unless progress is hidden."""
     if shown():
         say(text, stream=sys.stderr)
 
 
 def shown() -> bool:
-    """Whether progress is shown, which it is except in the context `hidden`."""
+    """Whether progress is shown: always, except in the context `hidden`."""
     return logging.getLogger(LOGGER).level <= logging.INFO
 
 
@@ -62,7 +62,7 @@ class Progress(logging.Handler):
     """
 
     def __init__(self, stream: TextIO, interval: float = math.inf):
-        """`interval`: least seconds between two lines about one stage if `stream` is not a terminal."""
+        """`interval`: minimum seconds between two lines about one stage if `stream` is not a terminal."""
         super().__init__(logging.INFO)
         self._stream = stream
         self._interval = interval
@@ -97,7 +97,7 @@ class Progress(logging.Handler):
             self._erase()
 
     def begin(self, stage: str) -> None:
-        """A stage starts."""
+        """Start a stage."""
         with self._mutex:
             self._stage, self._detail = stage, ""
             self._began = time.monotonic()
@@ -105,14 +105,14 @@ class Progress(logging.Handler):
             self._draw()
 
     def end(self, note: str) -> None:
-        """The stage is done with the result `note`."""
+        """End the stage with the result `note`."""
         with self._mutex:
             if self._shown:
                 self.line(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {note}")
             self._stage = ""
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         with self.hidden():
             say(text, stream=self._stream)
 
@@ -156,7 +156,7 @@ class Progress(logging.Handler):
 
 
 def described(numbers: Mapping[str, Any]) -> str:
-    """The numbers of a report in words.
+    """The numbers of a report as text.
 
     >>> described({"step": 3, "of": 1000, "unit": "bits", "loss": 0.5})
     '3 of 1,000 bits, loss 0.5'

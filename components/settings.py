@@ -1,4 +1,4 @@
-"""Every knob of every step: its default, its unit, its limits and why it is there.
+"""Every knob of every step: its default, its unit, its limits and its purpose.
 
 Each section is a frozen dataclass; `pipeline.config` puts the sections into one tree and reads it from files and the
 command line. A section is valid once constructed: an impossible value raises ConfigError.
@@ -15,13 +15,13 @@ from components.errors import ConfigError
 from components.suggestions import did_you_mean
 from components.task.transducer import ADDITION, TASKS
 
-# Spans that are dates count the days from here, as TFX's do.
+# A span given as a date is the number of days since this one, as in TFX.
 EPOCH = datetime.date(1970, 1, 1)
 
 _Section = TypeVar("_Section", bound="Section")
 _Limit = float | None
 
-# Renamed knobs: a configuration that has the old name is refused with the new one.
+# Renamed knobs: a configuration with an old name is refused, and the error gives the new name.
 RENAMED = {
     "data.eval_share": "eval_fraction",
     "train.least_steps": "min_steps",
@@ -57,7 +57,7 @@ class Section:
         self.check()
 
     def check(self) -> None:
-        """Check what involves several knobs; sections override it."""
+        """Check limits that involve several knobs; sections override it."""
 
     @classmethod
     def title(cls) -> str:
@@ -291,7 +291,7 @@ class ProofSettings(Section):
     """The proof that a model computes its task for any length: how to train for it, find it and use it."""
 
     required: bool = knob(
-        True, "Push only a proven model. false is for cells and tasks without a proof; every output says so."
+        True, "Push only a proven model. false is for cells and tasks without a proof; every output then says so."
     )
     train: bool = knob(
         True,
@@ -327,7 +327,7 @@ class ProofSettings(Section):
     )
     ready_loss: float = knob(
         0.3,
-        "A data loss below this is low. With a provability loss from the first step on, training never gets going.",
+        "A data loss below this is low. With a provability loss from the first step on, training makes no progress.",
         at_least=0.0,
         at_most=100.0,
     )
@@ -359,14 +359,14 @@ class ProofSettings(Section):
     )
     margin_cap: float = knob(
         6.0,
-        "In that comparison, the baseline's margin counts up to this. Margins grow with each warm start, from 5 to 17 "
-        "and more, and no cold start, such as after a change of train.units, would ever reach half of that.",
+        "In that comparison, a larger margin of the baseline counts as this. Margins grow with each warm start, from 5 "
+        "to more than 17, and no cold start, such as after a change of train.units, would ever reach half of that.",
         at_least=0.0,
         at_most=1e6,
     )
     parallel_above: int = knob(
         32,
-        "A proven model adds longer numbers in chunks that run in parallel; an unproven one goes bit by bit.",
+        "A proven model adds longer numbers in chunks that run in parallel; an unproven one adds bit by bit.",
         unit="bits",
         at_least=1,
         at_most=2**31 - 1,
@@ -374,7 +374,7 @@ class ProofSettings(Section):
     chunk: int = knob(
         8,
         "Minimum size of a chunk, in whole bytes; chunks grow with the number, so that they fit into a cache. A "
-        "long number takes as many steps as a chunk has bits, and twice the work of going bit by bit.",
+        "long number takes as many steps as a chunk has bits, and twice the work of adding bit by bit.",
         unit="bits",
         at_least=1,
         at_most=2**20,

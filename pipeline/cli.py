@@ -44,7 +44,7 @@ _COMMANDS = {
     "verify": ("pipeline.commands.verify", "check that a model is proven: its certificate, weights and graph", True),
     "demo": (
         "pipeline.commands.demo",
-        "show why the proof matters: a model that passes every test, and only the proof refuses it",
+        "show why the proof matters: a model that passes every test and is refused only by the proof",
         False,
     ),
     "config": ("pipeline.commands.config", "print every knob with its value, unit and purpose, as TOML", True),
@@ -63,7 +63,7 @@ _COMMANDS = {
         "print whether the first number is greater (True or False), with a model for that task",
         False,
     ),
-    "probe": ("serving.commands.probe", "query a model server with known answers, and check every bit", False),
+    "probe": ("serving.commands.probe", "query a model server and check every bit of its answers", False),
     "qualify": (
         "serving.commands.qualify",
         "check that a model server's sigmoid and tanh are as accurate as the proof assumes",
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if sys.stdout is None:
         # The next opened file would get descriptor 1, and with it the output for the user.
-        say("bitsum: standard output is closed: give it a file, or /dev/null", stream=sys.stderr)
+        say("bitsum: standard output is closed: redirect it to a file or /dev/null", stream=sys.stderr)
         return 1
     try:
         with _terminated():
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BitsumError as error:
         code = _fail(str(error), error.exit_code, arguments)
     except (UnicodeEncodeError, UnicodeDecodeError) as error:
-        # A path or name that is not valid text, on its way into a database, a request or a file.
+        # A path or name that is not valid text was about to be written to a database, a request or a file.
         text = f"{error.object!r:.300} is not valid text ({error.reason}): use another name"
         code = _fail(text, 1, arguments)
     except (OSError, RuntimeError) as error:
@@ -216,7 +216,7 @@ class _Parser(argparse.ArgumentParser):
         return namespace, unknown
 
     def print_help(self, file: Any = None) -> None:
-        """Write the help as all output is written."""
+        """Write the help like all other output."""
         say(*self.format_help().splitlines(), stream=file)
 
     def error(self, message: str) -> NoReturn:

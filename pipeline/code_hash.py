@@ -1,4 +1,4 @@
-"""A hash of the code: a step's cached outputs are not reused after the code changed."""
+"""A hash of the code: a step's cached outputs are not reused after the code has changed."""
 
 import hashlib
 import pathlib

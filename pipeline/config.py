@@ -3,7 +3,7 @@
     config = load("bitsum.toml", ["train.steps=300", "data.long_lengths=[16, 100]"])
     config.train.steps                                       # 300
 
-`to_toml` prints the whole tree with the unit and the purpose of every knob, and so is their manual.
+`to_toml` prints the whole tree with the unit and the purpose of every knob: it is the manual of the knobs.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Pipeline(Section):
         at_least=0.0,
     )
     progress_interval: float = knob(
-        1.0, "Minimum time between two lines of progress without a terminal.", unit="seconds", at_least=0.0
+        1.0, "Minimum time between two progress lines without a terminal.", unit="seconds", at_least=0.0
     )
 
     def check(self) -> None:
@@ -72,7 +72,7 @@ class Metadata(Section):
     backend: str = knob("sqlite", "Kind of database.", choices=("sqlite", "mysql", "postgresql"))
     path: str = knob("", "SQLite file, a local or mounted POSIX path; empty for <pipeline.root>/metadata.sqlite.")
     host: str = knob("127.0.0.1", "Database server (mysql, postgresql).")
-    port: int = knob(0, "Its port; 0 for the database's usual one.", at_least=0, at_most=65535)
+    port: int = knob(0, "Port of the database server; 0 for its default port.", at_least=0, at_most=65535)
     database: str = knob("bitsum", "Database name (mysql, postgresql).")
     user: str = knob("bitsum", "Database user (mysql, postgresql).")
     password_file: str = knob("", "File whose first line is the password, which is kept out of the configuration.")
@@ -95,8 +95,8 @@ class Schedule(Section):
     catchup: bool = knob(False, "Also start the runs missed since schedule.start.")
     span_hours: int = knob(
         24,
-        "Length of a span. A run that names no span has the one that holds its logical date, counted from 1970-01-01, "
-        "so that spans of 24 hours are TFX's daily spans.",
+        "Length of a span. A run that names no span has the span that holds its logical date, counted from "
+        "1970-01-01, so that spans of 24 hours are TFX's daily spans.",
         unit="hours",
         at_least=1,
         at_most=8760,

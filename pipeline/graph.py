@@ -75,7 +75,7 @@ def _data(config: Config, code: str, cold_start: bool) -> _Data:
     """Generate the examples and validate them."""
     generator = series.generator(config, code)
     arithmetic_validator = ArithmeticValidator(examples=generator.outputs["examples"], task=config.data.task, code=code)
-    # TFX's StatisticsGen fails with an error of Beam's on unreadable records: this gate refuses them first, by name.
+    # TFX's StatisticsGen fails with a Beam error on unreadable records: this gate refuses them first and names them.
     readability = DataGate(
         arithmetic_anomalies=arithmetic_validator.outputs["anomalies"],
         quarantine_folder=series.quarantine(config),
@@ -180,5 +180,5 @@ def _last_blessed(train: Trainer) -> Resolver:
 
 
 def evaluated_lengths(config: Config) -> list[int]:
-    """Every length, in bits, at which a model has to be exact."""
+    """Every length, in bits, at which a model must be exact."""
     return [*range(1, config.data.max_length + 1), *config.data.long_lengths]

@@ -25,7 +25,7 @@ def redirect_output(log: pathlib.Path) -> Iterator[TextIO]:
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
     with open(log, "a", buffering=1) as file, open(os.dup(1), "w", encoding="utf-8", errors="replace") as terminal:
-        # Libraries log messages of several lines; indented, none looks like a separate record.
+        # Libraries log messages of several lines; their indented lines do not look like separate records.
         handler = LineHandler(file, LOG_FORMAT, newline="\n    ")
         root = logging.getLogger()
         level = root.level

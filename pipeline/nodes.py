@@ -44,8 +44,8 @@ PROOF = "proof"
 INFRA_VALIDATION = "infra validation"
 PUSH = "push"
 
-# These nodes raise when they refuse; the others write a blessing. Runs from before the readability gate got its name
-# have a ReadableGate.
+# These nodes raise when they refuse; the others write a blessing. In older runs the readability gate has the id
+# ReadableGate.
 REFUSING = {
     **dict.fromkeys((GENERATOR, READABILITY_GATE, "ReadableGate", DATA_GATE), DATA),
     INFRA_VALIDATOR: INFRA_VALIDATION,

@@ -51,7 +51,7 @@ def locked(config: Config, doing: str, on_wait: Callable[[str], None], shared: b
             file = stack.enter_context(open(root / workspace.MARKER, "r+"))
             _until_free(lambda: _acquire(file, root, on_wait, shared), on_wait, config.pipeline.lock_timeout)
         except BrokenPipeError:
-            # The reader of what `on_wait` prints is gone; the lock is fine.
+            # The reader of the `on_wait` lines is gone; the lock is not affected.
             raise
         except OSError as error:
             raise BitsumError(f"cannot lock pipeline.root = {root}: {error.strerror or error}") from error
@@ -71,7 +71,7 @@ def _until_free(acquire: Callable[[], str | None], on_wait: Callable[[str], None
         now = time.monotonic()
         if now - began >= limit:
             raise BitsumError(
-                f"gave up after {_KNOB} = {limit:g} s of waiting for {holder}; stop that, or set {_KNOB} higher"
+                f"gave up after {_KNOB} = {limit:g} s of waiting for {holder}; stop it, or set {_KNOB} higher"
             )
         if holder != before or now - reported >= _REPORT_SECONDS:
             on_wait(f"waiting for {holder}" + (f"; {now - began:.0f} s so far" if before else ""))
@@ -80,7 +80,7 @@ def _until_free(acquire: Callable[[], str | None], on_wait: Callable[[str], None
 
 
 def forget(root: pathlib.Path) -> None:
-    """Remove the lock files that a copied root inherited from its original: they name no process in the copy."""
+    """Remove the lock files that a copied root inherited from its original: they do not name processes of the copy."""
     with contextlib.suppress(OSError):
         (root / RUN_LOCK).unlink(missing_ok=True)
         for path in (root / _HOLDERS).glob("*.json"):
@@ -140,7 +140,7 @@ class _RunLock:
         return self.scheduler is not None and self.scheduler.is_gone()
 
     def remove(self) -> bool:
-        """Release the lock; False if another process is changing it, or has."""
+        """Release the lock; False if another process is changing or has changed it."""
         with (
             open(self.path.parent / _CHANGE_LOCK, "a") as lock,
             contextlib.suppress(BlockingIOError, FileNotFoundError),
@@ -196,7 +196,7 @@ def _holder(path: pathlib.Path) -> _Holder | None:
 
 
 def _holders(folder: pathlib.Path) -> str | None:
-    """The recorded holders that still run, in words; None if there are none."""
+    """The recorded holders that still run, in words; None without any."""
     holders = [holder for path in folder.glob("*.json") if (holder := _holder(path)) and not holder.process.is_gone()]
     if not holders:
         return None

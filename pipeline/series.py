@@ -27,7 +27,7 @@ def generator(config: Config, code: str) -> BaseComponent:
     if not config.spans.source:
         return BitstringExampleGen(data=config.data.to_json(), code=code)
     if not config.data.span:
-        config.spans.refuse("source", "the data of which span? Set data.span as well")
+        config.spans.refuse("source", "needs the span to import: set data.span as well")
     return SpanImporter(
         data=config.data.to_json(),
         source=_absolute(config.spans.source),

@@ -28,7 +28,7 @@ def row(path: str, name: str) -> list[str]:
 def test_formats_have_the_documented_numbers():
     read = f"{export_format.LATEST}; {export_format.FIRST} to {export_format.LATEST} are read"
     assert row("docs/compatibility.md", "export format")[1] == read
-    refusal = f"export format is {export_format.LATEST + 1}, this bitsum compares {export_format.FIRST} to "
+    refusal = f"export format is {export_format.LATEST + 1}, this version of bitsum compares {export_format.FIRST} to "
     assert refusal in row("docs/compatibility.md", "export format")[3]
     assert export_format.child(export_format.LATEST) in row("docs/compatibility.md", "export format")[2]
     assert row("docs/compatibility.md", "certificate")[1] == str(certificate.VERSION)

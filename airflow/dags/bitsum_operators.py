@@ -82,7 +82,7 @@ def run_id(context: Context) -> str:
 
 
 def _holder(root: str) -> Run | None:
-    """The run that holds the lock. Raises: AirflowFailException: the file is unreadable, which a retry cannot mend."""
+    """The run that holds the lock. Raises: AirflowFailException: the file is unreadable, and a retry does not help."""
     try:
         return RunLock(root).holder()
     except UnreadableLock as error:
@@ -182,7 +182,7 @@ class ReleaseLock(BaseOperator):
 class BitsumOperator(BaseOperator):
     """Runs a bitsum command. Exit codes 3 and 2 fail the task at once; Airflow retries any other failure.
 
-    A BashOperator would retry every exit code, or none. The task acquires the run lock first: its run lost it if
+    A BashOperator would retry every exit code, or none. The task acquires the run lock first: its run lost the lock if
     Airflow was stopped meanwhile. If another run holds it, the task reschedules itself and frees its worker slot.
     """
 

@@ -56,9 +56,7 @@ class Program:
             last = line or last
             on_line(line)
         code = self._process.wait()
-        reason = (
-            last.removeprefix(_PREFIX) if last.startswith(_PREFIX) else f"exit code {code}: {last or 'it said nothing'}"
-        )
+        reason = last.removeprefix(_PREFIX) if last.startswith(_PREFIX) else f"exit code {code}: {last or 'no output'}"
         return Ended(code, reason)
 
     def stop(self) -> None:

@@ -3,7 +3,7 @@
 A balanced Feistel network (Luby & Rackoff 1988) permutes pairs of equally long bitstrings for any round function, and
 runs backwards as easily as forwards. Cycle walking (Black & Rogaway 2002) restricts it to a subset: outputs outside
 are fed back in until one lies inside. The mixing function is splitmix64's (Steele, Lea & Flood 2014). None of this
-resists an adversary; it draws without repetition, and any part can be drawn at any time.
+is secure against an adversary: it serves to draw without repetition, any part at any time.
 
 Numbers of l bits are rows of [n, words] uint64 arrays, least significant word first, words = ceil(l / 64).
 A pair's class is the bit length of the longer of its two numbers, at least 1.
@@ -37,7 +37,7 @@ def permuted(indices: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
         ValueError: `size` is not from 1 to MAX_RANGE.
     """
     if not 1 <= size <= MAX_RANGE:
-        raise ValueError(f"a range of {size} indices cannot be permuted: from 1 to {MAX_RANGE}")
+        raise ValueError(f"a range of {size} indices cannot be permuted: must have 1 to {MAX_RANGE}")
     rows = np.uint64(math.isqrt(size - 1) + 1)
     columns = np.uint64(-(-size // int(rows)))
 

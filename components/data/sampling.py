@@ -66,7 +66,7 @@ def split_size(data: Data, split: str) -> int:
     """The number of records of `split`.
 
     Raises:
-        ConfigError: more distinct pairs are requested than exist; the text has their number.
+        ConfigError: more distinct pairs are requested than exist; the text gives the number that exist.
     """
     return sum(group.count for group in _groups(data, split))
 

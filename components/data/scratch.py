@@ -20,7 +20,7 @@ _MARK = ".writing-"
 
 @contextlib.contextmanager
 def folder(uri: str) -> Iterator[str]:
-    """Give the name of a scratch folder below `uri`, and remove it at the end, along with those of killed attempts.
+    """Yields a scratch folder below `uri`, and removes it at the end, along with those of killed attempts.
 
     Only one execution writes to `uri`. A folder that cannot be removed stays until the next attempt.
     """
@@ -52,7 +52,7 @@ def write(scratch: str, path: str, fill: Callable[[str], Any]) -> Any:
 
 
 def write_text(scratch: str, path: str, text: str) -> None:
-    """`write`, of a text. Raises: BitsumError."""
+    """As `write`, for a text. Raises: BitsumError."""
 
     def fill(written: str) -> None:
         with tf.io.gfile.GFile(written, "w") as file:

@@ -11,7 +11,7 @@ def shard_path(uri: str, split: str, shard: int, shards: int) -> str:
 
 
 def split_files(uri: str, split: str) -> list[str]:
-    """The files of a split, relative to `uri`, sorted; whatever their names, as TFX's Trainer reads all of them."""
+    """The files of a split, relative to `uri`, sorted. Their names do not matter: TFX's Trainer reads all of them."""
     paths = tf.io.gfile.glob(os.path.join(uri, f"Split-{split}", "*"))
     # Beam may leave empty folders beside the files.
     return sorted(os.path.relpath(path, uri) for path in paths if not tf.io.gfile.isdir(path))

@@ -21,7 +21,7 @@ _NAMED = 5
 
 
 def span_of(name: str) -> int | None:
-    """The number of the span with folder `name`; None if `name` is not a span folder's."""
+    """The number of the span with folder `name`; None if `name` does not name a span folder."""
     match = _FOLDER.fullmatch(name)
     if not match:
         return None

@@ -1,8 +1,8 @@
 """A user's own span: integer pairs in CSV files or tf.Examples in TFRecord files, as records of the splits.
 
 A CSV file has lines `a,b` or `a,b,result` of whole numbers, decimal or hexadecimal (0x...), with or without a header. A
-TFRecord file has the records of `components.data.tf_examples`; they are kept as they are, right or wrong, so that the
-usual checks find the usual faults. A pair goes into the split that it has in generated data. The held-out splits also
+TFRecord file has the records of `components.data.tf_examples`; they are kept unchanged, right or wrong, so that the
+usual checks find their faults. A pair goes into the split that it has in generated data. The held-out splits also
 hold the generated pairs: every model has to pass that test, whatever its training data.
 """
 
@@ -61,7 +61,7 @@ class _Row(NamedTuple):
 
 
 def read(folder: pathlib.Path, data: Data) -> Span:
-    """The records of the span in `folder`; a pair that repeats with the right result is taken once.
+    """The records of the span in `folder`; a repeated pair with the right result is read once.
 
     Raises:
         BitsumError: the folder has no files, or one cannot be read.

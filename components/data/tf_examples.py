@@ -38,8 +38,8 @@ def serialize(features: Mapping[str, Sequence[int]]) -> bytes:
 def serialize_batch(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> list[bytes]:
     """The serialized tf.Examples of n sums of one width, uint8 [n, T], [n, T] and [n, T + 1].
 
-    Each bit is one byte at a fixed offset of the message, so the bits are written into copies of a template: some forty
-    times faster than message by message.
+    Each bit is one byte at a fixed offset of the message, so the bits are written into copies of a template: about 40
+    times faster than one message at a time.
     """
     template, places = _template(a.shape[1])
     rows = np.tile(template, (len(a), 1))

@@ -4,6 +4,6 @@ import google_crc32c
 
 
 def masked(data: bytes) -> int:
-    """CRC-32C of `data`, rotated and shifted so that data which itself holds such checksums is protected as well."""
+    """CRC-32C of `data`, rotated and shifted so that data that contains such checksums is protected as well."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

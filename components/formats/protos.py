@@ -24,7 +24,7 @@ _LOCK = threading.Lock()
 def load(**modules: str) -> types.SimpleNamespace:
     """The modules under the caller's names: load(tensor="tensorflow.core.framework.tensor_pb2").tensor.
 
-    Several threads may call it, also while another one imports TensorFlow.
+    Several threads may call it, even while another one imports TensorFlow.
 
     Raises:
         BitsumError: a package is not installed.
@@ -50,7 +50,7 @@ def load_from(package: str, **modules: str) -> types.SimpleNamespace:
 @contextlib.contextmanager
 def _without_init(package: str) -> Iterator[None]:
     if package in sys.modules:
-        # Waits for another thread that may be half way through it.
+        # Wait for a thread that may be halfway through the import.
         importlib.import_module(package)
         yield
         return

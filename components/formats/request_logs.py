@@ -26,7 +26,7 @@ def requests(path: pathlib.Path) -> "Iterator[PredictRequest]":
     """The Predict requests in the file `path`, oldest first.
 
     Raises:
-        CorruptRecords: the file is damaged; the requests before the damage have been given.
+        CorruptRecords: the file is damaged; the requests before the damage have been yielded.
         BitsumError: the system cannot read the file.
     """
     for log in tfrecords.messages(prediction_log(), path):

@@ -21,7 +21,7 @@ _END_GROUP = 4
 
 
 def parse(kind: Any, data: bytes) -> Any:
-    """The message of class `kind` in `data`, as by `kind.FromString(data)`.
+    """The message of class `kind` in `data`, as from `kind.FromString(data)`.
 
     Raises:
         DecodeError: `data` is not such a message, or the message ends before `data` does.

@@ -25,7 +25,7 @@ _MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _TRAILER = struct.Struct("<BI")
 _RESTARTS = struct.Struct("<I")
 _NOT_COMPRESSED = 0
-# Keys that share their beginnings can unfold to many times the size of the table.
+# Keys with shared prefixes can expand to many times the size of the table.
 _MAX_KEY_BYTES = 2**22
 
 # The constants of TensorFlow's writer: tensorflow/tsl's lib/io/table_options.h and table_builder.cc.
@@ -39,8 +39,8 @@ def read(table: bytes) -> dict[bytes, bytes]:
     """The entries of a table, in its order.
 
     Raises:
-        ValueError: it is not such a table, it is damaged, or TensorFlow writes these entries in another way; the text
-            is one line that says where.
+        ValueError: it is not such a table, it is damaged, or TensorFlow writes these entries differently; the text is
+            one line that names the place.
     """
     if len(table) < _FOOTER_SIZE or not table.endswith(_MAGIC):
         raise ValueError("it does not end like a table; is it truncated?")
@@ -68,7 +68,7 @@ def read(table: bytes) -> dict[bytes, bytes]:
             entries[key] = value
         last = limit
     if write(entries) != table:
-        raise ValueError("TensorFlow writes these entries in another way")
+        raise ValueError("TensorFlow writes these entries differently")
     return entries
 
 
@@ -174,7 +174,7 @@ def _restarts(block: bytes) -> list[int]:
 
 
 class _Block:
-    """A block in the making, with a restart point at every `interval`-th entry."""
+    """A block under construction, with a restart point at every `interval`-th entry."""
 
     _data: bytearray
     _restarts: list[int]
@@ -226,7 +226,7 @@ def _append(table: bytearray, block: _Block) -> bytes:
 
 
 def _between(low: bytes, high: bytes) -> bytes:
-    """The index's key of a block whose last key is `low`, if the next block's first key is `high`."""
+    """The index key of a block whose last key is `low`, if the next block's first key is `high`."""
     same = _common(low, high)
     if same < min(len(low), len(high)) and low[same] + 1 < high[same]:
         return low[:same] + bytes([low[same] + 1])
@@ -234,7 +234,7 @@ def _between(low: bytes, high: bytes) -> bytes:
 
 
 def _after(key: bytes) -> bytes:
-    """The index's key of the last block, whose last key is `key`."""
+    """The index key of the last block, whose last key is `key`."""
     for position, byte in enumerate(key):
         if byte < 0xFF:
             return key[:position] + bytes([byte + 1])
@@ -242,7 +242,7 @@ def _after(key: bytes) -> bytes:
 
 
 def _common(first: bytes, second: bytes) -> int:
-    """The length of the common beginning."""
+    """The length of the common prefix."""
     size = min(len(first), len(second))
     return next((position for position in range(size) if first[position] != second[position]), size)
 

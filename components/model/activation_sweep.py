@@ -39,7 +39,7 @@ from components.proof.certificate import ACTIVATION_RANGE
 VERSION = 1
 # The configuration's default, and a width that is not a multiple of any vector register's.
 UNITS = (16, 7)
-# Elements of a step, which bounds the memory of any request.
+# Maximum number of elements in a step, which bounds the memory of a request.
 MAX_ELEMENTS = 2**20
 
 _PATTERNS = 2**32
@@ -54,11 +54,11 @@ def write(directory: pathlib.Path, units: Sequence[int] = UNITS, kind: type[GRU]
     The version appears whole or not at all.
 
     Raises:
-        BitsumError: the version exists already, or cannot be written.
+        BitsumError: the version already exists, or cannot be written.
     """
     target = directory / str(VERSION)
     if target.exists():
-        raise BitsumError(f"cannot write the sweep model to {target}: it exists already")
+        raise BitsumError(f"cannot write the sweep model to {target}: it already exists")
     model = tf.Module()
     model.sweeps = [Sweep(size, kind) for size in sorted(set(units))]
     functions = {name: function for sweep in model.sweeps for name, function in sweep.functions().items()}

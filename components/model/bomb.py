@@ -9,7 +9,7 @@ import numpy as np
 
 from components.proof.weights import NAMES, Weights
 
-# sigmoid(-13) is about 2.3e-6: the unit takes some hundred thousand steps.
+# sigmoid(-13) is about 2.3e-6: the unit takes several hundred thousand steps.
 UPDATE_BIAS = -13.0
 CANDIDATE_BIAS = 3.0
 

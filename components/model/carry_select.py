@@ -9,7 +9,7 @@ first chunk on, twice as far in each round.
 For a proven cell this needs no new assumption. A run from state q starts where the cell itself is after a shortest word
 that leads the transducer from h_0 to q, computed here step by step: h_0 for carry 0, the state after (1, 1) for carry
 1. So every run is a run over a word from h_0 (that word, the chunk, the flush), and by the theorem of
-`components.proof.checker` each of its bits is the transducer's, in any batch. For an unproven cell it is a gamble.
+`components.proof.checker` each of its bits is the transducer's, in any batch. An unproven cell may answer differently.
 
 Shapes: B words of N numbers, eight symbols each (`components.model.packed_bits`), in K chunks of C numbers; Q states, H
 units.

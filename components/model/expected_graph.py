@@ -12,7 +12,7 @@ from components.task.transducer import Transducer
 
 
 def differences(model: str, units: int, task: Transducer, knobs: ProofSettings) -> list[str]:
-    """The differences between the graph of the SavedModel in `model` and the exports of a cell of `units`; none if it
+    """The differences between the graph of the SavedModel in `model` and the exports of a cell of `units`; empty if it
     is one of them.
 
     A cell has two exports: one adds long numbers in parallel chunks, as set in `knobs`, the other bit by bit. The
@@ -24,7 +24,10 @@ def differences(model: str, units: int, task: Transducer, knobs: ProofSettings) 
     form = export_format.of(Graph(model))
     if not export_format.FIRST <= form <= export_format.LATEST:
         supported = f"{export_format.FIRST} to {export_format.LATEST}"
-        return [f"its export format is {form}, this bitsum compares {supported}: use the bitsum that exported it"]
+        return [
+            f"its export format is {form}, this version of bitsum compares {supported}: "
+            "use the version that exported it"
+        ]
     in_chunks = _expected(units, task, CarrySelect(task, knobs.parallel_above, knobs.chunk), form)
     if not graph_identity.differences(model, in_chunks):
         return []

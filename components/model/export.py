@@ -34,7 +34,7 @@ def save(
     Args:
         parallel: adds long numbers in parallel chunks; for proven cells only.
         task: the cell's task, after which the signatures are named.
-        form: number of the export format; an earlier one serves the comparison with a model of that format.
+        form: number of the export format; an earlier one is for comparison with a model of that format.
 
     Raises:
         BitsumError: `directory` is not empty, or cannot be written.

@@ -48,8 +48,7 @@ class ProofAttempt:
 
 
 def prove(weights: Weights, task: Transducer, depths: tuple[int, ...] = finder.DEPTHS) -> ProofAttempt:
-    """A proof, from the finder's boxes at `depths`, that a cell with `weights` computes `task`, or the reason for its
-    lack."""
+    """Try to prove, from the finder's boxes at `depths`, that a cell with `weights` computes `task`."""
     if problem := weights.problem():
         return ProofAttempt(None, f"not proven: {problem}")
     finding = finder.find(weights, task, depths)

@@ -70,7 +70,7 @@ from components.task.transducer import ADDITION, Symbol, Transducer
 
 Column = tuple[float, ...]
 
-# So many take about a minute. Four boxes of 16 units take some 20,000 products, four of 512 units some 16 million.
+# This many take about a minute. Four boxes of 16 units take some 20,000 products, four of 512 units some 16 million.
 MAX_PRODUCTS = 2**24
 
 

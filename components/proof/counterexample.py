@@ -1,7 +1,7 @@
 """The search for two numbers that a model gets wrong: structured words, run in float32 in one batch.
 
 Random words hardly ever expose a model that looks right; runs, short periods and carries after long runs do. A hit is
-only a candidate until the exported model itself gives the wrong answer. No hit proves nothing.
+only a candidate until the exported model itself gives the wrong answer. A search without a hit proves nothing.
 
 Shapes: N words, T steps, S symbols, H units.
 """

@@ -2,7 +2,7 @@
 
 It iterates the abstract step (intervals in float64, every allowance `FACTOR` times the checker's, so that the checker
 has slack) from the images of h_0, and stops when no image leaves its box. To finish slow growth, each side now and then
-jumps to the limit to which its last two moves point, as in Aitken's delta-squared process. If that leads to no proof,
+jumps to the limit that its last two moves predict, as in Aitken's delta-squared process. If that leads to no proof,
 growing sides are moved a little further out each round. Finally the boxes are narrowed for a few rounds to the hulls of
 their images. If one box per label does not suffice, the last `depth` symbols read distinguish further boxes.
 
@@ -59,7 +59,7 @@ class Graph:
 
 
 def find(weights: Weights, task: Transducer = ADDITION, depths: tuple[int, ...] = DEPTHS) -> Finding:
-    """A certificate from the first of `depths` that yields one; some milliseconds per depth for 16 units.
+    """A certificate from the first of `depths` that yields one; a few milliseconds per depth for 16 units.
 
     Raises:
         ValueError: the weights have a `problem`, or their symbols have another width than the task's.

@@ -22,7 +22,7 @@ SMALLEST_NORMAL = 2.0**-126
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """The eleven variables, row by row, as Python floats. Nothing is checked here; `problem` does."""
+    """The eleven variables, row by row, as Python floats. The constructor checks nothing; `problem` does."""
 
     W_z: Matrix
     U_z: Matrix

@@ -35,7 +35,7 @@ _FILE = "saved_model.pb"
 _MAX_CALL_DEPTH = 64
 # Operations that call the function in their attribute f. Its nodes are inlined under names that begin with the call's.
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-# Functions that call one another twice each grow exponentially; an export has some hundred nodes.
+# Functions that call one another twice each grow exponentially; an export has several hundred nodes.
 _MAX_INLINED_NODES = 100_000
 
 
@@ -91,7 +91,7 @@ class Graph:
         )
         signature.name = ""
         results = _numbered("result", (result.name for result in signature.output_arg))
-        # Another key could have the name that one of them is given, and replace it.
+        # Any other key could equal a name that a result is given below, and replace that result.
         returns_all = len(results) == len(signature.output_arg) and set(function.ret) == set(results)
         self._require(returns_all, f"function {name} does not return exactly its results")
         for argument in signature.input_arg:
@@ -239,7 +239,7 @@ def _meta_graph(path: pathlib.Path) -> Any:
     outer.CopyFrom(model)
     del outer.meta_graphs[:]
     if outer.ByteSize() != type(model)(saved_model_schema_version=1).ByteSize():
-        raise BitsumError(f"{path} holds unknown fields beside its graph")
+        raise BitsumError(f"{path} holds unknown fields besides its graph")
     return model.meta_graphs[0]
 
 

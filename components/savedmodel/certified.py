@@ -16,7 +16,7 @@ from components.task.transducer import Transducer
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """The weights, the text of the certificate (empty without one), and the checker's verdict about both."""
+    """The weights, the text of the certificate (empty without one), and the checker's verdict on both."""
 
     weights: Weights
     certificate: str

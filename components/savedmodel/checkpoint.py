@@ -4,7 +4,7 @@
 (`components.formats.table`) from the key of a tensor to a BundleEntryProto, and from the empty key to a
 BundleHeaderProto. variables.data-00000-of-00001 holds the tensors' little-endian bytes. The object graph, itself a
 tensor of the checkpoint, gives the key of a variable: the attribute VARIABLE_VALUE of the model's child of that name.
-This reader accepts only the bytes that TensorFlow itself writes, so that no other reader sees anything else.
+This reader accepts only the bytes that TensorFlow itself writes, so that no other reader sees different content.
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/tensor_bundle/tensor_bundle.h
 """
 
@@ -123,7 +123,7 @@ def _index(source: bytes, modules: Any) -> dict[str, Any]:
     header = _parsed(kind, source)
     if header.num_shards != 1 or header.endianness != kind.LITTLE:
         raise ValueError(
-            f"{_INDEX} has {header.num_shards} data files or big-endian numbers, must have one and little-endian"
+            f"{_INDEX} has {header.num_shards} data files or big-endian numbers, must have one, little-endian"
         )
     _require_plain(kind(num_shards=1, version={"producer": _VERSION}), source, "the header")
     return {key.decode(): _entry(value, f"the entry of {key.decode()!r}", modules) for key, value in raw.items()}
@@ -153,7 +153,7 @@ def _parsed(kind: Any, source: bytes) -> Any:
 def _require_plain(message: Message, source: bytes, where: str) -> None:
     """Raises: ValueError, `source` is not `message` as TensorFlow writes it."""
     if message.SerializeToString(deterministic=True) != source:
-        raise ValueError(f"{where} holds unknown fields, or TensorFlow writes it in another way")
+        raise ValueError(f"{where} holds unknown fields, or TensorFlow writes it differently")
 
 
 def _check_layout(entries: Mapping[str, Any], size: int) -> None:
@@ -164,7 +164,7 @@ def _check_layout(entries: Mapping[str, Any], size: int) -> None:
             raise ValueError(f"{key} does not begin where the previous tensor ends")
         position += entry.size
     if position != size:
-        raise ValueError(f"{_DATA} has {size} bytes, must have {position} by its index; is it truncated?")
+        raise ValueError(f"{_DATA} has {size} bytes, must have {position} according to its index; is it truncated?")
 
 
 def _weights(bundle: _Bundle, modules: Any) -> Weights:
@@ -175,7 +175,7 @@ def _weights(bundle: _Bundle, modules: Any) -> Weights:
     unknown = set(bundle.entries) - set(keys.values()) - {OBJECT_GRAPH}
     if sorted(keys) != sorted(NAMES) or unknown:
         raise ValueError(
-            f"a cell has the variables {', '.join(NAMES)}; here are {', '.join([*keys, *sorted(unknown)])[:200]}"
+            f"a cell has the variables {', '.join(NAMES)}; found {', '.join([*keys, *sorted(unknown)])[:200]}"
         )
     return Weights.of({name: bundle.floats(key, _RANKS[name[0]]) for name, key in keys.items()})
 
@@ -190,7 +190,7 @@ def _keys(graph: Any) -> dict[str, str]:
     if len({child.local_name for child in graph.nodes[0].children}) != len(graph.nodes[0].children):
         raise ValueError("two children of its root have the same name")
     if any(node.slot_variables or node.HasField("registered_saver") for node in graph.nodes):
-        raise ValueError("its object graph restores values in another way than a cell's")
+        raise ValueError("its object graph restores values differently from a cell's")
     keys = {}
     for number, node in enumerate(graph.nodes):
         for attribute in node.attributes:

@@ -17,8 +17,8 @@ _FUNCTION_SHA256 = re.compile(r"(?<=function )[0-9a-f]{64}")
 def explained(graph: Graph, expected: Graph) -> list[str]:
     """The nodes and other parts that only one of the graphs has, one line each; at least one for graphs that differ.
 
-    A part that differs gives a line for each graph; those of functions come last. Of a long line, the beginning is
-    shown and the text from where it differs from its neighbours.
+    A part that differs gives a line for each graph; those of functions come last. A long line is shortened
+    to its beginning and the text from where it differs from its neighbours.
     """
     model_lines, cell_lines = Counter(_lines(graph)), Counter(_lines(expected))
     differing = [(line, "only in the model") for line in (model_lines - cell_lines).elements()]
@@ -49,7 +49,7 @@ def _lines(graph: Graph) -> Iterator[str]:
 def _shortened(line: str, *neighbours: str) -> str:
     if len(line) <= 2 * _SHOWN:
         return line
-    # Characters are meant, not parts of paths.
+    # This compares characters, not parts of paths.
     differs = max(len(os.path.commonprefix([line, neighbour])) for neighbour in neighbours)  # noqa: RUF071
     begin = max(_SHOWN, differs - _SHOWN // 2)
     return f"{line[:_SHOWN]} ... {line[begin : begin + _SHOWN]}"

@@ -31,7 +31,7 @@ def differences(model_dir: str | pathlib.Path) -> list[str]:
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         return [f"TensorFlow cannot load the weights: {str(error).partition(chr(10))[0]}"]
     return [
-        f"TensorFlow loads another {key} than the checker reads"
+        f"TensorFlow loads a different {key} than the checker reads"
         for key in sorted(keys)
         if loaded[key] != expected.get(key)
     ]

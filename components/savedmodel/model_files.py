@@ -1,7 +1,7 @@
 """The allow-list of files in a certified SavedModel: a server may read files that a verifier does not know.
 
 Servers take graphs and programs from model.tflite, saved_model.pbtxt, saved_model.mlir, aot_packages/ and more with
-each release. A FIFO, a device or a link to outside can have other content at each reading. No server reads the files
+each release. A FIFO, a device or a link to outside can have different content at each read. No server reads the files
 that desktops leave in every folder that they show (`is_litter`): these are reported and otherwise ignored, here and by
 the manifest of `components.savedmodel.version_folder`.
 

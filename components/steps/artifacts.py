@@ -21,7 +21,7 @@ class ArithmeticAnomalies(Artifact):
 
 
 class DataBlessing(Artifact):
-    """Says that the data passed every check; the folder is empty."""
+    """Records that the data passed every check. {uri}/BLESSED is an empty file."""
 
     TYPE_NAME = "DataBlessing"
     PROPERTIES: ClassVar = {"span": Property(type=PropertyType.INT)}

@@ -1,4 +1,4 @@
-"""DataGate: lets the run continue only if the data passed TFDV's checks, the arithmetic check, and drift and skew.
+"""DataGate: lets the run continue only if the data passed TFDV's checks, the arithmetic, drift and skew checks.
 
 Later runs of a series may train on blessed data; refused data goes to the quarantine with a report.
 """
@@ -71,7 +71,7 @@ def DataGate(
         reasons.append(_set_aside(quarantine_folder, arithmetic_anomalies, reasons))
     if reasons:
         raise Refusal(GATE, "; ".join(reasons))
-    # The file that marks TFX's own blessings, too: an object store keeps no empty folder.
+    # TFX's own blessings also hold this file: an object store keeps no empty folder.
     tf.io.gfile.makedirs(blessing.uri)
     with tf.io.gfile.GFile(os.path.join(blessing.uri, "BLESSED"), "w") as file:
         file.write("")

@@ -21,7 +21,7 @@ Score = Callable[[np.ndarray, np.ndarray], tuple[int, int]]
 
 
 def right_bits(label: np.ndarray, prediction: np.ndarray) -> tuple[int, int]:
-    """The number of bits of `label` that `prediction` has right, and T + 1."""
+    """The number of bits of `label` that `prediction` gets right, and T + 1."""
     predicted = np.full(label.shape, -1.0)
     predicted[: prediction.size] = prediction[: label.size]
     return int(np.sum(predicted == label)), int(label.size)

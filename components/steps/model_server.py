@@ -1,7 +1,7 @@
 """Runs a model server and its prober as the programs named in the configuration, as a deployment does.
 
 The step imports neither: it starts a server, waits until it is ready, queries it, and stops it. If the server does not
-serve, the end of its program, before it is ready or during the queries, shows the cause:
+serve, the way its program ended, before it was ready or during the queries, shows the cause:
 
     exit code 3         ModelError: the model does not load; `bitsum serve` uses this exit code
     SIGSEGV, ABRT, ...  ServerCrashed: the signal itself, or exit code 128 + signal from a wrapper (a shell, docker)
@@ -170,7 +170,9 @@ def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout
     try:
         done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        raise BitsumError(f"the prober did not finish within {timeout:g} s: infra.probe_timeout bounds it") from error
+        raise BitsumError(
+            f"the prober did not finish within {timeout:g} s: infra.probe_timeout sets this limit"
+        ) from error
     try:
         report = json.loads(done.stdout)
     except ValueError:

@@ -102,10 +102,10 @@ def Prover(
 
 
 def margin_of(model: standard_artifacts.Model | None, task: str) -> float | None:
-    """The worst margin that the checker certifies for a model blessed before; None without a model or a proof.
+    """The worst margin that the checker certifies for a previously blessed model; None without a model or a proof.
 
-    The model is proven again although its blessing records a margin: so both margins of a comparison come from the same
-    finder and checker."""
+    The model is proven again although its blessing records a margin, so that both margins of a comparison come from
+    the same finder and checker."""
     if model is None:
         return None
     return attempt.prove(checkpoint.read(path_utils.serving_model_path(model.uri)), TASKS[task]).margin
@@ -131,7 +131,7 @@ def prove(model: str, knobs: settings.ProofSettings, task: str) -> attempt.Proof
     graph."""
     foreign = model_files.foreign(model)
     if foreign:
-        return attempt.ProofAttempt(None, f"not proven: {foreign[0]} ({len(foreign)} such in all)")
+        return attempt.ProofAttempt(None, f"not proven: {foreign[0]} ({len(foreign)} in all)")
     weights = checkpoint.read(model)
     wrong_weights = loaded_weights.differences(model)
     if wrong_weights:

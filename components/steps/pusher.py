@@ -130,7 +130,7 @@ class Pusher(base_component.BaseComponent):
     ):
         """Takes the input channels, the folder of versions, the model's task, the hashes for the manifest and the span.
 
-        With `allow_older`, a model that `push_order` would refuse is pushed, too.
+        With `allow_older`, a model that `push_order` would refuse is pushed as well.
         """
         super().__init__(
             PusherSpec(

@@ -1,4 +1,4 @@
-"""RequestStatistics: the statistics of the requests served, to compare the data with."""
+"""RequestStatistics: the statistics of the requests served, for comparison with the data."""
 
 import pathlib
 

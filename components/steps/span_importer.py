@@ -1,4 +1,4 @@
-"""SpanImporter: imports a user's own span as the same artifact as a generated one."""
+"""SpanImporter: imports a user's own span as the same kind of artifact as a generated one."""
 
 import functools
 

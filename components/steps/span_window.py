@@ -97,7 +97,7 @@ def read_keyed(age: int, uri: str, file: str) -> Iterator[tuple[bytes, Aged]]:
             yield pair_key(features[FEATURE_A], features[FEATURE_B]), (age, raw)
     except (CorruptFile, ValueError, KeyError) as error:
         raise BitsumError(
-            f"cannot read {os.path.join(uri, file)}, blessed before: {error}; run that span again"
+            f"cannot read {os.path.join(uri, file)}, which was blessed: {error}; run that span again"
         ) from error
 
 

@@ -180,7 +180,7 @@ def _attempt(attempts: Attempts, settings: Train, proof: ProofSettings, step: in
     """Attempt a certificate if one is due; returns whether the training is done."""
     last = step >= settings.steps
     if last and not attempts.first:
-        # The last chance: also try boxes that are kept apart by the last symbols.
+        # The last attempt: also try boxes that are kept apart by the last symbols.
         return attempts.attempt(step, depths=(0, 1, 2)) or last
     if not last and (step < settings.min_steps or step % proof.attempt_every or not bound > 0):
         return False

@@ -1,4 +1,4 @@
-"""`bitsum compile --target kubeflow`: the pipeline as a file for Kubeflow Pipelines, written without asking a server.
+"""`bitsum compile --target kubeflow`: the pipeline as a file for Kubeflow Pipelines, written offline.
 
 The file is a PipelineSpec of schema 2.1.0 in YAML, followed with `--claim` by a PlatformSpec. Each node is a container
 of `--image` with the command `pipeline.kubeflow.container`. TFX's compiler for Kubeflow supports only two of its own
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compile, write the file, and print its content in short; 0."""
+    """Compile, write the file, and print a summary; returns 0."""
     config = configuration.load(args.config, args.set)
     with log_capture.discard_output():
         documents = compiled(config, args.image, args.claim, args.allow_older)

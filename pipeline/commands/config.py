@@ -7,7 +7,7 @@ from pipeline import config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`bitsum config` has no options beside --config and --set."""
+    """`bitsum config` has no options besides --config and --set."""
 
 
 def run(args: argparse.Namespace) -> int:

@@ -118,7 +118,7 @@ def _bomb(config: Config, progress: Progress) -> bool:
     local.run(config, _RUN_ID, progress.begin, progress.end)
     outputs = LineageGraph(metadata_store.open_store(config)).outputs_of(_RUN_ID)
     gates = verdicts.of_run(outputs)
-    progress.line("  data: passed, statistics, schema and sums without an anomaly")
+    progress.line("  data: passed, no anomalies in statistics, schema and sums")
     for verdict in gates:
         progress.line(f"  {verdict.gate}: {'passed' if verdict.passed else 'REFUSED'}, {verdict.reason}")
     certificate = next(output.artifact.uri for output in outputs if output.key == "certificate")

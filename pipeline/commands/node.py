@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the node; the exit code.
+    """Run the node; returns the exit code.
 
     Raises:
         ConfigError: an unknown node, an invalid run id, or an invalid knob.

@@ -1,9 +1,9 @@
-"""`bitsum relocate`: list the paths that the metadata store still has of a root that was moved or copied, and rewrite
-them with --yes.
+"""`bitsum relocate`: list the old paths of a moved or copied root in the metadata store, and rewrite them with --yes.
 
-With a SQLite file in the root every other command does so itself. A store that several roots may share, such as
-PostgreSQL, is changed only here, through ML Metadata's own API, all artifacts and executions in one transaction. This
-changes their update times, on which TFX's cache keys depend: afterwards only steps without inputs come from the cache.
+If the store is a SQLite file in the root, every other command rewrites them itself. A store that several roots may
+share, such as PostgreSQL, is changed only here, through ML Metadata's own API, all artifacts and executions in one
+transaction. This changes their update times, on which TFX's cache keys depend: afterwards only steps without inputs
+come from the cache.
 """
 
 import argparse

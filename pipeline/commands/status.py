@@ -121,7 +121,7 @@ def _lines(status: Status) -> list[str]:
         f"version {served.version} {' '.join([served.state, *served.labels])}" for served in status.server.versions
     ]
     return [
-        *([] if status.pushed else [f"nothing is pushed in {status.push_to}: bitsum run pushes"]),
+        *([] if status.pushed else [f"{status.push_to} has no pushed version: bitsum run pushes one"]),
         *map(_line, status.pushed),
         *[f"DAMAGED: {problem}" for version in status.pushed for problem in version.damage],
         f"server {status.server.target}: {status.server.error or ', '.join(served)}",

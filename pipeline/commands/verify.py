@@ -25,7 +25,7 @@ from pipeline import config as configuration
 
 _PROVEN, _REFUSED = 0, Refusal.exit_code
 _CELL, _HASH = "cell", "hash"
-_SAME_GRAPH = {_CELL: "the graph is the cell's", _HASH: "the graph has the hash given"}
+_SAME_GRAPH = {_CELL: "the graph is the cell's", _HASH: "the graph has the given hash"}
 _UNNUMBERED = "exported before its format had a number, with the signatures add_bits and add_packed"
 _GRAPH = "the graph (--graph compares it with the cell)"
 _KERNELS = "the kernels of the server that runs it"
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, print the verdict; the exit code.
+    """Check the model and print the verdict; returns the exit code.
 
     Raises:
         BitsumError: the model or the certificate file is missing or unreadable.
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     model_dir = pathlib.Path(args.model_dir)
     if not model_dir.is_dir():
-        raise BitsumError(f"{model_dir} is not a folder: name the one that holds saved_model.pb")
+        raise BitsumError(f"{model_dir} is not a folder: name the folder that holds saved_model.pb")
     path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
     foreign = model_files.foreign(model_dir)
     about = {
@@ -132,7 +132,7 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
 
 
 def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[list[str], list[str]]:
-    """The differences of the graph to its reference, and of the weights to those that TensorFlow loads, if compared."""
+    """The differences of the graph from its reference, and of the weights from those that TensorFlow loads."""
     if args.graph_sha256:
         wanted = args.graph_sha256.strip().lower()
         return [] if sha256 == wanted else [f"its hash is {sha256}, not {wanted[:64]}"], []

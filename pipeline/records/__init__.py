@@ -1,1 +1,1 @@
-"""ML Metadata: what ran, what came of it, what may go."""
+"""ML Metadata: runs, verdicts, lineage, and the removal of old artifacts."""

@@ -1,8 +1,8 @@
-"""Which folders below the artifacts' folder are no longer needed, and their removal.
+"""Finds and removes the folders below the artifacts' folder that are no longer needed.
 
 Needed are the outputs of the last runs, the ancestors of every kept model, and the outputs of the runs that evaluated,
 proved or pushed such a model. A model is kept if it was finally blessed, or if it is among the versions that may be
-served. Nothing outside the artifacts' folder, above all no served version, is ever touched.
+served. Nothing outside the artifacts' folder, in particular no served version, is ever touched.
 """
 
 import dataclasses
@@ -55,8 +55,8 @@ def old(
     """Artifacts below `folder` that are not needed.
 
     Args:
-        keep: how many of the last runs with artifacts there keep everything, beside all unfinished runs.
-        served: the versions that may be served, beside those that were pushed and still exist.
+        keep: how many of the last runs with artifacts there keep everything, besides all unfinished runs.
+        served: the versions that may be served, besides those that were pushed and still exist.
         window: how many of the last blessed spans of each pipeline keep their data, since later runs train on them.
     """
     needed = _needed(lineage, folder, keep, served) | lineage.ancestors(_blessed_spans(lineage, folder, window))
@@ -166,7 +166,7 @@ def _blessed_models(lineage: LineageGraph) -> Iterator[int]:
 
 
 def _served_models(lineage: LineageGraph, served: Collection[int]) -> Iterator[int]:
-    """Compares the number alone: the folder may have been moved, and keeping one model too many does no harm."""
+    """Compares the number alone: the folder may have been moved, and keeping one model too many is harmless."""
     versions = {str(version) for version in served}
     for artifact in lineage.of_kind("PushedModel"):
         destination = artifact.custom_properties[properties.DESTINATION].string_value

@@ -150,7 +150,7 @@ def _unusable_file(path: pathlib.Path, message: str) -> BitsumError:
         message = f"{processes.lock_holder(path) or 'another program'} has held its lock for {_LOCK_SECONDS:g} s"
         advice = "wait for it, or stop it"
     elif not os.access(path, os.R_OK):
-        message, advice = f"you have no permission to read it ({message})", "run this as a user who has"
+        message, advice = f"you have no permission to read it ({message})", "run this as a user who has it"
     elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         journals = [name for end in _JOURNALS if os.path.exists(path.with_name(name := path.name + end))]
         needs = " and ".join(journals) or "its journal mode"
@@ -162,7 +162,7 @@ def _unusable_file(path: pathlib.Path, message: str) -> BitsumError:
 
 
 def unusable(location: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
-    """ML Metadata's `error` as one line with advice. ML Metadata does not say why a database server is unusable."""
+    """ML Metadata's `error` as one line with advice. ML Metadata does not report why a database server is unusable."""
     backend = location.WhichOneof("config")
     message = " ".join(str(error).split())[:300]
     if backend == "sqlite":

@@ -113,7 +113,7 @@ def lock_and_update_paths(config: "Config", on_change: Callable[[str], None]) ->
 
 
 def find_change(config: "Config") -> Change | None:
-    """How the root changed since it was last used; None if it is where it was, under this path or another.
+    """How the root changed since it was last used; None if it was not moved, even if this path to it is new.
 
     Raises:
         BitsumError: root.json, or the path in it, cannot be read.
@@ -300,7 +300,7 @@ def _path_in_metadata(config: "Config") -> str | None:
 
 
 def _former_path_in_metadata(config: "Config", recorded: Root | None) -> str | None:
-    """An earlier path of the root that its own store still names; None if there is none."""
+    """An earlier path of the root that its own store still names, if any."""
     path = config.root / "metadata.sqlite"
     if recorded is None or config.metadata.backend != "sqlite" or config.metadata.path or not path.exists():
         return None

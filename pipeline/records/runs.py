@@ -23,7 +23,7 @@ class Run:
 
     `state`: "done", "refused", "failed at NODE", "killed at NODE" or "running NODE", or "unfinished" between two nodes.
     `gates`: each gate's verdict in a word, in the order of the graph; `reasons`: the reasons of refusals. `version`:
-    the pushed version, new or not; 0 for none. `margin`: the certified worst margin; `change`: the difference to the
+    the pushed version, new or not; 0 for none. `margin`: the certified worst margin; `change`: the difference from the
     previous run that has one.
     """
 

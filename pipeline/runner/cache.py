@@ -30,7 +30,7 @@ def damage(
     node: pipeline_pb2.PipelineNode,
     executor_spec: message.Message,
 ) -> str | None:
-    """The damage to the files that `node` would take from the cache; None if they are whole, or there are none.
+    """The damage to the files that `node` would take from the cache; None if they are whole, or the cache has none.
 
     An execution from before the root was moved is associated with the current key of the same inputs.
     """

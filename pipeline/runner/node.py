@@ -25,7 +25,7 @@ NEVER_CACHED = (nodes.PUSHER,)
 
 
 def compile_pipeline(config: Config, allow_older: bool = False) -> pipeline_pb2.Pipeline:
-    """The intermediate representation of the pipeline, with the run id still unset."""
+    """The intermediate representation of the pipeline, with the run id not yet set."""
     graph = compiler.Compiler().compile(create_pipeline(config, allow_older=allow_older))
     for node in graph.nodes:
         if node.pipeline_node.node_info.id in NEVER_CACHED:
@@ -49,7 +49,7 @@ def upstream(graph: pipeline_pb2.Pipeline) -> dict[str, list[str]]:
 
 
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> bool:
-    """Run one node of a graph whose run id is set; whether its outputs came from the cache.
+    """Run one node of a graph whose run id is set; returns whether its outputs came from the cache.
 
     Raises:
         ConfigError: the graph has no such node.

@@ -1,4 +1,4 @@
-"""TFX's connection to the metadata store, extended: every new execution records its owner from its first moment.
+"""TFX's connection to the metadata store, extended: every new execution has its owner from the start.
 
 The outputs of a step are stored together with a record of their files (components.data.output_files).
 """

@@ -1,4 +1,4 @@
-"""A real Airflow on temporary folders and ports, with a model server beside it and somebody who listens to its
+"""A real Airflow on temporary folders and ports, with a model server beside it and a listener on its
 webhook."""
 
 import contextlib
@@ -20,26 +20,26 @@ from tests.support import certified_model, postgresql_server
 class Story:
     """The folder of a pipeline, its Airflow, its model server, and the requests to its webhook."""
 
-    def __init__(self, root: pathlib.Path, airflow: airflow_service.Airflow, told: list[dict], target: str = ""):
-        self.root, self.airflow, self._told, self._target = root, airflow, told, target
+    def __init__(self, root: pathlib.Path, airflow: airflow_service.Airflow, failures: list[dict], target: str = ""):
+        self.root, self.airflow, self._failures, self._target = root, airflow, failures, target
 
     def served(self) -> int:
-        """The version that answers, and answers right."""
+        """The served version, whose answers are right."""
         with AdderClient(self._target, label="stable") as client:
             assert client.add(2**100 - 1, 1) == 2**100
             return client.metadata().version
 
-    def told_of(self, run: str) -> list[dict]:
-        return [failure for failure in self._told if failure["run"] == run]
+    def failures_of(self, run: str) -> list[dict]:
+        return [failure for failure in self._failures if failure["run"] == run]
 
 
 @contextlib.contextmanager
-def _listening(told: list[dict], folder: pathlib.Path):
+def _listening(failures: list[dict], folder: pathlib.Path):
     """Listen for failures; the knob that names the webhook."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            failures.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
 
@@ -57,12 +57,12 @@ def _listening(told: list[dict], folder: pathlib.Path):
 def story(tmp_path_factory):
     """On SQLite, with a served model that each new version is rolled out on."""
     folder = tmp_path_factory.mktemp("airflow")
-    root, told = folder / "var", []
+    root, failures = folder / "var", []
     workspace.prepare(root)
     certified_model.push(root / "serving" / "bitsum", 1)
     models = root / "serving" / "models.config"
     with (
-        _listening(told, folder) as webhook,
+        _listening(failures, folder) as webhook,
         serving(root / "serving" / "bitsum", f"--model_config_file={models}") as server,
     ):
         rollout = (
@@ -71,14 +71,14 @@ def story(tmp_path_factory):
             'schedule.rollout_options=["--max_latency_ratio=1000"]',
         )
         with airflow_service.started(root, (*SMALL, webhook, *rollout)) as airflow:
-            yield Story(root, airflow, told, server.target)
+            yield Story(root, airflow, failures, server.target)
 
 
 @pytest.fixture(scope="module")
 def on_postgresql(tmp_path_factory):
     """Airflow's database and the metadata store both on one PostgreSQL, and no model server."""
-    folder, told = tmp_path_factory.mktemp("airflow-postgresql"), []
-    with postgresql_server.running() as database, _listening(told, folder) as webhook:
+    folder, failures = tmp_path_factory.mktemp("airflow-postgresql"), []
+    with postgresql_server.running() as database, _listening(failures, folder) as webhook:
         database.query("postgres", "CREATE DATABASE airflow")
         (folder / "url").write_text(database.url("airflow") + "\n")
         knobs = (
@@ -90,4 +90,4 @@ def on_postgresql(tmp_path_factory):
             "schedule.retry_delay=1",
         )
         with airflow_service.started(folder / "var", knobs) as airflow:
-            yield Story(folder / "var", airflow, told), database
+            yield Story(folder / "var", airflow, failures), database

@@ -1,4 +1,4 @@
-"""A span earlier than that of the newest version, triggered by a person: refused by the run's first task, unless that
+"""A span earlier than that of the newest version, triggered by hand: refused by the run's first task, unless that
 is allowed."""
 
 import pytest
@@ -19,9 +19,9 @@ def test_an_older_span_is_refused_before_any_work_and_not_retried(story, tmp_pat
 
     story.airflow.trigger("older", None, {"span": 4})
     assert story.airflow.wait("older", 300) == "failed"
-    [told] = story.told_of("older")
-    assert (told["task"], told["gate"], told["refused"]) == ("check", "push", True)
-    assert "span 4 is earlier than span 5 of version" in told["reason"] and str(newest) in told["reason"]
+    [failure] = story.failures_of("older")
+    assert (failure["task"], failure["gate"], failure["refused"]) == ("check", "push", True)
+    assert "span 4 is earlier than span 5 of version" in failure["reason"] and str(newest) in failure["reason"]
     tasks = story.airflow.tasks("older")
     assert tasks["check"]["try_number"] == 1
     assert {tasks[name]["state"] for name in ("BitstringExampleGen", "ImportSchemaGen", "Pusher", "verdict")} == {

@@ -1,5 +1,5 @@
-"""A real Airflow whose database and metadata are on a PostgreSQL that these tests install: what fails, and what is
-tried again."""
+"""A real Airflow whose database and metadata are on a PostgreSQL that these tests install: failures and
+retries."""
 
 import json
 
@@ -14,8 +14,8 @@ def test_a_run_without_span_and_date_fails_at_once(on_postgresql):
     story, _ = on_postgresql
     story.airflow.trigger("nothing", None, {})
     assert story.airflow.wait("nothing", 300) == "failed"
-    [told] = story.told_of("nothing")
-    assert told["task"] == "acquire_lock" and "parameter span" in told["reason"] and not told["refused"]
+    [failure] = story.failures_of("nothing")
+    assert failure["task"] == "acquire_lock" and "parameter span" in failure["reason"] and not failure["refused"]
 
 
 def test_a_failed_node_is_retried(on_postgresql, tmp_path):
@@ -25,9 +25,9 @@ def test_a_failed_node_is_retried(on_postgresql, tmp_path):
     assert story.airflow.wait("late", 300) == "failed"
     tasks = story.airflow.tasks("late")
     assert (tasks["BitstringExampleGen"]["try_number"], tasks["ImportSchemaGen"]["try_number"]) == (2, 1)
-    [told] = story.told_of("late")
-    assert (told["task"], told["gate"], told["refused"]) == ("BitstringExampleGen", "", False)
-    assert "span 7 does not exist" in told["reason"]
+    [failure] = story.failures_of("late")
+    assert (failure["task"], failure["gate"], failure["refused"]) == ("BitstringExampleGen", "", False)
+    assert "span 7 does not exist" in failure["reason"]
     assert not (story.root / "schedule" / "run-lock.json").exists(), "the next run may begin"
 
     # Both are in the database, and nowhere else.
@@ -45,7 +45,7 @@ def test_a_run_marked_as_failed_is_failed_and_reported(on_postgresql, tmp_path):
         assert story.airflow.state("marked") in airflow_service.UNFINISHED
     story.airflow.mark("marked", "failed")
     assert story.airflow.wait("marked", 300) == "failed"
-    assert any("a user ended the run" in told["reason"] for told in story.told_of("marked"))
+    assert any("a user ended the run" in failure["reason"] for failure in story.failures_of("marked"))
 
 
 def test_failures_are_in_the_log_file(on_postgresql):

@@ -168,7 +168,7 @@ def test_the_pipeline_reads_the_lock_file_that_airflow_writes(tmp_path):
             3,
             "data gate refused: a sum",
         ),
-        ("import os; os.kill(os.getpid(), 9)", -9, "exit code -9: it said nothing"),
+        ("import os; os.kill(os.getpid(), 9)", -9, "exit code -9: no output"),
     ],
 )
 def test_a_program_ends_with_its_code_and_its_last_line(script, code, reason, tmp_path):

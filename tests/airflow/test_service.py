@@ -1,4 +1,4 @@
-"""What `make airflow` records, and what `make airflow-stop` stops."""
+"""`make airflow` records its processes, and `make airflow-stop` stops exactly those."""
 
 import importlib.util
 import json

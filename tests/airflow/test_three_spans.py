@@ -32,16 +32,16 @@ def test_a_good_span_is_served_a_poisoned_one_and_a_worse_model_change_nothing(s
     for run, day, settings in zip(RUNS, DAYS, knobs, strict=True):
         airflow.trigger(run, f"{day}T00:00:00Z", {"set": settings})
 
-    assert airflow.wait(RUNS[0], _SECONDS) == "success", (airflow.states(RUNS[0]), story.told_of(RUNS[0]))
+    assert airflow.wait(RUNS[0], _SECONDS) == "success", (airflow.states(RUNS[0]), story.failures_of(RUNS[0]))
     second_version = story.served()
     assert second_version > first_version
     assert airflow.states(RUNS[0])["rollout"] == "success"
-    assert story.told_of(RUNS[0]) == []
+    assert story.failures_of(RUNS[0]) == []
 
     assert airflow.wait(RUNS[1], _SECONDS) == "failed"
-    [told] = story.told_of(RUNS[1])
-    assert (told["task"], told["gate"], told["refused"]) == ("BitstringExampleGen", "import", True), told
-    assert "pairs.csv line 2: wrong sum" in told["reason"]
+    [failure] = story.failures_of(RUNS[1])
+    assert (failure["task"], failure["gate"], failure["refused"]) == ("BitstringExampleGen", "import", True), failure
+    assert "pairs.csv line 2: wrong sum" in failure["reason"]
     tasks = airflow.tasks(RUNS[1])
     assert tasks["BitstringExampleGen"]["try_number"] == 1, "a gate that refuses is not tried again"
     assert {tasks[name]["state"] for name in ("Trainer", "Pusher", "verdict", "rollout")} == {"upstream_failed"}
@@ -49,9 +49,9 @@ def test_a_good_span_is_served_a_poisoned_one_and_a_worse_model_change_nothing(s
     assert story.served() == second_version
 
     assert airflow.wait(RUNS[2], _SECONDS) == "failed"
-    [told] = story.told_of(RUNS[2])
-    assert (told["task"], told["gate"]) == ("verdict", "evaluation"), told
-    assert "exact_match" in told["reason"]
+    [failure] = story.failures_of(RUNS[2])
+    assert (failure["task"], failure["gate"]) == ("verdict", "evaluation"), failure
+    assert "exact_match" in failure["reason"]
     tasks = airflow.tasks(RUNS[2])
     assert [tasks[name]["state"] for name in ("Pusher", "verdict", "rollout")] == [
         "success",

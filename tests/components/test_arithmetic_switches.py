@@ -1,5 +1,4 @@
-"""What switches on arithmetic that was not proven is taken out of the environment, by whoever computes or starts what
-does."""
+"""Every command that computes, or starts a program that does, clears the variables that enable unproven arithmetic."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""components.atomic: what appears is whole, what a killed writer left goes, and what is under way stays."""
+"""components.atomic: files appear whole, leftovers of killed writers are removed, and work in progress stays."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ def test_a_file_takes_the_place_of_another_with_its_mode_and_through_a_link(tmp_
     assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path / "place") == ["file"]
 
 
-def test_an_error_leaves_what_was_there_and_nothing_beside_it(tmp_path):
+def test_an_error_leaves_the_old_content_and_nothing_beside_it(tmp_path):
     atomic.write(tmp_path / "file", "old")
     with pytest.raises(ZeroDivisionError), atomic.file(tmp_path / "file") as partial:
         partial.write_text("new")
@@ -34,7 +34,7 @@ def test_an_error_leaves_what_was_there_and_nothing_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize("make", [atomic.file, atomic.folder])
-def test_what_is_of_another_kind_or_full_is_not_replaced(make, tmp_path):
+def test_other_kinds_and_full_folders_are_not_replaced(make, tmp_path):
     os.mkfifo(tmp_path / "there")
     with pytest.raises(FileExistsError), make(tmp_path / "there"):
         pytest.fail("nothing is to be written")
@@ -50,7 +50,7 @@ def _dies(make, path):
 
 
 @pytest.mark.parametrize("make", [atomic.file, atomic.folder])
-def test_what_a_killed_writer_left_goes_with_the_next_one_and_what_is_under_way_stays(make, tmp_path):
+def test_the_next_writer_removes_leftovers_of_killed_writers_and_keeps_work_in_progress(make, tmp_path):
     process = multiprocessing.get_context("fork").Process(target=_dies, args=(make, tmp_path / "one"))
     process.start()
     process.join()

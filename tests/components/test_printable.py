@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fast
 
 HOSTILE = "a\r\x1b[2K\nproven\x07\x7f\x85\x9b2J\u202e\u2066\u200b\u2028\ufeff\udcff\ud800\U000e0001"
 SHOWN = r"a\r\x1b[2K\nproven\x07\x7f\x85\x9b2J\u202e\u2066\u200b\u2028\ufeff\udcff\ud800\U000e0001"
-# Unicode's categories of what is seen, and the space.
+# Unicode's categories of visible characters, and the space.
 SEEN = {"L", "M", "N", "P", "S"}
 
 
@@ -35,7 +35,7 @@ def test_hostile_text_is_one_line_that_shows_what_it_holds():
     assert printable("13 + 29 = 42, Ünïcode, 数字, e\u0301, \\n") == "13 + 29 = 42, Ünïcode, 数字, e\u0301, \\n"
 
 
-def test_every_character_that_is_not_seen_is_escaped_and_no_other():
+def test_only_invisible_characters_are_escaped():
     every = [chr(code) for code in [*range(0x10000), *range(0xE0000, 0xE0200)]]
     unseen = [char for char in every if unicodedata.category(char)[0] not in SEEN and char != " "]
     seen = "".join(set(every) - set(unseen))

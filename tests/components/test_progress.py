@@ -1,4 +1,4 @@
-"""What is drawn while the pipeline works, and where the noise goes."""
+"""Progress on the terminal while the pipeline runs, and the redirection of library output."""
 
 import io
 import re
@@ -28,7 +28,7 @@ def test_a_line_per_stage_when_done_and_reports_in_between_with_their_numbers():
     assert last.split() == ["train", "0.0", "s", "done"]
 
 
-def test_where_it_is_hidden_only_warnings_and_lines_that_stay_are_written(capsys):
+def test_hidden_progress_still_writes_warnings_and_lines_that_stay(capsys):
     stream = _Terminal()
     with hidden(), Progress(stream, interval=0.0) as drawn:
         note("a note")
@@ -71,7 +71,7 @@ def test_without_a_stage_the_step_is_named_and_others_may_write_in_between():
     assert "\x1b[K42\n" in stream.getvalue()
 
 
-def test_reports_without_a_listener_go_nowhere(capfd):
+def test_reports_without_a_listener_have_no_effect(capfd):
     report("train", step=1)
     assert capfd.readouterr() == ("", "")
 
@@ -89,7 +89,7 @@ print("after")
 """
 
 
-def test_noise_goes_to_the_file_and_the_terminal_keeps_what_it_is_shown(tmp_path):
+def test_library_output_goes_to_the_file_and_the_terminal_keeps_its_lines(tmp_path):
     log = tmp_path / "log"
     done = subprocess.run([sys.executable, "-c", _NOISY, str(log)], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("shown\nafter\n", "")

@@ -1,4 +1,4 @@
-"""Files that are none, where bitsum reads a file: a FIFO that nobody writes to must hold nothing up."""
+"""FIFOs, folders and devices where bitsum reads a file: a FIFO without a writer must not block it."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def fifo(tmp_path):
     return path
 
 
-def test_what_is_no_regular_file_is_refused_at_once(fifo, tmp_path):
+def test_anything_but_a_regular_file_is_refused_at_once(fifo, tmp_path):
     for path in (fifo, tmp_path, pathlib.Path("/dev/zero")):
         with pytest.raises(OSError, match="is not a regular file"):
             regular_files.read(path)
@@ -33,7 +33,7 @@ def test_what_is_no_regular_file_is_refused_at_once(fifo, tmp_path):
         regular_files.read_json(tmp_path / "file")
 
 
-def test_every_reader_of_files_that_lie_about_refuses_a_fifo(fifo, tmp_path):
+def test_every_reader_of_untrusted_files_refuses_a_fifo(fifo, tmp_path):
     with pytest.raises(BitsumError, match="is not a regular file"):
         model_config.read(fifo)
     assert "is not a regular file" in output_files.problem(str(tmp_path), "{}")
@@ -62,7 +62,7 @@ def test_every_reader_of_files_that_lie_about_refuses_a_fifo(fifo, tmp_path):
         "text",
     ],
 )
-def test_a_record_of_a_root_that_says_something_else_is_damaged(tmp_path, content):
+def test_a_root_record_with_other_content_is_damaged(tmp_path, content):
     (tmp_path / relocation.FILE).write_text(json.dumps(content))
     with pytest.raises(BitsumError, match=r"root.json is damaged: remove it"):
         relocation.read(tmp_path)

@@ -1,4 +1,4 @@
-"""The commands of the client side import no configuration: what they have as defaults are the configuration's
+"""The commands of the client side import no configuration: their defaults equal the configuration's
 defaults."""
 
 import argparse

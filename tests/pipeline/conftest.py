@@ -14,8 +14,8 @@ def bitsum_run(tmp_path, capfd):
     def run(*overrides, options=()):
         settings = [f"pipeline.root={tmp_path / 'var'}", *SMALL, *overrides]
         code = cli.main(["run", *options, *(word for setting in settings for word in ("--set", setting))])
-        said = capfd.readouterr()
-        return code, said.out, said.err
+        output = capfd.readouterr()
+        return code, output.out, output.err
 
     return run
 

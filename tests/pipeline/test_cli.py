@@ -66,14 +66,14 @@ def test_every_command_has_help(command, capsys):
 )
 def test_mistakes_get_one_line_and_their_exit_code(arguments, code, words, capsys):
     assert cli.main(arguments) == code
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("bitsum: ") and said.err.count("\n") == 1
-    assert words in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("bitsum: ") and output.err.count("\n") == 1
+    assert words in output.err
 
 
 @pytest.mark.parametrize(
-    ("failure", "code", "said"),
+    ("failure", "code", "output"),
     [
         (
             PermissionError(13, "Permission denied", "/some/file"),
@@ -90,7 +90,7 @@ def test_mistakes_get_one_line_and_their_exit_code(arguments, code, words, capsy
         (signal.SIGTERM, 143, "bitsum: terminated\n"),
     ],
 )
-def test_every_failure_of_a_command_is_one_line(failure, code, said, capsys, monkeypatch):
+def test_every_failure_of_a_command_is_one_line(failure, code, output, capsys, monkeypatch):
     def run(args):
         if isinstance(failure, signal.Signals):
             os.kill(os.getpid(), failure)
@@ -99,7 +99,7 @@ def test_every_failure_of_a_command_is_one_line(failure, code, said, capsys, mon
     monkeypatch.setattr(config, "run", run)
     before = signal.getsignal(signal.SIGTERM)
     assert cli.main(["config"]) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == output
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -194,7 +194,7 @@ def ended(arguments, **options):
 _LINES = {
     "full": "bitsum: cannot continue: No space left on device: standard output\n",
     "broken": "bitsum: cannot continue: Broken pipe: standard output\n",
-    "closed": "bitsum: standard output is closed: give it a file, or /dev/null\n",
+    "closed": "bitsum: standard output is closed: redirect it to a file or /dev/null\n",
 }
 # Those of which something comes without a server or a run before; the others show their help.
 _TALKATIVE = (["config"], ["status", "--server=127.0.0.1:1"], ["probe", "127.0.0.1:1", "--count=1", "-q"])

@@ -101,14 +101,14 @@ def sleeper():
 
 @pytest.mark.parametrize(("theirs", "shared"), [("alone", False), ("alone", True), ("shared", False)])
 def test_a_waiting_command_names_the_holder_and_gives_up(config, holder, theirs, shared):
-    other, said = holder(theirs), []
-    with pytest.raises(BitsumError) as error, root_lock.locked(config, "bitsum gc", said.append, shared):
+    other, lines = holder(theirs), []
+    with pytest.raises(BitsumError) as error, root_lock.locked(config, "bitsum gc", lines.append, shared):
         pass
     # Control characters in a record must not reach the terminal.
     whom = (
         rf"'bitsum run \x1b[31mmonday', process {other.pid} on {os.uname().nodename}, at work in {config.root} since 20"
     )
-    assert len(said) == 1 and said[0].startswith(f"waiting for {whom}")
+    assert len(lines) == 1 and lines[0].startswith(f"waiting for {whom}")
     assert str(error.value).startswith(f"gave up after pipeline.lock_timeout = 0.1 s of waiting for {whom}")
     assert error.value.exit_code == 1 and len(str(error.value).splitlines()) == 1
     other.communicate("")
@@ -146,24 +146,24 @@ def test_nodes_of_one_run_share_the_folder(config, holder):
         root_lock.locked(config, "bitsum node", silent, shared=True),
         root_lock.locked(config, "bitsum node", silent, shared=True),
     ):
-        said = []
-        with pytest.raises(BitsumError, match="and 2 more"), root_lock.locked(config, "bitsum run", said.append):
+        lines = []
+        with pytest.raises(BitsumError, match="and 2 more"), root_lock.locked(config, "bitsum run", lines.append):
             pass
 
 
 def test_the_wait_ends_with_the_holder_and_is_reported_again_meanwhile(config, holder, monkeypatch):
     monkeypatch.setattr(root_lock, "_REPORT_SECONDS", 0.05)
-    other, said = holder(), []
+    other, lines = holder(), []
 
     def say(line: str) -> None:
-        said.append(line)
-        if len(said) == 3:
+        lines.append(line)
+        if len(lines) == 3:
             other.kill()
 
     with root_lock.locked(patient(config), "bitsum run", say):
         # The stale record of the killed holder is gone.
         assert len(list((config.root / "holders").iterdir())) == 1
-    assert ["so far" in line for line in said[:3]] == [False, True, True]
+    assert ["so far" in line for line in lines[:3]] == [False, True, True]
 
 
 def test_records_of_killed_holders_are_ignored(config, holder):
@@ -192,41 +192,41 @@ def test_a_wait_can_be_interrupted(config, holder):
 
 
 def test_a_whole_run_waits_for_a_scheduled_one_and_its_nodes_do_not(config, run_lock):
-    path, said = run_lock(), []
+    path, lines = run_lock(), []
     with root_lock.locked(config, "bitsum node", silent, shared=True):
         pass
 
     def say(line: str) -> None:
-        said.append(line)
+        lines.append(line)
         path.unlink()
 
     with root_lock.locked(patient(config), "bitsum run", say):
         pass
-    assert len(said) == 1
+    assert len(lines) == 1
     since = time.strftime("%Y-%m-%d")
-    assert f"the scheduled run 'scheduled__1' of 'bitsum', which has held the run lock since {since}" in said[0]
-    assert f"from the Airflow 'host:/var/airflow'; if that no longer exists, remove {path}" in said[0]
+    assert f"the scheduled run 'scheduled__1' of 'bitsum', which has held the run lock since {since}" in lines[0]
+    assert f"from the Airflow 'host:/var/airflow'; if that no longer exists, remove {path}" in lines[0]
 
 
 def test_the_run_lock_of_an_airflow_that_is_gone_is_removed(config, run_lock, sleeper):
-    airflow, told = sleeper
-    path, said = run_lock(since=time.time(), **told), []
+    airflow, record = sleeper
+    path, lines = run_lock(since=time.time(), **record), []
     with (
         pytest.raises(BitsumError, match=f"process {airflow.pid} on"),
-        root_lock.locked(config, "bitsum run", said.append),
+        root_lock.locked(config, "bitsum run", lines.append),
     ):
         pass
     airflow.kill()
     os.waitid(os.P_PID, airflow.pid, os.WEXITED | os.WNOWAIT)
-    said.clear()
-    with root_lock.locked(config, "bitsum run", said.append):
-        assert said == ["the Airflow 'host:/var/airflow' is gone: its run 'scheduled__1' has lost the run lock"]
+    lines.clear()
+    with root_lock.locked(config, "bitsum run", lines.append):
+        assert lines == ["the Airflow 'host:/var/airflow' is gone: its run 'scheduled__1' has lost the run lock"]
         assert not path.exists()
 
 
 def test_a_run_lock_is_kept_while_a_node_works_or_it_changes(config, run_lock, holder, sleeper):
-    airflow, told = sleeper
-    path = run_lock(**told)
+    airflow, record = sleeper
+    path = run_lock(**record)
     airflow.kill()
     airflow.wait()
     node = holder("shared")

@@ -29,7 +29,7 @@ def test_the_record_has_sizes_and_hashes_and_no_hidden_files(artifact):
     }
 
 
-def test_a_large_file_is_known_by_its_size(artifact):
+def test_a_large_file_is_compared_by_size_only(artifact):
     with open(artifact / "large", "wb") as file:
         file.truncate(10_000_000)
     record = output_files.record(str(artifact))
@@ -39,7 +39,7 @@ def test_a_large_file_is_known_by_its_size(artifact):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "change"),
     [
         (lambda folder: None, None),
         (lambda folder: (folder / ".DS_Store").touch(), None),
@@ -50,11 +50,11 @@ def test_a_large_file_is_known_by_its_size(artifact):
         (lambda folder: folder.rename(folder.with_name("9")), "model/8 is missing"),
     ],
 )
-def test_what_differs_is_named(artifact, damage, said):
+def test_each_difference_is_named(artifact, damage, change):
     record = output_files.record(str(artifact))
     damage(artifact)
     assert output_files.problem(str(artifact), record) == (
-        said and (f"{artifact.parents[1]}/{said}" if "/8 " in said else f"{artifact}/{said}")
+        change and (f"{artifact.parents[1]}/{change}" if "/8 " in change else f"{artifact}/{change}")
     )
 
 
@@ -66,7 +66,7 @@ def test_an_artifact_without_a_record_must_have_files(artifact, tmp_path):
     assert output_files.problem(str(tmp_path / "gone"), "") == f"{tmp_path}/gone is missing, or empty"
 
 
-def test_an_artifact_may_be_one_file_and_may_lie_elsewhere(artifact):
+def test_an_artifact_may_be_one_file_and_may_be_remote(artifact):
     file = str(artifact / "saved_model.pb")
     record = output_files.record(file)
     assert json.loads(record) == {"": [5, hashlib.sha256(b"graph").hexdigest()]}

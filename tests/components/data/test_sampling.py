@@ -1,4 +1,4 @@
-"""Which record stands where, and in which split."""
+"""The position and the split of each record."""
 
 import collections
 import dataclasses
@@ -34,7 +34,7 @@ def pairs(data: Data, split: str) -> list[tuple[int, int]]:
     return [(a, b) for _, a, b in flat(data, split).values()]
 
 
-def test_asked_for_everything_the_splits_hold_every_pair_once():
+def test_exhausted_splits_hold_every_pair_once():
     # Of 4, 12 and 48 pairs eval owns a quarter: 1, 3 and 12.
     data = Data(train_examples=48, eval_examples=16, **SMALL)
     everything = pairs(data, "train") + pairs(data, "eval")
@@ -49,7 +49,7 @@ def test_asked_for_everything_the_splits_hold_every_pair_once():
         (dict(long_lengths=(4,), long_examples=193), r"data.long_examples = 193: only 192 distinct pairs .* 4 bits"),
     ],
 )
-def test_more_pairs_than_exist_are_refused_with_the_number_that_do(knobs, message):
+def test_more_pairs_than_exist_are_refused_with_the_number_that_exist(knobs, message):
     data = Data(**{**SMALL, "train_examples": 48, "eval_examples": 16, **knobs})
     split = next(iter(knobs)).split("_")[0]
     with pytest.raises(ConfigError, match=message):
@@ -92,7 +92,7 @@ def test_a_pairs_split_is_the_same_in_every_span_and_spans_differ():
     assert not set(pairs(spans[1], "train")) & set(pairs(spans[0], "eval"))
 
 
-def test_splits_of_knows_the_long_classes_and_their_end():
+def test_splits_of_covers_the_long_classes_only_up_to_their_end():
     assert splits_of(Data(**SMALL), [(8, 0), (2**70 - 1, 5), (2**70, 0)]) == ["long", "long", None]
     assert splits_of(Data(max_length=3, long_lengths=()), [(8, 0)]) == [None]
 

@@ -1,4 +1,4 @@
-"""components.data.scratch: files on their way leave nothing behind, and an error names the path."""
+"""components.data.scratch: unfinished files are removed, and an error names the path."""
 
 import os
 
@@ -9,7 +9,7 @@ from components.data import scratch
 from components.errors import BitsumError
 
 
-def test_a_file_appears_whole_and_leftovers_of_killed_attempts_go(tmp_path):
+def test_a_file_appears_whole_and_leftovers_of_killed_attempts_are_removed(tmp_path):
     (tmp_path / ".writing-left").mkdir()
     (tmp_path / ".writing-left" / "half").touch()
     with scratch.folder(str(tmp_path)) as beside:

@@ -1,4 +1,4 @@
-"""Folders of spans: names, what is not there, what is empty, and a fingerprint that follows the content alone."""
+"""Folders of spans: names, missing and empty folders, and a fingerprint that depends only on the content."""
 
 import datetime
 import os

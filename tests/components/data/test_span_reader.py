@@ -1,4 +1,4 @@
-"""A user's own pairs: which split they go into, what is refused by its line, and that no held-out pair is trained
+"""A user's own pairs: the split of each, refusals with the line, and that no held-out pair is trained
 on."""
 
 import gzip
@@ -154,7 +154,7 @@ def test_a_damaged_file_and_a_strange_one_are_named(tmp_path):
     assert offenders[2] == "notes.txt: neither CSV (*.csv) nor TFRecords (*tfrecord*)"
 
 
-def test_nothing_to_read_is_an_error(tmp_path):
+def test_an_empty_span_is_an_error(tmp_path):
     with pytest.raises(BitsumError, match="the span is empty"):
         span_reader.read(tmp_path, DATA)
 

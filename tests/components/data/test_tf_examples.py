@@ -55,13 +55,13 @@ def test_a_batch_is_serialized_as_the_library_does_it(width):
     assert serialize_batch(a, b, total) == expected
 
 
-def test_features_come_back():
+def test_features_survive_serialization():
     features = {"a": [1, 0], "b": [1, 1], "sum": [0, 0, 1], "length": [2]}
     assert parse(serialize(features)) == features
     assert parse(serialize({"a": []})) == {"a": []}
 
 
-def test_a_full_disk_is_noticed():
+def test_a_full_disk_is_an_error():
     with pytest.raises(tf.errors.OpError):
         write_records("/dev/full", RECORDS)
 
@@ -76,7 +76,7 @@ def test_bytes_that_are_not_an_example_are_refused(record):
         parse(record)
 
 
-def test_records_come_back_from_a_file_and_equal_records_give_equal_files(file, tmp_path):
+def test_records_are_read_back_and_equal_records_give_equal_files(file, tmp_path):
     assert list(read_records(file)) == RECORDS
     again = str(tmp_path / "again.gz")
     write_records(again, iter(RECORDS))

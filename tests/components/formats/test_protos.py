@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package whose module keeps what stands in for the package while it is imported."""
+    """A package whose module keeps the stand-in for the package during the import."""
     (tmp_path / "heavy").mkdir()
     (tmp_path / "heavy" / "__init__.py").write_text("value = 42\n")
     (tmp_path / "heavy" / "light.py").write_text("import sys\nstand_in = sys.modules['heavy']\n")
@@ -41,6 +41,6 @@ def test_a_thread_that_catches_the_stand_in_is_served_by_the_package(package):
 
 
 @pytest.mark.parametrize("package, module", [("absent", "absent.module"), ("google", "google.protobuf.absent")])
-def test_what_is_not_installed_is_named(package, module):
+def test_a_missing_package_is_named(package, module):
     with pytest.raises(BitsumError, match=r"^.*absent.* is not installed: bitsum needs tensorflow"):
         protos.load_from(package, module=module)

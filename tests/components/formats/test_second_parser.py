@@ -10,7 +10,7 @@ from tensorflow.core.framework import tensor_pb2
 from components.formats import strict_protos
 
 TERMINATORS = [b"\0", b"\x80\0", b"\x0c", b"\x1c", b"\xfc\xff\xff\xff\x0f"]
-# A field that nobody knows, a group.
+# An unknown field, a group.
 GROUP = b"\xfb\x01\x08\x01\xfc\x01"
 TENSORS = [
     tf.make_tensor_proto(np.array([[1, 0], [2**40, 3]])).SerializeToString(),
@@ -21,7 +21,7 @@ TENSORS = [
 
 
 def is_message(data: bytes) -> bool:
-    """Whether TensorFlow can parse it; that it is no good tensor is another matter."""
+    """Whether TensorFlow can parse it, even if the tensor is invalid."""
     try:
         tf.io.parse_tensor(data, tf.int64)
     except tf.errors.InvalidArgumentError as error:
@@ -30,7 +30,7 @@ def is_message(data: bytes) -> bool:
 
 
 def is_parsed(data: bytes) -> bool:
-    """Whether we can."""
+    """Whether bitsum can parse it."""
     try:
         strict_protos.parse(tensor_pb2.TensorProto, data)
     except DecodeError:

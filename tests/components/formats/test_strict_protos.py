@@ -1,4 +1,4 @@
-"""A message from outside is parsed to its last byte or refused, wherever one is parsed."""
+"""A message from outside is parsed to its last byte or refused, wherever bitsum parses one."""
 
 import warnings
 
@@ -47,7 +47,7 @@ def test_a_message_within_a_message_is_refused_too(inner):
         strict_protos.parse(KIND, dependency + FIRST)
 
 
-def test_files_are_named_where_they_are_no_such_message(tmp_path):
+def test_a_file_with_another_content_is_named(tmp_path):
     file, records = tmp_path / "message.pb", tmp_path / "records"
     file.write_bytes(FIRST + b"\0" + LAST)
     records.write_bytes(tfrecords.framed(FIRST) + tfrecords.framed(FIRST + b"\x0c"))

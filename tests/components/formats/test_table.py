@@ -30,7 +30,7 @@ def saved(folder: pathlib.Path, names: list[str]) -> bytes:
     "count, length",
     [(1, 1), (2, 1), (15, 4), (16, 4), (17, 4), (33, 40), (500, 700), (30, 20_000), (3, 300_000), (3, 600_000)],
 )
-def test_what_tensorflow_writes_is_written_again_byte_for_byte(tmp_path, count, length):
+def test_tables_by_tensorflow_are_written_again_byte_for_byte(tmp_path, count, length):
     """Blocks end at 256 kB, or before an entry of twice that."""
     draw = random.Random(f"{count} {length}")
     beginnings = draw.sample(
@@ -86,15 +86,15 @@ def changed(**fields):
         (changed(padding=b"\1"), "bytes follow the handles in its footer"),
         (changed(meta=[(b"filter", b"\0\0")]), "its meta index has entries"),
         (changed(long=True), "a number takes more bytes than it needs"),
-        (changed(hidden=b"\0"), "TensorFlow writes these entries in another way"),
-        (changed(interval=5), "TensorFlow writes these entries in another way"),
-        (changed(cuts=(5,), limits={0: b"W_i"}), "TensorFlow writes these entries in another way"),
-        (whole_keys, "TensorFlow writes these entries in another way"),
+        (changed(hidden=b"\0"), "TensorFlow writes these entries differently"),
+        (changed(interval=5), "TensorFlow writes these entries differently"),
+        (changed(cuts=(5,), limits={0: b"W_i"}), "TensorFlow writes these entries differently"),
+        (whole_keys, "TensorFlow writes these entries differently"),
         (reversed_entries, "is out of order"),
         (lambda checkpoint: checkpoint.entries.append(checkpoint.entries[-1]), "is out of order"),
     ],
 )
-def test_what_tensorflow_does_not_write_is_refused(certified_model, change, words):
+def test_a_table_that_tensorflow_does_not_write_is_refused(certified_model, change, words):
     checkpoint = Checkpoint.read(certified_model)
     assert table.read(checkpoint.table()) == dict(checkpoint.entries)
     change(checkpoint)
@@ -103,7 +103,7 @@ def test_what_tensorflow_does_not_write_is_refused(certified_model, change, word
     assert "\n" not in str(refusal.value)
 
 
-def test_keys_that_unfold_to_more_than_fits_are_refused(certified_model, monkeypatch):
+def test_keys_that_expand_beyond_the_limit_are_refused(certified_model, monkeypatch):
     written = Checkpoint.read(certified_model).table()
     monkeypatch.setattr(table, "_MAX_KEY_BYTES", 100)
     with pytest.raises(ValueError, match="its keys have more than 100 bytes"):
@@ -144,5 +144,5 @@ def test_a_block_that_does_not_fit_is_refused(content, words):
 
 
 @pytest.mark.parametrize("entries", [{}, {b"\xff": b"1"}, {b"a": b"1", b"\xff\xff": b"2"}])
-def test_tables_without_entries_and_with_the_highest_keys_are_read_as_they_are_written(entries):
+def test_tables_without_entries_and_with_the_highest_keys_are_read_back(entries):
     assert table.read(table.write(entries)) == entries

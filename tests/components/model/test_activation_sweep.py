@@ -37,7 +37,7 @@ class Session:
         return self._session.run(fetches, feeds, options=options, run_metadata=metadata)
 
     def kernels(self, name, **inputs):
-        """(operation, dtype, what is fused into it) of the products and activations that really ran within loops."""
+        """(operation, dtype, what is fused into it) of the products and activations that ran within loops."""
         metadata = tf.compat.v1.RunMetadata()
         self(name, tf.compat.v1.RunOptions(output_partition_graphs=True), metadata, **inputs)
         nodes = [node for graph in metadata.partition_graphs for node in graph.node if "/while/" in node.name]
@@ -48,7 +48,7 @@ class Session:
         }
 
     def ran(self, name, **inputs):
-        """The operations among them that a run came by, in whatever function they stand."""
+        """Those of these operations that a run executed, in any function."""
         metadata = tf.compat.v1.RunMetadata()
         self(name, tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE), metadata, **inputs)
         labels = [node.timeline_label for device in metadata.step_stats.dev_stats for node in device.node_stats]
@@ -84,7 +84,7 @@ def exact_errors(patterns, found):
 
 
 @pytest.mark.parametrize("rows, units", [(1, 16), (3, 7), (65, 16)])
-def test_results_and_their_errors_are_those_that_mpmath_finds(sweep, rows, units):
+def test_results_and_errors_agree_with_mpmath(sweep, rows, units):
     spread = np.random.default_rng(rows).uniform(-20, 20, 400)
     patterns = patterns_of(0, 128, -128, 3e38, -3e38, 1e-40, 1e-20, -1e-5, 0.5, *spread)
     found = sweep(f"results_{units}", patterns=patterns, rows=rows)
@@ -109,7 +109,7 @@ def test_a_sweep_finds_the_worst_and_the_range_of_all_its_results(sweep, rows, s
         assert (swept["least"][index], swept["greatest"][index]) == (found[name].min(), found[name].max())
 
 
-def test_the_worst_of_tensorflow_leaves_the_allowances_a_factor_of_four(sweep):
+def test_the_worst_error_of_tensorflow_is_below_a_quarter_of_the_allowance(sweep):
     notorious = [0x40DDC75D - 500, 0x40BA7DF6 - 500]
     sigmoid, tanh = sweep("sweep_16", starts=notorious, steps=1, rows=64)["error"]
     assert 0.5 * U < sigmoid < certificate.SIGMOID / 4 and 0.5 * U < tanh < certificate.TANH / 4
@@ -173,7 +173,7 @@ def coarse(x):
         ({"tanh": overshooting}, 1, np.inf, 0x3FC00000),
     ],
 )
-def test_a_wrong_activation_is_found_where_it_is(wrong, index, least_error, pattern):
+def test_a_wrong_activation_is_located(wrong, index, least_error, pattern):
     swept = rewired(**wrong)["sweep_3"]([0x3F000000, 0x3FC00000 - 1000, 0x40000000], 1, 1000)
     assert swept["error"][index] >= least_error and swept["error"][1 - index] < 8 * U
     assert pattern is None or swept["pattern"][index] == pattern
@@ -209,7 +209,7 @@ def test_the_kernels_are_those_of_the_exported_model(sweep, tmp_path):
     assert {kernel[1] for kernel in swept} == {"float32", "float64"}
 
 
-def test_no_way_of_running_has_other_kernels(sweep, tmp_path):
+def test_every_way_of_running_has_the_same_kernels(sweep, tmp_path):
     """Step by step and in chunks, the steps before and after the loop included: no activation is fused into a
     product."""
     export.save(GRU(16), str(tmp_path / "model"), CarrySelect(ADDITION, 20, 8))
@@ -249,6 +249,6 @@ def test_the_graph_refuses_invalid_patterns_rows_and_steps(sweep, signature, inp
 def test_the_model_is_the_same_each_time_and_never_overwritten(tmp_path):
     first, second = (activation_sweep.write(tmp_path / name, [2]) for name in ("first", "second"))
     assert fingerprint.fingerprint(str(first)) == fingerprint.fingerprint(str(second))
-    with pytest.raises(BitsumError, match=r"cannot write the sweep model to .*1: it exists already"):
+    with pytest.raises(BitsumError, match=r"cannot write the sweep model to .*1: it already exists"):
         activation_sweep.write(tmp_path / "first", [3])
     assert [path.name for path in first.parent.iterdir()] == ["1"]

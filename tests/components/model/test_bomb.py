@@ -15,7 +15,7 @@ DISTANCE = checker.check(certified.certificate(), WEIGHTS).margin
 
 
 def first_wrong(weights, words: np.ndarray) -> list[int]:
-    """For each word, uint8 [N, T] of symbols, the position of its first wrong bit, T where all are right."""
+    """For each word, uint8 [N, T] of symbols, the position of its first wrong bit, T if all are right."""
     count, length = words.shape
     cell = certified.arrays(weights)
     symbols = np.array(ADDITION.inputs, np.float32)

@@ -31,7 +31,7 @@ def in_chunks(tmp_path_factory):
 
 
 def operands(length):
-    """Random bits, a carry out of the first bit through all others, and one that dies at the middle: int64 [3, T]
+    """Random bits, a carry out of the first bit through all others, and one that ends in the middle: int64 [3, T]
     twice."""
     a, b = np.random.default_rng(length).integers(0, 2, (2, 3, length))
     b[1:] = 1 - a[1:]
@@ -41,8 +41,8 @@ def operands(length):
 
 
 def test_only_numbers_above_the_length_run_in_chunks(tmp_path):
-    """A unit that creeps towards a threshold makes the cell wrong after some 16 steps, which no run over a chunk of 8
-    has."""
+    """A unit that creeps towards a threshold makes the cell wrong after about 16 steps; runs over chunks of 8 are
+    shorter."""
     bombed = cell_of(bomb.with_creeping_unit(certified.weights(), -4.2, 40.0))
     run = exported(tmp_path / "model", bombed, CarrySelect(ADDITION, ABOVE, CHUNK))
     for length, right in ((ABOVE, False), (ABOVE + 1, True), (200, True)):
@@ -113,7 +113,7 @@ def after(task, symbols, state):
 
 
 @pytest.mark.parametrize("copies", [1, 50, 300, 400])
-def test_however_many_runs_there_may_be_the_sums_are_the_same(copies):
+def test_sums_do_not_depend_on_the_number_of_runs(copies):
     """Two for each row, of at most carry_select.MAX_RUNS: the chunks grow with the batch."""
     a, b = (np.tile(bits, (copies, 1)) for bits in operands(8 * 13))
     words = packed_bits.words_of_bits(tf.constant(a), tf.constant(b))

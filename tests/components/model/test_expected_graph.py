@@ -20,7 +20,7 @@ from tests.support.cells import cell_of
 
 UNITS = certified.weights().units
 FORMS = ("in chunks", "bit by bit")
-# The loop of `on_bits`, which lies deeper where there are chunks.
+# The loop of `on_bits`, which is nested deeper in the export with chunks.
 NOT_IN_CHUNKS = {"another body called"}
 # Of the exports of 8 units that were made before the format had a number, by TensorFlow 2.16.
 RECORDED = {
@@ -43,7 +43,7 @@ def exported(folder: pathlib.Path, task=ADDITION, way=FORMS[0], number=export_fo
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Addition by the way that it adds long numbers."""
+    """Models for addition by the way they add long numbers."""
     return {way: exported(tmp_path_factory.mktemp("exported") / "model", way=way) for way in FORMS}
 
 
@@ -71,7 +71,7 @@ def test_the_differences_are_the_tampering_and_not_those_of_the_two_exports(mode
     assert found == graph_identity.differences(folder, Graph(models[way]))
 
 
-def test_both_exports_are_the_cell_s(models):
+def test_both_exports_match_the_cell(models):
     assert [expected_graph.differences(str(model), UNITS, ADDITION, ProofSettings()) for model in models.values()] == [
         [],
         [],
@@ -79,7 +79,7 @@ def test_both_exports_are_the_cell_s(models):
 
 
 @pytest.mark.parametrize(("task", "way"), RECORDED, ids=lambda value: getattr(value, "name", value))
-def test_a_model_of_the_first_format_is_the_cell_s(task, way, tmp_path):
+def test_a_model_of_the_first_format_matches_the_cell(task, way, tmp_path):
     model = exported(tmp_path / "model", task, way, export_format.FIRST)
     assert graph_identity.graph_sha256(model) == RECORDED[task, way]
     assert export_format.of(Graph(model)) == export_format.FIRST
@@ -102,7 +102,7 @@ def test_a_verdict_on_a_model_of_the_first_format_says_so(tmp_path, models, caps
     ("number", "words"),
     [
         (1, "main graph: "),
-        (3, "its export format is 3, this bitsum compares 1 to 2: use the bitsum that exported it"),
+        (3, "its export format is 3, this version of bitsum compares 1 to 2: use the version that exported it"),
         (0, "its export format is 0, "),
     ],
 )

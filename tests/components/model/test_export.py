@@ -1,5 +1,5 @@
-"""The exported model: its signatures, its answers, and what its graph refuses when it runs as a model server runs
-it."""
+"""The exported model: its signatures, its answers, and the requests that its graph refuses, run as by a model
+server."""
 
 import itertools
 
@@ -79,7 +79,7 @@ def test_every_byte_with_every_byte(run):
     assert [row[0] for row in out] == [(x[0] + y[0]) % 256 for x, y in zip(a, b, strict=True)]
 
 
-def test_what_follows_a_shorter_sum_is_zero_even_if_the_model_is_wrong(tmp_path):
+def test_a_shorter_sum_is_padded_with_zeros_even_if_the_model_is_wrong(tmp_path):
     always_one = adder()
     always_one.b_o.assign([9.0])
     export.save(always_one, str(tmp_path / "model"))

@@ -17,7 +17,7 @@ NAMES = ("W_z", "U_z", "b_z", "W_r", "U_r", "b_r", "W_h", "U_h", "b_h", "W_o", "
 
 @pytest.fixture(scope="module")
 def cell():
-    """A cell none of whose weights is zero, since a zero hides what it is multiplied with."""
+    """A cell without zero weights, since a zero hides the value that it multiplies."""
     cell = GRU(UNITS, seed=3, update_bias=0.3)
     generator = np.random.default_rng(4)
     for variable in cell.trainable_variables:
@@ -95,14 +95,14 @@ def test_variables_have_their_names_and_shapes(cell):
     assert {variable.name for variable in cell.variables} == {f"{name}:0" for name in NAMES}
 
 
-def test_forward_is_that_of_keras(cell, bits, start):
+def test_outputs_agree_with_keras(cell, bits, start):
     states = translated_keras_layer(cell)(np.stack(bits, axis=-1).astype(np.float32), initial_state=tf.constant(start))
     logits, state = cell.run(*bits, start)
     np.testing.assert_allclose(state, states[:, -1], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(logits, (states @ cell.W_o + cell.b_o)[..., 0], rtol=0, atol=TOLERANCE)
 
 
-def test_gradients_are_those_of_keras(cell, bits, start):
+def test_gradients_agree_with_keras(cell, bits, start):
     target = bits[0].astype(np.float32)
     layer = translated_keras_layer(cell)
     with tf.GradientTape() as tape:
@@ -115,14 +115,14 @@ def test_gradients_are_those_of_keras(cell, bits, start):
             np.testing.assert_allclose(ours[name], theirs, rtol=0, atol=TOLERANCE, err_msg=name)
 
 
-def test_forward_is_that_of_numpy_in_float64(cell, bits, start):
+def test_outputs_agree_with_numpy_in_float64(cell, bits, start):
     logits, state = cell.run(*bits, start)
     expected_logits, expected_state = numpy_logits(in_float64(cell), *bits, start.astype(np.float64))
     np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(state, expected_state, rtol=0, atol=TOLERANCE)
 
 
-def test_gradients_are_difference_quotients_in_float64(cell, bits, start):
+def test_gradients_agree_with_difference_quotients_in_float64(cell, bits, start):
     target = bits[0].astype(np.float64)
     weights = in_float64(cell)
 

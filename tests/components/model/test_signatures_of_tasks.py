@@ -1,4 +1,4 @@
-"""Exports for every task: how their signatures are called, and what they, and the warmup requests for them, come to."""
+"""Exports for every task: the names and results of their signatures, and their warmup requests."""
 
 import random
 

@@ -69,7 +69,7 @@ def test_each_side_pulled_in_is_refused(box, side):
         assert "sticks out" in refusal(pulled)
 
 
-def test_sides_that_are_no_interval_are_refused():
+def test_sides_that_do_not_form_an_interval_are_refused():
     for index in range(4):
         box = CERTIFICATE["boxes"][index]
         assert "lower <= upper" in refusal(
@@ -79,7 +79,7 @@ def test_sides_that_are_no_interval_are_refused():
     assert "lower <= upper" in refusal(edited("boxes", 0, "lower", 3, to="-0x1.0000000000001p+0"))
 
 
-def test_a_box_as_wide_as_the_world_is_refused():
+def test_boxes_of_the_whole_range_are_refused():
     world = {"lower": [(-1.0).hex()] * 8, "upper": [(1.0).hex()] * 8}
     everything = CERTIFICATE | {"boxes": [box | world for box in CERTIFICATE["boxes"]]}
     assert "margin" in refusal(everything)
@@ -112,7 +112,7 @@ _NO_TEXTS = (1, 0, 0.5, True, None, [], {}, 1e400, -1e308, 5e-324, 10**400)
 
 
 @pytest.mark.parametrize("number", [*_NAMED, *_OTHERWISE_WRITTEN, *_TOO_LARGE_OR_FINE, *_NO_TEXTS])
-def test_what_is_no_finite_hexadecimal_float_is_refused(number):
+def test_numbers_other_than_finite_hexadecimal_floats_are_refused(number):
     for path in (("boxes", 2, "lower", 5), ("starts", 1, "hidden", 0), ("margin",), ("allowances", "sigmoid")):
         assert refusal(edited(*path, to=number))
 
@@ -133,11 +133,11 @@ def test_denormal_and_huge_sides_are_refused():
     "text",
     ["", "null", "[]", "1", "nan", '"certificate"', "{", "{}", "[" * 100_000, '{"a":' * 100_000, "\x00", "\ud800"],
 )
-def test_what_is_no_certificate_is_refused(text):
+def test_texts_other_than_certificates_are_refused(text):
     refusal(text)
 
 
-def test_objects_that_are_no_json_are_refused():
+def test_objects_other_than_json_are_refused():
     for thing in (None, 1, b"{}", [], CERTIFICATE | {"boxes": {1, 2}}, CERTIFICATE | {"task": object()}):
         refusal(thing)
     deep = []
@@ -244,7 +244,7 @@ def test_the_start_of_another_box_is_refused():
     assert "start for state 1" in refusal(edited("starts", 1, "hidden", to=[float(value).hex() for value in centre]))
 
 
-def test_a_proof_of_one_task_is_none_of_another():
+def test_a_proof_of_one_task_does_not_prove_another():
     for task in (SUBTRACTION, COMPARISON):
         assert "not for" in refusal(CERTIFICATE, WEIGHTS, task)
         claim = CERTIFICATE | {"task": task.name, "transducer": task.description()}
@@ -271,7 +271,7 @@ def wrong_weights():
 
 
 @pytest.mark.parametrize("weights", list(wrong_weights()))
-def test_what_are_no_weights_is_refused(weights):
+def test_values_other_than_weights_are_refused(weights):
     # For what they are, not by their hash: it is that of the float32 next to them.
     assert "other weights" not in refusal(CERTIFICATE, weights)
 
@@ -340,7 +340,7 @@ def test_a_preactivation_out_of_the_known_range_is_refused():
 
 
 class Runtime:
-    """A runtime of the theorem that does its worst: float32 sums in random order and blocking, with or without fused
+    """A runtime of the theorem at its worst: float32 sums in random order and blocking, with or without fused
     multiply-add, subnormals flushed, activations as far off as A3 lets them be, always to the same side.
     """
 
@@ -467,7 +467,7 @@ def test_the_hash_is_that_of_names_shapes_and_bytes():
     assert tiny.sha256() == hashlib.sha256(text).hexdigest()
 
 
-def test_what_would_take_minutes_is_refused_at_once_and_the_limit_is_named():
+def test_a_check_that_would_take_minutes_is_refused_at_once_with_the_limit():
     boxes = CERTIFICATE["boxes"]
     assert checker.check(CERTIFICATE | {"boxes": boxes * 3}, WEIGHTS).proven
     too_many = (boxes * (certificate.MAX_BOXES // len(boxes) + 1))[: certificate.MAX_BOXES + 1]
@@ -476,7 +476,7 @@ def test_what_would_take_minutes_is_refused_at_once_and_the_limit_is_named():
         == f"{certificate.MAX_BOXES + 1} boxes, must be 1 to {certificate.MAX_BOXES}"
     )
     wide = certified.weights_of_zeros(150)
-    said = refusal(CERTIFICATE | {"boxes": too_many[:-1]}, wide)
-    assert said == (
+    reason = refusal(CERTIFICATE | {"boxes": too_many[:-1]}, wide)
+    assert reason == (
         f"checking 512 boxes of 150 units takes 141590052 products of intervals, the limit is {checker.MAX_PRODUCTS}"
     )

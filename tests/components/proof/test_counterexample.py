@@ -1,5 +1,4 @@
-"""The search finds what broken cells get wrong, as numbers that an independent run of the cell and Python disagree
-about."""
+"""The search finds numbers that broken cells get wrong, by an independent run of the cell and by Python."""
 
 import numpy as np
 import pytest
@@ -74,7 +73,7 @@ def test_the_clock_ends_the_search():
     )
 
 
-def test_words_hold_what_they_promise():
+def test_words_have_the_documented_structure():
     words = {tuple(word) for word in counterexample.structured_words(4, 40).tolist()}
     assert (3, *[1] * 39) in words  # a carry, then (0, 1) for ever
     assert (*[0] * 20, 3, 1, *[1] * 18) in words  # a long run of zeros, then a chain

@@ -1,4 +1,4 @@
-"""The finder's certificates are accepted by the checker; where there is no proof it says so."""
+"""The checker accepts the finder's certificates; without a proof the finder gives the reason."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.fast
 WEIGHTS = certified.weights()
 
 
-def test_what_it_finds_is_accepted():
+def test_found_certificates_are_accepted():
     finding = finder.find(WEIGHTS)
     verdict = checker.check(certificate.write(finding.certificate), WEIGHTS)
     assert verdict.proven and finding.reason == "found"
@@ -46,12 +46,12 @@ def test_other_tasks_are_not_proven_of_an_adder():
 def test_time_bombs_are_not_proven(z_bias):
     finding = finder.find(bomb.with_creeping_unit(WEIGHTS, z_bias, 40.0))
     assert finding.certificate is None and finding.margin < 0
-    # The same unit without a weight in the logit does no harm.
+    # The same unit without a weight in the logit is harmless.
     harmless = bomb.with_creeping_unit(WEIGHTS, z_bias, 0.0)
     assert checker.check(certificate.write(finder.find(harmless).certificate), harmless).proven
 
 
-def test_what_creeps_is_followed_to_its_limit():
+def test_slow_growth_is_followed_to_its_limit():
     """Some units of this model keep all but 1e-4 of their state in each step. Their limits are near; boxes that are
     much wider drag the others along until nothing is left to prove."""
     creeping = certified.weights("addition_16_creeping")
@@ -67,7 +67,7 @@ def test_untrained_cells_are_not_proven():
     assert finder.find(cell).certificate is None
 
 
-def test_what_is_found_for_perturbed_weights_never_errs():
+def test_certificates_for_perturbed_weights_are_never_wrong():
     accepted = refused = 0
     for scale in (1e-3, 1e-2, 1e-1):
         for seed in range(3):

@@ -137,6 +137,6 @@ def test_activations_do_not_depend_on_the_thread_context():
 
 
 def test_an_enclosure_without_outward_rounding_would_be_caught():
-    # 0.1 + 0.2 is rounded up: the nearest double is no lower bound of the exact sum.
+    # 0.1 + 0.2 is rounded up: the nearest double is not a lower bound of the exact sum.
     exact = Fraction(0.1) + Fraction(0.2)
     assert Fraction(0.1 + 0.2) > exact and encloses(interval.add((0.1, 0.1), (0.2, 0.2)), exact)

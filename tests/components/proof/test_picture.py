@@ -1,4 +1,4 @@
-"""The picture of the proof: valid XML, the same every time, and what it shows is what the certificate holds."""
+"""The picture of the proof: valid XML, the same every time, and true to the certificate."""
 
 import re
 from xml.etree import ElementTree
@@ -80,7 +80,7 @@ def box(state, output, *sides) -> Box:
     return Box(state, output, tuple(float(low) for low, _ in sides), tuple(float(high) for _, high in sides))
 
 
-def test_the_units_are_those_that_tell_the_boxes_apart():
+def test_the_drawn_units_separate_the_boxes():
     boxes = (
         box(0, 0, (0, 1), (0.0, 0.1), (-1, 1), (0.0, 0.1)),
         box(0, 1, (0, 1), (0.5, 0.6), (-1, 1), (0.0, 0.1)),

@@ -59,7 +59,7 @@ def refused(model_dir: pathlib.Path) -> str:
     return text
 
 
-def test_they_are_those_that_tensorflow_reads(certified_model):
+def test_weights_are_those_that_tensorflow_reads(certified_model):
     read = checkpoint.read(certified_model)
     reader = tf.train.load_checkpoint(str(certified_model / "variables" / "variables"))
     for name in NAMES:
@@ -164,10 +164,10 @@ SWAPPED = [(name, "VARIABLE_VALUE", checkpoint_key({"U_z": "U_r", "U_r": "U_z"}.
         ({}, values_of(NAMES[:-1]), "W_o, b_o/.ATTRIBUTES/VARIABLE_VALUE"),
         ({}, SWAPPED, "has 'U_r/.ATTRIBUTES/VARIABLE_VALUE' as VARIABLE_VALUE of 'U_z'"),
         ({}, [("W_z", "OTHER", checkpoint_key("W_z"))], "as OTHER of 'W_z'"),
-        ({}, [], "here are U_h/.ATTRIBUTES/VARIABLE_VALUE"),
+        ({}, [], "found U_h/.ATTRIBUTES/VARIABLE_VALUE"),
     ],
 )
-def test_what_is_no_cell_is_refused(tmp_path, change, objects, words):
+def test_checkpoints_other_than_a_cells_are_refused(tmp_path, change, objects, words):
     assert words in refused(save(tmp_path, arrays() | change, objects))
 
 
@@ -175,7 +175,7 @@ def test_an_object_graph_in_a_vector_is_refused(tmp_path):
     assert "_CHECKPOINTABLE_OBJECT_GRAPH is not one string" in refused(save(tmp_path, arrays(), shape=(1,)))
 
 
-def test_a_lack_of_variables_is_named(tmp_path):
+def test_missing_variables_are_named(tmp_path):
     present = {name: value for name, value in arrays().items() if name != "U_h"}
     assert "U_h/.ATTRIBUTES/VARIABLE_VALUE is missing" in refused(save(tmp_path, present))
 

@@ -19,7 +19,7 @@ from tests.support import certified
 pytestmark = pytest.mark.fast
 
 BODY = "function while_body: node_def"
-# What the loop's body hands to its next turn.
+# The state that the loop's body passes to its next iteration.
 LAST_STATE = "while/add_32:z:0"
 
 
@@ -41,7 +41,7 @@ def tampered(certified_model, tmp_path):
 
 
 def function(model, name):
-    """The function `name`, without what TensorFlow puts around it, or e.g. "step/body", the body of its loop."""
+    """The function `name`, without the wrapper that TensorFlow adds, or e.g. "step/body", the body of its loop."""
     name, _, attribute = name.partition("/")
     found = next(
         one
@@ -80,7 +80,7 @@ def exchange(items, first, second):
 
 
 def swap_for_the_loop(model):
-    """What the loop's body takes for U_z and U_r, where the loop is called."""
+    """Swap the arguments U_z and U_r of the loop's body, where the loop is called."""
     body, loop = function(model, "step/body"), node(model, "step:while")
     arguments = [argument.name for argument in body.signature.input_arg]
     z, r = (arguments.index(node(model, f"step/body:while/{name}").input[1]) for name in ("matmul", "matmul_1"))
@@ -119,8 +119,8 @@ def push_a_state(model):
 
 
 def plant_a_bomb(model, place="step/body", turns=1):
-    """The state becomes zero at the end of each turn of the loop, which is eight steps, after the first so many of a
-    request."""
+    """The state becomes zero at the end of each iteration of the loop, which is eight steps, after the first `turns` of
+    a request."""
     nodes = function(model, place).node_def
     add_node(nodes, "bomb/limit", "Const", value=np.int32(turns))
     add_node(nodes, "bomb/Less", "Less", ["while_placeholder", "bomb/limit:output:0"], T=tf.int32)
@@ -159,7 +159,7 @@ def alias_a_variable(model):
 
 
 def initialize_with_an_assignment(model):
-    """What initializes runs after what restores."""
+    """The initialization runs after the restore operation."""
     nodes = model.graph_def.node
     add_node(nodes, "zeros", "Const", value=np.zeros((8, 8), np.float32))
     node(model, "NoOp").op = "AssignVariableOp"
@@ -225,7 +225,7 @@ def function_of_an_operations_name(model):
 
 
 def implemented_elsewhere(model):
-    """TensorFlow's optimizer may put a function in the place of another that claims to implement the same."""
+    """TensorFlow's optimizer may replace a function by another that claims to implement the same."""
     function(model, "on_bits").attr["api_implements"].s = b"adder"
 
 
@@ -366,7 +366,7 @@ TAMPERINGS = {
 
 @pytest.fixture(scope="module")
 def cell(certified_model) -> canonical_graph.Graph:
-    """What a model has to be."""
+    """The expected graph."""
     return canonical_graph.Graph(certified_model)
 
 
@@ -383,7 +383,7 @@ def test_tampering_is_noticed_and_named(tampered, certified_model, name, cell):
 
 
 def test_a_bomb_is_a_model_that_loads_and_goes_wrong(tampered, certified_model):
-    """So that these tamperings are of the kind that matters, and not files that no server would load."""
+    """Shows that these tampered models load on a server, and so matter."""
     sound, bombed = (
         tf.saved_model.load(str(folder)).signatures["step"] for folder in (certified_model, tampered(plant_a_bomb))
     )
@@ -444,7 +444,7 @@ def test_a_restore_operation_that_is_not_understood_is_named(tampered, change, w
         graph_identity.restored_keys(canonical_graph.Graph(tampered(change)))
 
 
-def test_a_result_that_is_called_as_the_canonical_form_calls_it_hides_no_other(tampered, cell):
+def test_a_result_with_a_canonical_name_does_not_hide_another(tampered, cell):
     """TensorFlow returns what `ret` has under the result's own name, and passes over any other key."""
 
     def return_an_operand(model):
@@ -487,11 +487,11 @@ def test_calls_that_double_at_each_level_are_refused_and_not_followed(tampered, 
         graph_identity.differences(tampered(double), cell)
 
 
-def test_fields_beside_the_graph_are_refused(tampered):
+def test_fields_besides_the_graph_are_refused(tampered):
     folder = tampered()
     with open(folder / "saved_model.pb", "ab") as file:
         file.write(b"\x7a\x01x")
-    with pytest.raises(BitsumError, match="fields beside its graph"):
+    with pytest.raises(BitsumError, match="fields besides its graph"):
         canonical_graph.Graph(folder)
 
 
@@ -522,7 +522,7 @@ def other(value):
     return not value if type(value) is bool else value + {int: 1, float: 1.0, str: "x", bytes: b"x"}[type(value)]
 
 
-def test_whatever_is_changed_is_noticed_but_for_names_and_what_is_ignored(certified_model, tampered):
+def test_every_change_except_of_names_and_ignored_fields_is_noticed(certified_model, tampered):
     # Names of nodes, arguments and functions stand for a position, and nothing else.
     unnoticed = re.compile(
         r".*((node|node_def|signature|input_arg|output_arg) name|arg_attr attr s|tensorflow_(git_)?version)"
@@ -539,7 +539,7 @@ def test_whatever_is_changed_is_noticed_but_for_names_and_what_is_ignored(certif
         assert noticed or unnoticed.fullmatch(paths[0]), paths
 
 
-def test_what_is_ignored_is_ignored(tampered, certified_model, cell):
+def test_ignored_fields_are_ignored(tampered, certified_model, cell):
     def ignored(model):
         model.meta_info_def.tensorflow_version = "2.16.3"
         model.meta_info_def.tensorflow_git_version = "unknown"
@@ -582,7 +582,7 @@ def test_every_variable_is_restored_from_its_own_tensor(certified_model):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x0a\xff garbage", b"\x08\x01"])
-def test_what_is_no_model_is_refused_in_one_line(tmp_path, content):
+def test_files_other_than_a_model_are_refused_in_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "saved_model.pb").write_bytes(content)
     with pytest.raises(BitsumError) as refusal:

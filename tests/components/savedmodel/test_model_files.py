@@ -18,7 +18,7 @@ def model(certified_model, tmp_path):
     return shutil.copytree(certified_model, tmp_path / "model")
 
 
-def test_all_that_an_export_and_a_push_write_is_allowed(model, tmp_path):
+def test_every_file_of_an_export_and_a_push_is_allowed(model, tmp_path):
     (model / "assets.extra" / "tf_serving_warmup_requests").touch()
     (model / "assets.extra" / "model.sig").touch()
     pushed = version_folder.push(model, tmp_path / "base", "identity", {}).path
@@ -53,7 +53,7 @@ def test_any_other_folder_is_named(model, name):
 @pytest.mark.parametrize(
     "name", ["saved_model.pb", "variables/variables.index", "assets.extra/manifest.json", ".DS_Store", "assets/x"]
 )
-def test_what_is_no_file_is_named(model, name, tmp_path_factory, monkeypatch):
+def test_entries_other_than_files_are_named(model, name, tmp_path_factory, monkeypatch):
     def socket_there():
         # The path of a socket must be short.
         monkeypatch.chdir((model / name).parent)
@@ -73,7 +73,7 @@ def test_what_is_no_file_is_named(model, name, tmp_path_factory, monkeypatch):
         assert line.startswith(f"{name} is {kind}") or line == f"{name} is a link to /dev/null, outside of the model"
 
 
-def test_links_within_are_as_good_as_files_and_links_to_outside_are_named(model, tmp_path):
+def test_links_within_the_model_are_allowed_and_links_to_outside_are_named(model, tmp_path):
     outside = shutil.copytree(model / "variables", tmp_path / "outside")
     (model / "saved_model.pb").rename(model / "variables" / "variables.index.real")
     (model / "saved_model.pb").symlink_to("variables/variables.index.real")
@@ -91,7 +91,7 @@ def test_links_within_are_as_good_as_files_and_links_to_outside_are_named(model,
     assert model_files.foreign(model) == ["variables is a broken link that no certified model has"]
 
 
-def test_a_folder_that_kubernetes_mounts_is_as_good_as_another(model, tmp_path):
+def test_a_folder_that_kubernetes_mounts_is_allowed(model, tmp_path):
     mount = tmp_path / "mount"
     shutil.copytree(model, mount / "..2026_11_27_09_00_00.1")
     (mount / "..data").symlink_to("..2026_11_27_09_00_00.1")
@@ -106,7 +106,7 @@ def test_a_folder_that_kubernetes_mounts_is_as_good_as_another(model, tmp_path):
     assert model_files.foreign(mount) == ["variables/more is a file that no certified model has"]
 
 
-def test_what_desktops_leave_behind_is_told_and_nothing_else(model):
+def test_desktop_litter_is_reported(model):
     assert model_files.litter(model) == [] == model_files.foreign(model)
     left = ["._saved_model.pb", ".DS_Store", "Thumbs.db", "assets/.DS_Store", "variables/._variables.index"]
     for name in left:
@@ -115,14 +115,14 @@ def test_what_desktops_leave_behind_is_told_and_nothing_else(model):
     assert model_files.foreign(model) == []
 
 
-def test_links_that_lead_back_come_to_an_end(model):
+def test_cyclic_links_are_not_followed_forever(model):
     for number in range(30):
         (model / f"link-{number}").symlink_to(".")
         (model / "variables" / f"link-{number}").symlink_to("..")
     assert len(model_files.foreign(model)) > 60
 
 
-def test_a_disk_that_fails_is_no_fault_of_the_model(model, monkeypatch):
+def test_a_disk_failure_is_not_a_fault_of_the_model(model, monkeypatch):
     stat = os.stat
 
     def failing(path, *args, **kwargs):
@@ -135,6 +135,6 @@ def test_a_disk_that_fails_is_no_fault_of_the_model(model, monkeypatch):
         model_files.foreign(model)
 
 
-def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_folder_is_one_line(tmp_path):
     with pytest.raises(BitsumError, match=r"^cannot list the folder .*: No such file or directory$"):
         model_files.foreign(tmp_path / "none")

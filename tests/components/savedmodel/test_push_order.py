@@ -1,4 +1,4 @@
-"""Which model may follow which: by the spans and the ancestors that manifests tell, without a metadata store."""
+"""Which model may follow which: by the spans and the ancestors in manifests, without a metadata store."""
 
 import json
 
@@ -38,9 +38,7 @@ def served(tmp_path):
         (0, 1, False),
     ],
 )
-def test_no_model_follows_one_of_a_later_span_and_a_run_on_its_own_is_earlier_than_every_span(
-    served, tmp_path, span, newest, may
-):
+def test_a_later_span_is_not_replaced_and_a_single_run_is_earlier_than_every_span(served, tmp_path, span, newest, may):
     version = None if newest is None else served(newest)
     for check in (push_order.check_span, lambda *asked: push_order.check(*asked, "another identity", "weights")):
         if may:
@@ -49,23 +47,23 @@ def test_no_model_follows_one_of_a_later_span_and_a_run_on_its_own_is_earlier_th
         with pytest.raises(Refusal) as refusal:
             check(tmp_path / "base", span)
         assert refusal.value.exit_code == 3 and refusal.value.gate == "push"
-        for told in (f"span {span}", f"span {newest}", f"version {version} ", "--allow-older", "nothing was pushed"):
-            assert told in str(refusal.value)
+        for words in (f"span {span}", f"span {newest}", f"version {version} ", "--allow-older", "nothing was pushed"):
+            assert words in str(refusal.value)
 
 
-def test_an_ancestor_does_not_follow_though_its_span_would_do_but_the_newest_model_itself_does(served, tmp_path):
+def test_an_ancestor_is_refused_even_for_a_later_span_and_the_newest_model_itself_is_not(served, tmp_path):
     served(3)
     version = served(3, ["mother", "grandmother"])
-    told = f"span 7 is an ancestor of that of span 3, version {version} in .*--allow-older"
+    words = f"span 7 is an ancestor of that of span 3, version {version} in .*--allow-older"
     for weights in ("mother", "grandmother"):
-        with pytest.raises(Refusal, match=told):
+        with pytest.raises(Refusal, match=words):
             push_order.check(tmp_path / "base", 7, "another identity", weights)
     push_order.check(tmp_path / "base", 3, "another identity", "a stranger")
-    # The same model, whatever run comes to it: it is not pushed again.
+    # The same model, from any run, is not pushed again.
     push_order.check(tmp_path / "base", 1, "identity 2", "mother")
 
 
-def test_the_newest_version_counts_and_one_that_bitsum_did_not_push_is_of_no_span(served, tmp_path):
+def test_only_the_newest_version_counts_and_a_foreign_version_has_no_span(served, tmp_path):
     served(5)
     newest = served(0)
     push_order.check_span(tmp_path / "base", 1)
@@ -73,7 +71,7 @@ def test_the_newest_version_counts_and_one_that_bitsum_did_not_push_is_of_no_spa
     push_order.check(tmp_path / "base", 0, "identity", "weights")
 
 
-def test_ancestors_lie_beside_the_model_and_older_models_have_none(tmp_path):
+def test_ancestors_are_stored_beside_the_model_and_older_models_have_none(tmp_path):
     model = tmp_path / "artifact" / "Format-Serving"
     model.mkdir(parents=True)
     assert push_order.ancestors(str(model)) == []
@@ -86,7 +84,7 @@ def test_ancestors_lie_beside_the_model_and_older_models_have_none(tmp_path):
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"origin": []}', '{"origin": {"span": "7"}}', '{"origin": {"span": -1}}', "[" * 100_000]
 )
-def test_a_newest_version_whose_manifest_is_damaged_lets_no_model_in(tmp_path, content):
+def test_a_damaged_manifest_of_the_newest_version_refuses_every_model(tmp_path, content):
     (tmp_path / "3" / "assets.extra").mkdir(parents=True)
     push_order.check_span(tmp_path, 0)
     (tmp_path / "3" / "assets.extra" / "manifest.json").write_text(content)
@@ -100,7 +98,7 @@ def test_a_newest_version_whose_manifest_is_damaged_lets_no_model_in(tmp_path, c
 
 
 @pytest.mark.parametrize("text", ["[", "{}", "[1]", '"ab"'])
-def test_damaged_ancestors_are_told_in_one_line(tmp_path, text):
+def test_damaged_ancestors_are_reported_in_one_line(tmp_path, text):
     model = str(tmp_path / "model")
     assert push_order.ancestors(model) == []
     push_order.write_ancestors(model, ["a", "b"])

@@ -77,7 +77,7 @@ def test_problems_name_changed_missing_and_added_files(model, tmp_path):
     assert "missing or damaged" in version_folder.problems(path)[0]
 
 
-def test_what_desktops_leave_behind_is_no_difference_and_a_fifo_is_one(model, tmp_path):
+def test_desktop_litter_is_not_a_difference_and_a_fifo_is(model, tmp_path):
     (model / ".DS_Store").write_bytes(b"before the push")
     path = version_folder.push(model, tmp_path / "base", "identity", {}).path
     (path / "variables" / "._variables.index").write_bytes(b"after it")
@@ -119,7 +119,7 @@ def test_push_to_a_place_that_cannot_be_written_is_one_line(model, tmp_path):
         version_folder.push(model, tmp_path / "file" / "base", "identity", {})
 
 
-def test_names_that_are_no_versions_are_not_counted(tmp_path):
+def test_names_other_than_versions_are_not_counted(tmp_path):
     for name in ("7", "0010", "foo", "7.tmp", "-3"):
         (tmp_path / name).mkdir()
     (tmp_path / "9").touch()

@@ -1,4 +1,4 @@
-"""Drift and skew: honest spans pass, a span that is unlike the one before or unlike what is asked does not."""
+"""Drift and skew: honest spans pass, a span unlike the previous one or unlike the requests does not."""
 
 import pathlib
 
@@ -69,7 +69,7 @@ def test_honest_spans_do_not_drift(one):
 
 @pytest.mark.parametrize(("count", "top"), [(30, 2**8), (100, 2**8), (3000, 2**8), (300, 2**31)])
 def test_an_honest_span_of_another_size_does_not_drift(count, top):
-    """The shortest number of a span is another one in each: the histograms do not begin at the same length."""
+    """Each span has another shortest number, so the histograms do not begin at the same length."""
     generator = np.random.default_rng(1)
 
     def span(size):

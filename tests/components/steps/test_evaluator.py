@@ -1,4 +1,4 @@
-"""The evaluation's gate, on TFX's own Evaluator: what it blesses and, above all, what it refuses."""
+"""The evaluation gate, on TFX's own Evaluator: the models that it blesses and, above all, those that it refuses."""
 
 import json
 import pathlib

@@ -80,7 +80,7 @@ def test_the_records_are_those_of_the_sampler_in_its_order(generated):
         ] == expected
 
 
-def test_chunks_do_not_show_in_the_records(monkeypatch):
+def test_records_do_not_depend_on_the_chunks(monkeypatch):
     whole = list(example_gen.shard_records(DATA, "long", 0))
     monkeypatch.setattr(example_gen, "_CHUNK_BITS", 500)
     assert list(example_gen.shard_records(DATA, "long", 0)) == whole
@@ -94,7 +94,7 @@ def test_more_shards_than_records_leave_empty_files():
     assert from_bits(features["sum"].int64_list.value) == 2**16
 
 
-def test_asking_for_more_pairs_than_exist_is_refused_before_anything_is_written(tmp_path):
+def test_more_pairs_than_exist_are_refused_before_anything_is_written(tmp_path):
     uri = str(tmp_path / "examples")
     with pytest.raises(ConfigError, match=r"data.train_examples = 65536: only 49152 distinct pairs of at most 8 bits"):
         generate(uri, Data(train_examples=65536), "--direct_running_mode=in_memory")

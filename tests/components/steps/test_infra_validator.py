@@ -126,7 +126,7 @@ def test_a_model_without_the_signature_that_warms_it_up_is_refused(tmp_path, exa
 
 
 def _fails(tmp_path, examples, **knobs) -> BitsumError | OSError:
-    """Run the executor: the error that ends it, which no blessing speaks of."""
+    """Run the executor; returns the error that ends it, which no blessing records."""
     with pytest.raises((BitsumError, OSError)) as caught:
         _validate(tmp_path, examples, **knobs)
     assert not [
@@ -210,7 +210,7 @@ def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told"),
+    ("knobs", "words"),
     [
         ({"serve_command": ["no-such-program"]}, "program 'no-such-program' not found"),
         ({"serve_command": ["bitsum", "serve", "--no_such_flag"]}, "with exit code 2: "),
@@ -228,10 +228,10 @@ def test_a_server_that_crashes_once_is_started_again_and_the_report_says_so(tmp_
         ({"probe_command": python(_PROBER, report={**_RIGHT, "asked": 0, "right": 0})}, "answered 0 of 0 questions"),
     ],
 )
-def test_a_failing_program_is_not_a_verdict(tmp_path, examples, knobs, told):
+def test_a_failing_program_is_not_a_verdict(tmp_path, examples, knobs, words):
     server = {"serve_command": python(SERVER, starts=str(tmp_path / "starts"), end="time.sleep(60)")}
     error = _fails(tmp_path, examples, **{**server, **knobs})
-    assert error.exit_code == 1 and told in str(error)
+    assert error.exit_code == 1 and words in str(error)
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGSEGV)"])

@@ -1,4 +1,4 @@
-"""Starting and asking a model server as programs: those that behave, that end, that hang, that are not there."""
+"""Starting and querying a model server as programs: working, ending, hanging and missing ones."""
 
 import json
 import os

@@ -1,5 +1,4 @@
-"""The Prover: what it blesses, what it refuses, and that a model that is only evaluated is never the last blessed
-one."""
+"""The Prover: its blessings and refusals, and that a model that is only evaluated is never the last blessed one."""
 
 import dataclasses
 import json
@@ -172,10 +171,10 @@ def test_a_model_with_a_file_that_no_certified_model_has_is_not_proven(tmp_path)
     (pathlib.Path(path_utils.serving_model_path(model.uri)) / "saved_model.mlir").touch()
     _, blessing, report = _prove(tmp_path, model)
     assert blessing.get_int_custom_property("blessed") == 0
-    assert report["reason"] == "not proven: saved_model.mlir is a file that no certified model has (1 such in all)"
+    assert report["reason"] == "not proven: saved_model.mlir is a file that no certified model has (1 in all)"
 
 
-def test_a_model_of_which_tensorflow_loads_other_weights_is_not_proven(tmp_path, monkeypatch):
+def test_a_model_whose_weights_tensorflow_loads_differently_is_not_proven(tmp_path, monkeypatch):
     model = _model(tmp_path / "model")
     served = pathlib.Path(path_utils.serving_model_path(model.uri))
     checkpoint = forged_checkpoints.Checkpoint.read(served)
@@ -185,7 +184,5 @@ def test_a_model_of_which_tensorflow_loads_other_weights_is_not_proven(tmp_path,
     monkeypatch.setattr(saved_weights, "_require_plain", lambda *_: None)
     _, blessing, report = _prove(tmp_path, model)
     assert blessing.get_int_custom_property("blessed") == 0
-    assert (
-        report["reason"]
-        == "not proven: TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (6 differences)"
-    )
+    difference = "TensorFlow loads a different U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads"
+    assert report["reason"] == f"not proven: {difference} (6 differences)"

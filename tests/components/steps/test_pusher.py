@@ -1,4 +1,4 @@
-"""The Pusher on real artifacts: both blessings or nothing, whole versions, and what the artifact records."""
+"""The Pusher on real artifacts: both blessings or nothing, whole versions, and the record in the artifact."""
 
 import json
 import pathlib
@@ -46,7 +46,7 @@ def stamped(tmp_path):
     return folder
 
 
-def test_what_infra_validation_served_is_pushed_and_recorded(tmp_path, stamped):
+def test_the_model_that_infra_validation_served_is_pushed_and_recorded(tmp_path, stamped):
     (stamped / "assets.extra").mkdir()
     (stamped / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"warm")
     pushed = _push(tmp_path, 1, 1)
@@ -118,7 +118,7 @@ def test_an_ancestor_of_the_newest_model_does_not_replace_it(tmp_path, stamped):
         Refusal, match=f"^push refused: the model of span 6 is an ancestor of that of span 5, version {version} in "
     ):
         _push(tmp_path, 1, 1, "back", span=6)
-    assert _push(tmp_path, 1, 1, "back all the same", span=6, allow_older=1).get_int_custom_property("is_new") == 1
+    assert _push(tmp_path, 1, 1, "older", span=6, allow_older=1).get_int_custom_property("is_new") == 1
 
 
 def test_a_model_for_another_task_does_not_replace_the_served_one(tmp_path, stamped):

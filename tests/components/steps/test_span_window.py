@@ -45,7 +45,7 @@ def pair(raw):
     return from_bits(features[FEATURE_A]), from_bits(features[FEATURE_B])
 
 
-def test_a_pair_that_two_spans_have_is_the_latest_span_s(tmp_path):
+def test_a_pair_in_two_spans_is_taken_from_the_latest(tmp_path):
     new = put(tmp_path / "new", "train", [record(1, 2, 4), record(3, 3, 2)])
     old = put(tmp_path / "old", "train", [record(1, 2, 2), record(2, 1, 2)])
     found = joined([new, old], tmp_path / "window")
@@ -102,7 +102,7 @@ def test_a_blessed_span_that_was_damaged_since_is_named(tmp_path):
     folder = put(tmp_path / "old", "train", [record(1, 2, 2)])
     path = pathlib.Path(shard_path(str(folder), "train", 0, 1))
     path.write_bytes(gzip.compress(b"nothing"))
-    text = "cannot read .*old/Split-train/data_tfrecord-00000-of-00001.gz, blessed before: .*run that span again"
+    text = "cannot read .*old/Split-train/data_tfrecord-00000-of-00001.gz, which was blessed: .*run that span again"
     with pytest.raises(Exception, match=text):
         joined([folder], tmp_path / "window")
 

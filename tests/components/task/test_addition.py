@@ -43,7 +43,7 @@ def test_bits_are_those_of_shifts_and_masks(value, spare):
         (lambda: addition.from_bits([0, 2]), "bit 1 is 2"),
     ],
 )
-def test_what_is_no_bitstring_is_refused_by_name(call, words):
+def test_values_other_than_bitstrings_are_refused_by_name(call, words):
     with pytest.raises(ValueError) as refusal:
         call()
     assert words in str(refusal.value)

@@ -58,7 +58,7 @@ def test_extremes():
         ((21, 43), "11 01 10 01 10 01"),
     ],
 )
-def test_the_nine_words_are_there(pair, expected):
+def test_the_nine_words_are_included(pair, expected):
     assert symbols(*pair, 6) == expected
     assert pair in {(case.a, case.b) for case in structured_cases(6)}
 
@@ -80,7 +80,7 @@ def test_wide_pairs_do_so_at_the_ends_and_in_the_middle(width):
 
 
 def kinds(a: int, b: int, width: int) -> list[tuple[int, str]]:
-    """What happens to the carry at each position."""
+    """The effect on the carry at each position."""
     events = []
     for position, (x, y, carry) in enumerate(
         zip(to_bits(a, width), to_bits(b, width), carries(a, b, width), strict=True)

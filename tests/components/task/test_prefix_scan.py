@@ -44,7 +44,7 @@ def test_addition_and_subtraction_are_those_of_python(a, b, count):
 
 
 @given(numbers, numbers)
-def test_a_comparison_says_at_each_place_what_holds_up_to_there(a, b):
+def test_a_comparison_is_right_at_every_position(a, b):
     found = outputs(TASKS["comparison"], a, b, 301)
     assert [found >> place & 1 for place in range(301)] == [
         a % 2 ** (place + 1) > b % 2 ** (place + 1) for place in range(301)
@@ -52,7 +52,7 @@ def test_a_comparison_says_at_each_place_what_holds_up_to_there(a, b):
 
 
 @pytest.mark.parametrize("task", [*TASKS.values(), ROTATION], ids=lambda task: task.name)
-def test_the_table_is_followed_whatever_it_says(task):
+def test_every_table_is_followed(task):
     draw = random.Random(1)
     for count in [*range(1, 40), 63, 64, 65, 255, 256, 257, 1000]:
         a, b = draw.getrandbits(count), draw.getrandbits(count)

@@ -59,17 +59,17 @@ def test_each_problem_is_named(change, kind, words):
 # In 4 bits and their 5th, the sign: 5 - 6 = -1 is 11111. Up to each place, 5 > 6 is 1 > 0, 1 > 2, 5 > 6, 5 > 6 and so 5
 # > 6.
 @pytest.mark.parametrize(
-    ("task", "right", "said"),
+    ("task", "right", "statement"),
     [(SUBTRACTION, [1, 1, 1, 1, 1], "5 - 6 = -1"), (COMPARISON, [1, 0, 0, 0, 0], "5 > 6: False")],
 )
-def test_other_tasks_have_other_outputs(task, right, said):
+def test_other_tasks_have_other_outputs(task, right, statement):
     features = {"a": [1, 0, 1, 0], "b": [0, 1, 1, 0], "length": [4]}
     assert problem_of({**features, "sum": right}, task) is None
     assert problem_of({**features, "sum": right}, ADDITION).kind == record_checks.WRONG_SUM
     for position in range(5):
         wrong = [bit ^ (place == position) for place, bit in enumerate(right)]
         what = problem_of({**features, "sum": wrong}, task).what
-        assert what == f"sum[{position}] is {wrong[position]}, must be {right[position]} ({said})"
+        assert what == f"sum[{position}] is {wrong[position]}, must be {right[position]} ({statement})"
 
 
 def test_every_single_wrong_bit_is_found():

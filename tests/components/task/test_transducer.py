@@ -44,12 +44,12 @@ def test_labels_of_addition_are_the_counts_of_ones():
             assert ADDITION.labels.index(ADDITION.label(carry, (a, b))) == n
 
 
-def test_labels_of_the_others():
+def test_labels_of_the_other_tasks():
     assert SUBTRACTION.labels == ((0, 0), (0, 1), (1, 0), (1, 1))
     assert COMPARISON.labels == ((0, 0), (1, 1))
 
 
-def test_labels_leave_out_what_cannot_be_reached():
+def test_unreachable_labels_are_left_out():
     rows = tuple(
         (state, symbol, 0, 0) if state == 0 else (state, symbol, 1, 1) for state, symbol, _, _ in ADDITION.table
     )
@@ -91,7 +91,7 @@ def test_outputs_are_read_as_python_values():
     assert type(COMPARISON.read(1, 1)) is bool
 
 
-def test_statements_are_those_of_people():
+def test_statements_are_readable():
     assert [task.statement(13, 29, task.meaning(13, 29)) for task in TASKS.values()] == [
         "13 + 29 = 42",
         "13 - 29 = -16",

@@ -44,9 +44,9 @@ def test_a_dry_run_changes_nothing(store, capsys):
         store.run(run, exact=0.5)
     before = there(store)
     assert gc(store, "--keep", "1") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert there(store) == before
-    assert "28 folders" in said.splitlines()[-1] and "--delete" in said
+    assert "28 folders" in output.splitlines()[-1] and "--delete" in output
     assert gc(store, "--keep", "1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     json_tables.check("bitsum gc", found)

@@ -17,11 +17,11 @@ from tests.support.metadata_stores import COMPLETE, FAILED
 def lineage(settings, capfd, *arguments):
     capfd.readouterr()
     code = cli.main(["lineage", *settings, *arguments])
-    said = capfd.readouterr()
-    assert code == 0, said.err
+    output = capfd.readouterr()
+    assert code == 0, output.err
     if "--json" not in arguments:
-        return said.out
-    found = json.loads(said.out)
+        return output.out
+    found = json.loads(output.out)
     json_tables.check("bitsum lineage", found)
     return found
 
@@ -106,8 +106,8 @@ def test_an_unknown_version_is_one_line(store, tmp_path, capfd):
         (("--set", f"pipeline.root={tmp_path / 'no'}"), "bitsum run"),
     ):
         assert cli.main(["lineage", *settings, "5"]) == 1
-        said = capfd.readouterr().err
-        assert words in said and len(said.splitlines()) == 1
+        output = capfd.readouterr().err
+        assert words in output and len(output.splitlines()) == 1
     assert not (tmp_path / "no").exists()
 
 

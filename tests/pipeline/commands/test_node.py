@@ -16,7 +16,7 @@ BITSUM = str(pathlib.Path(sys.executable).with_name("bitsum"))
 
 @pytest.fixture
 def node(tmp_path):
-    """A function: arguments -> what `bitsum node` with them did, in tmp_path / "var"."""
+    """A function: arguments -> the result of `bitsum node` with them, in tmp_path / "var"."""
     knobs = [word for knob in (f"pipeline.root={tmp_path / 'var'}", *SMALL) for word in ("--set", knob)]
 
     def run(*arguments: str) -> subprocess.CompletedProcess:

@@ -50,15 +50,15 @@ def _config(root, *settings):
 
 
 def _updated(root, *settings):
-    told = []
+    lines = []
     config = _config(root, *settings)
-    with root_lock.locked(config, "a test", told.append):
-        relocation.update_paths(config, told.append)
-    return told
+    with root_lock.locked(config, "a test", lines.append):
+        relocation.update_paths(config, lines.append)
+    return lines
 
 
 def _content(root, *settings):
-    """All that a store has, by ML Metadata's own reader, in words without the times of changes."""
+    """All that a store has, by ML Metadata's own reader, as text without the update times."""
     store = metadata_store.open_store(_config(root, *settings))
     items = [*store.get_artifacts(), *store.get_executions(), *store.get_contexts()]
     for item in items:
@@ -98,8 +98,8 @@ def test_relocate_updates_the_same_paths_through_ml_metadata(root, name, capsys)
         f"model_config_list {{ config {{ name: 'm' base_path: '{root}/serving/m' }} }}"
     )
     assert cli.main(["relocate", *_options(now)]) == 0
-    said = capsys.readouterr().out
-    assert "--yes rewrites them" in said and f"uri {root}/artifacts/" in said
+    output = capsys.readouterr().out
+    assert "--yes rewrites them" in output and f"uri {root}/artifacts/" in output
     assert _content(now) == before and relocation.read(now).path == str(root)
 
     assert cli.main(["relocate", *_options(now), "--yes"]) == 0
@@ -126,8 +126,8 @@ def test_a_root_without_root_json_is_located_by_its_artifacts(root, how):
     before, now = _content(root), root.with_name("new")
     (root / relocation.FILE).unlink()
     (root.rename if how == "move" else lambda target: shutil.copytree(root, target))(now)
-    [told] = _updated(now)
-    assert ("was moved here from" if how == "move" else "is a copy of") in told
+    [lines] = _updated(now)
+    assert ("was moved here from" if how == "move" else "is a copy of") in lines
     assert _content(now) == _expected(before, root, now)
 
 
@@ -180,9 +180,9 @@ def test_a_copy_does_not_take_over_a_shared_store(tmp_path, how, capsys):
     shutil.copytree(root, now)
     for command in (["history"], ["relocate"], ["relocate", "--yes"]):
         assert cli.main([*command, *_options(now, setting)]) == 1
-        said = capsys.readouterr().err
-        assert "relocate" in said or "--from" in said
-        assert "is a copy of" in said and len(said.splitlines()) == 1
+        output = capsys.readouterr().err
+        assert "relocate" in output or "--from" in output
+        assert "is a copy of" in output and len(output.splitlines()) == 1
     assert _content(root, setting) == before
     # With a separate store it is a root like any other.
     assert len(_updated(now, f"metadata.path={tmp_path / 'own.sqlite'}")) == 1
@@ -198,20 +198,20 @@ def test_every_command_updates_a_moved_root(root, command, capfd):
         _give_up_at_once(command, now, capfd)
     cli.main([*command, *_options(now)])
     out, err = capfd.readouterr()
-    told = f"pipeline.root = {now} was moved here from {root}: "
-    assert sum(line.startswith(told) for line in (out + err).splitlines()) == 1
-    assert str(root) + "/" not in out.replace(told, "")
+    lines = f"pipeline.root = {now} was moved here from {root}: "
+    assert sum(line.startswith(lines) for line in (out + err).splitlines()) == 1
+    assert str(root) + "/" not in out.replace(lines, "")
     assert relocation.read(now).path == str(now)
     cli.main([*command, *_options(now)])
-    assert told not in "".join(capfd.readouterr())
+    assert lines not in "".join(capfd.readouterr())
 
 
 def _give_up_at_once(command, root, capfd):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(relocation, "_LOCK_SECONDS", 0.0)
         assert cli.main([*command, *_options(root)]) == 1
-    said = capfd.readouterr().err
-    assert "another program works in it" in said and len(said.splitlines()) == 1
+    output = capfd.readouterr().err
+    assert "another program works in it" in output and len(output.splitlines()) == 1
 
 
 def test_a_node_ignores_the_run_lock_of_its_own_run(root, capfd):
@@ -227,8 +227,8 @@ def test_metadata_restored_from_the_original_are_updated(root):
     before, now = _content(root), pathlib.Path(shutil.copytree(root, root.with_name("copy")))
     assert len(_updated(now)) == 1 and _updated(now) == []
     shutil.copy(root / "metadata.sqlite", now / "metadata.sqlite")
-    [said] = _updated(now)
-    assert said.startswith(f"pipeline.root = {now} is a copy of {root}: ")
+    [output] = _updated(now)
+    assert output.startswith(f"pipeline.root = {now} is a copy of {root}: ")
     assert _content(now) == _expected(before, root, now) and _content(root) == before
     assert _updated(now) == []
 
@@ -244,29 +244,29 @@ def test_a_copy_does_not_wait_for_runs_of_the_original(root, capfd):
 
 
 class Run:
-    """The nodes of a run in `root`, without the server at its end: what each came to, and what was told."""
+    """The nodes of a run in `root`, without the server at its end: the result of each, and the reported lines."""
 
     def __init__(self, root: pathlib.Path):
         self.notes: dict[str, str] = {}
-        self.told: list[str] = []
+        self.lines: list[str] = []
         config = _config(root, *SMALL)
         workspace.prepare(root)
         run_id = f"run-{len(list(root.glob('run-*')))}"
         (root / run_id).touch()
         stages: list[str] = []
         handler = logging.Handler(logging.WARNING)
-        handler.emit = lambda record: self.told.append(record.getMessage())
+        handler.emit = lambda record: self.lines.append(record.getMessage())
         logging.getLogger(LOGGER).addHandler(handler)
         try:
-            with root_lock.locked(config, "a test", self.told.append):
-                relocation.update_paths(config, self.told.append)
+            with root_lock.locked(config, "a test", self.lines.append):
+                relocation.update_paths(config, self.lines.append)
                 local.run(config, run_id, stages.append, lambda note: self.notes.update({stages[-1]: note}))
-            self.push = local.conclude(config, run_id, self.told.append)
+            self.push = local.conclude(config, run_id, self.lines.append)
         finally:
             logging.getLogger(LOGGER).removeHandler(handler)
 
     def done(self) -> set[str]:
-        """The steps that ran: those that no cache is kept of aside."""
+        """The steps that ran, except those that are never cached."""
         return {stage for stage, note in self.notes.items() if note == "done"} - {"last blessed", "push"}
 
 
@@ -285,8 +285,8 @@ def mine(made, tmp_path):
 
 
 def _files(root):
-    """Every file of a root with its content; locks, logs and the database aside, which those who only look may
-    touch."""
+    """Every file of a root with its content; without locks, logs and the database, which read-only commands may
+    change."""
     return {
         path: path.read_bytes()
         for path in root.rglob("*")
@@ -297,7 +297,7 @@ def _files(root):
 def test_a_copy_uses_its_own_files_and_outlives_the_original(made, mine):
     original, before = _files(made), _content(made)
     first = Run(mine)
-    assert "is a copy of" in first.told[0] and first.done() == set()
+    assert "is a copy of" in first.lines[0] and first.done() == set()
     assert first.push.path == str(mine / "serving" / "bitsum" / str(first.push.version)) and not first.push.is_new
     for folder in (mine / "artifacts" / "StatisticsGen" / "statistics").iterdir():
         shutil.rmtree(folder)
@@ -307,7 +307,7 @@ def test_a_copy_uses_its_own_files_and_outlives_the_original(made, mine):
     second = shutil.copytree(mine, mine.with_name("second"))
     shutil.rmtree(mine)
     run = Run(second)
-    assert "was moved here from" in run.told[0] and run.done() == set()
+    assert "was moved here from" in run.lines[0] and run.done() == set()
     uris = [artifact.uri for artifact in metadata_store.open_store(_config(second)).get_artifacts()]
     assert all(uri.startswith(f"{second}/artifacts/") for uri in uris)
 
@@ -339,10 +339,10 @@ def test_a_step_whose_output_is_damaged_runs_again(mine, file, damage, word, sta
     assert any(
         line.startswith("not taken from the cache: ")
         and line.endswith(f"{path} was {word}".replace("was miss", "is miss"))
-        for line in run.told
-    ), run.told
+        for line in run.lines
+    ), run.lines
     again = Run(mine)
-    assert (again.done(), [line for line in again.told if "cache" in line]) == (set(), [])
+    assert (again.done(), [line for line in again.lines if "cache" in line]) == (set(), [])
 
 
 def test_every_output_of_every_step_is_recorded(made):
@@ -369,7 +369,7 @@ def test_artifacts_without_a_file_record_are_reused_if_they_exist(mine):
 
 
 def _generated(root, run_id):
-    """What the first step came to: the later ones are known by the records of what they read, too."""
+    """The result of the first step; the later steps depend on the records of their inputs, too."""
     notes = []
     _updated(root)
     local.run(_config(root, *SMALL), run_id, lambda stage: None, notes.append, only="BitstringExampleGen")
@@ -377,7 +377,7 @@ def _generated(root, run_id):
 
 
 def test_a_moved_series_keeps_its_cache_and_its_spans(tmp_path):
-    """Up to the training: steps that are given a folder of the root, and resolvers that look for earlier spans."""
+    """Up to the training: steps with a folder of the root as a parameter, and resolvers of earlier spans."""
 
     def run(root: pathlib.Path, span: int) -> dict[str, str]:
         config = _config(root, *SMALL, f"data.span={span}")
@@ -405,6 +405,6 @@ def test_removed_artifacts_are_made_again_and_nothing_is_pushed_twice(mine):
     shutil.rmtree(mine / "artifacts")
     run = Run(mine)
     assert {"generate", "statistics", "train", "evaluate", "prove", "infra-validate"} <= run.done()
-    assert any(line.startswith("Model ") and " is ignored: " in line for line in run.told), run.told
+    assert any(line.startswith("Model ") and " is ignored: " in line for line in run.lines), run.lines
     assert not run.push.is_new and len(version_folder.versions(mine / "serving" / "bitsum")) == 1
     assert Run(mine).done() == set()

@@ -1,4 +1,4 @@
-"""The whole job as a user runs it: `bitsum run` in a process of its own, then again, then the server by hand."""
+"""The whole pipeline as a user runs it: `bitsum run` in a process of its own, then again, then the server by hand."""
 
 import json
 import pathlib

@@ -1,5 +1,5 @@
-"""`bitsum verify`: one line for every outcome, its exit code, and no TensorFlow where the graph is not exported
-anew."""
+"""`bitsum verify`: one line for every outcome, its exit code, and no TensorFlow unless the graph is exported
+again."""
 
 import json
 import os
@@ -32,13 +32,13 @@ def copy(certified_model, tmp_path):
 
 @pytest.fixture
 def verify(capsys):
-    """verify(arguments) -> (exit code, the one line that it said)."""
+    """verify(arguments) -> (exit code, its one line of output)."""
 
     def run(*arguments):
         code = cli.main(["verify", *map(str, arguments)])
-        said = capsys.readouterr()
-        assert (said.out == "") == (code == FAILED) == (said.err != ""), said
-        text = said.out or said.err
+        output = capsys.readouterr()
+        assert (output.out == "") == (code == FAILED) == (output.err != ""), output
+        text = output.out or output.err
         assert text.count("\n") == 1
         return code, text.strip()
 
@@ -116,7 +116,7 @@ def rewire(model_dir):
 def test_the_graph_is_compared_with_a_hash(certified_model, verify):
     sha256 = graph_identity.graph_sha256(certified_model)
     code, line = verify(certified_model, "--graph-sha256", sha256)
-    assert code == PROVEN and "; the graph has the hash given; not checked: the kernels" in line
+    assert code == PROVEN and "; the graph has the given hash; not checked: the kernels" in line
     code, line = verify(certified_model, "--graph-sha256", sha256[:-1], "--json")
     assert code == REFUSED
     assert json.loads(line)["proven"] is False
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_hides_other_weights_is_refused(copy, verify, tamper):
 
 
 def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_loads(copy, verify, monkeypatch):
-    """What the reader would miss if it were wrong in a way that nobody has thought of."""
+    """Errors of the reader that no other check would find."""
     checkpoint = forged_checkpoints.Checkpoint.read(copy)
     forged_checkpoints.hide_in_value(checkpoint, random.Random(1))
     checkpoint.write(copy)
@@ -172,7 +172,7 @@ def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_load
     assert code == PROVEN, line
     code, line = verify(copy, "--graph")
     assert code == REFUSED
-    reason = "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (and 5 more)"
+    reason = "TensorFlow loads a different U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (and 5 more)"
     assert line.startswith(f"refused: addition is not proven: {reason}")
 
 
@@ -255,7 +255,7 @@ def truncated_data(model_dir):
             [],
             "saved_model.pb is not a SavedModel, or is damaged",
         ),
-        (shutil.rmtree, [], "is not a folder: name the one that holds saved_model.pb"),
+        (shutil.rmtree, [], "is not a folder: name the folder that holds saved_model.pb"),
         (lambda model_dir: shutil.rmtree(model_dir / "variables"), [], "is this the folder of a SavedModel?"),
         (
             lambda model_dir: None,

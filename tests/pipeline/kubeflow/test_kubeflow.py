@@ -1,5 +1,4 @@
-"""`bitsum compile`: what Kubeflow's own library reads in the file, and that every container's command does its node's
-work."""
+"""`bitsum compile`: Kubeflow's own library reads the file, and every container's command runs its node."""
 
 import json
 import pathlib
@@ -28,7 +27,7 @@ RESOLVER = "Resolver"
 
 @pytest.fixture
 def compiled(tmp_path, capfd):
-    """A function: options of `bitsum compile` -> (PipelineSpec as kfp reads it, path of the file, what was said)."""
+    """A function: options of `bitsum compile` -> (PipelineSpec as kfp reads it, path of the file, the output)."""
 
     def make(*options, overrides=()):
         path = tmp_path / "kubeflow.yaml"
@@ -46,13 +45,13 @@ def compiled(tmp_path, capfd):
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path, monkeypatch):
-    """Where this process is and what it was called with, which a container's command changes."""
+    """Restore the working directory and the arguments of this process, which a container's command changes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
 
 
 def test_the_spec_is_the_graph_without_resolvers(compiled, tmp_path):
-    spec, path, said = compiled()
+    spec, path, output = compiled()
     local = node.compile_pipeline(config.load(None, [f"pipeline.root={tmp_path / 'var'}"]))
     nodes = {each.pipeline_node.node_info.id: each.pipeline_node for each in local.nodes}
     resolvers = {name for name, each in nodes.items() if each.node_info.type.name.rpartition(".")[2] == RESOLVER}
@@ -65,7 +64,7 @@ def test_the_spec_is_the_graph_without_resolvers(compiled, tmp_path):
         "StatisticsGen" not in tasks["ReadabilityGate"].dependent_tasks
         and "ReadabilityGate" in tasks["StatisticsGen"].dependent_tasks
     )
-    assert "cold start" in path.read_text() and "cold start" in said
+    assert "cold start" in path.read_text() and "cold start" in output
     assert set(tasks["Evaluator"].inputs.artifacts) == {"examples", "model", "schema"}
 
 
@@ -134,14 +133,14 @@ def test_a_volume_for_the_push(compiled):
 def test_refused(options, code, words, tmp_path, capfd):
     options = [option.format(folder=tmp_path) for option in options]
     assert cli.main(["compile", "--target", "kubeflow", "--output", str(tmp_path / "kubeflow.yaml"), *options]) == code
-    assert words in (said := capfd.readouterr().err) and said.count("\n") == 1
+    assert words in (output := capfd.readouterr().err) and output.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.long
 def test_every_container_runs_its_node(compiled, tmp_path, monkeypatch):
-    """The launcher of Kubeflow Pipelines, as far as a container sees it: files in place of a bucket, one command after
-    the other."""
+    """The launcher of Kubeflow Pipelines, as far as a container sees it: files instead of a bucket, one command at
+    a time."""
     spec, _, _ = compiled(overrides=[*SMALL, f"pipeline.push_to={tmp_path / 'served'}"])
     monkeypatch.setattr(kubeflow_node, "MOUNTS", {"minio://": f"{tmp_path}/minio/"})
     produced = {}
@@ -183,7 +182,7 @@ class _Exit(Exception):
 
 
 def _launched(spec, name, produced, folder):
-    """Run one container's command on what the launcher would hand it; the artifacts that it put out."""
+    """Run one container's command on the inputs that the launcher would pass; returns its output artifacts."""
     task, component = spec.root.dag.tasks[name], spec.components[name]
     request = pipeline_spec_pb2.ExecutorInput()
     for key, source in task.inputs.artifacts.items():

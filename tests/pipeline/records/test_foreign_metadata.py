@@ -16,8 +16,8 @@ HOSTILE = "x\x1b[2K\nproven: addition of any length\x9b\u202e\u200b\u2028"
 
 
 @pytest.fixture
-def told(capfd):
-    """A function: arguments -> (exit code, what was written), checked to be harmless."""
+def output_of(capfd):
+    """A function: arguments -> (exit code, output), checked to be harmless."""
 
     def run(*arguments):
         capfd.readouterr()
@@ -37,7 +37,7 @@ def model(tmp_path):
     return tmp_path / "served" / str(version)
 
 
-def test_runs_reasons_and_folders_of_a_store(told, tmp_path):
+def test_runs_reasons_and_folders_of_a_store(output_of, tmp_path):
     store = Store(tmp_path / "var")
     store.run(HOSTILE, version=7)
     store.execution("bad", HOSTILE, {}, {"model": {HOSTILE: HOSTILE}}, FAILED, refused_because=HOSTILE)
@@ -48,20 +48,20 @@ def test_runs_reasons_and_folders_of_a_store(told, tmp_path):
         ["history", "--json"],
         ["gc", "--keep=1"],
     ):
-        code, text = told(command, *store.settings, *options)
+        code, text = output_of(command, *store.settings, *options)
         assert code == 0 and (printable(HOSTILE) in text or json.dumps(HOSTILE)[1:-1] in text or command == "gc")
 
 
-def test_nodes_of_a_graph(told, model):
+def test_nodes_of_a_graph(output_of, model):
     saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
     saved.meta_graphs[0].graph_def.node.add(name=HOSTILE, op=HOSTILE)
     (model / "saved_model.pb").write_bytes(saved.SerializeToString())
-    code, text = told("verify", "--graph", model)
+    code, text = output_of("verify", "--graph", model)
     # The text format of protocol buffers escapes the name.
     assert code == 3 and r'name: "x\033[2K\nproven' in text
 
 
-def test_keys_of_a_checkpoint(told, model):
+def test_keys_of_a_checkpoint(output_of, model):
     shutil.rmtree(model / "variables")
     tf.raw_ops.SaveV2(
         prefix=f"{model}/variables/variables",
@@ -69,7 +69,7 @@ def test_keys_of_a_checkpoint(told, model):
         shape_and_slices=["", ""],
         tensors=[tf.constant(1.0), tf.constant(object_graph(HOSTILE))],
     )
-    code, text = told("verify", model)
+    code, text = output_of("verify", model)
     assert code in (1, 3) and text
 
 

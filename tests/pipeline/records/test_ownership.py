@@ -126,8 +126,8 @@ def test_a_killed_run_is_closed_by_the_next_one_and_its_outputs_are_collected(tm
     assert [row["state"] for row in _history(settings, capfd)] == ["killed at Trainer"]
 
     assert cli.main(["run", *settings]) == 0
-    said = capfd.readouterr().out
-    [closed] = [line for line in said.splitlines() if "housekeeping" in line]
+    output = capfd.readouterr().out
+    [closed] = [line for line in output.splitlines() if "housekeeping" in line]
     id = re.search(rf"closed as failed: Trainer, execution (\d+): process {first.pid} on", closed)[1]
     assert [row["state"] for row in _history(settings, capfd)] == ["killed at Trainer", "done"]
     orphan = root / "artifacts" / "Trainer" / "model_run" / id

@@ -53,8 +53,8 @@ def test_the_commands_read_and_write_there(server, tmp_path, capfd):
     assert cli.main(["lineage", *store.settings, "8", "--json"]) == 0
     assert [base["version"] for base in json.loads(capfd.readouterr().out)["bases"]] == [7]
     assert cli.main(["gc", *store.settings, "--keep", "1", "--delete"]) == 0
-    said = capfd.readouterr().out
-    assert "closed as failed: Trainer" in said and "of run tuesday" in said and "of run monday" not in said
+    output = capfd.readouterr().out
+    assert "closed as failed: Trainer" in output and "of run tuesday" in output and "of run monday" not in output
     # Seen by the database's own program, and nowhere else: no SQLite file was made.
     assert server.query("by_hand", "SELECT count(*) FROM context WHERE name IN ('monday', 'thursday')") == ["2"]
     assert not list((tmp_path / "var").glob("*.sqlite"))
@@ -72,11 +72,11 @@ def test_a_moved_root_is_rewritten_only_on_request(server, tmp_path, capfd):
     capfd.readouterr()
     for command in ("history", "lineage", "gc", "status"):
         assert cli.main([command, *options]) == 1
-        said = capfd.readouterr().err
+        output = capfd.readouterr().err
         assert (
-            f"was moved here from {tmp_path / 'var'}" in said
-            and "bitsum relocate" in said
-            and len(said.splitlines()) == 1
+            f"was moved here from {tmp_path / 'var'}" in output
+            and "bitsum relocate" in output
+            and len(output.splitlines()) == 1
         )
     assert cli.main(["relocate", *options]) == 0
     assert server.query("moved", f"SELECT count(*) FROM artifact WHERE uri LIKE '{tmp_path}/moved/%'") == ["0"]
@@ -102,8 +102,8 @@ def test_concurrent_programs_can_set_up_a_new_database(server):
     for program in programs:
         program.stdin.write("\n")
         program.stdin.flush()
-    said = [program.communicate(timeout=120) for program in programs]
-    assert [out for out, _ in said] == ["0\n"] * 3, said
+    output = [program.communicate(timeout=120) for program in programs]
+    assert [out for out, _ in output] == ["0\n"] * 3, output
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_concurrent_programs_can_set_up_a_new_database(server):
 @pytest.mark.parametrize("command", ["history", "lineage", "gc"])
 def test_an_unreachable_or_refusing_database_is_one_line(server, tmp_path, command, wrong, words, capsys):
     assert cli.main([command, *_options(f"pipeline.root={tmp_path}", *server.settings(), wrong)]) in (1, 2)
-    said = capsys.readouterr().err
-    assert words in said and len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert words in output and len(output.splitlines()) == 1
 
 
 def test_a_database_that_restarts(server, tmp_path):
@@ -135,16 +135,16 @@ def test_a_database_that_restarts(server, tmp_path):
 
 @pytest.mark.long
 def test_two_concurrent_runs_on_one_database(server, tmp_path):
-    """Each in a folder of its own, where no lock of ours holds one back; both begin on an empty database."""
+    """Each has its own folder, so no lock of bitsum delays it; both start on an empty database."""
     settings = [*server.settings("metadata.database=two"), *SMALL]
     programs = []
     for name in ("one", "other"):
         command = [sys.executable, "-m", "pipeline", "run", *_options(f"pipeline.root={tmp_path / name}", *settings)]
         programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    said = [program.communicate(timeout=900) for program in programs]
-    assert [program.returncode for program in programs] == [0, 0], said
+    output = [program.communicate(timeout=900) for program in programs]
+    assert [program.returncode for program in programs] == [0, 0], output
     lineage = LineageGraph(metadata_store.open_store(configuration.load(None, settings)))
-    runs = [re.match(r"bitsum run (\S+),", out)[1] for out, _ in said]
+    runs = [re.match(r"bitsum run (\S+),", out)[1] for out, _ in output]
     nodes = [[lineage.node_of[execution] for execution in lineage.executions_of(run)] for run in runs]
     assert sorted(nodes[0]) == sorted(nodes[1]) == sorted(set(nodes[0])) and "Pusher" in nodes[0]
     for run, program in zip(runs, programs, strict=True):

@@ -1,4 +1,4 @@
-"""How a root is found to be unmoved, moved, or copied."""
+"""How bitsum recognises an unmoved, moved or copied root."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.fast
 def _root(folder):
     """A root that was used at its present path."""
     workspace.prepare(folder)
-    relocation.update_paths(_config(folder), _nothing_to_tell)
+    relocation.update_paths(_config(folder), _unexpected_line)
     return folder
 
 
@@ -24,15 +24,15 @@ def _config(folder):
     return configuration.load(None, [f"pipeline.root={folder}"])
 
 
-def _nothing_to_tell(line):
+def _unexpected_line(line):
     raise AssertionError(line)
 
 
 def _updated(folder):
     """The reported lines, and the content of root.json afterwards."""
-    told = []
-    relocation.update_paths(_config(folder), told.append)
-    return told, relocation.read(folder)
+    lines = []
+    relocation.update_paths(_config(folder), lines.append)
+    return lines, relocation.read(folder)
 
 
 def test_a_root_gets_an_id_once(tmp_path):
@@ -47,16 +47,16 @@ def test_a_moved_root_keeps_its_id_and_records_its_former_paths(tmp_path):
     id = relocation.read(root).id
     for name in ("two", "three"):
         root = root.rename(tmp_path / name)
-        told, recorded = _updated(root)
-        assert len(told) == 1 and f"was moved here from {recorded.former[0]}" in told[0]
+        lines, recorded = _updated(root)
+        assert len(lines) == 1 and f"was moved here from {recorded.former[0]}" in lines[0]
     assert recorded == relocation.Root(id, str(tmp_path / "three"), (str(tmp_path / "two"), str(tmp_path / "one")))
 
 
 def test_a_copy_gets_a_new_id(tmp_path):
     original = relocation.read(_root(tmp_path / "one"))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    told, recorded = _updated(tmp_path / "two")
-    assert len(told) == 1 and f"is a copy of {tmp_path / 'one'}" in told[0]
+    lines, recorded = _updated(tmp_path / "two")
+    assert len(lines) == 1 and f"is a copy of {tmp_path / 'one'}" in lines[0]
     assert (recorded.id != original.id, recorded.path) == (True, str(tmp_path / "two"))
     assert _updated(tmp_path / "one") == ([], original)
     assert _updated(tmp_path / "two") == ([], recorded)
@@ -79,8 +79,8 @@ def test_a_root_is_moved_if_its_id_is_not_at_the_old_path(tmp_path, there):
     else:
         old.mkdir()
         (old / relocation.FILE).write_text("{")
-    told, recorded = _updated(new)
-    assert ("was moved here" in told[0], recorded.id) == (True, id)
+    lines, recorded = _updated(new)
+    assert ("was moved here" in lines[0], recorded.id) == (True, id)
 
 
 def test_a_link_to_the_root_is_the_root(tmp_path):

@@ -87,7 +87,7 @@ def test_opening_the_store_rolls_back_a_hot_journal(store):
 
 @pytest.mark.parametrize("damage", ["empty", "zeroed head", "cut in its head", "cut in a page", "of a foreign format"])
 def test_a_damaged_journal_is_ignored(store, damage, capsys):
-    """Only the journal is, which was never synced then: SQLite has written nothing into the database before that."""
+    """Only the journal is damaged, so it was never synced: SQLite writes to the database only after that."""
     file = metadata_store.sqlite_file(store.config)
     before = file.read_bytes()
     journal = hot(store).with_name("metadata.sqlite-journal")
@@ -127,8 +127,8 @@ def test_the_lock_of_a_killed_process_is_free(store):
 
 
 def _history_without_rights(store) -> subprocess.CompletedProcess:
-    """`bitsum history` by a user who may only read: a stranger, or root without the right to pass over the modes of
-    files."""
+    """`bitsum history` by a user who may only read: another user, or root without the capability to override file
+    modes."""
     command = [sys.executable, "-m", "pipeline", "history", *store.settings]
     if os.geteuid() == 0:
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", *command]

@@ -1,5 +1,4 @@
-"""`bitsum node` is really killed, and tried again as a scheduler does: nothing stays RUNNING, and the store says what
-happened."""
+"""`bitsum node` is killed and retried, as by a scheduler: nothing stays RUNNING, and the store records the cause."""
 
 import json
 import signal
@@ -15,7 +14,7 @@ from pipeline.records import ownership
 from pipeline.records.metadata_store import open_store
 from tests.pipeline.conftest import SMALL
 
-# The process kills itself as soon as its execution stands in the store, or once its executor has begun.
+# The process kills itself as soon as its execution is in the store, or once its executor has begun.
 _DIES = """
 import os, signal, sys
 from pipeline import cli; from pipeline.runner import owned_metadata

@@ -1,5 +1,5 @@
-"""What a machine that fails, a model that kills its server, and an older model come to in `bitsum run`: exit codes,
-cache, history."""
+"""`bitsum run` on a failing machine, with a model that kills its server, and with an older model: exit codes, cache,
+history."""
 
 import json
 import pathlib
@@ -47,13 +47,13 @@ def test_only_a_fault_of_the_model_refuses_it_and_is_recorded(bitsum_run, tmp_pa
         assert len(starts.read_text().splitlines()) == so_far, "the next run starts the server again"
     assert {"train", "prove"} <= _cached(terminal) and "infra-validate" not in _cached(terminal)
 
-    for told, *overrides in (
+    for words, *overrides in (
         ("ended by SIGKILL", *ends_by("SIGKILL")),
         ("program 'no-such-prober' not found", 'infra.probe_command=["no-such-prober"]'),
         ("no version available within 0.1 s", "infra.start_timeout=0.1"),
     ):
         code, _, errors = bitsum_run(*overrides)
-        assert code == 1 and told in _line(errors), errors
+        assert code == 1 and words in _line(errors), errors
     assert not (root / "serving").exists()
 
     assert cli.main(["history", "--json", "--set", f"pipeline.root={root}"]) == 0
@@ -81,7 +81,7 @@ def _an_older_model_stays_out(bitsum_run, served: pathlib.Path, first: int) -> N
     assert version_folder.versions(served) == [first, newest]
     code, terminal, errors = bitsum_run(options=["--allow-older"])
     assert (code, errors) == (0, "")
-    assert {"train", "prove", "infra-validate"} <= _cached(terminal), "no node but the push is told"
+    assert {"train", "prove", "infra-validate"} <= _cached(terminal), "only the push has the option"
     assert version_folder.versions(served)[:-1] == [first, newest]
     # It is the newest version now, and the same model needs no option.
     assert bitsum_run()[0] == 0

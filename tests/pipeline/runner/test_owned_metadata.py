@@ -35,7 +35,7 @@ def _owner(store, id):
 
 @pytest.mark.parametrize("put", ["put_execution", "put_executions"])
 @pytest.mark.parametrize(("state", "stamped"), [(RUNNING, True), (COMPLETE, False), (FAILED, False)])
-def test_a_new_execution_has_an_owner_from_its_first_moment(store, put, state, stamped):
+def test_a_new_execution_has_an_owner_from_the_start(store, put, state, stamped):
     kind = store.client.put_execution_type(mlmd.ExecutionType(name="somewhere.Trainer"))
     execution = mlmd.Execution(type_id=kind, last_known_state=state)
     with OwnedMetadata(metadata_store.connection(store.config)) as handle:
@@ -98,8 +98,8 @@ def test_a_file_that_stays_locked_is_one_line(store, monkeypatch, capsys):
     holder.stdout.readline()
     for command in ("history", "lineage", "gc"):
         assert cli.main([command, *store.settings]) == 1
-        said = capsys.readouterr().err
-        assert "held its lock for 0.3 s" in said and len(said.splitlines()) == 1
+        output = capsys.readouterr().err
+        assert "held its lock for 0.3 s" in output and len(output.splitlines()) == 1
     with pytest.raises(BitsumError, match="held its lock"), OwnedMetadata(metadata_store.connection(store.config)):
         pass
     holder.communicate("")
@@ -109,8 +109,8 @@ def test_a_file_that_stays_locked_is_one_line(store, monkeypatch, capsys):
 def test_a_file_that_is_not_a_database_is_one_line(tmp_path, capsys):
     (tmp_path / "metadata.sqlite").write_text("This is a letter. " * 100)
     assert cli.main(["history", "--set", f"pipeline.root={tmp_path}"]) == 1
-    said = capsys.readouterr().err
-    assert "file is not a database" in said and len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert "file is not a database" in output and len(output.splitlines()) == 1
 
 
 def test_a_damaged_database_is_one_line(store, capsys):
@@ -118,5 +118,5 @@ def test_a_damaged_database_is_one_line(store, capsys):
     with sqlite3.connect(metadata_store.sqlite_file(store.config)) as database:
         database.execute("DROP TABLE Event")
     assert cli.main(["history", *store.settings]) == 1
-    said = capsys.readouterr().err
-    assert "cannot use the metadata store" in said and len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert "cannot use the metadata store" in output and len(output.splitlines()) == 1

@@ -1,5 +1,5 @@
-"""A series of runs: what is taken as data, and what is served after a good span, a worse model, a better one and a
-clock that went back."""
+"""A series of runs: the data that they read, and the version served after a good span, a worse model, a better one
+and a clock that was set back."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ EVERY_SHORT_PAIR = "a,b,sum\n" + "".join(f"{a},{b},{a + b}\n" for a in range(64)
 
 
 class Data:
-    """The nodes of a run up to the window, which are all that data goes through before the training."""
+    """The nodes of a run up to the window: all nodes that data passes before the training."""
 
     def __init__(self, folder: pathlib.Path):
         self.own, self.var = folder / "own", folder / "var"
@@ -146,8 +146,8 @@ def test_a_retried_node_records_its_last_inputs(data):
     generate, validate = (by_node[wanted] for wanted in ("BitstringExampleGen", "ArithmeticValidator"))
     [examples] = lineage.outputs(generate)
     assert [(link.key, link.artifact) for link in lineage.inputs(validate)] == [("examples", examples.artifact)]
-    told = lineage.executions[generate].custom_properties["fingerprint"].string_value
-    assert told == span_folders.fingerprint(data.own / "span-2")
+    recorded = lineage.executions[generate].custom_properties["fingerprint"].string_value
+    assert recorded == span_folders.fingerprint(data.own / "span-2")
 
     # The refused data are not reused from the cache.
     assert data.node("BitstringExampleGen", "second")
@@ -157,13 +157,13 @@ def test_a_retried_node_records_its_last_inputs(data):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [(None, "span 7 does not exist"), ("", "the span is empty"), ("300,300\n", "span 7 has no pairs to train on")],
 )
-def test_a_missing_span_is_an_error_not_a_refusal(data, text, said):
+def test_a_missing_span_is_an_error_not_a_refusal(data, text, words):
     if text is not None:
         data.put(7, "pairs.csv" if text else "_SUCCESS", text)
-    with pytest.raises(BitsumError, match=said) as caught:
+    with pytest.raises(BitsumError, match=words) as caught:
         data.own_run(7, "data.long_lengths=[16]")
     assert caught.value.exit_code == 1
 
@@ -175,7 +175,7 @@ def test_a_source_without_a_span_is_refused(bitsum_run, tmp_path):
 
 
 @pytest.mark.long
-def test_the_story_of_the_served_model(bitsum_run, tmp_path):
+def test_the_served_model_over_a_series_of_runs(bitsum_run, tmp_path):
     served = tmp_path / "var" / "serving" / "bitsum"
 
     def run(span: int, *overrides: str) -> tuple[int, str, str]:

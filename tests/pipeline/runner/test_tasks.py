@@ -1,4 +1,4 @@
-"""The whole job for tasks other than addition, by configuration alone."""
+"""The whole pipeline for tasks other than addition, by configuration alone."""
 
 import pytest
 

@@ -65,6 +65,6 @@ def test_weights_that_tensorflow_reads_differently_from_the_checker_are_not_load
     monkeypatch.setattr(table, "read", lambda _: dict(forged.entries))
     monkeypatch.setattr(checkpoint, "_require_plain", lambda *_: None)
     assert (
-        "TensorFlow loads another U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (6 differences in all)"
+        "TensorFlow loads a different U_r/.ATTRIBUTES/VARIABLE_VALUE than the checker reads (6 differences in all)"
         in refusal(version)
     )
