@@ -1,9 +1,9 @@
-# Every target makes the environment that it needs first; if that is up to date, this takes no time. ARGS go to the program:
+# Every target first makes the environment that it needs; an up-to-date one takes no time. ARGS go to the program:
 #   make run ARGS="--set train.steps=300"
 
 PYTHON := .venv/bin/python
 
-# The proof, and the readers of all that it is checked against.
+# The checker of the proof, and the readers of its input.
 TRUSTED_BASE := components/task/*,components/proof/weights.py,components/proof/interval.py,components/proof/certificate.py,components/proof/checker.py,components/formats/table.py,components/formats/crc32c.py,components/formats/tfrecords.py,components/formats/strict_protos.py,components/formats/protos.py,components/savedmodel/checkpoint.py,components/savedmodel/model_files.py,components/savedmodel/canonical_graph.py,components/savedmodel/graph_identity.py
 
 .DEFAULT_GOAL := help
@@ -35,14 +35,14 @@ typecheck: setup  ## check the types
 test-fast: setup  ## run the tests without TFX, Beam and servers, under a minute
 	@$(PYTHON) -m pytest -m fast --numprocesses=2 $(ARGS)
 
-coverage: setup  ## branch coverage of components by its fast tests; below 100 % of the trusted base is a failure
+coverage: setup  ## measure branch coverage of components by its fast tests; fail below 100 % of the trusted base
 	@$(PYTHON) -m pytest tests/components -m fast --numprocesses=2 --cov --cov-report=term $(ARGS)
 	@.venv/bin/coverage report --include=$(TRUSTED_BASE) --fail-under=100
 
 test: setup  ## run all tests except test-long and airflow-test
 	@$(PYTHON) -m pytest -m "not long and not airflow" --numprocesses=2 --dist=loadfile $(ARGS)
 
-test-long: setup  ## run the tests that take minutes each: whole runs, also at once, killed and of other tasks
+test-long: setup  ## run the tests that take minutes each: whole, concurrent and killed runs, and other tasks
 	@$(PYTHON) -m pytest -m "long and not airflow" --numprocesses=2 --dist=loadfile $(ARGS)
 
 airflow-test: setup  ## run three spans, one poisoned and one with a worse model, with a real Airflow
@@ -64,7 +64,7 @@ airflow: setup  ## start Airflow on this machine, in its own environment, and pr
 	@requirements/install-airflow.sh
 	@.uv/airflow/bin/python airflow/service.py start $(ARGS)
 
-airflow-stop:  ## stop Airflow, with the ARGS of make airflow
+airflow-stop:  ## stop Airflow; takes the ARGS of make airflow
 	@.uv/airflow/bin/python airflow/service.py stop $(ARGS)
 
 lock:  ## resolve requirements/lock.txt again; ARGS=--upgrade for newer versions

@@ -96,11 +96,11 @@ class Airflow:
 
 @contextlib.contextmanager
 def started(root: pathlib.Path, knobs: Sequence[str]) -> Iterator[Airflow]:
-    """Airflow for the pipeline in `root`, on a free port; it runs what it is told to, unless `knobs` has another
-    schedule.
+    """Airflow for the pipeline in `root`, on a free port; it starts runs only on request, unless `knobs`
+    sets another schedule.
 
     Raises:
-        RuntimeError: it did not start or stop; the text is what it said.
+        RuntimeError: it did not start or stop; the text is its output.
     """
     service("start", options(root, knobs))
     try:

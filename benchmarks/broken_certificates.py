@@ -22,7 +22,7 @@ DENORMALS = (
 
 
 class Base(NamedTuple):
-    """A certified model; its certificate as JSON has it."""
+    """A certified model and its certificate, parsed from JSON."""
 
     weights: Weights
     certificate: dict
@@ -30,7 +30,7 @@ class Base(NamedTuple):
 
 class Case(NamedTuple):
     """Weights and a certificate, text or object; None asks the finder. `damning`: acceptance is wrong,
-    whatever the simulation says."""
+    whatever the simulation finds."""
 
     weights: Weights
     certificate: str | dict | None

@@ -35,13 +35,13 @@ def kinds(recipes: Sequence[Weights]) -> dict[str, Kind]:
     found |= _both("matrix transposed or negated", 28, _matrix_changed)
     found |= {
         "one weight moved by one float32, old hash": Kind(40, _one_float_further),
-        "weight NaN, infinite, subnormal, huge or no float32": Kind(56, _bad_weight),
+        "weight NaN, infinite, subnormal, huge or not a float32": Kind(56, _bad_weight),
         "weights of another model": Kind(
             12, lambda bases, i, dice: Case(bases[1].weights, bases[0].certificate, damning=True)
         ),
         "weights of another model, hash forged": Kind(12, _other_model),
         "time bomb, boxes of the harmless model": Kind(16, _bomb(1.1, 1e-3)),
-        "time bomb, boxes as wide as can be": Kind(16, _bomb(1.1, 1.0)),
+        "time bomb, boxes of maximal width": Kind(16, _bomb(1.1, 1.0)),
         "time bomb, new boxes": Kind(16, _bomb(1.1)),
         "bomb that never goes off, new boxes": Kind(16, _bomb(0.002)),
     }
@@ -95,7 +95,7 @@ def _gates_swapped(weights: Weights, i: int, dice: np.random.Generator) -> Weigh
 
 
 def _z_reversed(weights: Weights, i: int, dice: np.random.Generator) -> Weights:
-    """sigmoid(-x) = 1 - sigmoid(x): the cell then computes what another that takes z for the share of h would."""
+    """sigmoid(-x) = 1 - sigmoid(x): the cell computes the same as one with z and 1 - z exchanged."""
     return _changed(weights, **{name: -value for name, value in arrays(weights).items() if name.endswith("_z")})
 
 
@@ -123,15 +123,15 @@ def _bad_weight(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Cas
     weights = dataclasses.replace(bases[0].weights, **{vector: tuple(values)})
     try:
         return Case(weights, forged(bases[0], weights), damning=True)
-    except (OverflowError, struct.error):  # what cannot be hashed keeps the old hash
+    except (OverflowError, struct.error):  # weights without a hash keep the old one
         return Case(weights, bases[0].certificate, damning=True)
 
 
 def _bomb(strength: float, reach: float | None = None) -> Damage:
     """The unit of `components.model.bomb`, which creeps from 0 towards tanh(3).
 
-    Above 1, `strength` is that of the unit after BOMB_STEPS, by the largest logit that the others may give: it turns
-    every 0 into a 1. Below 1 it is the most that the unit can ever reach. `reach` is how far its box reaches from 0.
+    `strength` is the unit's part of the logit, divided by the largest logit of the other units: after BOMB_STEPS if it
+    is above 1, so that every 0 becomes a 1; otherwise at most. `reach` is the distance of the sides of its box from 0.
     """
 
     def damage(bases: Sequence[Base], i: int, dice: np.random.Generator) -> Case:

@@ -26,7 +26,7 @@ CLAIMS = {
     "float32 steps of certified models": float32_steps.main,
     "a hundred version swaps under traffic": swaps.main,
     "malformed requests": fuzz.main,
-    "requests a second": serving_throughput.main,
+    "requests per second": serving_throughput.main,
     "long numbers": streaming.main,
     "scheduled runs": scheduled_runs.main,
 }

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 def run(seed: int) -> Row:
     """Generate the data of `seed`, train on it, export, and prove the exported weights."""
-    # TensorFlow takes seconds to import, which no seed should be charged for.
+    # The import of TensorFlow takes seconds, which must not count for the first seed.
     from components.data.shards import shard_path
     from components.data.tf_examples import write_records
     from components.model import export
@@ -71,7 +71,7 @@ def table(rows: list[Row]) -> str:
     margins = [row.margin for row in certified] or [0.0]
     head = (
         "| seeds | certified | steps until certified: median, worst | margin: median, worst "
-        "| train + prove, s | of the processor, s |"
+        "| train + prove, s | CPU time, s |"
     )
     seconds, cpu = [row.wall for row in rows], [row.cpu for row in rows]
     cells = (

@@ -1,4 +1,4 @@
-"""Random checkpoints with right checksums through both readers, ours and TensorFlow's: the same tensors, or ours
+"""Reads random checkpoints with valid checksums with our reader and TensorFlow's: both read the same tensors, or ours
 refuses.
 
 python -m benchmarks.checkpoint_fuzz [COUNT] [--seed N] [--only INDEX]
@@ -44,11 +44,11 @@ class Outcome(NamedTuple):
 
 
 def main(arguments: list[str]) -> int:
-    """Run, print the table; the exit code."""
+    """Run, print the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("count", nargs="?", type=int, default=COUNT)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, metavar="INDEX", help="this table alone")
+    parser.add_argument("--only", type=int, metavar="INDEX", help="test only this table")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="bitsum-fuzz-") as folder:
         model = pathlib.Path(folder) / "model"

@@ -202,7 +202,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--share", type=float, default=1.0, help=f"share of {STEPS:,} steps (default 1.0)")
     parser.add_argument("--models", type=int, default=3, help="certified models that share the steps (default 3)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first model, and of the words (default 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first model and of the words (default 1)")
     options = parser.parse_args(arguments)
     tallies, slacks, begin = {}, [], time.monotonic()
     for seed in range(options.seed, options.seed + options.models):

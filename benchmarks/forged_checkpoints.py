@@ -26,12 +26,12 @@ Entries = Sequence[tuple[bytes, bytes]]
 
 @dataclasses.dataclass
 class Checkpoint:
-    """The entries of an index, the data they lead to, and how the table is to be laid out.
+    """The entries of an index, their data, and the layout of the table.
 
-    cuts: after how many entries a block ends. limits: the index's keys, where they are not those of the blocks' last
-    entries. restarts: of blocks by number, where they are not every `interval`-th entry; -1 is the index block. hidden:
-    what lies between the last block and the meta index. tail: what follows the first block's handle. long: varints of
-    entries have a byte too many.
+    cuts: numbers of entries after which a block ends. limits: keys of the index that are not those of the blocks' last
+    entries. restarts: restart points that are not every `interval`-th entry, by number of the block; -1 is the index
+    block. hidden: bytes between the last block and the meta index. tail: bytes after the first block's handle. long:
+    varints of entries have an extra byte.
     """
 
     entries: list[tuple[bytes, bytes]]
@@ -52,7 +52,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, model_dir: pathlib.Path) -> "Checkpoint":
-        """That of a SavedModel."""
+        """The checkpoint of a SavedModel."""
         table, data = (
             (model_dir / "variables" / name).read_bytes()
             for name in ("variables.index", "variables.data-00000-of-00001")
@@ -60,13 +60,13 @@ class Checkpoint:
         return cls(list(sstable.read(table).items()), data)
 
     def write(self, model_dir: pathlib.Path) -> None:
-        """Put it into `model_dir`, a folder."""
+        """Write the checkpoint to the folder `model_dir`."""
         (model_dir / "variables").mkdir(exist_ok=True)
         (model_dir / "variables" / "variables.index").write_bytes(self.table())
         (model_dir / "variables" / "variables.data-00000-of-00001").write_bytes(self.data)
 
     def table(self) -> bytes:
-        """The table as it is laid out."""
+        """The bytes of the table."""
         bounds = [0, *self.cuts, len(self.entries)]
         parts = [self.entries[start:end] for start, end in itertools.pairwise(bounds)]
         table, places = bytearray(), {}
@@ -123,7 +123,7 @@ class Checkpoint:
         self.change(key, renew)
 
     def others(self) -> list[tuple[bytes, bytes]]:
-        """The entries, with those of two gates exchanged: other weights, of the same data."""
+        """The entries with those of two gates exchanged: different weights from the same data."""
         swapped = {
             checkpoint_key(name).encode(): checkpoint_key(other).encode()
             for pair in _PAIRS
@@ -179,7 +179,7 @@ def _appended(table: bytearray, data: bytes, kind: int = 0) -> bytes:
 
 
 def weights(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Other weights, which are valid."""
+    """Different, valid weights."""
     for key, _ in checkpoint.entries[1:]:
         if key != _GRAPH and draw.random() < 0.5:
             size = checkpoint.place(key)[1] // 4
@@ -187,7 +187,7 @@ def weights(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def exchange(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """Tensors of two gates exchanged in the only run of entries, which is valid, too."""
+    """Tensors of two gates exchanged in the only run of entries, which is also valid."""
     checkpoint.entries = checkpoint.others()
 
 
@@ -358,7 +358,7 @@ def stray_bytes(checkpoint: Checkpoint, draw: random.Random) -> None:
 
 
 def other_kind(checkpoint: Checkpoint, draw: random.Random) -> None:
-    """A type of blocks that says how they are compressed."""
+    """A block type, which names the compression."""
     checkpoint.kind = draw.choice([1, 2, 4, 255])
 
 

@@ -1,11 +1,11 @@
-"""Malformed requests against the embedded server as a process: it stays alive, its memory flat, every answer a proper
-status.
+"""Sends malformed requests to the embedded server in a process of its own: it must stay alive with constant memory and
+give every answer a proper status.
 
 python -m benchmarks.fuzz [COUNT] [--seed N] [--only INDEX] [--flags ...]
 
 Valid requests are mixed in, and every bit of their answers is checked. A violation is an answer with status UNKNOWN, or
 INTERNAL with a text; a text that names a Python exception; a wrong sum; a refused valid request; a traceback in the
-output; growing memory; the server's end. The request is printed in hex, and --only INDEX sends it alone. Exit code 1.
+output; growing memory; a server that ends. The request is printed in hex, and --only INDEX sends it alone. Exit code 1.
 """
 
 import argparse
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
 
 
 def main(arguments: list[str]) -> int:
-    """Run, print the table; the exit code."""
+    """Run, print the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("count", nargs="?", type=int, default=COUNT)
     parser.add_argument("--seed", type=int, default=1)
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
             outcome = run(server, base_path, args.count, args.seed)
     print_outcome(outcome)
     if server.process.returncode:
-        print(f"the server did not end by itself when it was asked to: exit code {server.process.returncode}")
+        print(f"the server did not end properly: exit code {server.process.returncode}")
     return 1 if outcome.violations or server.process.returncode else 0
 
 
@@ -173,7 +173,7 @@ class Fuzz:
         except grpc.RpcError as error:
             self.statuses["good"][error.code().name] += 1
             self.violations.append(
-                Violation(f"a good request: {error.code().name}: {error.details()}", None, PREDICT, data)
+                Violation(f"a valid request: {error.code().name}: {error.details()}", None, PREDICT, data)
             )
             return
         self.statuses["good"]["OK"] += 1
@@ -190,7 +190,7 @@ class Fuzz:
             return False
         for index, case, _call, _ in self._flying:
             self.violations.append(
-                Violation(f"the server ended with {code}; this was under way", index, case.method, case.data)
+                Violation(f"the server ended with {code}; this request was in progress", index, case.method, case.data)
             )
         self.violations.append(Violation(f"the server ended with {code}"))
         return True
@@ -247,17 +247,17 @@ class Fuzz:
 
 def judged(code: grpc.StatusCode, text: str, busy: bool) -> str:
     """The fault of an answer, if any. `busy`: whether it may take longer than its deadline."""
-    told = f"{code.name}: {text[:300]}"
+    answer = f"{code.name}: {text[:300]}"
     if _PROPER.match(text):
         return ""
     if _PYTHON.search(text):
-        return f"a Python exception as the answer, {told}"
+        return f"a Python exception as the answer, {answer}"
     if code == grpc.StatusCode.UNKNOWN or (code == grpc.StatusCode.INTERNAL and text):
-        return told
+        return answer
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or (
         code == grpc.StatusCode.DEADLINE_EXCEEDED and not busy
     ):
-        return told
+        return answer
     return ""
 
 

@@ -1,5 +1,4 @@
-"""What a killed run (SIGKILL) leaves behind, and whether the next run completes: kills in each stage, and at random
-moments.
+"""Kills runs (SIGKILL) in each stage and at random moments: prints their remains, and whether the next run completes.
 
 python -m benchmarks.kills [STAGE...]            (default: all stages, each in its own folder)
 python -m benchmarks.kills --random [COUNT]      (60 kills without COUNT, all in one folder)
@@ -17,8 +16,7 @@ from components.savedmodel import version_folder
 
 # Each stage is killed this long after its start, in the middle of its work.
 KILL_AFTER_SECONDS = 0.3
-# The kills at random moments fall within the time that the last run of the kind has taken; within this before there was
-# one.
+# Kills at random moments fall within the duration of the last run of the kind; before the first one, within this.
 EXPECTED_SECONDS = {"train": 60.0, "data": 60.0, "infra": 40.0, "nothing new": 20.0}
 KILLS = 60
 
@@ -90,22 +88,21 @@ def kill_after(seconds: float, root: pathlib.Path, *settings: str) -> str | None
         command(root, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
-            said, _ = process.communicate(timeout=seconds)
+            output, _ = process.communicate(timeout=seconds)
             if process.returncode == 0:
                 return None
-            raise RuntimeError(f"a run failed before it was killed: {said}")
+            raise RuntimeError(f"a run failed before it was killed: {output}")
         except subprocess.TimeoutExpired:
             process.kill()
-            said, _ = process.communicate()
-    return (said.strip().splitlines() or ["nothing"])[-1].strip()
+            output, _ = process.communicate()
+    return (output.strip().splitlines() or ["nothing"])[-1].strip()
 
 
 def knobs() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Run after run, what it has to do that is in no cache, and its knobs: training, data, or infra validation, and all
-    after that.
+    """Endlessly, the first step of a run that is not in the cache (training, data or infra validation), and the run's
+    knobs.
 
-    Each is followed by a run without changes, with all steps from the cache: it has the most writes to the
-    store per second.
+    A run without changes follows each, with all steps from the cache: it has the most writes to the store per second.
     """
     count = 0
     while True:
@@ -128,16 +125,16 @@ def at_random_moments(arguments: list[str]) -> int:
     wanted = int(arguments[0]) if arguments else KILLS
     generator, runs, seconds = random.Random(1), knobs(), dict(EXPECTED_SECONDS)
     succeeded = journals = 0
-    print("| kill | new | after | it said last | a hot journal | next run |\n|---|---|---|---|---|---|")
+    print("| kill | new | after | last line | hot journal | next run |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder) / "var"
         for number in range(1, wanted + 1):
-            said = None
-            while said is None:
+            last_line = None
+            while last_line is None:
                 work, chosen = next(runs)
                 moment, began = generator.uniform(0.0, seconds[work]), time.monotonic()
-                said = kill_after(moment, root, *chosen)
-                if said is None:
+                last_line = kill_after(moment, root, *chosen)
+                if last_line is None:
                     seconds[work] = time.monotonic() - began
             # Opening the store repairs it, so it is inspected from outside.
             journal = root / "metadata.sqlite-journal"
@@ -151,7 +148,8 @@ def at_random_moments(arguments: list[str]) -> int:
             if done.returncode:
                 ended += f", {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}"
             print(
-                f"| {number} | {work} | {moment:.1f} s | {said} | {'yes' if is_hot else 'no'} | {ended} |", flush=True
+                f"| {number} | {work} | {moment:.1f} s | {last_line} | {'yes' if is_hot else 'no'} | {ended} |",
+                flush=True,
             )
         left = leftovers(root)
     print(
@@ -179,8 +177,8 @@ def in_stages(stages: list[str]) -> int:
             left = leftovers(root)
             done = resume(root)
             failed |= done.returncode != 0
-            said = f", {done.stderr.strip()}" if done.returncode else ""
-            print(f"| {stage} | {code} | {left} | exit {done.returncode}{said} |", flush=True)
+            error = f", {done.stderr.strip()}" if done.returncode else ""
+            print(f"| {stage} | {code} | {left} | exit {done.returncode}{error} |", flush=True)
     return int(failed)
 
 

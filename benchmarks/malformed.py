@@ -51,7 +51,7 @@ class Malformed(WellFormed):
         draw = random.Random(f"{self._seed}/{index}")
         kind = draw.choice(KINDS)
         method, data = _MAKERS[kind](self, draw)
-        # A nearly expired deadline is malformed in its own way.
+        # A nearly expired deadline counts as malformed.
         timeout = TIMEOUT if draw.random() < 0.98 else draw.choice((1e-6, 1e-3, 0.01))
         return Case(kind, method, data, timeout, method == RELOAD)
 
@@ -149,7 +149,7 @@ class Malformed(WellFormed):
         return method, data + draw.choice((_field(1, spec), alias, _field(3, draw.choice(_BAD_TEXT))))
 
     def huge(self, draw: random.Random) -> tuple[str, bytes]:
-        """Few bytes that declare many."""
+        """A few bytes that declare a huge tensor."""
         request, tensor = self._broken_input(draw)
         exponents = sorted(draw.randrange(0, 34) for _ in range(draw.randrange(0, 3)))
         _set_shape(
@@ -256,7 +256,7 @@ class Malformed(WellFormed):
 
 
 def mutate(draw: random.Random, data: bytes) -> bytes:
-    """`data` with one to four changes: bits flipped, bytes set, put in, cut out, doubled or moved."""
+    """`data` with one to four changes: bits flipped, bytes set, inserted, removed, duplicated or moved."""
     mutant = bytearray(data)
     for _ in range(draw.randrange(1, 5)):
         at = draw.randrange(len(mutant) + 1)

@@ -79,7 +79,7 @@ def article_models(count: int, seed: int = 1, recipe: Recipe = ARTICLE) -> list[
 def main(arguments: list[str]) -> int:
     """Print a table, a row per kind of damage; 1 if something wrong was accepted."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.refusals", description="Does the checker refuse what is broken?"
+        prog="python -m benchmarks.refusals", description="Does the checker refuse broken certificates and models?"
     )
     parser.add_argument(
         "--share", type=float, default=1.0, help="share of the cases and of the simulated lengths (default 1.0)"
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
         "--models", type=int, default=4, help="certified models that are damaged, at least 2 (default 4)"
     )
     parser.add_argument("--recipes", type=int, default=6, help="models trained by the article's recipe (default 6)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first model and of the damage (default 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first model and of the damage (default 1)")
     options = parser.parse_args(arguments)
     begin = time.monotonic()
     bases = [base(*certified(options.seed + number)) for number in range(options.models)]

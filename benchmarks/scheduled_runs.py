@@ -4,7 +4,7 @@ python -m benchmarks.scheduled_runs [--days N] [--set SECTION.KNOB=VALUE ...]
 
 The first table has wall times: of a node in the process of `bitsum run`, of its task under Airflow, which starts a
 process for it, and their ratio. The second has the runs of the backfill. Exit code 1 if a run failed or started before
-the previous one ended, or if their number is not that of the days.
+the previous one ended, or if the number of runs is not the number of days.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def _backfill(root: pathlib.Path, days: int, knobs: list[str]) -> int:
         )
         runs = [run for run in airflow.runs() if run.startswith("backfill")]
         through, wrong = 0.0, int(len(runs) != days)
-        print(f"{'run':48} {'state':8} {'began, s':>9} {'done, s':>9}")
+        print(f"{'run':48} {'state':8} {'start, s':>9} {'end, s':>9}")
         began = time.time()
         for run in runs:
             state = airflow.wait(run, _SECONDS)

@@ -5,7 +5,7 @@ python -m benchmarks.serving_throughput [--seconds S] [--rounds N] [--bits T]
 The bare loop calls the loaded SavedModel without gRPC, which is the limit. Compared with it, in rounds because machines
 are noisy: the embedded server, with and without batching, and tensorflow_model_server if available (on the PATH, or
 BITSUM_MODEL_SERVER=/path). Clients are threads in a separate process that send one or 64 sums of 16 bits and wait for
-the answer; they take their share of the processors, too. Medians over the rounds.
+the answer; they also use the processors. Medians over the rounds.
 """
 
 import argparse
@@ -163,8 +163,8 @@ def main(arguments: list[str]) -> int:
             print(json.dumps(clients(target, int(streams), int(batch), int(bits), float(seconds))))
             return 0
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds per measurement (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of measurements (default %(default)s)")
     parser.add_argument("--bits", type=int, default=16, help="length of the numbers (default %(default)s)")
     args = parser.parse_args(arguments)
     measure(args.bits, args.rounds, args.seconds)

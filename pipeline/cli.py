@@ -22,15 +22,19 @@ _NO_THREAD = "can't start new thread"
 
 # name -> (module with add_arguments and run, help, whether it takes --config and --set).
 _COMMANDS = {
-    "run": ("pipeline.commands.run", "run the pipeline: generate, validate, train, evaluate, push, serve, query", True),
+    "run": (
+        "pipeline.commands.run",
+        "run the pipeline: generate, validate, train, evaluate, prove, push, serve, query",
+        True,
+    ),
     "node": ("pipeline.commands.node", "run one node of the pipeline for a scheduler, or list nodes and edges", True),
     "status": ("pipeline.commands.status", "show what is pushed, served and blessed", True),
     "lineage": (
         "pipeline.commands.lineage",
-        "show where a pushed version comes from: data, knobs, code, training, verdicts",
+        "show the origin of a pushed version: data, knobs, code, training, verdicts",
         True,
     ),
-    "history": ("pipeline.commands.history", "show the runs, one line each: verdicts of the gates, and margin", True),
+    "history": ("pipeline.commands.history", "show one line per run: verdicts of the gates, and margin", True),
     "gc": (
         "pipeline.commands.gc",
         "list, and with --delete remove, artifacts that are not ancestors of any kept model",
@@ -44,7 +48,7 @@ _COMMANDS = {
     "verify": ("pipeline.commands.verify", "check that a model is proven: its certificate, weights and graph", True),
     "demo": (
         "pipeline.commands.demo",
-        "show why the proof matters: a model that passes every test and is refused only by the proof",
+        "show why the proof is needed: only the proof refuses a wrong model that passes every test",
         False,
     ),
     "config": ("pipeline.commands.config", "print every knob with its value, unit and purpose, as TOML", True),
@@ -63,7 +67,7 @@ _COMMANDS = {
         "print whether the first number is greater (True or False), with a model for that task",
         False,
     ),
-    "probe": ("serving.commands.probe", "query a model server and check every bit of its answers", False),
+    "probe": ("serving.commands.probe", "send a model server questions with known answers, and check every bit", False),
     "qualify": (
         "serving.commands.qualify",
         "check that a model server's sigmoid and tanh are as accurate as the proof assumes",
@@ -245,7 +249,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             )
         if name not in _WITHOUT_PROGRESS:
             verbosity = command.add_mutually_exclusive_group()
-            verbosity.add_argument("-q", "--quiet", action="store_true", help="show errors and the result only")
+            verbosity.add_argument("-q", "--quiet", action="store_true", help="show only errors and the result")
             verbosity.add_argument(
                 "-v", "--verbose", action="store_true", help="show the libraries' log lines on standard error"
             )

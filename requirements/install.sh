@@ -37,7 +37,7 @@ stage() {
     if ((status)); then
         printf '[setup] failed after %s: %s (exit code %d). %s ends with:\n' "$(seconds_since "$start")" "$label" "$status" "$LOG" >&2
         tail -n 20 "$LOG" | sed 's/^/    /' >&2
-        die "After you have fixed this, run the same command again: it goes on from here and keeps the downloads."
+        die "Fix this and run the same command again: it continues from here and keeps the downloads."
     fi
     printf '[setup] %-66s %8s\n' "$label" "$(seconds_since "$start")"
 }

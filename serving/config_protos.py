@@ -71,7 +71,7 @@ def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) 
         secret: the file contains keys, so that errors must not quote it.
 
     Raises:
-        ConfigError: an unreadable file; the text starts as TensorFlow Serving's, then gives line, column and reason.
+        ConfigError: an unreadable file; the text starts like TensorFlow Serving's, then gives line, column and reason.
     """
     from google.protobuf import text_format
 
@@ -115,5 +115,5 @@ def _message_class(pool: Any, name: str) -> type:
     # protobuf 4.22 renamed the function and later removed the old name.
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)
-    # The type stubs describe newer releases only.
+    # The type stubs describe only newer releases.
     return message_factory.MessageFactory(pool).GetPrototype(descriptor)  # type: ignore[attr-defined]

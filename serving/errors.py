@@ -40,7 +40,7 @@ class BadResponse(ServingError):
 
 
 class InvalidNumber(ServingError):
-    """Refused before anything is sent: operands are integers from 0 up."""
+    """Refused before anything is sent: operands are non-negative integers."""
 
     exit_code = 2
 

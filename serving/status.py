@@ -48,6 +48,6 @@ def code_name(code: int) -> str:
 
 
 def unforeseen(error: Exception, code: Code) -> StatusError:
-    """The status of an `error` of a library: `code`, or UNAVAILABLE for an error of the operating system."""
+    """The status of a library's `error`: `code`, or UNAVAILABLE for an error of the operating system."""
     is_environments = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
     return StatusError(Code.UNAVAILABLE if is_environments else code, f"{type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ from components.savedmodel import version_folder
 
 GATE = "push"
 OPTION = "--allow-older"
-HELP = "push the model even if the newest version is for a later span, or continued its training"
+HELP = "push the model even if the newest version is for a later span, or was trained from the model"
 
 # Names in the origin of a manifest.
 SPAN = "span"

@@ -40,7 +40,7 @@ _RUN_ID = "demo"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum demo`."""
     parser.add_argument(
-        "demo", choices=["bomb"], help="a model that passes every test, is wrong, and is refused only by the proof"
+        "demo", choices=["bomb"], help="a wrong model that passes every test; only the proof refuses it"
     )
     parser.add_argument(
         "--root",

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="close the running executions of this host, which no longer exists; may be repeated",
+        help="close the running executions of a host that no longer exists; may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print the listed or removed folders as JSON")
 

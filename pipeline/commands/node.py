@@ -40,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "node",
         nargs="?",
         metavar="NODE",
-        help=f"id of a node; {CHECK}: whether the run may push; {VERDICT}: the verdicts of its gates",
+        help=f"id of a node; {CHECK} checks whether the run may push; {VERDICT} reports the verdicts of its gates",
     )
     parser.add_argument("--run-id", metavar="ID", help="id of the run: letters, digits and _ . : + -")
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
     parser.add_argument("--list", action="store_true", help="print the nodes with their upstream nodes")
     parser.add_argument(
-        "--json", action="store_true", help="with --list: print JSON with all that a scheduler needs to run the nodes"
+        "--json", action="store_true", help="with --list: print everything that a scheduler needs, as JSON"
     )
 
 

@@ -1,4 +1,4 @@
-"""The exchanges of a client that adds: sums to calls and answers to numbers, without any I/O.
+"""The exchanges of a client that adds: turns sums into calls and answers into numbers, without any I/O.
 
 A single short pair takes one call of `<verb>_bits`, without the model's metadata. Many short pairs and long numbers are
 sent as packed bytes (`<verb>_packed`), long numbers in chunks; a model without that signature gets them through
@@ -141,7 +141,7 @@ class AdderProtocol(ModelProtocol):
         try:
             outputs = model.encoding.decode(prediction.outputs[signatures.SUM], rows, size)
         except ValueError as error:
-            raise BadResponse(f"{self.target} answered {error}") from error
+            raise BadResponse(f"{self.target} returned {error}") from error
         return outputs, self._state(prediction.outputs[signatures.STATE], (rows, model.units))
 
     def chunk_bytes(self, model: Model, rows: int = 1) -> int:
@@ -149,7 +149,7 @@ class AdderProtocol(ModelProtocol):
         return max(1, min(self._sizer.size, model.encoding.max_bytes) // rows)
 
     def record(self, size: int, seconds: float) -> None:
-        """Take note of a call of `size` bytes, all rows together, that took `seconds`."""
+        """Record a call of `size` bytes, all rows together, that took `seconds`."""
         self._sizer.record(size, seconds)
 
     def _outputs(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Exchange[tuple[list[int], int]]:
@@ -159,7 +159,7 @@ class AdderProtocol(ModelProtocol):
             try:
                 return (yield from self.outputs_packed(pairs, length, verb)), 8 * (length // 8 + 1)
             except InvalidRequest:
-                # By now another version may answer, with a state of another size or without this signature.
+                # Another version may answer by now, with a state of another size or without this signature.
                 if (yield from self.model(verb, fresh=True)) == model:
                     raise
             return (yield from self._outputs(pairs, length, verb))
@@ -176,7 +176,7 @@ class AdderProtocol(ModelProtocol):
         try:
             return PACKED.decode(prediction.outputs[signatures.SUM], rows, size)
         except ValueError as error:
-            raise BadResponse(f"{self.target} answered {error}") from error
+            raise BadResponse(f"{self.target} returned {error}") from error
 
     def _chunks(self, operands: Sequence[Sequence[bytes]], size: int, verb: str) -> Exchange[list[bytes]]:
         """The outputs for rows of `size` bytes, chunk by chunk."""
@@ -241,7 +241,7 @@ class AdderProtocol(ModelProtocol):
         if self._given_verb:
             advice += " and without --signature"
         elif other.verb == signatures.ADD:
-            advice += f"; if it is older than these names and does {verb}, give --signature {signatures.ADD_BITS}"
+            advice += f"; if its export format is 1 and it does {verb}, give --signature {signatures.ADD_BITS}"
         raise InvalidRequest(
             f"{problem} but {signatures.bits(other.verb)}; {advice}; or name another model (--model_name)"
         )
@@ -258,27 +258,27 @@ class AdderProtocol(ModelProtocol):
     def _state(self, tensor: tensors.Tensor, shape: tuple[int, int | None]) -> Any:
         if tensor.dtype != tensors.FLOAT or tensor.shape != shape:
             raise BadResponse(
-                f"{self.target} answered a state {tensor.dtype} {list(tensor.shape)}, not float32 {list(shape)}"
+                f"{self.target} returned a state {tensor.dtype} {list(tensor.shape)}, not float32 {list(shape)}"
             )
         if not math.isfinite(math.fsum(tensor.values)):
-            raise BadResponse(f"{self.target} answered a state that is not finite")
+            raise BadResponse(f"{self.target} returned a state that is not finite")
         return tensors.float_tensor(tensor.values, tensor.shape)
 
     def _digits(self, tensor: tensors.Tensor, shape: tuple[int, int]) -> Iterator[bytes]:
         if tensor.shape != shape:
-            raise BadResponse(f"{self.target} answered a sum of shape {list(tensor.shape)}, not {list(shape)}")
+            raise BadResponse(f"{self.target} returned a sum of shape {list(tensor.shape)}, not {list(shape)}")
         try:
             digits = tensors.bit_digits(tensor)
         except ValueError as error:
-            raise BadResponse(f"{self.target} answered {error}") from error
+            raise BadResponse(f"{self.target} returned {error}") from error
         return (digits[row * shape[1] : (row + 1) * shape[1]] for row in range(shape[0]))
 
 
 def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Indices of `lengths` in groups, one for each call.
 
-    The longest of a group is at most twice the shortest, or 16 bits, so that padding stays below the numbers
-    themselves. Rows times bits, at most a chunk of them for long numbers, stay below CALL_BITS.
+    The longest of a group is at most twice the shortest, or 16 bits, so that there is less padding than
+    data. Rows times bits, at most a chunk of them for long numbers, stay below CALL_BITS.
     """
     group: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -294,9 +294,9 @@ def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 def _check_operand(number: int) -> int:
     if not isinstance(number, int) or isinstance(number, bool):
-        raise InvalidNumber(f"{number!r} is not an integer: an operand must be an integer from 0 up")
+        raise InvalidNumber(f"{number!r} is not an integer: an operand must be a non-negative integer")
     if number < 0:
-        raise InvalidNumber(f"{number} is negative: an operand must be an integer from 0 up")
+        raise InvalidNumber(f"{number} is negative: an operand must be a non-negative integer")
     return number
 
 

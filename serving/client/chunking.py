@@ -23,7 +23,7 @@ class ChunkEncoding(NamedTuple):
     decode: Callable[[tensors.Tensor, int, int], list[bytes]]
 
 
-# Beyond 2^18 bits per call, throughput grows by only a few percent (benchmarks.streaming), and latency goes on growing.
+# Beyond 2^18 bits per call, throughput grows by only a few percent (benchmarks.streaming), while latency keeps growing.
 PACKED = ChunkEncoding(2**16, tensors.string_tensor, tensors.strings)
 STEPPED = ChunkEncoding(CHUNK_BITS // 8, tensors.unpacked_tensor, tensors.packed_rows)
 
@@ -40,7 +40,7 @@ class Model(NamedTuple):
 class ChunkSizer:
     """The bytes of an operand to send in one call: more while calls are fast, fewer when they are slow.
 
-    Large calls suit a server that runs chunks in parallel; a server that goes step by step must stay within the
+    Large calls suit a server that runs chunks in parallel; a server that runs step by step must stay within the
     deadline.
     """
 
@@ -52,7 +52,7 @@ class ChunkSizer:
         self._target_seconds = min(self.TARGET_SECONDS, deadline / 8)
 
     def record(self, size: int, seconds: float) -> None:
-        """A call of `size` bytes took `seconds`."""
+        """Record a call of `size` bytes that took `seconds`."""
         if seconds > 2 * self._target_seconds:
             self.size = max(self.MIN_BYTES, size // 2)
         elif seconds < self._target_seconds / 2 and size >= self.size:

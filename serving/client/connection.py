@@ -1,6 +1,6 @@
 """A connection to one model of a TensorFlow Serving server: requests, deadlines and the errors of serving.client.
 
-It knows nothing of addition; serving.client builds on it. serving.client.protocol defines the exchanges, this module
+It is independent of addition; serving.client builds on it. serving.client.protocol defines the exchanges, this module
 drives them with blocking calls.
 """
 
@@ -233,7 +233,7 @@ def new_channel(
     channels: Any = grpc,
 ) -> Any:
     """A channel of `channels` (grpc or grpc.aio) to `target`, in plain text without `credentials`."""
-    # The environment's proxy must not come between the client and a server on this machine.
+    # Ignore the environment's proxy, which would intercept calls to a server on this machine.
     options = [*options, ("grpc.enable_http_proxy", 0)]
     if credentials is None:
         return channels.insecure_channel(target, options=options)
@@ -244,7 +244,7 @@ def _options(attempts: int) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_send_message_length", MESSAGE_BYTES),
-        # gRPC's own pauses grow to minutes; a server that is back must be found at once.
+        # gRPC's own pauses grow to minutes; the client must notice a restarted server at once.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]

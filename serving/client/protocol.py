@@ -15,7 +15,7 @@ from serving import errors, protos, tensors
 from serving.status import code_name
 
 LOGGER = logging.getLogger("bitsum.client")
-# A client whose server does not know the preferred label tries the label again after so many seconds.
+# Seconds after which a client whose server does not know the preferred label tries the label again.
 LABEL_SECONDS = 10.0
 
 Result = TypeVar("Result")
@@ -152,7 +152,7 @@ class ModelProtocol:
         response = (yield from self._ask(Call("GetModelMetadata", request))).response
         signature_defs = apis.metadata.SignatureDefMap()
         if not response.metadata["signature_def"].Unpack(signature_defs):
-            raise errors.BadResponse(f"{self.target} answered without the signatures of {self.model_name}")
+            raise errors.BadResponse(f"{self.target} did not return the signatures of {self.model_name}")
         signatures = {
             name: Signature(_infos(signature.inputs), _infos(signature.outputs))
             for name, signature in signature_defs.signature_def.items()

@@ -49,7 +49,7 @@ def stream(protocol: AdderProtocol, task: Transducer, replayable: bool) -> Excha
 
     Raises:
         VersionGone: the version was unloaded, and the inputs cannot be read again, or too many versions were unloaded.
-        BadResponse: another version computes other bytes than those already written.
+        BadResponse: another version computes bytes that differ from those already written.
         ServingError: see serving.client.
     """
     written = _WrittenDigest(protocol.target)
@@ -137,9 +137,7 @@ class _WrittenDigest:
             self._again.update(old)
             self._replayed += len(old)
             if self._replayed == self.count and self._again.digest() != self._digest.digest():
-                raise BadResponse(
-                    f"{self._target} computes other outputs than the version before, in the first {self.count} bytes"
-                )
+                raise BadResponse(f"{self._target} differs from the previous version in the first {self.count} bytes")
         self._digest.update(new)
         self._again.update(new)
         self._replayed += len(new)

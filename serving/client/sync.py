@@ -44,7 +44,7 @@ class AdderClient(Connection):
         self.close()
 
     def add(self, a: int, b: int) -> int:
-        """a + b, for integers from 0 up of any size. Raises: ServingError."""
+        """a + b, for non-negative integers of any size. Raises: ServingError."""
         return self.add_many([(a, b)])[0]
 
     def add_many(self, pairs: Iterable[tuple[int, int]]) -> list[int]:
@@ -65,7 +65,7 @@ class AdderClient(Connection):
         Args:
             task: the model's task, which names its signatures and gives the type of the results: int, or bool for a
                 comparison.
-            pairs: integers from 0 up of any size.
+            pairs: non-negative integers of any size.
 
         Raises:
             InvalidNumber: before anything is sent.

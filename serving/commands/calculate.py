@@ -40,13 +40,13 @@ COMMANDS = {task.verb: task for task in TASKS.values()}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of all three commands."""
-    # argparse takes -5 for a number but -0x5 for an option; here both are numbers, which `run` refuses with a reason.
+    # argparse reads -5 as a number but -0x5 as an option; here both are numbers, which `run` refuses with a reason.
     parser._negative_number_matcher = re.compile(r"-\.?[0-9]")
     parser.add_argument(
         "numbers",
         nargs="*",
         metavar="A B",
-        help="integers from 0 up: decimal, 0x... or 0b...; or - for pairs from standard input",
+        help="non-negative integers: decimal, 0x... or 0b...; or - for pairs from standard input",
     )
     parser.add_argument("--file", nargs="+", metavar="FILE", help="files with one pair per line; - is standard input")
     parser.add_argument(
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the answers; exit code 0, whatever they are.
 
     Raises:
-        BitsumError: an argument or line is not a number from 0 up, a file cannot be read or written, or the server
+        BitsumError: an argument or line is not a non-negative integer, a file cannot be read or written, or the server
             did not answer.
     """
     task = COMMANDS[args.command]
@@ -101,7 +101,9 @@ def _pairs(args: argparse.Namespace, task: Transducer) -> Iterable[list[tuple[in
     if sum(map(bool, (args.numbers, args.file, args.packed))) > 1:
         raise ConfigError("give only one of two numbers, --file and --packed")
     if bool(args.output) != bool(args.packed and task.reading != "last"):
-        raise ConfigError("--packed A.bin B.bin needs --output FILE, except for a comparison; nothing else accepts it")
+        raise ConfigError(
+            "--packed A.bin B.bin needs --output FILE, except for a comparison; nothing else accepts --output"
+        )
     if args.packed:
         return ()
     if args.file or args.numbers == [pair_reader.STDIN] or not (args.numbers or sys.stdin.isatty()):

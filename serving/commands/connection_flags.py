@@ -56,7 +56,7 @@ def add_version_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments for TLS alone."""
-    tls = parser.add_argument_group("TLS", "with any of these the connection is encrypted")
+    tls = parser.add_argument_group("TLS", "any of these encrypts the connection")
     tls.add_argument(
         "--tls_ca",
         type=pathlib.Path,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import gmpy2
 
-# Python always converts as many digits; its limit cannot be set lower.
+# Python always converts this many digits; its limit cannot be lower.
 _SHORT = 640
 _BASES = {"0x": 16, "0b": 2}
 _FORMATS = {16: "#x", 2: "#b"}
@@ -24,7 +24,7 @@ def parse(text: str) -> int:
     """
     shown = text if len(text) <= 40 else f"{text[:20]}...{text[-10:]} ({len(text)} characters)"
     if text.startswith("-"):
-        raise ValueError(f"{shown} is negative: a number must be an integer from 0 up")
+        raise ValueError(f"{shown} is negative: a number must be a non-negative integer")
     base = _BASES.get(text[:2].lower(), 10)
     digits = text if base == 10 else text[2:]
     if not digits.isascii() or not digits.isalnum() or (base == 10 and not digits.isdigit()):

@@ -11,8 +11,8 @@ question goes through every signature: serving_default, <verb>_bits and step, wh
 only the names of addition. Long questions go in chunks, only through the two signatures with a state. Short questions
 of similar length share a call, at most as many as --rate allows per second.
 
-With --count the probe gives up a server after five failures in a row. With --duration it never gives up and pauses for
-at most five seconds while the server does not answer. Calls are not retried, so that every failure is seen.
+With --count the probe gives up on a server after five failures in a row. With --duration it never gives up, and pauses
+for at most five seconds while the server does not answer. Calls are not retried, so that every failure is seen.
 
 Each wrong answer (the first hundred between two summaries), version change, failure and recovery is printed at once, a
 summary every --report_every seconds, and the report at the end. With --json these lines go to standard error, and the
@@ -21,8 +21,8 @@ report is one JSON object (docs/json.md). One pair through one signature counts 
 An answer is right if every output is right, even if only the last one is read (comparison). The latency is that of a
 call, which carries many pairs; the true value is at most 5 % below the reported one. If the server does not return the
 model's signatures, that counts as one unanswered question. With several targets the report covers all of them together
-and each of them. With --certificate it includes the result of serving.probing.box_prober, except for a server that was
-given up.
+and each of them. With --certificate it includes the result of serving.probing.box_prober, except for a server that
+it gave up on.
 
 --metrics_port serves serving.probing.metrics under /metrics, on loopback only. Only the arguments choose the targets:
 the page has no /probe?target=....
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     end = parser.add_mutually_exclusive_group()
     end.add_argument("--count", type=int, metavar="N", help=f"questions to ask (default {_COUNT})")
-    end.add_argument("--duration", type=float, metavar="SECONDS", help="time to ask; 0 is until SIGTERM or SIGINT")
+    end.add_argument("--duration", type=float, metavar="SECONDS", help="time to ask; 0 asks until SIGTERM or SIGINT")
     parser.add_argument(
         "--rate",
         type=float,
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", choices=tuple(TASKS), default=ADDITION.name, help="task of the model (default %(default)s)"
     )
-    parser.add_argument("--expect_version", type=int, metavar="N", help="an answer by another version is an error")
+    parser.add_argument("--expect_version", type=int, metavar="N", help="fail unless version N gives every answer")
     parser.add_argument(
         "--certificate",
         metavar="MODEL_DIR",

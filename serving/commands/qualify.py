@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum qualify`."""
     parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="model server that serves the sweep model")
     parser.add_argument(
-        "--export", type=pathlib.Path, metavar="FOLDER", help="write the sweep model to FOLDER/1 instead of asking"
+        "--export", type=pathlib.Path, metavar="FOLDER", help="write the sweep model to FOLDER/1; query no server"
     )
     parser.add_argument(
         "--units", type=int, nargs="+", metavar="N", help="hidden units of the exported shapes (default 16 and 7)"

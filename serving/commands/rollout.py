@@ -280,7 +280,7 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
     if answering != stable:
         _report(
             f"note: {args.server} serves version {answering} as {STABLE}, {args.config_file} has {stable}: "
-            "the file counts"
+            "the rollout follows the file"
         )
     before, labels = deployment.config(), deployment.labels()
     if labels.pop(CANARY, None) is not None:
@@ -302,7 +302,7 @@ def _roll_out(deployment: "Deployment", args: argparse.Namespace, stable: int, c
 
 @contextlib.contextmanager
 def _announcing_stable(stable: int) -> Iterator[None]:
-    """Say which version stays stable if the candidate is refused."""
+    """Print which version stays stable if the candidate is refused."""
     try:
         yield
     except Refusal:

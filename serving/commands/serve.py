@@ -52,21 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model_config_file",
         type=_absolute,
         metavar="FILE",
-        help="text file with a ModelServerConfig; if missing, it is written: the newest version, with the label stable",
+        help="text file with a ModelServerConfig; a missing file is created with the newest version, labelled stable",
     )
     parser.add_argument(
         "--file_system_poll_wait_seconds",
         type=float,
         default=defaults.poll_interval,
         metavar="SECONDS",
-        help="how often to look for new versions; 0 looks once (default %(default)s)",
+        help="time between polls for new versions; 0 polls once (default %(default)s)",
     )
     parser.add_argument(
         "--grpc_max_threads",
         type=int,
         default=defaults.max_workers,
         metavar="N",
-        help="concurrent calls, more are refused; 0 is four times the number of CPUs (default %(default)s)",
+        help="concurrent calls; further calls are refused; 0 is four times the number of CPUs (default %(default)s)",
     )
     _add_own_arguments(parser, defaults)
     flags.add_arguments(parser)
@@ -111,7 +111,10 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
         "--log_file", type=_absolute, metavar="PATH", help="log file of TensorFlow or the external program"
     )
     parser.add_argument(
-        "--metrics_port", type=int, metavar="N", help="loopback port for Prometheus (embedded server); 0 is a free one"
+        "--metrics_port",
+        type=int,
+        metavar="N",
+        help="loopback port for Prometheus (embedded server); 0 takes a free one",
     )
     parser.add_argument(
         "--request_log_dir", type=_absolute, metavar="FOLDER", help="log a sample of the answered requests here"

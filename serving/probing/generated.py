@@ -3,7 +3,7 @@
 Of a hundred questions about 40 are random, 30 structured (components.task.patterns) and 28 propagating: nearly all of
 their symbols leave the state unchanged, so the effect of one bit shows at the next deciding bit, however far away.
 Lengths are log-uniform from 1 to MAX_BITS bits. The other two have LONG_BITS bits and are streamed, so that a state
-crosses the borders of chunks. The first four questions have one of each kind.
+crosses the borders of chunks. The first four questions are one of each kind.
 """
 
 import itertools
@@ -23,7 +23,7 @@ _MAX_FLIPS = 3
 
 
 def fresh(task: Transducer, seed: int, count: int | None = None) -> Iterator[Question]:
-    """`count` questions, or endless for None; the same ones for the same arguments."""
+    """`count` questions, endless for None; always the same for the same arguments."""
     draw = random.Random(f"{task.name}/{seed}")
     kinds = itertools.chain(_FIRST, (draw.choice(_KINDS) for _ in itertools.count()))
     for kind in itertools.islice(kinds, count):

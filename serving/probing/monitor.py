@@ -47,7 +47,7 @@ class Watch:
         self._failures = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Ask until the questions end, the server is given up, or `stop` is set."""
+        """Ask until the questions end, the probe gives up on the server, or `stop` is set."""
         plan = self._plan
         at_once = {} if plan.rate is None else {"at_once": max(1, int(plan.rate))}
         try:

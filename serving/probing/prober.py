@@ -83,7 +83,7 @@ class TimedClient(AdderClient):
         """The signatures of the current version to use for `task`: the required ones, and packed bits if available.
 
         A version of the first export format has the names of addition and looks like a newer version that adds. That
-        does not matter: its answers are compared with the truth.
+        does not matter: its answers are compared with the right ones.
 
         Raises:
             ServingError: see serving.client.
@@ -213,7 +213,7 @@ def _asked(
     try:
         return _ASK[signature](client, batch)
     except InvalidRequest:
-        # By now another version may answer, with a state of another size or other signatures.
+        # Another version may answer by now, with a state of another size or other signatures.
         if optional and signature not in client.signatures_for(task):
             return []
         if signature in _AT_ONCE:
@@ -231,7 +231,7 @@ def _ask_serving_default(client: TimedClient, batch: Sequence[Question]) -> list
     if total.shape != (len(batch), max(lengths) + 1):
         raise BadResponse(f"a sum of shape {list(total.shape)}, not {[len(batch), max(lengths) + 1]}")
     try:
-        # Zeros must follow a shorter answer, whatever further zeros of the operands would give.
+        # Zeros must follow a shorter answer, even where zero operands would give other outputs.
         return [Answer(length + 1, row) for length, row in zip(lengths, tensors.integers(total), strict=True)]
     except ValueError as error:
         raise BadResponse(str(error)) from error

@@ -151,7 +151,7 @@ class Qualification:
         )
 
     def line(self) -> str:
-        """The qualification for people."""
+        """The qualification in one line of text."""
         worst = ", ".join(
             f"{name} errs by at most {in_u(finding.error):.2f} u, at {finding.at:.9g} "
             f"(allowed: {in_u(finding.allowance):g} u)"

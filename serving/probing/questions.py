@@ -33,7 +33,7 @@ class Question:
 
 
 def spread(paths: Sequence[str], count: int, seed: int = 0) -> list[Question]:
-    """Up to `count` questions, evenly from the files and from all parts of each; the same ones for the same arguments.
+    """Up to `count` questions, evenly from the files and from all parts of each, always the same for equal arguments.
 
     Raises:
         CorruptRecords: a file cannot be read, or a record is not an example with two bitstrings of one length.

@@ -197,7 +197,7 @@ class Report:
         )
 
     def line(self, target: str) -> str:
-        """The report for people."""
+        """The report in one line of text."""
         failed = ", ".join(f"{count} {code}" for code, count in self.errors.items()) or "no errors"
         text = f"{target} version {self.version}: {self.right} of {self.asked} answers right, "
         text += f"{self.wrong_count} wrong, {failed}"
@@ -242,7 +242,7 @@ class Report:
 
 
 def wrong_statement(task: Transducer, wrong: WrongAnswer) -> str:
-    """A wrong answer, an element of Report.wrong, for people."""
+    """A wrong answer, an element of Report.wrong, as text."""
     statement = task.statement(wrong["a"], wrong["b"], wrong["got"])
     outputs = _wrong_outputs(wrong["places"], wrong["wrong_bits"])
     return f"{statement} by {wrong['signature']}, not {wrong['expected']}{outputs}"

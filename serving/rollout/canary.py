@@ -1,6 +1,6 @@
 """Compares the stable and the canary version on generated questions with known answers and on recorded requests.
 
-Both versions get every question, and each comes first every second time, so that a busy machine slows down both.
+Both versions get every question and take turns at going first, so that a busy machine slows down both.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class Comparison:
     recorded: Recorded | None
 
     def lines(self) -> list[str]:
-        """The comparison, for people."""
+        """The comparison, as lines of text."""
         lines = [f"{label}: {report.line(label)}" for label, report in ((STABLE, self.stable), (CANARY, self.canary))]
         if self.recorded:
             lines.append(
@@ -170,7 +170,7 @@ def _has_state(request: Any) -> bool:
 
 
 def answer(predict: Any, request: Any) -> dict[str, Any] | str:
-    """The comparable outputs, or the status with which the server blames the request or the model."""
+    """The comparable outputs, or the status of a failure caused by the request or the model."""
     try:
         response = predict(request, timeout=_CALL_SECONDS)
     except grpc.RpcError as error:
@@ -188,7 +188,8 @@ def answer(predict: Any, request: Any) -> dict[str, Any] | str:
 
 def _difference(request: Any, answers: dict[str, Any]) -> str:
     summaries = [
-        f"{label} says {answer}" if isinstance(answer, str) else f"{label} answers" for label, answer in answers.items()
+        f"{label} returns {answer}" if isinstance(answer, str) else f"{label} answers"
+        for label, answer in answers.items()
     ]
     signature = request.model_spec.signature_name or signatures.SERVING_DEFAULT
     return f"signature {signature}, {request.ByteSize()} bytes: {', '.join(summaries)}"

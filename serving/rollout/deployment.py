@@ -120,13 +120,13 @@ class Deployment:
         try:
             yield
         except BaseException as failure:
-            # A file that cannot be read could not have been written either.
+            # If the file cannot be read, it was not written either.
             if self._stable_in_file() not in (None, self._entry(back).version_labels[STABLE]):
                 raise
             try:
                 self.apply(back)
             except (BitsumError, RuntimeError) as error:
-                text = f"the config before could not be restored ({error})"
+                text = f"the previous config could not be restored ({error})"
                 if isinstance(failure, KeyboardInterrupt):
                     raise type(failure)(text) from failure
                 raise BitsumError(f"{failure}; {text}: {self.state()}") from failure
@@ -136,7 +136,7 @@ class Deployment:
             raise
 
     def state(self) -> str:
-        """The stable version on the server and in the file, and what to do if they differ; for people."""
+        """The stable version on the server and in the file, and the remedy if they differ, as text."""
         in_file = self._stable_in_file()
         try:
             answering = str(self.served(STABLE))
@@ -145,7 +145,7 @@ class Deployment:
         if answering == str(in_file):
             return f"version {in_file} is {STABLE}"
         server = f"{self.target} " + (
-            f"serves version {answering} as {STABLE}" if answering else "does not say which version it serves"
+            f"serves version {answering} as {STABLE}" if answering else "does not report which version it serves"
         )
         if in_file is None:
             return f"{self.config_file} cannot be read, {server}: bitsum rollout VERSION synchronizes both"
@@ -204,7 +204,7 @@ class Deployment:
         """Wait until `version` is available and return the seconds it took.
 
         Raises:
-            Refusal: the server says that loading failed because of the version itself.
+            Refusal: the server reports that loading failed because of the version itself.
             BitsumError: the version is not loaded within `timeout` seconds. A server that retries shows it as loading
                 for minutes.
         """

@@ -53,7 +53,7 @@ class LoadedModel:
     ) -> list[np.ndarray]:
         """The values of tensors `fetches` for the values of tensors `feeds`, both by name.
 
-        Bypasses `Session.run`, which compares shapes with the placeholders and refuses in its own words; the real
+        Bypasses `Session.run`, which compares shapes with the placeholders and has its own error texts; the real
         server leaves that to the graph.
 
         Args:
@@ -115,7 +115,7 @@ def _closed() -> StatusError:
 
 
 def _check_file(path: pathlib.Path) -> None:
-    """Raises errors in the real server's words where the loader uses others."""
+    """Raises errors with the real server's texts where the loader has different ones."""
     file = path / _FILE
     try:
         if not file.is_file():

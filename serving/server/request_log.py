@@ -61,7 +61,7 @@ class Limits:
 class RequestLog:
     """Samples requests at `rate` (0 to 1) with random numbers from `seed`, and writes them in its own thread.
 
-    A full disk ends the log with one line; the server goes on. Several servers may share the folder.
+    A full disk ends the log with one line; the server keeps running. Several servers may share the folder.
 
     Raises:
         ConfigError: a rate out of range.
@@ -191,7 +191,7 @@ class RequestLog:
             for records in self._gathered.values():
                 self._count("", "dropped", len(records))
             LOGGER.warning(
-                "request log %s: %s; logging stops, the server goes on", self._folder, error.strerror or error
+                "request log %s: %s; logging stops, the server keeps running", self._folder, error.strerror or error
             )
         self._gathered.clear()
         self._gathered_bytes, self._due = 0, math.inf

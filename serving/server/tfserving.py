@@ -153,7 +153,7 @@ def _flags(options: Options, port: int, base_path: str) -> list[str]:
         flags.append(f"--grpc_max_threads={options.grpc_max_threads}")
     allowed = options.allow_version_labels_for_unavailable_models
     if config_file and not allowed and model_config.is_ours(config_file):
-        # It refuses labels of versions that are not loaded yet, and at its start none is.
+        # It refuses labels of versions that are not loaded yet, and none is loaded at its start.
         flags.append("--allow_version_labels_for_unavailable_models=true")
     return flags
 

@@ -1,6 +1,6 @@
 """Keeps the versions of one model in step with its folder, and swaps them under load.
 
-Knows nothing of TensorFlow: the caller passes in the function that loads a version. Follows TensorFlow Serving's
+Independent of TensorFlow: the caller passes in the function that loads a version. Follows TensorFlow Serving's
 AvailabilityPreservingPolicy: the policy chooses the *aspired* versions among those on disk; the others are unloaded
 once an aspired version is available, or when none is aspired any more; a call keeps the version it began with; a
 failed load is retried after an interval, in the state LOADING, and ends with its error. Differs from TensorFlow
@@ -59,7 +59,7 @@ class VersionManager:
         self._closed = False
 
     def follow(self, base_path: pathlib.Path, policy: Policy) -> None:
-        """From the next poll on, keep those versions in `base_path`/<integer>/ loaded that `policy` chooses."""
+        """From the next poll on, keep loaded the versions in `base_path`/<integer>/ that `policy` chooses."""
         with self._changed:
             self._base_path, self._policy = base_path, policy
 
@@ -101,7 +101,7 @@ class VersionManager:
         return servable.state if servable else None
 
     def folder(self, version: int) -> pathlib.Path:
-        """The folder of a version that was aspired once."""
+        """The folder of a version that was once aspired."""
         return self._servables[version].path
 
     def newest(self) -> int | None:
@@ -220,7 +220,7 @@ class VersionManager:
         self._retire()
 
     def _load_fallback(self, touched: Collection[int] = ()) -> None:
-        """Load the policy's next choice if all that it chose failed and nothing is served."""
+        """Load the policy's next choice if all of its choices failed and nothing is served."""
         in_use = any(_in_use(servable) and not servable.failure for servable in self._servables.values())
         if in_use or not self._aspired or self._closed:
             return

@@ -100,7 +100,7 @@ def test_simulation_counts_wrong_bits_and_states_outside():
 
 
 @pytest.mark.parametrize("index, z_bias", list(enumerate(broken_models.Z_BIASES)))
-def test_the_bombs_do_go_off(bases, index, z_bias):
+def test_the_bombs_go_off(bases, index, z_bias):
     # The bomb's unit reads nothing and nothing reads it: after enough (0, 0) steps the state is that of the sound cell
     # beside it.
     weights = (

@@ -171,7 +171,7 @@ def test_a_missing_span_is_an_error_not_a_refusal(data, text, words):
 def test_a_source_without_a_span_is_refused(bitsum_run, tmp_path):
     code, _, errors = bitsum_run(f"spans.source={tmp_path}")
     assert code == 2
-    assert "spans.source" in errors and "Set data.span as well" in errors
+    assert "spans.source" in errors and "set data.span as well" in errors
 
 
 @pytest.mark.long

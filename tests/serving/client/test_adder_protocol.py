@@ -40,7 +40,7 @@ def test_a_long_call_ends_at_its_deadline_and_the_server_keeps_working(server):
         assert client.add(13, 29) == 42
 
 
-def test_a_too_large_request_is_refused(server):
+def test_an_oversized_request_is_refused(server):
     apis = protos.load()
     request = apis.predict.PredictRequest()
     request.inputs["a"].tensor_content = b"\x00" * (65 * 1024 * 1024)

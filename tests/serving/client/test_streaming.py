@@ -66,7 +66,7 @@ def test_random_numbers_and_empty_pieces(make):
         assert total(make(Channel()).add_stream(pieces(a, 500, 7, 0, 100), pieces(b, 300, 0, 64))) == a + b
 
 
-def test_a_difference_comes_in_twos_complement(make):
+def test_a_difference_is_in_twos_complement(make):
     written = b"".join(make(Channel(task=SUBTRACTION)).add_stream([b"\x0d"], [b"\x1d"], SUBTRACTION))
     assert int.from_bytes(written, "little", signed=True) == -16
 
@@ -156,7 +156,7 @@ def test_a_next_version_with_other_outputs_is_detected(make):
             outputs["sum"] = tensors.string_tensor([b"\x01" + outputs["sum"].string_val[0][1:]])
 
     channel = Channel(swap)
-    with pytest.raises(BadResponse, match="computes other outputs than the version before"):
+    with pytest.raises(BadResponse, match="differs from the previous version in the first"):
         list(make(channel).add_stream([bytes(5000)], [bytes(3)]))
 
 

@@ -127,7 +127,7 @@ def test_the_commands(serve, capsys):
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and "Traceback" not in captured.err
     assert (
-        "it computes addition: call it with bitsum add; if it is older than these names and "
+        "it computes addition: call it with bitsum add; if its export format is 1 and it "
         "does subtract, give --signature add_bits"
     ) in captured.err
 

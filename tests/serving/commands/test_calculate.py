@@ -50,7 +50,7 @@ def test_the_answer_is_printed_and_nothing_else(serve, capsys, command, task, a,
 @pytest.mark.parametrize("command", ["add", "subtract", "compare"])
 def test_a_negative_operand_is_refused_in_one_line(capsys, command):
     assert cli.main([command, "-5", "3"]) == 2
-    assert tuple(capsys.readouterr()) == ("", "bitsum: -5 is negative: a number must be an integer from 0 up\n")
+    assert tuple(capsys.readouterr()) == ("", "bitsum: -5 is negative: a number must be a non-negative integer\n")
 
 
 @pytest.mark.parametrize(("base", "printed"), [("10", "42"), ("16", "0x2a"), ("2", "0b101010")])

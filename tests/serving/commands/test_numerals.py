@@ -67,7 +67,7 @@ def test_answers_in_other_bases(base, text):
 
 
 @pytest.mark.parametrize("bound", ["640", "0"])
-def test_pythons_digit_limit_is_unchanged_and_gmp_is_imported_for_long_numbers_only(bound):
+def test_pythons_digit_limit_is_unchanged_and_gmp_is_imported_only_for_long_numbers(bound):
     program = (
         "import sys\nfrom serving.commands import numerals\n"
         "assert numerals.written(numerals.parse('13') + 29) == '42' and 'gmpy2' not in sys.modules\n"

@@ -36,7 +36,7 @@ def test_a_server_that_adds(server, examples):
     )
 
 
-def test_the_report_for_people_is_a_line(server, examples):
+def test_the_text_report_is_one_line(server, examples):
     code, out, _ = bitsum("probe", server.target, "--examples", *examples, "--count", 10, "--signature", "add_bits")
     assert code == 0 and out.count("\n") == 1 and "10 of 10 answers right" in out
 

@@ -46,7 +46,7 @@ def sweeping(exported, tmp_path_factory):
         yield running
 
 
-def test_an_honest_server_qualifies(sweeping):
+def test_an_accurate_server_qualifies(sweeping):
     code, out, err = bitsum("qualify", sweeping.target, "--json")
     report = json.loads(out)
     json_tables.check("bitsum qualify", report)
@@ -67,7 +67,7 @@ def test_an_honest_server_qualifies(sweeping):
     assert [report["activations"][name]["least"] for name in ("sigmoid", "tanh")] == [(0.0).hex(), (-1.0).hex()]
 
 
-def test_the_report_for_people_is_a_line(sweeping):
+def test_the_text_report_is_one_line(sweeping):
     code, out, err = bitsum("qualify", sweeping.target, "--seed=7")
     assert (code, err, out.count("\n")) == (0, "", 1) and "tanh errs by" in out and out.endswith("; qualified\n")
 

@@ -255,7 +255,7 @@ def test_tensorflow_model_server_is_used_if_it_is_on_the_path(base_path, with_pr
     assert "a line of log" in log.read_text()
 
 
-def test_the_external_server_dies_with_ours(base_path, with_program):
+def test_the_external_server_ends_with_this_process(base_path, with_program):
     environment, record = with_program
     with serving(base_path, env=environment) as server:
         child = int(record.read_text().splitlines()[1])
@@ -297,7 +297,7 @@ def unavailable(cause):
         (str(int(signal.SIGKILL)), 128 + 9),
     ],
 )
-def test_a_failed_external_server_is_quoted_and_its_models_are_blamed_only_if_it_blames_them(
+def test_a_failed_external_server_is_quoted_and_a_model_error_needs_its_report(
     base_path, with_program, tmp_path, mode, code
 ):
     environment, _ = with_program

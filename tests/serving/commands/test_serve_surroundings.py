@@ -82,7 +82,7 @@ def test_a_missing_certificate_is_reported_in_one_line(surrounded):
         assert (code, out, err.count("\n")) == (1, "", 1), err
 
 
-def test_concurrent_requests_are_batched_and_right(surrounded):
+def test_concurrent_requests_are_batched_and_answered_correctly(surrounded):
     pairs = [(2**bits - 1, 1 + bits) for bits in range(1, 65) for _ in range(4)]
     with client(surrounded) as adder, futures.ThreadPoolExecutor(32) as pool:
         assert list(pool.map(lambda pair: adder.add(*pair), pairs)) == [a + b for a, b in pairs]

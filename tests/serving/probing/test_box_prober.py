@@ -63,7 +63,7 @@ def test_the_certified_cell_stays_in_its_boxes(tmp_path, examples):
     assert report["right"] == report["asked"] == 4
 
 
-def test_another_cell_that_adds_right_is_detected(tmp_path, examples):
+def test_another_cell_that_adds_correctly_is_detected(tmp_path, examples):
     claimed = _export(tmp_path / "claimed")
     weights = certified.arrays(certified.weights())
     served = _export(

@@ -19,7 +19,7 @@ def test_pattern_and_value(pattern, value):
 
 @pytest.mark.parametrize("start", [0, 0x7F7FFFF0, 0x7FFFFFF0, 0xFF7FFFF0, 0xFFFFFFF0, 0x3F800000])
 @pytest.mark.parametrize("count", [1, 16, 17, 100])
-def test_finite_patterns_are_counted_as_numpy_does(start, count):
+def test_finite_patterns_are_counted_as_by_numpy(start, count):
     patterns = np.arange(start, start + count, dtype=np.uint64).astype(np.uint32)
     finite = np.isfinite(patterns.view(np.float32))
     assert float_patterns.count_finite(start, count) == finite.sum()

@@ -15,14 +15,14 @@ pytestmark = pytest.mark.fast
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
-def test_the_truth_is_that_of_integers(task):
+def test_the_expected_outputs_are_those_of_integers(task):
     for question in fresh(task, 5, 200):
         count = question.length + 1
         assert max(question.a, question.b).bit_length() <= question.length
         assert task.read(question.outputs(task, count), count) == task.meaning(question.a, question.b)
 
 
-def test_questions_depend_on_the_seed_only():
+def test_questions_depend_only_on_the_seed():
     assert (
         list(fresh(ADDITION, 1, 50)) == list(fresh(ADDITION, 1, 50)) == list(itertools.islice(fresh(ADDITION, 1), 50))
     )

@@ -92,7 +92,7 @@ def test_an_outage_is_bridged_with_growing_pauses_and_logged(stopped_clock):
     ]
 
 
-def test_a_bounded_probe_gives_up_a_dead_server():
+def test_a_bounded_probe_gives_up_on_a_dead_server():
     watched, _ = watch(Channel(unavailable), [Question(13, 29, 5 * 4**n) for n in range(7)])
     assert watched.total().gave_up and watched.total().errors == {"UNAVAILABLE": 5} and not watched.total().all_right
 

@@ -70,7 +70,7 @@ def test_reported_wrong_sums_are_wrong_again(faulty, signature):
             assert ask_again(client, wrong) != a + b
 
 
-def test_the_lines_for_people_have_the_numbers(faulty):
+def test_the_lines_of_text_have_the_numbers(faulty):
     code, out, _ = bitsum("probe", faulty.target, "--count", 200, "--signature", "add_bits")
     lines = [line.partition(": wrong: ")[2] for line in out.splitlines() if ": wrong: " in line]
     assert code == 1 and lines

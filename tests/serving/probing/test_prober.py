@@ -233,7 +233,7 @@ def test_errors_are_counted_by_code_and_the_counts_add_up(asked):
     assert report.asked == report.right + report.wrong_count + sum(report.errors.values())
 
 
-def test_a_server_that_only_fails_is_given_up(asked):
+def test_the_prober_gives_up_on_a_server_that_only_fails(asked):
     def refuse(signature, outputs):
         raise Failure(grpc.StatusCode.UNAVAILABLE, "gone")
 

@@ -96,7 +96,7 @@ def test_all_floats_covers_every_pattern():
     assert measured.all_floats and measured.evaluated > 2 * 2 * 255 * 2**23
 
 
-def test_each_shape_is_sampled_in_every_binade_and_at_the_notorious_floats():
+def test_each_shape_is_sampled_in_every_binade_and_at_the_worst_floats():
     server = Server()
     qualifier.Qualifier(server, random.Random(1)).run(False, 100)
     for rows in (1, 3, 64, 65, 2048):

@@ -207,7 +207,7 @@ def same(proto, dtype):
 
 
 @pytest.mark.parametrize("shape", [[TENSOR_BYTES // 8 + 1], [0, TENSOR_BYTES // 8 + 1], [2**40, 0], [2**20, 2**20]])
-def test_a_tensor_that_few_bytes_expand_is_refused(shape):
+def test_a_tensor_that_expands_from_a_few_bytes_is_refused(shape):
     proto = tensor_pb2.TensorProto(dtype=INT64, int64_val=[1], tensor_shape={"dim": [{"size": size} for size in shape]})
     with pytest.raises(StatusError, match=f"needs more than {TENSOR_BYTES} bytes") as failure:
         decode(proto, "x")

@@ -188,7 +188,7 @@ def test_a_full_disk_ends_the_log_with_one_line_and_no_partial_files(tmp_path, m
             _offer(log, number)
         log.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"request log {tmp_path}: No space left on device; logging stops, the server goes on"
+        f"request log {tmp_path}: No space left on device; logging stops, the server keeps running"
     ]
     assert len(_names(tmp_path)) == 1 and _numbers(tmp_path) == [0, 1]
     counts = _counts(log)
