@@ -67,7 +67,7 @@ def test_without_a_stage_the_step_is_named_and_others_may_write_in_between():
         report("stream", step=8000, of=16000, unit="bits")
         with drawn.hidden():
             stream.write("42\n")
-    assert re.match(r"\r\x1b\[K  stream +0\.0 s   8,000 of 16,000 bits", stream.getvalue())
+    assert re.match(r"\r\x1b\[K  stream +\d+\.\d s   8,000 of 16,000 bits", stream.getvalue())
     assert "\x1b[K42\n" in stream.getvalue()
 
 
