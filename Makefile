@@ -35,8 +35,8 @@ typecheck: setup  ## check the types
 test-fast: setup  ## run the tests without TFX, Beam and servers, under a minute
 	@$(PYTHON) -m pytest -m fast --numprocesses=2 $(ARGS)
 
-coverage: setup  ## measure branch coverage of components by its fast tests; fail below 100 % of the trusted base
-	@$(PYTHON) -m pytest tests/components -m fast --numprocesses=2 --cov --cov-report=term $(ARGS)
+coverage: setup  ## measure branch coverage by the fast tests; fail below 100 % of the trusted base
+	@$(PYTHON) -m pytest -m fast --numprocesses=2 --cov --cov-report=term $(ARGS)
 	@.venv/bin/coverage report --include=$(TRUSTED_BASE) --fail-under=100
 
 test: setup  ## run all tests except test-long and airflow-test

@@ -50,6 +50,6 @@ def _shortened(line: str, *neighbours: str) -> str:
     if len(line) <= 2 * _SHOWN:
         return line
     # This compares characters, not parts of paths.
-    differs = max(len(os.path.commonprefix([line, neighbour])) for neighbour in neighbours)  # noqa: RUF071
+    differs = max(len(os.path.commonprefix([line, neighbour])) for neighbour in neighbours)  # noqa: RUF071 - of characters, not of paths
     begin = max(_SHOWN, differs - _SHOWN // 2)
     return f"{line[:_SHOWN]} ... {line[begin : begin + _SHOWN]}"

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING
 from components.errors import BitsumError, ConfigError
 from components.printable import say
 from serving.labels import STABLE
+from serving.server import flags
+from serving.server.flags import DOCKER, EMBEDDED, PROGRAM
 
 if TYPE_CHECKING:
     from components.settings import Serve
     from serving.server.options import Options, Ready
 
-EMBEDDED = "embedded"
-PROGRAM = "tensorflow_model_server"
-DOCKER = "docker"
 _DRAIN_SECONDS = 30.0
 _REQUEST_BYTES = 64 * 1024 * 1024
 _LOG_RATE = 0.01
@@ -37,7 +36,6 @@ _LOG_RATE = 0.01
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `bitsum serve`."""
     from components.settings import Serve
-    from serving.server import flags
 
     defaults = Serve()
     parser.add_argument(
@@ -164,7 +162,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> "Options":
     from components.settings import Serve
-    from serving.server import flags
     from serving.server.options import Options
 
     if not args.model_base_path and not args.model_config_file:

@@ -14,6 +14,11 @@ from typing import Any
 
 from components.errors import ConfigError
 
+# The values of --server.
+EMBEDDED = "embedded"
+PROGRAM = "tensorflow_model_server"
+DOCKER = "docker"
+
 # The release that the embedded server follows; --version prints it.
 SERVING_VERSION = "2.16.1"
 _REST = "the embedded server speaks gRPC only and has no REST API"

@@ -25,10 +25,9 @@ from components.printable import say
 from serving import model_config
 from serving.client import ServingError
 from serving.client.sync import served
+from serving.server.flags import DOCKER, PROGRAM
 from serving.server.options import Options, Ready, address
 
-PROGRAM = "tensorflow_model_server"
-DOCKER = "docker"
 _CONTAINER_PORT = 8500
 _POLL_SECONDS = 0.1
 # The offset of a signal number in the exit codes of shells and docker.
