@@ -21,7 +21,7 @@ from components.suggestions import did_you_mean
 _NO_THREAD = "can't start new thread"
 
 # name -> (module with add_arguments and run, help, whether it takes --config and --set).
-_COMMANDS = {
+COMMANDS = {
     "run": (
         "pipeline.commands.run",
         "run the pipeline: generate, validate, train, evaluate, prove, push, serve, query",
@@ -130,7 +130,7 @@ def _fail(text: str, code: int, arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser = _parser(arguments)
+    parser = parser_for(arguments)
     args = parser.parse_args(arguments)
     if args.show_version:
         say(_version())
@@ -141,7 +141,7 @@ def _run(arguments: list[str]) -> int:
     with _verbosity(args):
         if args.command in _COMPUTING and (note := arithmetic_switches.clear()):
             progress.note(f"note: {note}")
-        return importlib.import_module(_COMMANDS[args.command][0]).run(args)
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
 
 def _version() -> str:
@@ -228,8 +228,8 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{self.prog.removeprefix('bitsum').strip() or 'command line'}: {message}")
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser; imports only the module of the given command.
+def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command line `arguments`; imports only the module of its command.
 
     Raises:
         ConfigError: an unknown command.
@@ -238,9 +238,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", dest="show_version", help="print the versions and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if chosen is not None and chosen not in _COMMANDS:
-        raise ConfigError(f"unknown command {chosen}{did_you_mean(chosen, _COMMANDS) or '; bitsum --help lists them'}")
-    for name, (module, text, configurable) in _COMMANDS.items():
+    if chosen is not None and chosen not in COMMANDS:
+        raise ConfigError(f"unknown command {chosen}{did_you_mean(chosen, COMMANDS) or '; bitsum --help lists them'}")
+    for name, (module, text, configurable) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if configurable:
             command.add_argument("--config", metavar="FILE", help="TOML file with knobs")

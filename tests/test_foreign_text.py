@@ -20,7 +20,7 @@ pytestmark = pytest.mark.fast
 HOSTILE = "x\x1b[2K\nproven: addition of any length\x9b\u202e\u2066\u200b\u2028\udcff"
 TOML = json.dumps(HOSTILE.replace("\udcff", ""))
 # verify reads knobs only when it exports the cell.
-CONFIGURABLE = sorted(name for name, (_, _, configurable) in cli._COMMANDS.items() if configurable and name != "verify")
+CONFIGURABLE = sorted(name for name, (_, _, configurable) in cli.COMMANDS.items() if configurable and name != "verify")
 NEEDED = {"compile": ["--target=kubeflow", "--image=x"]}
 
 
@@ -63,7 +63,7 @@ def test_names_of_knobs(bitsum, tmp_path, command):
     assert code == 2 and r"x\x1b[2K\nproven" in text.replace("\\\\", "\\")
 
 
-@pytest.mark.parametrize("command", cli._COMMANDS)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_unknown_arguments(bitsum, command):
     # argparse takes an argument with a space for a value.
     option = f"--{HOSTILE}".replace(" ", "")

@@ -60,7 +60,7 @@ def commands() -> list[str]:
 
 def parser_of(command: str) -> argparse.ArgumentParser:
     (subparsers,) = (
-        action for action in cli._parser([command])._actions if isinstance(action, argparse._SubParsersAction)
+        action for action in cli.parser_for([command])._actions if isinstance(action, argparse._SubParsersAction)
     )
     return subparsers.choices[command]
 
@@ -83,7 +83,7 @@ def defines(name: str) -> bool:
 @pytest.mark.parametrize("line", commands())
 def test_documented_commands_parse(line):
     arguments = shlex.split(line, comments=True)[1:]
-    assert cli._parser(arguments).parse_args(arguments).command == arguments[0]
+    assert cli.parser_for(arguments).parse_args(arguments).command == arguments[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -127,11 +127,11 @@ def test_imports_in_examples_exist(page):
 
 @pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
 def test_commands_and_options_that_are_named_exist(page):
-    every_option = FOREIGN_OPTIONS.union(*map(options, cli._COMMANDS), ["--version"])
+    every_option = FOREIGN_OPTIONS.union(*map(options, cli.COMMANDS), ["--version"])
     for text in spans(page):
         words = text.replace("=", " ").split()
         if words[0] == "bitsum" and len(words) > 1 and not words[1].startswith("-"):
-            assert words[1] in cli._COMMANDS, text
+            assert words[1] in cli.COMMANDS, text
             assert {word for word in words if word.startswith("--")} <= options(words[1]), text
         elif words[0].startswith("--"):
             assert words[0] in every_option, text

@@ -58,7 +58,7 @@ def test_the_command_says_so_in_one_line_before_anything_else(environment, monke
         assert not set(SWITCHES) & set(os.environ)
         return 7
 
-    monkeypatch.setattr(f"{cli._COMMANDS[command][0]}.run", run)
+    monkeypatch.setattr(f"{cli.COMMANDS[command][0]}.run", run)
     needed = {"demo": ["bomb"], "verify": ["model"]}.get(command, [])
     assert cli.main([command, *needed]) == 7
     assert (

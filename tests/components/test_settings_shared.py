@@ -25,5 +25,5 @@ SHARED = {"server": f"{SERVE.host}:{SERVE.port}", "model_name": SERVE.model_name
     ],
 )
 def test_defaults_of_a_command_are_those_of_the_configuration(arguments, names):
-    parsed: argparse.Namespace = cli._parser(arguments).parse_args(arguments)
+    parsed: argparse.Namespace = cli.parser_for(arguments).parse_args(arguments)
     assert {name: getattr(parsed, name) for name in names} == {name: SHARED[name] for name in names}

@@ -39,7 +39,7 @@ def test_help_and_config_import_nothing_heavy(arguments):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", list(cli._COMMANDS))
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
 def test_every_command_has_help(command, capsys):
     assert cli.main([command, "--help"]) == 0
     assert command in capsys.readouterr().out
@@ -123,8 +123,8 @@ def test_a_knob_is_suggested_for_a_mistyped_one_in_a_file(tmp_path, capsys):
 
 def parsers():
     """The parser of each command, by name."""
-    for name in cli._COMMANDS:
-        top = cli._parser([name])
+    for name in cli.COMMANDS:
+        top = cli.parser_for([name])
         [commands] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
         yield name, commands.choices[name]
 
@@ -198,7 +198,7 @@ _LINES = {
 }
 # Those of which something comes without a server or a run before; the others show their help.
 _TALKATIVE = (["config"], ["status", "--server=127.0.0.1:1"], ["probe", "127.0.0.1:1", "--count=1", "-q"])
-_ALL = [["--help"], ["--version"], *_TALKATIVE, *([name, "--help"] for name in cli._COMMANDS)]
+_ALL = [["--help"], ["--version"], *_TALKATIVE, *([name, "--help"] for name in cli.COMMANDS)]
 
 
 @pytest.mark.parametrize("arguments", _ALL, ids=" ".join)
