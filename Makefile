@@ -72,5 +72,5 @@ lock:  ## resolve requirements/lock.txt again; ARGS=--upgrade for newer versions
 
 clean:  ## remove the environments and caches; var/ (models, artifacts, logs) stays
 	rm -f .venv/.setup
-	rm -rf .venv .uv build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .uv build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage* *.egg-info
 	find airflow components pipeline serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -59,7 +59,8 @@ REGISTRIES = (
     ("deb.debian", "org"),
     ("archive.ubuntu", "com"),
 )
-SKIPPED_FOLDERS = {".git", ".venv", ".uv", "var", "build", "__pycache__", ".pytest_cache", ".hypothesis"}
+TOOL_CACHES = {".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", ".import_linter_cache"}
+SKIPPED_FOLDERS = {".git", ".venv", ".uv", "var", "build", "__pycache__"} | TOOL_CACHES
 
 
 @pytest.fixture(scope="module")
