@@ -63,7 +63,7 @@ def unknown_column() -> anomalies_pb2.Anomalies:
 
 def test_data_without_anomalies_is_blessed(tmp_path):
     blessing = gate(tmp_path, {}, {}, [])
-    assert os.path.isdir(blessing.uri) and blessing.span == 3
+    assert os.listdir(blessing.uri) == ["BLESSED"] and blessing.span == 3
 
 
 def test_a_schema_anomaly_is_refused_by_its_feature(tmp_path):
