@@ -1,4 +1,4 @@
-"""What else is written: deletions, garbage, request logs, files that appear whole, under every fault."""
+"""Other writers under every fault: deletions, garbage, request logs, and files that appear whole."""
 
 import contextlib
 import io

@@ -42,7 +42,7 @@ _PATHLIB = getattr(pathlib, "_NormalAccessor", None)
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What happens at operation `number`, counted from 1.
+    """The fault at operation `number`, counted from 1.
 
     late: the operation is done first, and its success is lost. lasting: every later operation fails, too.
     """

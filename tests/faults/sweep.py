@@ -26,7 +26,7 @@ _HANGS_SECONDS = 20
 
 @dataclasses.dataclass
 class Outcome:
-    """What an operation came to: `value`, or the `error` that it raised; neither of a process that was killed."""
+    """The outcome of an operation: `value`, or the `error` that it raised; neither if its process was killed."""
 
     value: Any = None
     error: BaseException | None = None
@@ -34,7 +34,7 @@ class Outcome:
 
     @property
     def claim(self) -> str:
-        """What it says of itself, for a report."""
+        """The outcome in words, for a report."""
         return "killed" if self.killed else repr(self.error or self.value)
 
 
@@ -56,7 +56,7 @@ class Scenario:
         raise NotImplementedError
 
     def violations(self, outcome: Outcome) -> Iterator[str]:
-        """What is wrong after `outcome`."""
+        """The violations after `outcome`."""
         raise NotImplementedError
 
     def afterwards(self) -> Iterator[str]:
@@ -66,7 +66,7 @@ class Scenario:
 
 @dataclasses.dataclass
 class Counts:
-    """What a sweep did, and what it found."""
+    """The counts and the violations of a sweep."""
 
     name: str
     operations: int = 0

@@ -12,7 +12,7 @@ UNITS = 3
 
 
 class Failure(grpc.RpcError):
-    """What a call ends with when the server refuses."""
+    """The error of a call that the server refuses."""
 
     def __init__(self, code, details):
         super().__init__(details)
@@ -72,7 +72,7 @@ class Channel:
 
     @property
     def verb(self):
-        """What the signatures are named by."""
+        """The verb in the names of the signatures."""
         return self._verb or self.task.verb
 
     def _check(self, spec):

@@ -2,7 +2,7 @@
 alone.
 
 Nothing of the project computes here: mpmath's `iv` at 80 bits, the allowances from their definition, the full adder
-from integers. What it accepts, the checker accepts, and the other way round.
+from integers. It accepts the same certificates as the checker.
 """
 
 import copy

@@ -23,7 +23,7 @@ def _command(program: str, **values) -> str:
 
 
 def _line(errors: str) -> str:
-    """What the user reads; before it, in this process alone, stands what goes to the log."""
+    """The text for the user; in this process alone, the text for the log precedes it."""
     return errors.splitlines()[-1]
 
 
