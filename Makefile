@@ -33,7 +33,7 @@ typecheck: setup  ## check the types
 	@.venv/bin/mypy
 
 test-fast: setup  ## run the tests without TFX, Beam and servers, under a minute
-	@$(PYTHON) -m pytest -m fast --numprocesses=2 $(ARGS)
+	@$(PYTHON) -m pytest -m "fast and not slow" --numprocesses=2 $(ARGS)
 
 coverage: setup  ## measure branch coverage by the fast tests; fail below 100 % of the trusted base
 	@$(PYTHON) -m pytest -m fast --numprocesses=2 --cov --cov-report=term $(ARGS)

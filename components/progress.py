@@ -18,6 +18,8 @@ from components.printable import printable, say
 
 LOGGER = "bitsum.progress"
 _REDRAW_SECONDS = 0.2
+# Of the longest stage, "readability check".
+STAGE_WIDTH = 17
 
 
 def report(stage: str, **numbers: Any) -> None:
@@ -108,7 +110,7 @@ class Progress(logging.Handler):
         """End the stage with the result `note`."""
         with self._mutex:
             if self._shown:
-                self.line(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {note}")
+                self.line(f"  {self._stage:<{STAGE_WIDTH}} {time.monotonic() - self._began:6.1f} s   {note}")
             self._stage = ""
 
     def line(self, text: str) -> None:
@@ -146,7 +148,9 @@ class Progress(logging.Handler):
         if self._terminal and self._stage:
             self._erase()
             self._stream.write(
-                printable(f"  {self._stage:<15} {time.monotonic() - self._began:6.1f} s   {self._detail}")[:119]
+                printable(f"  {self._stage:<{STAGE_WIDTH}} {time.monotonic() - self._began:6.1f} s   {self._detail}")[
+                    :119
+                ]
             )
             self._stream.flush()
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from components.progress import Progress, hidden, note, report, warn
+from components.progress import STAGE_WIDTH, Progress, hidden, note, report, warn
+from pipeline import nodes
 
 pytestmark = pytest.mark.fast
 
@@ -59,6 +60,10 @@ def test_a_terminal_has_its_line_redrawn_and_left_clean():
         drawn.end("done")
     assert "1 of 2" in stream.getvalue()
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_the_column_fits_every_stage():
+    assert max(map(len, nodes.STAGES.values())) == STAGE_WIDTH
 
 
 def test_without_a_stage_the_step_is_named_and_others_may_write_in_between():

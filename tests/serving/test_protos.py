@@ -65,6 +65,7 @@ def test_the_protos_import_neither_tensorflow_nor_numpy():
     _run(_LEAN + _NOTHING_HEAVY)
 
 
+@pytest.mark.slow
 def test_tensorflow_can_be_imported_afterwards_and_concurrently():
     _run(_MEANWHILE + _LEAN + _CAUGHT_IT + _TENSORFLOW)
 

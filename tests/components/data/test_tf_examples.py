@@ -111,6 +111,7 @@ def test_a_cut_in_the_middle_leaves_the_records_before_it(file):
         assert words in damaged(file, gzip.compress(plain[:cut]))[1]
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_the_compressed_records_is_noticed(file):
     data = content(file)
     for position in [*range(10, 40), *range(40, len(data), 97), *range(len(data) - 8, len(data))]:

@@ -522,6 +522,7 @@ def other(value):
     return not value if type(value) is bool else value + {int: 1, float: 1.0, str: "x", bytes: b"x"}[type(value)]
 
 
+@pytest.mark.slow
 def test_every_change_except_of_names_and_ignored_fields_is_noticed(certified_model, tampered):
     # Names of nodes, arguments and functions stand for a position, and nothing else.
     unnoticed = re.compile(
@@ -551,6 +552,7 @@ def test_ignored_fields_are_ignored(tampered, certified_model, cell):
     assert graph_identity.graph_sha256(folder) == graph_identity.graph_sha256(certified_model)
 
 
+@pytest.mark.slow
 def test_another_number_of_units_is_named(certified_model):
     found = graph_identity.differences(
         certified_model, graph_identity.fresh(lambda folder: export.save(GRU(3), folder))
@@ -566,6 +568,7 @@ class _Reversed(GRU):
         return (1 - z) * h + z * tf.tanh(x_h + (r * h) @ self.U_h)
 
 
+@pytest.mark.slow
 def test_an_export_of_other_code_is_another_graph(certified_model):
     found = graph_identity.differences(
         certified_model, graph_identity.fresh(lambda folder: export.save(_Reversed(8), folder))

@@ -123,6 +123,7 @@ def test_a_server_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypat
     assert server.process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_processes_behind_a_wrapper_are_stopped_too(tmp_path):
     """A shell that starts the server, and waits for it, is ended alone by a signal."""
     wrapped = (

@@ -93,6 +93,7 @@ def test_tensorflow_and_numpy_are_not_imported(certified_model):
     assert done.stdout.splitlines()[1:] == ["[]"], done.stderr
 
 
+@pytest.mark.slow
 def test_the_graph_is_compared_with_the_cell(certified_model, copy, verify):
     code, line = verify(certified_model, "--graph")
     assert code == PROVEN and "; the graph is the cell's; not checked: the kernels" in line
@@ -161,6 +162,7 @@ def test_a_checkpoint_that_hides_other_weights_is_refused(copy, verify, tamper):
     assert code == FAILED and "a restart point is not at an entry with a whole key" in line
 
 
+@pytest.mark.slow
 def test_with_the_graph_the_weights_are_compared_with_those_that_tensorflow_loads(copy, verify, monkeypatch):
     """Errors of the reader that no other check would find."""
     checkpoint = forged_checkpoints.Checkpoint.read(copy)

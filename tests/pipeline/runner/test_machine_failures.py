@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from components.progress import STAGE_WIDTH
 from components.savedmodel import version_folder
 from pipeline import cli
 from tests.support.fake_server import SERVER, python
@@ -28,7 +29,7 @@ def _line(errors: str) -> str:
 
 
 def _cached(terminal: str) -> set[str]:
-    return {line[2:17].strip() for line in terminal.splitlines() if line.endswith(" cached")}
+    return {line[2 : 2 + STAGE_WIDTH].strip() for line in terminal.splitlines() if line.endswith(" cached")}
 
 
 @pytest.mark.long

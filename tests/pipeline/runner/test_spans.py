@@ -10,6 +10,7 @@ import tensorflow as tf
 from components.data import span_folders
 from components.data.tf_examples import serialize
 from components.errors import BitsumError, Refusal
+from components.progress import STAGE_WIDTH
 from components.savedmodel import version_folder
 from components.task import addition
 from pipeline import config as configuration
@@ -182,7 +183,7 @@ def test_the_served_model_over_a_series_of_runs(bitsum_run, tmp_path):
         return bitsum_run("infra.examples=5", "proof.search_seconds=0", f"data.span={span}", *overrides)
 
     def cached(terminal: str) -> set[str]:
-        return {line[2:17].strip() for line in terminal.splitlines() if line.endswith(" cached")}
+        return {line[2 : 2 + STAGE_WIDTH].strip() for line in terminal.splitlines() if line.endswith(" cached")}
 
     code, terminal, errors = run(1)
     assert (code, errors) == (0, "")
