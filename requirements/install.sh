@@ -28,7 +28,7 @@ die() {
 
 # Prints a line every 10 s, on a terminal in place. fd 8 is a pipe without data: read waits without a program that could outlive us.
 progress() {
-    local label=$1 start=$SECONDS line end='\n'
+    local label=$1 start=$2 line end='\n'
     if [[ -t 1 ]]; then end='\033[K\r'; fi
     while kill -0 $$ 2>/dev/null; do
         line=$(tail -n 1 "$LOG" | tr '\r\t' '  ' | cut -c 1-50)
@@ -43,7 +43,7 @@ run() {
     local label=$1 start=$SECONDS status=0 ticker
     shift
     printf '\n== %s\n' "$label" >>"$LOG"
-    (read -rt 10 -u 8 || progress "$label") 8<> <(:) 9>&- &
+    (read -rt 10 -u 8 || progress "$label" "$start") 8<> <(:) 9>&- &
     ticker=$!
     "$@" >>"$LOG" 2>&1 </dev/null || status=$?
     { kill "$ticker" && wait "$ticker"; } 2>/dev/null || true
@@ -279,7 +279,7 @@ packaged_python() {
 # Only an environment of this lane and folder that was once complete is updated. Others may hold incomplete packages that look installed.
 make_venv() {
     local lane=
-    read -r lane _ <"$STATE" || true
+    read -r lane _ 2>/dev/null <"$STATE" || true
     if [[ -x .venv/bin/python && $lane == "$LANE" ]] && grep -qsF "$PWD/.venv/bin/python" .venv/bin/bitsum; then return; fi
     check_disk
     find_python
@@ -362,7 +362,7 @@ set_up() {
     echo unfinished >"$STATE"
     provide_compiler
     lock=requirements/lock-$LANE.txt
-    stage "packages: $(grep -c '==' "$lock") of $lock, compiled to bytecode" install_lock "$lock"
+    stage "packages: $(grep -c '^[a-z]' "$lock") of $lock, compiled to bytecode" install_lock "$lock"
     stage "project: bitsum, editable" install_project
     if [[ -d .uv/compiler ]]; then stage "compiler: removed" rm -rf .uv/compiler; fi
     rm -f .uv/probe.so .uv/pyfarmhash.txt
