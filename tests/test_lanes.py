@@ -14,7 +14,7 @@ pytestmark = pytest.mark.fast
 
 ROOT = pathlib.Path(__file__).parents[1]
 BASE = ".uv/lanes/trixie,python3,python3-venv,make,git,ca-certificates"
-REAL = "bash awk cat cp cut date dirname env find flock git head install mkdir mv rm sed sort tail tee touch tr true wc".split()
+REAL = "bash awk cat cp cut date dirname env find flock git head install mkdir mv rm sed sort tail tee touch tr true wc"
 FAKES = {
     "id": "echo 0",
     "getconf": "echo glibc 2.36",
@@ -44,7 +44,7 @@ def checkout(tmp_path) -> pathlib.Path:
         subprocess.run(["git", *command], cwd=folder, check=True)
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in REAL:
+    for name in REAL.split():
         (programs / name).symlink_to(shutil.which(name))
     for name, script in FAKES.items():
         fake(folder, name, script)
