@@ -75,7 +75,7 @@ cause() {
     esac
 }
 
-# The host that an error names. pip names it without https://.
+# The server that an error names, as uv or as pip writes it.
 registry() { { grep -oE "https?://[^/ ')]+|host='[^']+" <<<"$1" || echo "the package registry"; } | tail -n 1 | sed "s/host='//"; }
 
 # A checksum of everything that .venv/ is made from. It includes the folder, because an environment cannot be moved.
