@@ -52,7 +52,8 @@ airflow-test: setup  ## run three spans, one poisoned and one with a worse model
 lanes:  ## run the project on a fresh machine with the other Debian; as root
 	@.ci/lanes $(ARGS)
 
-release-check: setup  ## make each operation on files and servers fail at each of its steps
+release-check: setup  ## run make lanes, then make each operation on files and servers fail at each of its steps
+	@.ci/lanes
 	@$(PYTHON) -m pytest tests/faults --exhaustive $(ARGS)
 
 bench: setup  ## measure the server's speed, relative to the bare model
