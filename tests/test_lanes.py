@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.fast
 
 ROOT = pathlib.Path(__file__).parents[1]
-BASE = ".uv/lanes/trixie,python3,python3-venv,make,git,ca-certificates"
+BASE = ".lanes/trixie,python3,python3-venv,make,git,ca-certificates"
 REAL = "bash awk cat cp cut date dirname env find flock git head install mkdir mv rm sed sort tail tee touch tr true wc"
 FAKES = {
     "id": "echo 0",
@@ -35,7 +35,7 @@ def checkout(tmp_path) -> pathlib.Path:
     folder = tmp_path / "checkout"
     (folder / ".ci").mkdir(parents=True)
     shutil.copy(ROOT / ".ci/lanes", folder / ".ci")
-    (folder / ".gitignore").write_text("/.uv/\n")
+    (folder / ".gitignore").write_text("/.lanes/\n")
     for command in (
         ["init", "--quiet"],
         ["add", "."],
@@ -79,7 +79,7 @@ def test_all_steps_run_in_order_in_a_fresh_clone_that_is_then_removed(checkout):
     assert commands(checkout) == ["make setup", "make run", "make test", conformance]
     assert "output of make run" in done.stdout
     assert "exchange: skipped" in done.stdout
-    assert not (checkout / ".uv/lanes/root").exists()
+    assert not (checkout / ".lanes/root").exists()
 
 
 def test_a_failing_step_ends_the_run_and_keeps_the_root(checkout):
@@ -88,9 +88,9 @@ def test_a_failing_step_ends_the_run_and_keeps_the_root(checkout):
     assert done.returncode == 1
     assert commands(checkout) == ["make setup", "make run"]
     assert (
-        "failed after" in done.stderr and "make run" in done.stderr and str(checkout / ".uv/lanes/log") in done.stderr
+        "failed after" in done.stderr and "make run" in done.stderr and str(checkout / ".lanes/log") in done.stderr
     )
-    assert (checkout / ".uv/lanes/root/src/bitsum/.ci/lanes").exists()
+    assert (checkout / ".lanes/root/src/bitsum/.ci/lanes").exists()
 
 
 def test_the_root_cannot_reach_github_and_gets_the_settings_of_the_registries_only(checkout):
@@ -99,7 +99,7 @@ def test_the_root_cannot_reach_github_and_gets_the_settings_of_the_registries_on
     given = {"SSL_CERT_FILE": str(authority), "https_proxy": "proxy:3128", "PIP_FIND_LINKS": "/opt", "SECRET": "x"}
     fake(checkout, "chroot", FAKES["chroot"] + "; false")
     assert lanes(checkout, "--steps", "setup", **given).returncode == 1
-    root = checkout / ".uv/lanes/root"
+    root = checkout / ".lanes/root"
     assert "0.0.0.0 github.com\n" in (root / "etc/hosts").read_text()
     assert (root / authority.relative_to("/")).read_text() == authority.read_text()
     lines = (checkout.parent / "logged.env").read_text().splitlines()
@@ -195,5 +195,5 @@ def test_a_killed_run_leaves_no_process_and_no_mount(checkout, number, code):
     process.send_signal(number)
     assert process.wait(timeout=60) == code
     # Every process of the run holds this lock.
-    subprocess.run(["flock", "--timeout", "60", checkout / ".uv/lanes/lock", "true"], check=True)
+    subprocess.run(["flock", "--timeout", "60", checkout / ".lanes/lock", "true"], check=True)
     assert str(checkout) not in pathlib.Path("/proc/mounts").read_text()
