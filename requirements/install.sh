@@ -67,7 +67,7 @@ cause() {
             echo "$(grep -oE '[A-Za-z0-9._-]+==[^ `;]+|[^ /]*\.(jar|whl|gz)' <<<"$text" | tail -n 1) is not the locked file; check the mirror or proxy" ;;
         *"peer certificate"* | *"CERTIFICATE_VERIFY_FAILED"* | *"certificate verify failed"*)
             echo "the certificate of $(registry "$text") is not trusted; name your authority's file in SSL_CERT_FILE" ;;
-        *"timed out"*)
+        *"timed out"* | *"deadline has elapsed"*)
             echo "no answer from $(registry "$text"); try again later, or name a mirror in PIP_INDEX_URL" ;;
         *"dns error"* | *"ame or service not known"* | *"name resolution"* | *"error (Connect)"* | *"onnection refused"* | *"unreachable"* | *"tunnel"* | *"onnection reset"*)
             echo "no connection to $(registry "$text"); check the network and HTTPS_PROXY, or name a mirror in PIP_INDEX_URL" ;;
