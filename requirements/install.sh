@@ -85,7 +85,7 @@ wanted_state() { { pwd && cat "requirements/lock-$1.txt" pyproject.toml requirem
 is_set_up() {
     local lane state
     [[ -x .venv/bin/python && -f $STATE ]] && read -r lane state <"$STATE" &&
-        [[ ${BITSUM_LANE:-$lane} == "$lane" && $state == "$(wanted_state "$lane")" ]]
+        [[ $state && ${BITSUM_LANE:-$lane} == "$lane" && $state == "$(wanted_state "$lane")" ]]
 }
 
 # Sets LANE, and REASON to what decided.
@@ -155,14 +155,13 @@ acquire_lock() {
 
 free_mb() { df -Pm "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
 
-# How much of the disk is missing, for the checkout and for uv's cache.
+# How much of the disk is missing for the rest of .venv/, and for uv's cache.
 missing_disk() {
-    local folder free
+    local folder used missing
     for folder in . "$("$UV" cache dir 2>/dev/null || echo .)"; do
-        free=$(free_mb "$folder")
-        if ((${free:-0} < DISK_MB)); then
-            printf 'up to %d MB are missing in %s; ' $((DISK_MB - ${free:-0})) "$(cd "$folder" && pwd)"
-        fi
+        used=$(du -sm "$folder/.venv" 2>/dev/null | cut -f 1) || true
+        missing=$((DISK_MB - ${used:-0} - $(free_mb "$folder")))
+        if ((missing > 0)); then printf 'up to %d MB are missing in %s; ' "$missing" "$(cd "$folder" && pwd)"; fi
     done
     printf 'make space, or move the cache with UV_CACHE_DIR'
 }
