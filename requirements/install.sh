@@ -153,25 +153,27 @@ acquire_lock() {
     done
 }
 
-free_mb() { df -Pm "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
+free_mb() { df -Pm "$1" | awk 'NR == 2 { print $4 }'; }
 
-# How much of the disk is missing for the rest of .venv/, and for uv's cache.
+# missing_mb FOLDER: of the disk, for .venv/ or uv's cache in this folder; an older .venv/ makes room or is kept.
+missing_mb() {
+    local used
+    used=$(du -sm "$1/.venv" 2>/dev/null | cut -f 1) || true
+    echo $((DISK_MB - ${used:-0} - $(free_mb "$1")))
+}
+
 missing_disk() {
-    local folder used missing
+    local folder
     for folder in . "$("$UV" cache dir 2>/dev/null || echo .)"; do
-        used=$(du -sm "$folder/.venv" 2>/dev/null | cut -f 1) || true
-        missing=$((DISK_MB - ${used:-0} - $(free_mb "$folder")))
-        if ((missing > 0)); then printf 'up to %d MB are missing in %s; ' "$missing" "$(cd "$folder" && pwd)"; fi
+        if (($(missing_mb "$folder") > 0)); then printf 'up to %d MB are missing in %s; ' "$(missing_mb "$folder")" "$(cd "$folder" && pwd)"; fi
     done
     printf 'make space, or move the cache with UV_CACHE_DIR'
 }
 
 # Only for a new environment. Its packages may be in uv's cache already, so that disk is not checked.
 check_disk() {
-    local free
-    free=$(free_mb .)
-    say "needs $((DISK_MB / 1000)) GB on the disk of $PWD (${free:-?} MB are free) and 1 to 6 minutes"
-    ((${free:-$DISK_MB} >= DISK_MB)) || die "the disk is full: $((DISK_MB - free)) MB are missing in $PWD; make space and run the same command again"
+    say "needs $((DISK_MB / 1000)) GB on the disk of $PWD ($(free_mb .) MB are free) and 1 to 6 minutes"
+    (($(missing_mb .) <= 0)) || die "the disk is full: $(missing_mb .) MB are missing in $PWD; make space and run the same command again"
 }
 
 install_uv() {
