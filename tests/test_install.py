@@ -97,7 +97,8 @@ def test_a_moved_or_unfinished_environment_is_set_up_again(checkout, programs):
     assert install(moved, programs=programs).returncode == 1
     moved.rename(checkout)
     (checkout / ".venv/.setup").write_text("unfinished\n")
-    assert install(checkout, programs=programs).returncode == 1
+    done = install(checkout, programs=programs)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
 
 def test_another_lane_is_set_up_and_the_same_is_left_alone(checkout, programs):
@@ -107,7 +108,9 @@ def test_another_lane_is_set_up_and_the_same_is_left_alone(checkout, programs):
     assert install(checkout, programs=programs, BITSUM_LANE="1.16").returncode == 1
 
 
-LANE = 'starting_python() { for v; do "python$v" 2>/dev/null && return; done; true; }; choose_lane; echo "$LANE: $REASON"'
+LANE = (
+    'starting_python() { for v; do "python$v" 2>/dev/null && return; done; true; }; choose_lane; echo "$LANE: $REASON"'
+)
 
 
 @pytest.mark.parametrize(
@@ -192,15 +195,73 @@ def test_a_full_disk_is_refused_before_the_downloads(checkout, programs):
     assert "2877 MB are missing in" in shown
 
 
-# What pip and uv wrote in such cases.
-FAILURES = {
-    "nodename": (
-        "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(Failed to establish a new"
-        " connection: [Errno -3] Temporary failure in name resolution')': /simple/uv/\n"
-        "ERROR: No matching distribution found for uv==0.13.9",
-        "no connection to",
-    )
-}
+PIP_RETRY = "WARNING: Retrying (Retry(total=0, connect=None)) after connection broken by "
+PIP_NOTHING = "': /simple/uv/\nERROR: No matching distribution found for uv==0.13.9"
+UV_CONNECT = """error: Request failed after 3 retries in 4.2s
+  cause: Failed to fetch: https://registry.example/simple/aiohttp/
+  cause: client error (Connect)
+"""
+
+
+# Ends of the logs of pip 23.2 and uv 0.13.9 in such cases.
+@pytest.mark.parametrize(
+    "log, cause",
+    [
+        (
+            f"{PIP_RETRY}'NewConnectionError('Failed to establish a new connection: [Errno -3] Temporary failure in"
+            f" name resolution'){PIP_NOTHING}",
+            "no connection to the package registry;",
+        ),
+        (
+            f"{UV_CONNECT}  cause: dns error\n  cause: failed to lookup address information: Temporary failure in name"
+            " resolution",
+            "no connection to https://registry.example;",
+        ),
+        (
+            f"{PIP_RETRY}'ProxyError('Cannot connect to proxy.', NewConnectionError('[Errno 111] Connection refused'))"
+            f"{PIP_NOTHING}",
+            "no connection to the package registry; check the network and HTTPS_PROXY",
+        ),
+        (
+            f"{PIP_RETRY}'ReadTimeoutError(\"HTTPConnectionPool(host='registry.example', port=80): Read timed out."
+            f' (read timeout=15)"){PIP_NOTHING}',
+            "no answer from registry.example;",
+        ),
+        (f"{UV_CONNECT}  cause: tcp connect error\n  cause: deadline has elapsed", "no answer from https://registry"),
+        (
+            f"{PIP_RETRY}'SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify"
+            " failed'))'\nHTTPSConnectionPool(host='registry.example', port=443): Max retries exceeded",
+            "the certificate of registry.example is not trusted;",
+        ),
+        (
+            f"{UV_CONNECT}  cause: invalid peer certificate: UnknownIssuer",
+            "the certificate of https://registry.example",
+        ),
+        (
+            "error: Failed to download `asn1crypto==1.5.1`\n  cause: Hash mismatch for `asn1crypto==1.5.1`\n\n"
+            "         Expected:\n           sha256:00",
+            "asn1crypto==1.5.1 is not the locked file;",
+        ),
+        (
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.\n    uv==0.13.9 from"
+            " example/uv-0.13.9-py3-none-any.whl:\n        Expected sha256 00\n             Got        d7",
+            "uv-0.13.9-py3-none-any.whl is not the locked file;",
+        ),
+        (
+            ".uv/package/cpython.jar: FAILED\nsha256sum: WARNING: 1 computed checksum did NOT match",
+            "cpython.jar is not the locked file;",
+        ),
+        ("error: failed to copy file: No space left on device (os error 28)", "the disk is full: "),
+        ("error: failed to create file: Read-only file system (os error 30)", "the file system is read-only;"),
+        ("fatal: the flux is low\nbye", "fatal: the flux is low"),
+        ("bye", "bye"),
+    ],
+)
+def test_a_failure_is_told_by_its_cause_in_one_line(log, cause, checkout):
+    (checkout / ".uv").mkdir()
+    (checkout / ".uv/setup.log").write_text(f"== installer\nNo space left on device\n== packages\n{log}\n")
+    told = call(checkout, "cause")
+    assert told.startswith(cause) and "\n" not in told
 
 
 def test_an_unknown_failure_is_told_in_the_last_words_of_its_program(checkout, programs):
