@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -13,7 +14,8 @@ pytestmark = pytest.mark.fast
 
 ROOT = pathlib.Path(__file__).parents[1]
 BASE = ".lanes/trixie,python3,python3-venv,make,git,ca-certificates"
-REAL = "bash awk cat cp cut date dirname env find flock git head install mkdir mv rm sed sort tail tee touch tr true wc"
+REAL = "bash awk cat cp date dirname env find flock git head install mkdir"
+REAL += " mv rm sed sleep sort tail tee touch tr true wc"
 FAKES = {
     "id": "echo 0",
     "getconf": "echo glibc 2.36",
@@ -78,6 +80,49 @@ def test_all_steps_run_in_order_in_a_fresh_clone_that_is_then_removed(checkout):
     assert "output of make run" in done.stdout
     assert "exchange: skipped" in done.stdout
     assert not (checkout / ".lanes/root").exists()
+
+
+# Keeps a note of its folder and command; as a server it is ready at once and ends with code 0 on SIGTERM.
+BITSUM = """echo "$PWD: $1" >>LOGGED
+[ "$1" != serve ] || exec PYTHON -c "
+import json, os, pathlib, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+pathlib.Path('.lanes/models/ready.json').write_text(json.dumps({'port': 1, 'pid': os.getpid()}))
+signal.pause()"
+[ "$1" != "$FAILS" ]"""
+
+
+@pytest.fixture
+def two_models(checkout) -> list[pathlib.Path]:
+    """The folders of the checkout and of the clone; each has a model and the fake bitsum once the clone has run."""
+    both = [checkout, checkout / ".lanes/root/src/bitsum"]
+    script = BITSUM.replace("LOGGED", str(checkout.parent / "logged")).replace("PYTHON", sys.executable)
+    fake(checkout, "bitsum", script)
+    run = "mkdir -p var/serving/bitsum/7 .venv/bin && cp ../../../../../programs/bitsum .venv/bin/"
+    fake(checkout, "chroot", f'cd "$1/src/bitsum"; shift 7; [ "$1" = make ] || exec "$@"; {run}')
+    (checkout / ".venv/bin").mkdir(parents=True)
+    shutil.copy(checkout.parent / "programs/bitsum", checkout / ".venv/bin")
+    return both
+
+
+def test_each_lane_verifies_serves_and_probes_the_model_of_the_other(checkout, two_models):
+    (checkout / "var/serving/bitsum/5").mkdir(parents=True)
+    done = lanes(checkout, "--steps", "run,exchange")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert commands(checkout) == [f"{folder}: {step}" for folder in two_models for step in ("verify", "serve", "probe")]
+
+
+def test_without_a_model_of_the_checkout_only_the_other_direction_runs(checkout, two_models):
+    done = lanes(checkout, "--steps", "run,exchange")
+    assert done.returncode == 0 and "skipped in the root" in done.stdout
+    assert commands(checkout) == [f"{checkout}: {step}" for step in ("verify", "serve", "probe")]
+
+
+@pytest.mark.parametrize("failing, ran", [("verify", ["verify"]), ("probe", ["verify", "serve", "probe"])])
+def test_a_model_that_the_other_lane_refuses_or_answers_wrong_ends_the_run(checkout, two_models, failing, ran):
+    done = lanes(checkout, "--steps", "run,exchange", FAILS=failing)
+    assert done.returncode == 1 and "exchange" in done.stderr
+    assert commands(checkout) == [f"{checkout}: {step}" for step in ran]
 
 
 def test_a_failing_step_ends_the_run_and_keeps_the_root(checkout):
