@@ -290,9 +290,8 @@ make_venv() {
 
 # Rename first, so that a half-removed folder is not taken for an environment.
 discard() {
-    rm -rf .uv/discarded
-    if [[ -e $1 || -L $1 ]]; then mv "$1" .uv/discarded; fi
-    rm -rf .uv/discarded
+    if [[ -e $1 || -L $1 ]]; then rm -rf .uv/discarded && mv "$1" .uv/discarded; fi
+    if [[ -e .uv/discarded ]]; then stage "environment: the old one removed" rm -rf .uv/discarded; fi
 }
 
 compiles() {
