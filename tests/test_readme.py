@@ -37,7 +37,7 @@ FILE_NAMES = {path.name for folder in FOLDERS for path in (TOP / folder).rglob("
 ELSEWHERE = {"manifest.json", "root.json", "conftest.py"}
 ENDINGS = ("csv", "json", "py", "sqlite", "svg")
 # Options that the documents mention alone and that another program has.
-FOREIGN_OPTIONS = {"--run-backwards"}
+FOREIGN_OPTIONS = {"--run-backwards", "--universal"}
 
 
 def spans(page: pathlib.Path) -> list[str]:
