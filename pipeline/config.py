@@ -9,19 +9,14 @@
 import dataclasses
 import datetime
 import pathlib
-import sys
 import typing
 from typing import Any
 
 from components import settings
+from components.compat import tomllib
 from components.errors import ConfigError
 from components.settings import Section, knob
 from components.suggestions import did_you_mean
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclasses.dataclass(frozen=True)

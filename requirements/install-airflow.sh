@@ -10,38 +10,31 @@ source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 
 AIRFLOW_LOCK=requirements/airflow.txt
 AIRFLOW=.uv/airflow
-AIRFLOW_PYTHON=$(<airflow/.python-version)
-ABSOLUTE_UV=$PWD/$UV
+# Those that Airflow 3.3 supports. The first is what Airflow's own image has.
+AIRFLOW_PYTHONS=(3.12 3.13 3.11 3.14 3.10)
 
-airflow_state() { { pwd && cat "$AIRFLOW_LOCK" airflow/.python-version requirements/install-airflow.sh; } | sha256sum | cut -d ' ' -f 1; }
+airflow_state() { { pwd && cat "$AIRFLOW_LOCK" requirements/install-airflow.sh; } | cksum; }
 
 airflow_is_set_up() { [[ -x $AIRFLOW/bin/python && -f $AIRFLOW/.setup && $(<"$AIRFLOW/.setup") == "$(airflow_state)" ]]; }
-
-# Run in the folder whose .python-version names it: both uv and pyenv's shims use the nearest one.
-airflow_python() (
-    folder="$PWD/.uv/python"
-    log="$PWD/$LOG"
-    cd airflow
-    if "$ABSOLUTE_UV" python find --system --no-python-downloads "cpython@$AIRFLOW_PYTHON" 2>>"$log"; then return; fi
-    "$ABSOLUTE_UV" python install --no-bin --install-dir "$folder" "$AIRFLOW_PYTHON" >>"$log" 2>&1 ||
-        die "Airflow needs Python $AIRFLOW_PYTHON, which is not installed, and uv could not download it: see $LOG."
-    UV_PYTHON_INSTALL_DIR=$folder "$ABSOLUTE_UV" python find --system --managed-python "cpython@$AIRFLOW_PYTHON"
-)
 
 sync_airflow() { UV_COMPILE_BYTECODE=1 "$UV" pip sync --python "$AIRFLOW/bin/python" --require-hashes "$AIRFLOW_LOCK"; }
 
 set_up_airflow() {
     local python
-    check_platform
     acquire_lock
     if airflow_is_set_up; then return; fi
     say "$(date '+%F %T')  $PWD, Airflow" >"$LOG"
+    adopt_certificates
     install_uv
     adopt_pip_settings
-    python=$(airflow_python)
+    python=$(starting_python "${AIRFLOW_PYTHONS[@]}")
+    if [[ -z $python ]]; then
+        stage "python: ${AIRFLOW_PYTHONS[0]}, downloaded by uv" "$UV" python install --no-bin --install-dir .uv/python "${AIRFLOW_PYTHONS[0]}"
+        python=$(first_that_starts "${AIRFLOW_PYTHONS[0]}" .uv/python/cpython-"${AIRFLOW_PYTHONS[0]}".*/bin/python3)
+    fi
     discard "$AIRFLOW"
     stage "environment: $AIRFLOW with $("$python" -V)" "$UV" venv --quiet --no-project --prompt airflow --python "$python" "$AIRFLOW"
-    stage "packages: $(grep -c '==' "$AIRFLOW_LOCK") of $AIRFLOW_LOCK, compiled to bytecode" sync_airflow
+    stage "packages: $(grep -c '^[a-z]' "$AIRFLOW_LOCK") of $AIRFLOW_LOCK, compiled to bytecode" sync_airflow
     airflow_state >"$AIRFLOW/.setup.new"
     mv "$AIRFLOW/.setup.new" "$AIRFLOW/.setup"
 }
@@ -51,8 +44,10 @@ resolve_airflow_lock() {
     : >"$LOG"
     install_uv
     adopt_pip_settings
-    "$UV" pip compile requirements/airflow.in --quiet --python-version "$AIRFLOW_PYTHON" --python-platform x86_64-manylinux_2_28 \
-        --generate-hashes --no-emit-index-url --no-header --output-file "$AIRFLOW_LOCK" "$@"
+    # From another folder, where uv does not find the limits that pyproject.toml sets for the pipeline's lock.
+    cd .uv
+    "$OLDPWD/$UV" pip compile - --no-config --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header \
+        --output-file "$OLDPWD/$AIRFLOW_LOCK" "$@" <"$OLDPWD/requirements/airflow.in"
 }
 
 case ${1:-} in

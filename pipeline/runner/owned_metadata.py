@@ -6,7 +6,7 @@ The outputs of a step are stored together with a record of their files (componen
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ml_metadata.metadata_store import ListOptions, MetadataStore
+from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.orchestration.portable import data_types
@@ -168,9 +168,12 @@ def record_rejection(store: MetadataStore, run_id: str, node_context: str, reaso
 
 def _attempts(store: MetadataStore, run_id: str, node_context: str) -> list[mlmd.Execution]:
     """The executions of a node in a run."""
-    contexts = f"contexts_a.type = 'pipeline_run' AND contexts_a.name = '{run_id}'"
-    contexts += f" AND contexts_b.type = 'node' AND contexts_b.name = '{node_context}'"
-    return store.get_executions(ListOptions(filter_query=contexts))
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    node = store.get_context_by_type_and_name("node", node_context)
+    if run is None or node is None:
+        return []
+    of_node = {execution.id for execution in store.get_executions_by_context(node.id)}
+    return [execution for execution in store.get_executions_by_context(run.id) if execution.id in of_node]
 
 
 def _owner(execution: mlmd.Execution) -> dict[str, str | int]:

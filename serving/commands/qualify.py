@@ -17,7 +17,7 @@ import os
 import pathlib
 import sys
 
-from components import results
+from components import compat, results
 from components.errors import ConfigError, Refusal
 from components.printable import say
 from components.progress import Progress
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _export(folder: pathlib.Path, units: list[int] | None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    compat.import_tensorflow()
     from components.model import activation_sweep
 
     version = activation_sweep.write(folder, units or activation_sweep.UNITS)

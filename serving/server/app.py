@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from components import compat
 from components.errors import MODEL_CODES, BitsumError, ModelError
 from components.log_lines import LineHandler
 from components.printable import say
@@ -217,6 +218,7 @@ def _quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log_file else "3")
     if not log_file:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        compat.import_tensorflow()
         yield
         return
     try:

@@ -95,7 +95,7 @@ def running() -> Iterator[Server]:
 
 
 def _install(folder: pathlib.Path) -> pathlib.Path:
-    """Where its programs are. The package's own Python modules are not used."""
+    """Where its programs are. The package's own Python modules are not used, so one wheel does for every Python."""
     pip = [
         ROOT / ".uv" / "tool" / "bin" / "python",
         "-m",

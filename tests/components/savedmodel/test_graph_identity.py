@@ -500,7 +500,7 @@ def change_somewhere(message, draw):
     fields on the way."""
     field, value = draw.choice(message.ListFields())
     key = None
-    if field.label == field.LABEL_REPEATED:
+    if hasattr(value, "__len__") and not isinstance(value, str | bytes):
         is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
         key = draw.choice(sorted(value) if is_map else range(len(value)))
     item = value if key is None else value[key]

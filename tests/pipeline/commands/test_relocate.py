@@ -5,10 +5,12 @@ import fcntl
 import json
 import logging
 import pathlib
+import re
 import shutil
 import sqlite3
 
 import pytest
+from google.protobuf import text_format
 
 from components.data import output_files
 from components.errors import BitsumError
@@ -63,14 +65,12 @@ def _content(root, *settings):
     items = [*store.get_artifacts(), *store.get_executions(), *store.get_contexts()]
     for item in items:
         item.ClearField("last_update_time_since_epoch")
-    return [str(item) for item in items]
+    return [text_format.MessageToString(item, as_utf8=True) for item in items]
 
 
 def _as_text(path):
     """The path as written in a text-format message."""
-    return "".join(
-        f"\\{byte:03o}" if byte > 126 else "\\" * (chr(byte) in "\"'\\") + chr(byte) for byte in str(path).encode()
-    )
+    return re.sub(r"([\"'\\])", r"\\\1", str(path))
 
 
 def _expected(content, before, now):

@@ -9,7 +9,6 @@ import pytest
 import yaml
 from google.protobuf import json_format
 from kfp import components as kfp_components
-from kfp.local import executor_input_utils
 from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.orchestration.local import runner_utils
 
@@ -194,8 +193,8 @@ def _launched(spec, name, produced, folder):
         assert request.inputs.parameter_values["run_id"].string_value == "{{$.pipeline_job_uuid}}"
         request.inputs.parameter_values["run_id"].string_value = "run-42"
     for key, output in component.output_definitions.artifacts.items():
-        made = executor_input_utils.make_artifact_list(key, output.artifact_type, f"minio://bucket/{name}")
-        request.outputs.artifacts[key].CopyFrom(made)
+        uri = f"minio://bucket/{name}/{key}"
+        request.outputs.artifacts[key].artifacts.add(name=key, type=output.artifact_type, uri=uri)
     request.outputs.output_file = str(folder / "output_metadata.json")
     container = json_format.MessageToDict(spec.deployment_spec)["executors"][component.executor_label]["container"]
     arguments = [json_format.MessageToJson(request) if word == "{{$}}" else word for word in container["args"]]

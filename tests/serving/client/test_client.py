@@ -377,7 +377,7 @@ from serving.client import AdderClient, ServerUnavailable
 def refused(*_, **__):
     raise RuntimeError("can't start new thread")
 with AdderClient("127.0.0.1:1", label="stable") as client:
-    threading._start_new_thread = refused
+    threading.Thread.start = refused
     for _ in range(2):
         try:
             client._start_call(protocol.Call("Predict", protos.load().predict.PredictRequest()))
