@@ -5,9 +5,12 @@ import json
 import sqlite3
 
 import pytest
+import tensorflow as tf
 
 from components.savedmodel import version_folder
 from pipeline import cli
+from pipeline import config as configuration
+from pipeline.runner import node
 from tests.support import release_root
 from tests.support.metadata_stores import Store
 
@@ -70,3 +73,14 @@ def test_a_store_of_another_schema_is_refused_in_one_line(tmp_path, capfd, versi
     [line] = capfd.readouterr().err.splitlines()
     assert f"{tmp_path}/var/metadata.sqlite: its schema is version {version}, and ml-metadata " in line
     assert "needs version 10: use it with the release" in line
+
+
+def test_another_tensorflow_trains_again_on_the_same_data(tmp_path, monkeypatch):
+    def keys():
+        compiled = node.compile_pipeline(configuration.load(None, [f"pipeline.root={tmp_path / 'var'}"]))
+        nodes = [each.pipeline_node for each in compiled.nodes]
+        return {each.node_info.id: each.parameters.SerializeToString(deterministic=True) for each in nodes}
+
+    before = keys()
+    monkeypatch.setattr(tf, "__version__", "2.99.0")
+    assert {id for id, key in keys().items() if key != before[id]} == {"Trainer"}

@@ -20,7 +20,8 @@ WHERE = """
 import importlib.metadata, json, os, sys
 import components, pipeline, serving
 files = [module.__file__ for module in (components, pipeline, serving)]
-print(json.dumps([files, [os.path.realpath(entry) for entry in sys.path], len(list(importlib.metadata.distribution("bitsum").files or []))]))
+installed = importlib.metadata.distribution("bitsum").files
+print(json.dumps([files, [os.path.realpath(entry) for entry in sys.path], len(installed)]))
 """
 
 
