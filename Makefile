@@ -8,7 +8,7 @@ TRUSTED_BASE := components/task/*,components/proof/weights.py,components/proof/i
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run check lint format typecheck test-fast coverage test test-long airflow-test release-check bench campaign airflow airflow-stop lock clean
+.PHONY: help setup run check lint format typecheck test-fast coverage test test-long airflow-test lanes release-check bench campaign airflow airflow-stop lock clean
 
 help:  ## print these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile | while read -r target _ text; do printf 'make %-13s %s\n' "$$target" "$$text"; done
@@ -49,7 +49,11 @@ airflow-test: setup  ## run three spans, one poisoned and one with a worse model
 	@requirements/install-airflow.sh
 	@$(PYTHON) -m pytest tests/airflow -m airflow $(ARGS)
 
-release-check: setup  ## make each operation on files and servers fail at each of its steps
+lanes:  ## run the project on a fresh machine with the other Debian; as root
+	@.ci/lanes $(ARGS)
+
+release-check: setup  ## run make lanes, then make each operation on files and servers fail at each of its steps
+	@.ci/lanes
 	@$(PYTHON) -m pytest tests/faults --exhaustive $(ARGS)
 
 bench: setup  ## measure the server's speed, relative to the bare model

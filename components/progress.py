@@ -110,8 +110,11 @@ class Progress(logging.Handler):
         """End the stage with the result `note`."""
         with self._mutex:
             if self._shown:
-                self.line(f"  {self._stage:<{STAGE_WIDTH}} {time.monotonic() - self._began:6.1f} s   {note}")
+                self.line(self._stage_line(note))
             self._stage = ""
+
+    def _stage_line(self, note: str) -> str:
+        return f"  {self._stage:<{STAGE_WIDTH}} {time.monotonic() - self._began:6.1f} s   {note}"
 
     def line(self, text: str) -> None:
         """Write a line that stays."""
@@ -147,11 +150,7 @@ class Progress(logging.Handler):
     def _draw(self) -> None:
         if self._terminal and self._stage:
             self._erase()
-            self._stream.write(
-                printable(f"  {self._stage:<{STAGE_WIDTH}} {time.monotonic() - self._began:6.1f} s   {self._detail}")[
-                    :119
-                ]
-            )
+            self._stream.write(printable(self._stage_line(self._detail))[:119])
             self._stream.flush()
 
     def _erase(self) -> None:

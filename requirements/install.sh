@@ -67,7 +67,7 @@ cause() {
             echo "$(grep -oE '[A-Za-z0-9._-]+==[^ `;]+|[^ /]*\.(jar|whl|gz)' <<<"$text" | tail -n 1) is not the locked file; check the mirror or proxy" ;;
         *"peer certificate"* | *"CERTIFICATE_VERIFY_FAILED"* | *"certificate verify failed"*)
             echo "the certificate of $(registry "$text") is not trusted; name your authority's file in SSL_CERT_FILE" ;;
-        *"timed out"*)
+        *"timed out"* | *"deadline has elapsed"*)
             echo "no answer from $(registry "$text"); try again later, or name a mirror in PIP_INDEX_URL" ;;
         *"dns error"* | *"ame or service not known"* | *"name resolution"* | *"error (Connect)"* | *"onnection refused"* | *"unreachable"* | *"tunnel"* | *"onnection reset"*)
             echo "no connection to $(registry "$text"); check the network and HTTPS_PROXY, or name a mirror in PIP_INDEX_URL" ;;
@@ -75,7 +75,7 @@ cause() {
     esac
 }
 
-# The host that an error names. pip names it without https://.
+# The server that an error names, as uv or as pip writes it.
 registry() { { grep -oE "https?://[^/ ')]+|host='[^']+" <<<"$1" || echo "the package registry"; } | tail -n 1 | sed "s/host='//"; }
 
 # A checksum of everything that .venv/ is made from. It includes the folder, because an environment cannot be moved.
@@ -85,7 +85,7 @@ wanted_state() { { pwd && cat "requirements/lock-$1.txt" pyproject.toml requirem
 is_set_up() {
     local lane state
     [[ -x .venv/bin/python && -f $STATE ]] && read -r lane state <"$STATE" &&
-        [[ ${BITSUM_LANE:-$lane} == "$lane" && $state == "$(wanted_state "$lane")" ]]
+        [[ $state && ${BITSUM_LANE:-$lane} == "$lane" && $state == "$(wanted_state "$lane")" ]]
 }
 
 # Sets LANE, and REASON to what decided.
@@ -153,26 +153,27 @@ acquire_lock() {
     done
 }
 
-free_mb() { df -Pm "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
+free_mb() { df -Pm "$1" | awk 'NR == 2 { print $4 }'; }
 
-# How much of the disk is missing, for the checkout and for uv's cache.
+# missing_mb FOLDER: of the disk, for .venv/ or uv's cache in this folder; an older .venv/ makes room or is kept.
+missing_mb() {
+    local used
+    used=$(du -sm "$1/.venv" 2>/dev/null | cut -f 1) || true
+    echo $((DISK_MB - ${used:-0} - $(free_mb "$1")))
+}
+
 missing_disk() {
-    local folder free
+    local folder
     for folder in . "$("$UV" cache dir 2>/dev/null || echo .)"; do
-        free=$(free_mb "$folder")
-        if ((${free:-0} < DISK_MB)); then
-            printf 'up to %d MB are missing in %s; ' $((DISK_MB - ${free:-0})) "$(cd "$folder" && pwd)"
-        fi
+        if (($(missing_mb "$folder") > 0)); then printf 'up to %d MB are missing in %s; ' "$(missing_mb "$folder")" "$(cd "$folder" && pwd)"; fi
     done
     printf 'make space, or move the cache with UV_CACHE_DIR'
 }
 
 # Only for a new environment. Its packages may be in uv's cache already, so that disk is not checked.
 check_disk() {
-    local free
-    free=$(free_mb .)
-    say "needs $((DISK_MB / 1000)) GB on the disk of $PWD (${free:-?} MB are free) and 1 to 6 minutes"
-    ((${free:-$DISK_MB} >= DISK_MB)) || die "the disk is full: $((DISK_MB - free)) MB are missing in $PWD; make space and run the same command again"
+    say "needs $((DISK_MB / 1000)) GB on the disk of $PWD ($(free_mb .) MB are free) and 1 to 6 minutes"
+    (($(missing_mb .) <= 0)) || die "the disk is full: $(missing_mb .) MB are missing in $PWD; make space and run the same command again"
 }
 
 install_uv() {
@@ -289,9 +290,8 @@ make_venv() {
 
 # Rename first, so that a half-removed folder is not taken for an environment.
 discard() {
-    rm -rf .uv/discarded
-    if [[ -e $1 || -L $1 ]]; then mv "$1" .uv/discarded; fi
-    rm -rf .uv/discarded
+    if [[ -e $1 || -L $1 ]]; then rm -rf .uv/discarded && mv "$1" .uv/discarded; fi
+    if [[ -e .uv/discarded ]]; then stage "environment: the old one removed" rm -rf .uv/discarded; fi
 }
 
 compiles() {

@@ -1,4 +1,4 @@
-"""Stands in for `_lzma` in the packaged CPython 3.10, which is built without liblzma: `import lzma` works, its use is an error."""
+"""`_lzma` for the packaged CPython 3.10, built without liblzma: `import lzma` works, its use is an error."""
 
 FORMAT_AUTO, FORMAT_XZ, FORMAT_ALONE, FORMAT_RAW = range(4)
 

@@ -60,7 +60,7 @@ REGISTRIES = (
     ("archive.ubuntu", "com"),
 )
 TOOL_CACHES = {".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", ".import_linter_cache"}
-SKIPPED_FOLDERS = {".git", ".venv", ".uv", "var", "build", "__pycache__"} | TOOL_CACHES
+SKIPPED_FOLDERS = {".git", ".venv", ".uv", ".lanes", "var", "build", "__pycache__"} | TOOL_CACHES
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from components.settings import Serve
 pytestmark = pytest.mark.fast
 
 ROOT = pathlib.Path(__file__).parents[1]
-TARGETS = ["lint", "typecheck", "coverage", "test", "test-long", "airflow-test"]
+TARGETS = ["lint", "typecheck", "coverage", "test", "test-long", "airflow-test", "lanes"]
 
 
 @pytest.fixture
@@ -54,7 +54,12 @@ def test_a_user_installs_nothing(ci_run):
 
 
 def test_an_empty_list_installs_nothing(ci_run):
-    assert ci_run((ROOT / ".ci/packages").read_text(), 0) == (0, TARGETS)
+    assert ci_run("# none\n", 0) == (0, TARGETS)
+
+
+def test_the_list_has_a_name_each_line(ci_run):
+    install = "apt-get install --yes --no-install-recommends debootstrap debian-archive-keyring"
+    assert ci_run((ROOT / ".ci/packages").read_text(), 0) == (0, ["apt-get update", install, *TARGETS])
 
 
 @pytest.mark.parametrize("target", TARGETS)

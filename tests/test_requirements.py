@@ -1,5 +1,6 @@
 """The lock, the project file and the set-up scripts, on which a fresh checkout relies."""
 
+import dataclasses
 import datetime
 import os
 import pathlib
@@ -8,6 +9,7 @@ import subprocess
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from pipeline.config import tomllib
@@ -16,7 +18,16 @@ pytestmark = pytest.mark.fast
 
 ROOT = pathlib.Path(__file__).parents[1]
 REQUIREMENTS = ROOT / "requirements"
-LOCKS = ("lock.txt", "airflow.txt", "postgresql.txt", "uv.txt", "compiler.txt")
+LANES = {"1.16": ["3.10"], "1.21": ["3.11", "3.12", "3.13"]}
+LOCKS = (
+    *(f"lock-{lane}.txt" for lane in LANES),
+    "airflow.txt",
+    "postgresql.txt",
+    "uv.txt",
+    "compiler.txt",
+    "maven.txt",
+    "sqlite.txt",
+)
 
 
 def pinned(name: str) -> dict[str, list[str]]:
@@ -35,10 +46,27 @@ def pinned(name: str) -> dict[str, list[str]]:
     return hashes_of
 
 
-@pytest.fixture(scope="module")
-def locked() -> dict[str, str]:
-    """{package: version} of the lock."""
-    return dict(re.sub(r"\[.*\]", "", requirement).split("==") for requirement in pinned("lock.txt"))
+@dataclasses.dataclass(frozen=True)
+class Lock:
+    """What a lane's lock installs on Linux with one version of Python."""
+
+    lane: str
+    environment: dict[str, str]
+    versions: dict[str, str]
+
+
+@pytest.fixture(scope="module", params=[(lane, python) for lane in LANES for python in LANES[lane]], ids="-".join)
+def lock(request) -> Lock:
+    lane, python = request.param
+    environment = {"python_version": python, "python_full_version": f"{python}.5", "sys_platform": "linux"}
+    lines = re.findall(r"^[a-z0-9].*?(?= \\$)", (REQUIREMENTS / f"lock-{lane}.txt").read_text(), re.MULTILINE)
+    wanted = [Requirement(line) for line in lines]
+    versions = {r.name: str(r.specifier).removeprefix("==") for r in wanted if applies(r, environment)}
+    return Lock(lane, environment, versions)
+
+
+def applies(requirement: Requirement, environment: dict[str, str]) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate(environment)
 
 
 @pytest.fixture(scope="module")
@@ -67,39 +95,40 @@ def test_no_index_is_named(path):
     assert not re.findall(r"https?://\S+|--(?:extra-)?index-url\b.*|--find-links\b.*", path.read_text())
 
 
-def test_one_tensorflow(project, locked):
-    """pip users get `tensorflow`; the lock replaces it with the smaller build, and never has both."""
+def test_one_tensorflow(project, lock):
+    """pip users get `tensorflow`; the locks replace it on Linux with the smaller build, and never have both."""
     named = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
-    assert {name for name in named | set(locked) if name in ("tensorflow", "tensorflow-cpu")} == {
-        "tensorflow",
-        "tensorflow-cpu",
-    }
-    assert "tensorflow" in named and "tensorflow-cpu" in locked
-    assert "tensorflow" not in locked and "tensorflow-cpu" not in named
+    assert "tensorflow" in named and "tensorflow-cpu" in lock.versions
+    assert "tensorflow" not in lock.versions and "tensorflow-cpu" not in named
 
 
-def test_the_lock_satisfies_the_project(project, locked):
-    python = (ROOT / ".python-version").read_text().strip()
-    environment = {"python_version": python, "python_full_version": python + ".0"}
+def test_the_lock_satisfies_the_project(project, lock):
     wrong = []
-    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+    for line in project["dependencies"] + [
+        line for extra in project["optional-dependencies"].values() for line in extra
+    ]:
         wanted = Requirement(line)
         name = canonicalize_name(wanted.name)
-        version = locked.get("tensorflow-cpu" if name == "tensorflow" else name)
-        if (wanted.marker is None or wanted.marker.evaluate(environment)) and not (
-            version and wanted.specifier.contains(version)
-        ):
+        version = lock.versions.get("tensorflow-cpu" if name == "tensorflow" else name)
+        if applies(wanted, lock.environment) and not (version and wanted.specifier.contains(version)):
             wrong.append(f"{line}: the lock has {version}; make lock")
     assert not wrong
 
 
-def test_the_build_backend_is_locked(locked):
+def test_the_lanes_are_those_of_the_project(project):
+    """Each Python that the project supports has one lane."""
+    supported = SpecifierSet(project["requires-python"])
+    minors = [f"3.{minor}" for minor in range(8, 20) if supported.contains(f"3.{minor}.0")]
+    assert minors == [python for pythons in LANES.values() for python in pythons]
+
+
+def test_the_build_backend_is_locked(lock):
     """The project is built without isolation, with the build backend of the lock."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert not [
         line
         for line in build
-        if not Requirement(line).specifier.contains(locked[canonicalize_name(Requirement(line).name)])
+        if not Requirement(line).specifier.contains(lock.versions[canonicalize_name(Requirement(line).name)])
     ]
 
 

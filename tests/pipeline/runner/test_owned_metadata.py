@@ -82,6 +82,7 @@ def test_the_outcome_of_an_earlier_attempt_is_cleared(store):
 
 def test_a_node_that_a_living_process_runs_is_not_adopted(store):
     id = store.execution("run", "Trainer", {}, {}, RUNNING, **_OTHER)["execution"]
+    store.execution("another", "Prover", {}, {})
     for run, node in (("another", _NODE), ("run", "bitsum-addition.Prover")):
         adopt_execution(store.client, run, node)
     with pytest.raises(BitsumError, match=r"process 1 on .* already runs .*Trainer of run run"):
