@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 
 # The checker of the proof, and the readers of its input.
-TRUSTED_BASE := components/task/*,components/proof/weights.py,components/proof/interval.py,components/proof/certificate.py,components/proof/checker.py,components/formats/table.py,components/formats/crc32c.py,components/formats/tfrecords.py,components/formats/strict_protos.py,components/formats/protos.py,components/savedmodel/checkpoint.py,components/savedmodel/model_files.py,components/savedmodel/canonical_graph.py,components/savedmodel/graph_identity.py
+TRUSTED_BASE := components/task/*,components/proof/weights.py,components/proof/interval.py,components/proof/certificate.py,components/proof/checker.py,components/formats/table.py,components/formats/crc32c.py,components/formats/tfrecords.py,components/formats/strict_protos.py,components/formats/protos.py,components/formats/map_order.py,components/savedmodel/checkpoint.py,components/savedmodel/model_files.py,components/savedmodel/canonical_graph.py,components/savedmodel/graph_identity.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -5,6 +5,7 @@ import hashlib
 import pathlib
 from typing import NamedTuple
 
+import tensorflow as tf
 from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
@@ -117,6 +118,8 @@ def _model(config: Config, code: str, cold_start: bool, data: _Data) -> _Model:
             "task": config.data.task,
             "splits": sampling.splits_key(config.data),
             "code": code,
+            # A model of another version would be in the cache, but the proof could not compare its graph.
+            "tensorflow": tf.__version__,
         },
     )
     train.add_upstream_node(data.gate)

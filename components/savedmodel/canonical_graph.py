@@ -7,8 +7,8 @@ attributes (including the session options of a call), constants, devices, the se
 signatures, the operations that restore and initialize, and the object graph from which Python loads. It omits only what
 `IGNORED` lists.
 
-The values of the variables are in another file. Exports by two versions of TensorFlow may differ, as their operations
-do.
+The values of the variables are in another file. Every version of TensorFlow gives one model the same form; its own
+exports differ from another version's, as their operations and session options do.
 """
 
 import copy
@@ -20,7 +20,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from components.errors import BitsumError
-from components.formats import protos, strict_protos
+from components.formats import map_order, protos, strict_protos
 
 # Message type -> fields without meaning to a runtime: the release that wrote the model, the source line of a node.
 IGNORED = {
@@ -63,7 +63,7 @@ class Graph:
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the canonical form."""
-        return sha256_of_parts(_bytes(self.canonical()), "\n".join(self.library).encode())
+        return sha256_of_parts(map_order.serialized(self.canonical()), "\n".join(self.library).encode())
 
     def canonical(self, named: bool = False) -> Any:
         """The MetaGraphDef in canonical form, without its library."""
@@ -145,7 +145,7 @@ class Graph:
                 f"function {name} is recursive, or nested too deeply",
             )
             self._open.add(name)
-            self._hashes[name] = sha256_of_parts(_bytes(self.function(name)))
+            self._hashes[name] = sha256_of_parts(map_order.serialized(self.function(name)))
             self._open.remove(name)
         return self._hashes[name]
 
@@ -270,10 +270,6 @@ def _replace_map(field: Any, values: Mapping[str, Any]) -> None:
             field[key].CopyFrom(value)
         else:
             field[key] = value
-
-
-def _bytes(message: Message) -> bytes:
-    return message.SerializeToString(deterministic=True)
 
 
 def sha256_of_parts(*parts: bytes) -> str:

@@ -4,11 +4,13 @@ import contextlib
 import os
 import pathlib
 import random
+import re
 import socket
 import sqlite3
 import time
 from collections.abc import Iterator
 
+import ml_metadata
 from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -31,6 +33,9 @@ _JOURNALS = ("-journal", "-wal")
 # Errors of a database that another program is setting up at the same time; a retry succeeds.
 _SET_UP_BY_ANOTHER = ("duplicate key", "already exists", "subset of tables", "oncurrent")
 _ATTEMPTS = 6
+
+# ML Metadata opens only a store of its own schema. Its releases 1.16 and 1.21 have the same one.
+_OTHER_SCHEMA = re.compile(r"database version (\d+) is (?:older|greater) than library version (\d+)")
 
 
 def connection(config: Config) -> mlmd.ConnectionConfig:
@@ -165,6 +170,11 @@ def unusable(location: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
     """ML Metadata's `error` as one line with advice. ML Metadata does not report why a database server is unusable."""
     backend = location.WhichOneof("config")
     message = " ".join(str(error).split())[:300]
+    if schema := _OTHER_SCHEMA.search(message):
+        message = (
+            f"its schema is version {schema[1]}, and ml-metadata {ml_metadata.__version__} needs version {schema[2]}: "
+            "use it with the release of bitsum that wrote it last, or set metadata.path or metadata.database to another"
+        )
     if backend == "sqlite":
         return BitsumError(f"cannot use the metadata store {location.sqlite.filename_uri}: {message}")
     database = getattr(location, backend)

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from benchmarks import forged_checkpoints
@@ -103,6 +104,20 @@ def test_the_graph_is_compared_with_the_cell(certified_model, copy, verify):
     assert code == REFUSED
     assert line.startswith("refused: addition is not proven: the graph differs: function "), line
     assert 'name: "Tanh" op: "Sigmoid"' in line and "the graph is the cell's" not in line
+
+
+@pytest.mark.slow
+def test_a_graph_of_another_tensorflow_that_differs_is_not_judged(copy, verify):
+    path = copy / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    model.meta_graphs[0].meta_info_def.tensorflow_version = "2.15.1"
+    path.write_bytes(model.SerializeToString())
+    assert verify(copy, "--graph")[0] == PROVEN
+    rewire(copy)
+    code, line = verify(copy, "--graph")
+    assert code == FAILED
+    assert line.startswith(f"bitsum: cannot compare the graph of {copy}, which TensorFlow 2.15.1 exported, with an")
+    assert f"by TensorFlow {tf.__version__}: use bitsum with TensorFlow 2.15.1, or verify --graph-sha256" in line
 
 
 def rewire(model_dir):
