@@ -22,12 +22,25 @@ UNITS = certified.weights().units
 FORMS = ("in chunks", "bit by bit")
 # The loop of `on_bits`, which is nested deeper in the export with chunks.
 NOT_IN_CHUNKS = {"another body called"}
-# Of the exports of 8 units that were made before the format had a number, by TensorFlow 2.16.
+# Of the exports of 8 units that were made before the format had a number, by TensorFlow 2.16; and of the same cells by
+# TensorFlow 2.21, which exports another graph.
 RECORDED = {
-    (ADDITION, "bit by bit"): "1feda62fb534516c6cd040d4bb44377f8551821589b101ed7eab33f613d7f696",
-    (ADDITION, "in chunks"): "f772c45c93e1ccfdea149891a5899895ea2d2da968c1267febba6c3b846ee40c",
-    (SUBTRACTION, "in chunks"): "4afdc2687590eb179395444113518d451e9cadb95d5a43ca9bd20a1424a83086",
-    (COMPARISON, "in chunks"): "bcc1a75ec316bc295396bdaf88288eb4beed2cedd230fa882bb4c2e1b0af0b47",
+    (ADDITION, "bit by bit"): (
+        "1feda62fb534516c6cd040d4bb44377f8551821589b101ed7eab33f613d7f696",
+        "bd19f67f49607ed86727682670906448bd46bedaccfdd9bcf4f3e7f03f964f34",
+    ),
+    (ADDITION, "in chunks"): (
+        "f772c45c93e1ccfdea149891a5899895ea2d2da968c1267febba6c3b846ee40c",
+        "23f8c0c34539b816e94d75f347aedc5b4d13ba20e0faf411e84d2e6f9f562b79",
+    ),
+    (SUBTRACTION, "in chunks"): (
+        "4afdc2687590eb179395444113518d451e9cadb95d5a43ca9bd20a1424a83086",
+        "a38970684c62a29b71752a3e5920d66ea4cc5b56044ffbd4f252c5c23650aff6",
+    ),
+    (COMPARISON, "in chunks"): (
+        "bcc1a75ec316bc295396bdaf88288eb4beed2cedd230fa882bb4c2e1b0af0b47",
+        "a77be5f44142ce6395922b55e722f3368ee079bcf40ae5e0a47f704dd5f65207",
+    ),
 }
 
 
@@ -81,7 +94,7 @@ def test_both_exports_match_the_cell(models):
 @pytest.mark.parametrize(("task", "way"), RECORDED, ids=lambda value: getattr(value, "name", value))
 def test_a_model_of_the_first_format_matches_the_cell(task, way, tmp_path):
     model = exported(tmp_path / "model", task, way, export_format.FIRST)
-    assert graph_identity.graph_sha256(model) == RECORDED[task, way]
+    assert graph_identity.graph_sha256(model) in RECORDED[task, way]
     assert export_format.of(Graph(model)) == export_format.FIRST
     assert expected_graph.differences(str(model), UNITS, task, ProofSettings()) == []
 
