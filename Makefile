@@ -53,7 +53,7 @@ lanes:  ## run the project on a fresh machine with the other Debian; as root
 	@.ci/lanes $(ARGS)
 
 release-check: setup  ## run make lanes, then make each operation on files and servers fail at each of its steps
-	@.ci/lanes
+	@.ci/lanes --required
 	@$(PYTHON) -m pytest tests/faults --exhaustive $(ARGS)
 
 bench: setup  ## measure the server's speed, relative to the bare model
@@ -71,7 +71,7 @@ airflow: setup  ## start Airflow on this machine, in its own environment, and pr
 airflow-stop:  ## stop Airflow; takes the ARGS of make airflow
 	@.uv/airflow/bin/python airflow/service.py stop $(ARGS)
 
-lock:  ## resolve requirements/lock.txt again; ARGS=--upgrade for newer versions
+lock:  ## resolve the locks of both lanes again; ARGS=--upgrade for newer versions
 	@requirements/install.sh lock $(ARGS)
 
 clean:  ## remove the environments and caches; var/ (models, artifacts, logs) stays

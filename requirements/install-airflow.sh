@@ -28,9 +28,11 @@ set_up_airflow() {
     install_uv
     adopt_pip_settings
     python=$(starting_python "${AIRFLOW_PYTHONS[@]}")
+    if [[ -z $python ]]; then python=$(downloaded_python "${AIRFLOW_PYTHONS[0]}"); fi
     if [[ -z $python ]]; then
         stage "python: ${AIRFLOW_PYTHONS[0]}, downloaded by uv" "$UV" python install --no-bin --install-dir .uv/python "${AIRFLOW_PYTHONS[0]}"
-        python=$(first_that_starts "${AIRFLOW_PYTHONS[0]}" .uv/python/cpython-"${AIRFLOW_PYTHONS[0]}".*/bin/python3)
+        python=$(downloaded_python "${AIRFLOW_PYTHONS[0]}")
+        [[ $python ]] || die "the downloaded Python ${AIRFLOW_PYTHONS[0]} does not start; install a Python that Airflow supports: ${AIRFLOW_PYTHONS[*]}"
     fi
     discard "$AIRFLOW"
     stage "environment: $AIRFLOW with $("$python" -V)" "$UV" venv --quiet --no-project --prompt airflow --python "$python" "$AIRFLOW"
@@ -42,6 +44,7 @@ set_up_airflow() {
 resolve_airflow_lock() {
     acquire_lock
     : >"$LOG"
+    adopt_certificates
     install_uv
     adopt_pip_settings
     # From another folder, where uv does not find the limits that pyproject.toml sets for the pipeline's lock.

