@@ -18,7 +18,8 @@ def import_tensorflow() -> None:
     TensorFlow 2.21 writes there that oneDNN is on, whatever TF_CPP_MIN_LOG_LEVEL says. TF_ENABLE_ONEDNN_OPTS=0 prevents
     it, but changes the kernels.
     """
-    if "tensorflow" in sys.modules:
+    # Without standard error there is nothing to keep clean, and descriptor 2 may be another file.
+    if "tensorflow" in sys.modules or sys.stderr is None:
         return
     sys.stderr.flush()
     terminal = os.dup(2)

@@ -16,7 +16,8 @@ _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 
 def serialized(message: Message) -> bytes:
-    """The bytes of `message`; map entries are in the order of their keys, as numbers or as bytes, at every depth."""
+    """The bytes of `message`; map entries are in the order of their keys, as unsigned numbers or as
+    bytes, at every depth. The content of an Any stays as it is."""
     return _sorted(message.DESCRIPTOR, message.SerializeToString(deterministic=True))
 
 
@@ -46,6 +47,8 @@ def _key(data: bytes, entry: int) -> int | bytes:
     tag, begin = _varint(data, entry)
     if tag & 7 == _VARINT:
         return _varint(data, begin)[0]
+    if size := _FIXED_BYTES.get(tag & 7):
+        return int.from_bytes(data[begin : begin + size], "little")
     size, text = _varint(data, begin)
     return data[text : text + size]
 

@@ -179,6 +179,8 @@ def unusable(location: mlmd.ConnectionConfig, error: Exception) -> BitsumError:
         return BitsumError(f"cannot use the metadata store {location.sqlite.filename_uri}: {message}")
     database = getattr(location, backend)
     target = f"{backend} at {database.host}:{database.port}"
+    if schema:
+        return BitsumError(f"cannot use the metadata store, {target}: {message}")
     try:
         socket.create_connection((database.host, int(database.port)), _CONNECT_SECONDS).close()
     except OSError as down:

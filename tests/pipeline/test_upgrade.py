@@ -6,10 +6,12 @@ import sqlite3
 
 import pytest
 import tensorflow as tf
+from ml_metadata.proto import metadata_store_pb2
 
 from components.savedmodel import version_folder
 from pipeline import cli
 from pipeline import config as configuration
+from pipeline.records import metadata_store
 from pipeline.runner import node
 from tests.support import release_root
 from tests.support.metadata_stores import Store
@@ -73,6 +75,14 @@ def test_a_store_of_another_schema_is_refused_in_one_line(tmp_path, capfd, versi
     [line] = capfd.readouterr().err.splitlines()
     assert f"{tmp_path}/var/metadata.sqlite: its schema is version {version}, and ml-metadata " in line
     assert "needs version 10: use it with the release" in line
+
+
+def test_a_store_of_another_schema_on_a_server_is_not_taken_for_a_wrong_login():
+    location = metadata_store_pb2.ConnectionConfig()
+    location.postgresql.host, location.postgresql.port = "store.example", "5432"
+    error = Exception("database version 9 is older than library version 10. Please upgrade")
+    line = str(metadata_store.unusable(location, error))
+    assert "postgresql at store.example:5432: its schema is version 9" in line and "password" not in line
 
 
 def test_another_tensorflow_trains_again_on_the_same_data(tmp_path, monkeypatch):

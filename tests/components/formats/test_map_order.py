@@ -2,7 +2,7 @@
 
 import pytest
 from google.protobuf import struct_pb2
-from tensorflow.core.framework import function_pb2
+from tensorflow.core.framework import function_pb2, graph_debug_info_pb2
 
 from components.formats import map_order
 
@@ -33,6 +33,16 @@ def test_numbers_are_in_their_order():
     read = map_order.serialized(message)
     entries = [read[at + 2 : at + 2 + read[at + 1]] for at in range(len(read)) if read[at] == 0x42]
     assert entries == [b"\x08\x00\x10\x07", b"\x08\x02\x10\x07", b"\x08\x0a\x10\x07", b"\x08\xac\x02\x10\x07"]
+
+
+def test_numbers_of_a_fixed_width_are_in_their_order():
+    message = graph_debug_info_pb2.GraphDebugInfo()
+    for number in (512, 1, 1 << 63, 256):
+        message.frames_by_id[number].line = 3
+    read = map_order.serialized(message)
+    keys = [int.from_bytes(read[at + 3 : at + 11], "little") for at in range(0, len(read), 15)]
+    assert keys == [1, 256, 512, 1 << 63]
+    assert graph_debug_info_pb2.GraphDebugInfo.FromString(read) == message
 
 
 def test_unknown_fields_stay_as_they_are():
