@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import sqlite3
 
 import pytest
@@ -15,6 +16,8 @@ from pipeline.records import metadata_store
 from pipeline.runner import node
 from tests.support import release_root
 from tests.support.metadata_stores import Store
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,8 @@ def test_a_run_continues_it(bitsum, root):
 
 
 @pytest.mark.parametrize("version", [9, 11])
-def test_a_store_of_another_schema_is_refused_in_one_line(tmp_path, capfd, version):
+def test_a_store_of_another_schema_is_refused_in_the_documented_words(tmp_path, capfd, version):
+    documented = (ROOT / "docs/compatibility.md").read_text()
     store = Store(tmp_path / "var")
     with contextlib.closing(sqlite3.connect(tmp_path / "var" / "metadata.sqlite")) as database:
         database.execute("UPDATE MLMDEnv SET schema_version = ?", [version])
@@ -75,6 +79,8 @@ def test_a_store_of_another_schema_is_refused_in_one_line(tmp_path, capfd, versi
     [line] = capfd.readouterr().err.splitlines()
     assert f"{tmp_path}/var/metadata.sqlite: its schema is version {version}, and ml-metadata " in line
     assert "needs version 10: use it with the release" in line
+    assert "its schema is version 11, and ml-metadata 1.16.0 needs version 10`" in documented
+    assert "ML Metadata's schema 10 " in documented
 
 
 def test_a_store_of_another_schema_on_a_server_is_not_taken_for_a_wrong_login():

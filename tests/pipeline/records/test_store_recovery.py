@@ -1,6 +1,5 @@
 """The first opening of a SQLite store, even to read it, rolls back what a killed writer left."""
 
-import contextlib
 import os
 import pathlib
 import shutil
@@ -174,17 +173,6 @@ def test_without_write_permission_a_clean_store_is_read_and_a_hot_journal_is_one
     done = _history_without_rights(store)
     assert done.returncode == 1 and "Permission denied" in done.stderr and len(done.stderr.splitlines()) == 1
     _take_rights(store.root, mode=0o755)
-
-
-def test_a_store_of_another_schema_is_refused_in_the_documented_words(store):
-    documented = (pathlib.Path(__file__).parents[3] / "docs/compatibility.md").read_text()
-    with contextlib.closing(sqlite3.connect(metadata_store.sqlite_file(store.config))) as database, database:
-        (number,) = database.execute("SELECT schema_version FROM MLMDEnv").fetchone()
-        database.execute("UPDATE MLMDEnv SET schema_version = ?", [number + 1])
-    with pytest.raises(BitsumError, match="cannot use the metadata store") as refusal:
-        metadata_store.open_store(store.config)
-    words = f"MLMD database version {number + 1} is greater than library version {number}"
-    assert words in str(refusal.value) and words in documented and f"schema {number} " in documented
 
 
 def test_a_wait_for_a_locked_file_can_be_interrupted_and_names_the_holder(store, monkeypatch):
