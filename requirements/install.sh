@@ -21,7 +21,7 @@ PYTHONS_1_21=(3.13 3.12 3.11)
 GLIBC_1_16=2.28
 GLIBC_1_21=2.39
 # Of the larger lane. The files of .venv/ are hard links to uv's cache where both are on one disk.
-DISK_MB=3000
+DISK_MB=3300
 
 say() { printf '[setup] %s\n' "$*"; }
 
@@ -193,7 +193,7 @@ missing_disk() {
 
 # Only for a new environment. Its packages may be in uv's cache already, so that disk is not checked.
 check_disk() {
-    say "needs $((DISK_MB / 1000)) GB on the disk of $PWD ($(free_mb .) MB are free) and 1 to 6 minutes"
+    say "needs $DISK_MB MB on the disk of $PWD ($(free_mb .) MB are free) and 1 to 6 minutes"
     (($(missing_mb .) <= 0)) || die "the disk is full: $(missing_mb .) MB are missing in $PWD; make space and run the same command again"
 }
 

@@ -192,7 +192,7 @@ def test_a_checkout_that_cannot_be_written_is_refused_in_one_line(checkout, prog
 def test_a_full_disk_is_refused_before_the_downloads(checkout, programs):
     program(programs, "df", "echo head; echo disk 9999 9000 123 99% /")
     shown = call(checkout, "(check_disk) 2>&1 || true", PATH=f"{programs}:{os.environ['PATH']}")
-    assert "2877 MB are missing in" in shown
+    assert "3177 MB are missing in" in shown
 
 
 PIP_RETRY = "WARNING: Retrying (Retry(total=0, connect=None)) after connection broken by "
