@@ -76,7 +76,7 @@ def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) 
     from google.protobuf import text_format
 
     try:
-        return text_format.Parse(path.read_bytes().decode(), kind())
+        return text_format.Parse(path.read_bytes().decode("utf-8-sig"), kind())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -45,7 +45,7 @@ def read(path: pathlib.Path) -> "ModelServerConfig":
 
     config = protos.load().config.ModelServerConfig()
     try:
-        text_format.Parse(regular_files.read(path).decode(), config)
+        text_format.Parse(regular_files.read(path).decode("utf-8-sig"), config)
     except OSError as error:
         raise BitsumError(f"cannot read the model config file {path}: {error.strerror}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:

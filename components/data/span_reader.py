@@ -1,6 +1,6 @@
 """A user's own span: integer pairs in CSV files or tf.Examples in TFRecord files, as records of the splits.
 
-A CSV file has lines `a,b` or `a,b,result` of whole numbers, decimal or hexadecimal (0x...), with or without a header. A
+A CSV file has lines `a,b` or `a,b,result` of whole numbers (components.numerals), with or without a header. A
 TFRecord file has the records of `components.data.tf_examples`; they are kept unchanged, right or wrong, so that the
 usual checks find their faults. A pair goes into the split that it has in generated data. The held-out splits also
 hold the generated pairs: every model has to pass that test, whatever its training data.
@@ -8,13 +8,13 @@ hold the generated pairs: every model has to pass that test, whatever its traini
 
 import csv
 import pathlib
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from components import numerals
 from components.data import sampling, span_folders
 from components.data.tf_examples import CorruptFile, parse, read_records, serialize, serialize_batch
 from components.errors import BitsumError
@@ -24,9 +24,6 @@ from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATU
 from components.task.transducer import TASKS, Transducer
 
 HEADERS = (["a", "b"], ["a", "b", "sum"], ["a", "b", "result"])
-
-# Python's int() accepts more: 1_000, and the digits of other scripts.
-_NUMBER = re.compile(r"(?P<sign>[+-]?)(?:0x(?P<hexadecimal>[0-9a-f]+)|(?P<decimal>[0-9]+))", re.IGNORECASE)
 
 
 class Offender(NamedTuple):
@@ -150,7 +147,7 @@ def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row 
                 if problem := _cells_problem(cells, task):
                     yield Offender(*place, problem, ",".join(cells))
                 else:
-                    pair = _integer(cells[0]), _integer(cells[1])
+                    pair = numerals.operand(cells[0]), numerals.operand(cells[1])
                     yield _Row(place, pair, max(number.bit_length() for number in pair), None)
     except (UnicodeDecodeError, csv.Error) as error:
         yield Offender(name, 0, f"not a CSV file in UTF-8: {error}", "")
@@ -163,44 +160,23 @@ def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row 
 def _cells_problem(cells: list[str], task: Transducer) -> str | None:
     if len(cells) not in (2, 3):
         return f"{len(cells)} values, not a,b or a,b,result"
-    for cell in cells[:2]:
-        try:
-            if _integer(cell) < 0:
-                return f"{_short(cell)} is negative"
-        except ValueError as error:
-            return str(error)
-    right = task.meaning(_integer(cells[0]), _integer(cells[1]))
+    try:
+        right = task.meaning(*map(numerals.operand, cells[:2]))
+    except ValueError as error:
+        return str(error)
     if len(cells) == 3 and not _states(cells[2], right):
-        return f"wrong sum: {task.statement(*map(_short, cells))}, {abbreviated(right)} is right"
+        return f"wrong sum: {task.statement(*map(numerals.abbreviated, cells))}, {abbreviated(right)} is right"
     return None
 
 
-def _integer(text: str) -> int:
-    match = _NUMBER.fullmatch(text)
-    if not match:
-        raise ValueError(f"{_short(text)!r} is not a whole number")
-    if match["hexadecimal"]:
-        return int(match["sign"] + match["hexadecimal"], 16)
-    try:
-        return int(match["sign"] + match["decimal"])
-    except ValueError as error:
-        # By default Python converts up to 4300 decimal digits, and any number of hexadecimal ones.
-        raise ValueError(
-            f"{_short(text)} has {len(match['decimal'])} decimal digits, too many: write it as 0x..."
-        ) from error
-
-
 def _states(text: str, result: int | bool) -> bool:
-    if isinstance(result, bool):
+    """Whether a cell states the result. A verdict may be 1 or 0 as well."""
+    if isinstance(result, bool) and text.lower() in ("true", "false"):
         return text.lower() == str(result).lower()
     try:
-        return _integer(text) == result
+        return numerals.parse(text) == result
     except ValueError:
         return False
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 24 else f"{text[:12]}...{text[-6:]}"
 
 
 def _width(data: Data, pair: tuple[int, int], split: str) -> int:

@@ -12,8 +12,9 @@ Rows are little-endian bytes (components.signatures, <verb>_packed). B rows, H u
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from components import signatures
 from components.progress import report
@@ -292,12 +293,15 @@ def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def _check_operand(number: int) -> int:
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise InvalidNumber(f"{number!r} is not an integer: an operand must be a non-negative integer")
-    if number < 0:
-        raise InvalidNumber(f"{number} is negative: an operand must be a non-negative integer")
-    return number
+def _check_operand(number: SupportsIndex) -> int:
+    try:
+        # A truth value has an index as well.
+        value = operator.index(None if isinstance(number, bool) else number)
+    except TypeError as error:
+        raise InvalidNumber(f"{number!r} is not an integer: an operand must be a non-negative integer") from error
+    if value < 0:
+        raise InvalidNumber(f"{value} is negative: an operand must be a non-negative integer")
+    return value
 
 
 def _length(pair: tuple[int, int]) -> int:

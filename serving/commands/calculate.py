@@ -117,7 +117,7 @@ def _pairs(args: argparse.Namespace, task: Transducer) -> Iterable[list[tuple[in
 def _print_answers(
     client: "AdderClient", task: Transducer, windows: Iterable[list[tuple[int, int]]], base: int, progress: Progress
 ) -> None:
-    from serving.commands import numerals
+    from components import numerals
 
     for window in windows:
         answers = client.apply(task, window)

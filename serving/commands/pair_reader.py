@@ -4,14 +4,15 @@ A window holds the lines that can be read without waiting: a pipe fed line by li
 file is processed in large windows.
 """
 
+import codecs
 import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 
+from components import numerals
 from components.errors import BitsumError, ConfigError
 from components.progress import report
-from serving.commands import numerals
 
 STDIN = "-"
 _BLOCK_BYTES = 2**18
@@ -35,7 +36,7 @@ def windows(names: Iterable[str]) -> Iterator[list[Pair]]:
                 for line in lines:
                     number += 1
                     try:
-                        window += _pair(line)
+                        window += _pair(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
                     except ValueError as error:
                         yield window
                         raise ConfigError(f"{shown}, line {number}: {error}") from error
@@ -46,7 +47,7 @@ def pair(numbers: list[str]) -> Pair:
     """The numbers of two numerals. Raises: ValueError."""
     if len(numbers) != 2:
         raise ValueError(f"{len(numbers)} numbers instead of a pair: write two numbers with spaces between them")
-    return numerals.parse(numbers[0]), numerals.parse(numbers[1])
+    return numerals.operand(numbers[0]), numerals.operand(numbers[1])
 
 
 def _pair(line: bytes) -> list[Pair]:

@@ -36,6 +36,12 @@ def test_override_wins_over_file(tmp_path):
     assert (changed.train.steps, changed.train.loss) == (20, "quadratic")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    file = tmp_path / "knobs.toml"
+    file.write_text("[train]\nsteps = 10\n", encoding="utf-8-sig")
+    assert config.load(str(file)).train.steps == 10
+
+
 def test_printed_configuration_reads_back_as_itself(tmp_path):
     changed = config.load(
         None, ['pipeline.root=a "quoted" \\ path', "data.long_lengths=[9]", "train.learning_rate=3e-05"]

@@ -41,6 +41,13 @@ def test_fields_have_the_numbers_of_the_real_server(kind, text, wire, tmp_path):
     assert message_class.FromString(wire) == message
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    kind, text, wire = _WIRE[0]
+    (tmp_path / "config.pbtxt").write_text(text, encoding="utf-8-sig")
+    message = config_protos.parse_text(getattr(config_protos.messages(), kind), tmp_path / "config.pbtxt")
+    assert message.SerializeToString() == wire
+
+
 def test_a_wrapped_zero_differs_from_an_absent_value():
     parameters = config_protos.messages().BatchingParameters
     assert not parameters().HasField("max_batch_size")

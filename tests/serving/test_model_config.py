@@ -49,6 +49,12 @@ def test_without_versions_the_latest_is_served():
     assert model_config.policy(config.model_config_list.config[0])([1, 10, 9]) == {10}
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "models.config"
+    path.write_text(TEXT, encoding="utf-8-sig")
+    assert model_config.text(model_config.read(path)) == TEXT
+
+
 def test_a_file_not_written_by_bitsum_is_not_ours(tmp_path):
     path = tmp_path / "models.config"
     path.write_text(TEXT)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import grpc
+import numpy as np
 import pytest
 
 from components.task.transducer import COMPARISON, SUBTRACTION
@@ -124,7 +125,13 @@ def test_a_client_with_a_fixed_version_keeps_it(make):
         make(channel, version=1).outputs_streamed([(1, 1)], 50)
 
 
-@pytest.mark.parametrize("number", [-1, -(2**200), 1.0, "5", None, True])
+@pytest.mark.parametrize("number", [np.int8(5), np.uint64(5), np.array(5)])
+def test_an_operand_is_anything_with_an_index(number, make):
+    with make(Channel()) as client:
+        assert client.add(number, 2) == 7
+
+
+@pytest.mark.parametrize("number", [-1, -(2**200), 1.0, "5", None, True, np.int64(-1), np.float32(1)])
 def test_an_invalid_operand_is_refused_before_any_call(number, make):
     channel = Channel()
     with pytest.raises(InvalidNumber) as failure:

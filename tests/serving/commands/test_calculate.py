@@ -63,7 +63,7 @@ def test_answers_in_the_given_base(serve, capsys, base, printed):
 @pytest.mark.parametrize("arguments", [[], ["-"], ["--file", "-"]])
 def test_pairs_from_standard_input(serve, standard_input, capsys, arguments):
     serve(Channel())
-    standard_input(b"13 29\n\n0xff\t0b1\r\n  1 2")
+    standard_input(b"\xef\xbb\xbf13 29\n\n0xff\t0B1\r\n  +1 002 \n")
     assert cli.main(["add", *arguments]) == 0
     assert tuple(capsys.readouterr()) == ("42\n256\n3\n", "")
 
