@@ -31,8 +31,8 @@ def parse(text: str) -> int:
     match = _NUMERAL.fullmatch(text.strip())
     if not match:
         raise ValueError(
-            f"{abbreviated(text)!r} is not an integer: write decimal digits, 0x and hexadecimal digits, or 0b and binary "
-            "digits"
+            f"{abbreviated(text)!r} is not an integer: write decimal digits, 0x and hexadecimal digits, or 0b and "
+            "binary digits"
         )
     sign, prefix, digits = match.groups()
     base = _BASES[prefix.lower()]

@@ -295,8 +295,9 @@ def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 def _check_operand(number: SupportsIndex) -> int:
     try:
-        # A truth value has an index as well.
-        value = operator.index(None if isinstance(number, bool) else number)
+        if isinstance(number, bool):
+            raise TypeError("a truth value has an index as well")
+        value = operator.index(number)
     except TypeError as error:
         raise InvalidNumber(f"{number!r} is not an integer: an operand must be a non-negative integer") from error
     if value < 0:

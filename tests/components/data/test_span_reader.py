@@ -96,7 +96,8 @@ def test_a_repeated_pair_is_taken_once(tmp_path):
         (f"{'9' * 5000},1", "a number of 16610 bits: the longest evaluated length is 16"),
         (
             f"0x{'f' * 4000},1,5",
-            "wrong sum: 0xffffffffffffffffff...ffffffffff (4002 characters) + 1 = 5, 0x100000000000000000...0000000000 (16001 bits) is right",
+            "wrong sum: 0xffffffffffffffffff...ffffffffff (4002 characters) + 1 = 5,"
+            " 0x100000000000000000...0000000000 (16001 bits) is right",
         ),
     ],
 )
