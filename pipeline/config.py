@@ -8,7 +8,9 @@
 
 import dataclasses
 import datetime
+import os
 import pathlib
+import re
 import typing
 from typing import Any
 
@@ -17,6 +19,14 @@ from components.compat import tomllib
 from components.errors import ConfigError
 from components.settings import Section, knob
 from components.suggestions import did_you_mean
+
+# What Airflow allows for the name of a DAG (airflow.utils.helpers.validate_key), and a little shorter.
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+# TensorFlow's and Beam's globs, by which TFX finds the files of an artifact.
+_PATTERN = re.compile(rb"[*?\[\]\\]")
+# Linux allows 4,096; a run adds the names of artifacts and their files.
+_PATH_BYTES = 3500
+_NAME_BYTES = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +53,25 @@ class Pipeline(Section):
 
     def check(self) -> None:
         """Check name and folders."""
-        if not self.name or not self.root:
-            self.refuse("name" if not self.name else "root", "must not be empty")
+        if not _NAME.fullmatch(self.name):
+            self.refuse("name", "must be 1 to 200 ASCII letters, digits, dots, dashes and underscores, as for Airflow")
+        if not self.root:
+            self.refuse("root", "must not be empty")
         self.require_path("root")
         self.require_path("push_to")
+        self._check_absolute_root()
+
+    def _check_absolute_root(self) -> None:
+        path = os.fsencode(os.path.realpath(os.path.expanduser(self.root)))
+        if found := _PATTERN.search(path):
+            self.refuse("root", f"{os.fsdecode(path)} contains {found[0].decode()}, which TFX takes for a pattern")
+        try:
+            path.decode()
+        except UnicodeDecodeError:
+            self.refuse("root", "must be UTF-8, as TFX keeps paths in messages of protocol buffers")
+        names = path.split(b"/")
+        if len(path) > _PATH_BYTES or max(map(len, names)) > _NAME_BYTES:
+            self.refuse("root", f"a path of at most {_PATH_BYTES} bytes, each name of at most {_NAME_BYTES}, is needed")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
 
 def test_printed_configuration_reads_back_as_itself(tmp_path):
     changed = config.load(
-        None, ['pipeline.root=a "quoted" \\ path', "data.long_lengths=[9]", "train.learning_rate=3e-05"]
+        None, ['spans.source=a "quoted" \\ path', "data.long_lengths=[9]", "train.learning_rate=3e-05"]
     )
     file = tmp_path / "knobs.toml"
     file.write_text(config.to_toml(changed))
@@ -73,6 +73,15 @@ def test_every_knob_has_a_purpose():
         ("data.long_lengths=[32, 16]", "must increase strictly"),
         ("data.long_lengths=[16, true]", "must hold values of type int, found True"),
         ("serve.port=65536", "serve.port = 65536: must be at most 65535"),
+        ("pipeline.name=", "pipeline.name = '': must be 1 to 200"),
+        ("pipeline.name=o'brien", "must be 1 to 200 ASCII letters"),
+        ("pipeline.name=zahl\u00e9", "must be 1 to 200 ASCII letters"),
+        ("pipeline.root=run?", "/run? contains ?, which TFX takes for a pattern"),
+        ("pipeline.root=x[1]/y", "contains [, which"),
+        ("pipeline.root='a\\b'", "contains \\, which"),
+        ("pipeline.root=caf\udce9", "must be UTF-8"),
+        (f"pipeline.root={'a' * 256}", "each name of at most 255"),
+        (f"pipeline.root={'a/' * 1800}", "a path of at most 3500 bytes"),
         ("train=1", "invalid override 'train=1'"),
         ("train.steps", "invalid override 'train.steps'"),
     ],
@@ -82,6 +91,15 @@ def test_refusal_names_the_offender(override, offender):
         config.load(None, [override])
     assert offender in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_the_folder_in_which_a_root_lies_counts_as_well(tmp_path, monkeypatch):
+    (tmp_path / "runs*").mkdir()
+    (tmp_path / "link").symlink_to("runs*")
+    for folder, root in ((tmp_path / "runs*", "var"), (tmp_path, "link/var")):
+        monkeypatch.chdir(folder)
+        with pytest.raises(ConfigError, match=r"contains \*, which TFX"):
+            config.load(None, [f"pipeline.root={root}"])
 
 
 def test_unreadable_and_broken_files_are_refused_by_name(tmp_path):
