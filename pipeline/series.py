@@ -104,7 +104,7 @@ def _fingerprint(source: str, span: int) -> str:
 
 def _log_fingerprint(folder: str) -> str:
     """The fingerprint of a request log, whose files are complete when they appear and never change."""
-    files = sorted(pathlib.Path(folder).rglob(request_logs.PATTERN))
+    files = request_logs.files(pathlib.Path(folder))
     return hashlib.sha256(
         "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files).encode()
     ).hexdigest()

@@ -23,9 +23,12 @@ def pairs(folder: pathlib.Path, max_pairs: int, max_bits: int) -> Iterator[Bits]
     """The bits of the logged pairs, newest file first: at most `max_pairs` pairs and the first `max_bits` bits of each.
 
     Requests that do not fit the model, and everything after the damage in a damaged file, are skipped.
+
+    Raises:
+        BitsumError: the system cannot read a folder or file.
     """
     count = 0
-    for path in sorted(folder.rglob(request_logs.PATTERN), reverse=True):
+    for path in reversed(request_logs.files(folder)):
         for a, b in _pairs_of_file(path):
             if count >= max_pairs:
                 return

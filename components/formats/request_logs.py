@@ -8,12 +8,26 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from components import atomic
+from components.errors import BitsumError
 from components.formats import protos, tfrecords
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 PATTERN = "requests-*.tfrecords"
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of the log in `folder`, or of one of its models, by path; none if there is no such folder.
+
+    Raises:
+        BitsumError: a folder cannot be read.
+    """
+    try:
+        return [path for path in atomic.tree(folder) if path.match(PATTERN)] if folder.exists() else []
+    except OSError as error:
+        raise BitsumError(f"cannot read the request log {error.filename or folder}: {error.strerror}") from error
 
 
 @functools.cache

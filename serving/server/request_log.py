@@ -213,11 +213,11 @@ def read(folder: pathlib.Path, problem: Callable[[str], None] = LOGGER.warning) 
     A damaged or unreadable file is reported to `problem` in one line; its records before the damage are given.
 
     Raises:
-        BitsumError: no such folder or file.
+        BitsumError: no such folder or file, or a folder that cannot be read.
     """
     if not folder.exists():
         raise BitsumError(f"no request log at {folder}: give the folder of --request_log_dir or one of its files")
-    for path in [folder] if folder.is_file() else sorted(folder.rglob(request_logs.PATTERN)):
+    for path in [folder] if folder.is_file() else request_logs.files(folder):
         try:
             yield from request_logs.requests(path)
         except BitsumError as error:

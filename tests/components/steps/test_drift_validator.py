@@ -1,5 +1,7 @@
 """Drift and skew: honest spans pass, a span unlike the previous one or unlike the requests does not."""
 
+import errno
+import os
 import pathlib
 
 import numpy as np
@@ -14,6 +16,7 @@ from tfx.types import standard_artifacts
 
 from components.data import logged_requests, sampling
 from components.data.tf_examples import serialize
+from components.errors import BitsumError
 from components.formats import request_logs
 from components.settings import Data, Spans
 from components.steps import drift_validator, request_statistics
@@ -165,4 +168,18 @@ def test_a_damaged_log_is_read_up_to_the_damage_and_no_log_says_nothing(tmp_path
     path.write_bytes(path.read_bytes()[:-3])
     assert len(list(logged_requests.pairs(tmp_path / "log", 100, 10))) == 2
     assert list(logged_requests.pairs(pathlib.Path(tmp_path / "missing"), 100, 10)) == []
+
+
+def test_a_folder_of_the_log_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    (tmp_path / "log" / "bitsum").mkdir(parents=True)
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("bitsum"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(BitsumError, match=r"cannot read the request log .*/log/bitsum: Permission denied"):
+        list(logged_requests.pairs(tmp_path / "log", 100, 10))
     assert request_statistics.of_pairs([]).datasets[0].num_examples == 0
