@@ -45,6 +45,12 @@ class InvalidNumber(ServingError):
     exit_code = 2
 
 
+class InvalidAddress(ServingError):
+    """Refused before any call: not the address of a server."""
+
+    exit_code = 2
+
+
 # gRPC status code -> error; other codes become a plain ServingError.
 OF_CODE = {
     "UNAVAILABLE": ServerUnavailable,

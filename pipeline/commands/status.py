@@ -11,6 +11,7 @@ from pipeline import config as configuration
 from pipeline.config import Config
 from pipeline.records import relocation
 from serving.commands import connection_flags
+from serving.server.options import address
 
 if TYPE_CHECKING:
     import grpc
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     credentials = connection_flags.credentials(args)
     relocation.lock_and_update_paths(config, progress.note)
     pushed = [_pushed(config.push_to, version) for version in version_folder.versions(config.push_to)]
-    server = _server(config, args.server or f"{config.serve.host}:{config.serve.port}", credentials)
+    server = _server(config, args.server or address(config.serve.host, config.serve.port), credentials)
     results.show(Status(config.push_to, pushed, server), _lines, args.json)
     return 1 if any(version.damage for version in pushed) else 0
 

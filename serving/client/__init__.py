@@ -31,7 +31,8 @@ BitsumError
     │   └── VersionGone     the version was unloaded in the middle of a stream that cannot restart by itself
     ├── InvalidRequest      unknown label or signature, a model for another task, or the graph refused its inputs
     ├── BadResponse         an answer of the wrong dtype or shape, or with bits other than 0 and 1
-    └── InvalidNumber       refused before anything is sent: negative, or not an integer
+    ├── InvalidNumber       refused before anything is sent: negative, or not an integer
+    └── InvalidAddress      refused before any call: neither HOST:PORT nor a name that gRPC resolves
 
 The client checks the form of an answer, not its arithmetic; `bitsum probe` checks that.
 """
@@ -42,6 +43,7 @@ from serving.client.sync import AdderClient
 from serving.errors import (
     BadResponse,
     DeadlineExceeded,
+    InvalidAddress,
     InvalidNumber,
     InvalidRequest,
     ModelNotFound,
@@ -57,6 +59,7 @@ __all__ = [
     "BadResponse",
     "DeadlineExceeded",
     "FilePieces",
+    "InvalidAddress",
     "InvalidNumber",
     "InvalidRequest",
     "ModelNotFound",

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from serving import defaults, protos
+from serving.client import addresses
 from serving.client.protocol import (
     END,
     METHODS,
@@ -232,7 +233,12 @@ def new_channel(
     options: Sequence[tuple[str, Any]] = (),
     channels: Any = grpc,
 ) -> Any:
-    """A channel of `channels` (grpc or grpc.aio) to `target`, in plain text without `credentials`."""
+    """A channel of `channels` (grpc or grpc.aio) to `target`, in plain text without `credentials`.
+
+    Raises:
+        InvalidAddress: `target` is not an address.
+    """
+    addresses.check(target)
     # Ignore the environment's proxy, which would intercept calls to a server on this machine.
     options = [*options, ("grpc.enable_http_proxy", 0)]
     if credentials is None:
