@@ -130,8 +130,8 @@ def test_names_of_folders(bitsum, folder, command):
 
 
 @pytest.mark.parametrize("command", ["history", "lineage"])
-def test_names_of_stores(bitsum, folder, command):
-    code, text = bitsum(command, "--set", f"pipeline.root={folder}")
+def test_names_of_stores(bitsum, folder, tmp_path, command):
+    code, text = bitsum(command, "--set", f"pipeline.root={tmp_path}", "--set", f"metadata.path={folder}/store")
     assert code == 1 and printable(HOSTILE) in text
 
 

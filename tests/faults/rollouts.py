@@ -37,7 +37,7 @@ class Rollout(Scenario):
         self.before, self.after = labels["stable"], self.versions[2]
 
     def act(self, injector):
-        options = ("--server=memory", f"--config_file={self.config_file}")
+        options = ("--server=memory:1", f"--config_file={self.config_file}")
         out, err = io.StringIO(), io.StringIO()
         make, grpc.insecure_channel = grpc.insecure_channel, self.server.channel(injector)
         try:

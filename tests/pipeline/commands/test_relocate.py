@@ -25,7 +25,7 @@ from tests.pipeline.conftest import SMALL
 from tests.support.metadata_stores import Store
 
 # Characters that are special to LIKE, a shell, str.format and a terminal.
-NAMES = ["moved", 'it\'s 100% "moved"_\\ {0} ü']
+NAMES = ["moved", 'it\'s 100% "moved"_ {0} ü']
 
 
 @pytest.fixture
