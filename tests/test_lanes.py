@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.slow]
 
 ROOT = pathlib.Path(__file__).parents[1]
 BASE = ".lanes/trixie,python3,python3-venv,make,git,ca-certificates"
