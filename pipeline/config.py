@@ -62,6 +62,8 @@ class Pipeline(Section):
         self._check_absolute_root()
 
     def _check_absolute_root(self) -> None:
+        if "\0" in self.root:
+            self.refuse("root", "must not contain a zero byte")
         path = os.fsencode(os.path.realpath(os.path.expanduser(self.root)))
         if found := _PATTERN.search(path):
             self.refuse("root", f"{os.fsdecode(path)} contains {found[0].decode()}, which TFX takes for a pattern")

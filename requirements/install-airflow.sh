@@ -36,7 +36,7 @@ set_up_airflow() {
     fi
     discard "$AIRFLOW"
     stage "environment: $AIRFLOW with $("$python" -V)" "$UV" venv --quiet --no-project --prompt airflow --python "$python" "$AIRFLOW"
-    stage "packages: $(grep -c '^[a-z]' "$AIRFLOW_LOCK") of $AIRFLOW_LOCK, compiled to bytecode" sync_airflow
+    stage "packages: $AIRFLOW_LOCK, compiled to bytecode" sync_airflow
     airflow_state >"$AIRFLOW/.setup.new"
     mv "$AIRFLOW/.setup.new" "$AIRFLOW/.setup"
 }

@@ -10,7 +10,7 @@
 # .uv/ holds uv (tool/), the log (setup.log), and a Python if the machine has none that fits (python/).
 set -euo pipefail
 # Settings of the user's shell and of other environments that would change what the programs here do.
-unset CDPATH PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX PIP_USER UV_REQUIRE_HASHES
+unset CDPATH PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX UV_REQUIRE_HASHES
 set +o noclobber
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -228,10 +228,10 @@ adopt_certificates() {
     done
 }
 
-# Read before pip is there.
+# Read before pip is there. Most of these files are missing, which sed counts as a failure.
 configured_certificates() {
-    sed -n "s,^ *cert *= *,,p" "${PIP_CONFIG_FILE:-/dev/null}" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$HOME/.pip/pip.conf" \
-        /etc/pip.conf 2>/dev/null | head -n 1 | sed "s,^~/,$HOME/,"
+    { sed -n "s,^ *cert *= *,,p" "${PIP_CONFIG_FILE:-/dev/null}" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$HOME/.pip/pip.conf" \
+        /etc/pip.conf 2>/dev/null || true; } | head -n 1 | sed "s,^~/,$HOME/,"
 }
 
 pip_setting() { "${UV%/*}/python" -m pip config get "global.$1" 2>/dev/null || true; }
@@ -390,7 +390,7 @@ set_up() {
     echo unfinished >"$STATE"
     provide_compiler
     lock=requirements/lock-$LANE.txt
-    stage "packages: $(grep -c '^[a-z]' "$lock") of $lock, compiled to bytecode" install_lock "$lock"
+    stage "packages: $lock, compiled to bytecode" install_lock "$lock"
     stage "project: bitsum, editable" install_project
     if [[ -d .uv/compiler ]]; then stage "compiler: removed" rm -rf .uv/compiler; fi
     rm -f .uv/probe.so .uv/pyfarmhash.txt

@@ -173,6 +173,44 @@ def test_a_python_that_starts_is_found_behind_one_that_does_not(checkout, progra
     assert call(checkout, f"first_that_starts 3.2 python{version} || echo none", PATH=path) == "none"
 
 
+MADE = "check_disk() { :; }; find_python() { PYTHON=python3; }; discard() { :; }; stage() { echo made; }; make_venv"
+
+
+def test_only_a_whole_environment_of_this_lane_and_folder_is_updated(checkout):
+    pretend_set_up(checkout, "1.21")
+    (checkout / ".venv/bin/bitsum").write_text(f"#!{checkout}/.venv/bin/python\n")
+    assert call(checkout, f"LANE=1.21; {MADE}") == ""
+    assert call(checkout, f"LANE=1.16; {MADE}") == "made"
+    moved = checkout.rename(checkout.with_name("moved"))
+    assert call(moved, f"LANE=1.21; {MADE}") == "made"
+    moved.rename(checkout)
+    (checkout / ".venv/.setup").write_text("unfinished\n")
+    assert call(checkout, f"LANE=1.21; {MADE}") == "made"
+
+
+@pytest.mark.parametrize(
+    "variables, configured, wanted",
+    [
+        ({"SSL_CERT_FILE": "one"}, "", ["one", "one", "one"]),
+        ({"PIP_CERT": "one"}, "", ["one", "one", "one"]),
+        ({"REQUESTS_CA_BUNDLE": "one"}, "", ["one", "one", "one"]),
+        ({}, "[global]\ncert = ~/one\n", ["one", "one", "one"]),
+        ({"SSL_CERT_FILE": "one", "PIP_CERT": "two"}, "", ["one", "two", "one"]),
+        ({"SSL_CERT_FILE": "one"}, "[global]\ncert = ~/two\n", ["one", "two", "one"]),
+    ],
+)
+def test_the_authorities_named_for_one_program_reach_all(variables, configured, wanted, checkout, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).touch()
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/pip.conf").write_text(configured)
+    names = ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"]
+    clean = dict.fromkeys(names, "") | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "PIP_CONFIG_FILE": ""}
+    settings = clean | {name: str(tmp_path / value) for name, value in variables.items()}
+    shown = call(checkout, f"adopt_certificates; printenv {' '.join(names)}", **settings)
+    assert shown.splitlines() == [str(tmp_path / name) for name in wanted]
+
+
 def test_a_missing_system_package_is_named_with_its_command(checkout, programs):
     machine(programs, "Linux", "x86_64", "2.36")
     program(programs, "python3", 'case "$2" in *ensurepip*) exit 1 ;; esac')

@@ -18,6 +18,7 @@ from typing import Any, SupportsIndex
 
 from components import signatures
 from components.progress import report
+from components.task.addition import abbreviated
 from components.task.transducer import TASKS, Transducer
 from serving import labels, tensors
 from serving.client.chunking import CHUNK_BITS, PACKED, STEPPED, ChunkSizer, Model
@@ -301,7 +302,7 @@ def _check_operand(number: SupportsIndex) -> int:
     except TypeError as error:
         raise InvalidNumber(f"{number!r} is not an integer: an operand must be a non-negative integer") from error
     if value < 0:
-        raise InvalidNumber(f"{value} is negative: an operand must be a non-negative integer")
+        raise InvalidNumber(f"{abbreviated(value)} is negative: an operand must be a non-negative integer")
     return value
 
 

@@ -79,6 +79,7 @@ def test_every_knob_has_a_purpose():
         ("pipeline.root=run?", "/run? contains ?, which TFX takes for a pattern"),
         ("pipeline.root=x[1]/y", "contains [, which"),
         ("pipeline.root='a\\b'", "contains \\, which"),
+        ('pipeline.root="a\\u0000b"', "must not contain a zero byte"),
         ("pipeline.root=caf\udce9", "must be UTF-8"),
         (f"pipeline.root={'a' * 256}", "each name of at most 255"),
         (f"pipeline.root={'a/' * 1800}", "a path of at most 3500 bytes"),

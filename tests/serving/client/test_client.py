@@ -131,7 +131,9 @@ def test_an_operand_is_anything_with_an_index(number, make):
         assert client.add(number, 2) == 7
 
 
-@pytest.mark.parametrize("number", [-1, -(2**200), 1.0, "5", None, True, np.int64(-1), np.float32(1)])
+@pytest.mark.parametrize(
+    "number", [-1, -(2**200), -(1 << 20_000), 1.0, "5", None, True, np.int64(-1), np.float32(1)], ids=range(9)
+)
 def test_an_invalid_operand_is_refused_before_any_call(number, make):
     channel = Channel()
     with pytest.raises(InvalidNumber) as failure:
