@@ -1,5 +1,6 @@
 """requirements/install.sh without installing: an existing environment, and machines that lack something."""
 
+import configparser
 import os
 import pathlib
 import shutil
@@ -191,9 +192,9 @@ def test_only_a_whole_environment_of_this_lane_and_folder_is_updated(checkout):
 @pytest.mark.parametrize(
     "variables, configured, wanted",
     [
-        ({"SSL_CERT_FILE": "one"}, "", ["one", "one", "one"]),
+        ({"SSL_CERT_FILE": "one"}, "", ["one", "machine's or one", "one"]),
         ({"PIP_CERT": "one"}, "", ["one", "one", "one"]),
-        ({"REQUESTS_CA_BUNDLE": "one"}, "", ["one", "one", "one"]),
+        ({"REQUESTS_CA_BUNDLE": "one"}, "", ["one", "machine's or one", "one"]),
         ({}, "[global]\ncert = ~/one\n", ["one", "one", "one"]),
         ({"SSL_CERT_FILE": "one", "PIP_CERT": "two"}, "", ["one", "two", "one"]),
         ({"SSL_CERT_FILE": "one"}, "[global]\ncert = ~/two\n", ["one", "two", "one"]),
@@ -208,7 +209,11 @@ def test_the_authorities_named_for_one_program_reach_all(variables, configured, 
     clean = dict.fromkeys(names, "") | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "PIP_CONFIG_FILE": ""}
     settings = clean | {name: str(tmp_path / value) for name, value in variables.items()}
     shown = call(checkout, f"adopt_certificates; printenv {' '.join(names)}", **settings)
-    assert shown.splitlines() == [str(tmp_path / name) for name in wanted]
+    machine = configparser.ConfigParser()
+    machine.read("/etc/pip.conf")
+    paths = {name: str(tmp_path / name) for name in ("one", "two")}
+    paths["machine's or one"] = machine.get("global", "cert", fallback=paths["one"])
+    assert shown.splitlines() == [paths[name] for name in wanted]
 
 
 def test_a_missing_system_package_is_named_with_its_command(checkout, programs):
