@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Python always converts this many digits; its limit cannot be lower.
 _SHORT = 640
-_NUMERAL = re.compile(r"([+-]?)(0x(?=[0-9a-f])|0b(?=[01])|)([0-9a-f]+)", re.ASCII | re.IGNORECASE)
+_NUMERAL = re.compile(r"([+-]?)(0x(?=[0-9a-f])|0b(?=[01])|)([0-9a-f]+)", re.IGNORECASE)
 _BASES = {"0x": 16, "0b": 2, "": 10}
 _FORMATS = {16: "#x", 2: "#b"}
 

@@ -143,6 +143,7 @@ def test_the_lane_of_a_machine(system, processor, glibc, pythons, lane, checkout
         ("Darwin", "x86_64", "", "", "no wheels for this machine (Darwin x86_64, no glibc)"),
         ("Linux", "aarch64", "2.41", "", "no wheels for this machine (Linux aarch64, glibc 2.41)"),
         ("Linux", "x86_64", "", "", "no glibc"),
+        ("Linux", "x86_64", "2.17", "", "TFX needs glibc 2.28 or later; this machine has glibc 2.17"),
         ("Linux", "x86_64", "2.36", "1.21", "TFX 1.21 needs glibc 2.39 or later; this machine has glibc 2.36"),
         ("Darwin", "arm64", "", "1.16", "TFX 1.16 has no wheels"),
         ("Linux", "x86_64", "2.41", "1.20", "BITSUM_LANE is '1.20'; it must be 1.16 or 1.21"),
@@ -234,8 +235,12 @@ def test_a_checkout_that_cannot_be_written_is_refused_in_one_line(checkout, prog
 
 def test_a_full_disk_is_refused_before_the_downloads(checkout, programs):
     program(programs, "df", "echo head; echo disk 9999 9000 123 99% /")
-    shown = call(checkout, "(check_disk) 2>&1 || true", PATH=f"{programs}:{os.environ['PATH']}")
-    assert "3177 MB are missing in" in shown
+    path = f"{programs}:{os.environ['PATH']}"
+    assert "3177 MB are missing in" in call(checkout, "(check_disk) 2>&1 || true", PATH=path)
+    # An older environment makes room.
+    (checkout / ".venv").mkdir()
+    program(programs, "du", "echo 3177 .venv")
+    assert "missing" not in call(checkout, "check_disk 2>&1", PATH=path)
 
 
 PIP_RETRY = "WARNING: Retrying (Retry(total=0, connect=None)) after connection broken by "
@@ -297,6 +302,19 @@ UV_CONNECT = """error: Request failed after 3 retries in 4.2s
         ("error: failed to copy file: No space left on device (os error 28)", "the disk is full: "),
         ("error: failed to create file: Read-only file system (os error 30)", "the file system is read-only;"),
         ("fatal: the flux is low\nbye", "fatal: the flux is low"),
+        # A connection that was retried is not the cause.
+        (
+            f"{PIP_RETRY}'Read timed out'\nERROR: Could not install packages: Permission denied",
+            "ERROR: Could not install",
+        ),
+        (
+            "error: no index at https://me:secret@registry.example/simple",
+            "error: no index at https://registry.example/",
+        ),
+        (
+            UV_CONNECT.replace("https://", "https://me:secret@") + "  cause: connection refused",
+            "no connection to https://registry.example;",
+        ),
         ("bye", "bye"),
     ],
 )
