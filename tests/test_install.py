@@ -239,7 +239,7 @@ def test_a_full_disk_is_refused_before_the_downloads(checkout, programs):
     assert "3177 MB are missing in" in call(checkout, "(check_disk) 2>&1 || true", PATH=path)
     # An older environment makes room.
     (checkout / ".venv").mkdir()
-    program(programs, "du", "echo 3177 .venv")
+    program(programs, "du", "printf '3177\\t.venv\\n'")
     assert "missing" not in call(checkout, "check_disk 2>&1", PATH=path)
 
 
