@@ -144,10 +144,11 @@ def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row 
                 if is_header:
                     continue
                 place = name, reader.line_num
-                if problem := _cells_problem(cells, task):
-                    yield Offender(*place, problem, ",".join(cells))
+                try:
+                    pair = _pair(cells, task)
+                except ValueError as error:
+                    yield Offender(*place, str(error), ",".join(cells))
                 else:
-                    pair = numerals.operand(cells[0]), numerals.operand(cells[1])
                     yield _Row(place, pair, max(number.bit_length() for number in pair), None)
     except (UnicodeDecodeError, csv.Error) as error:
         yield Offender(name, 0, f"not a CSV file in UTF-8: {error}", "")
@@ -157,16 +158,17 @@ def _csv_rows(path: pathlib.Path, name: str, task: Transducer) -> Iterator[_Row 
         ) from error
 
 
-def _cells_problem(cells: list[str], task: Transducer) -> str | None:
+def _pair(cells: list[str], task: Transducer) -> tuple[int, int]:
+    """The numbers of a line. Raises: ValueError, with the problem of the line as text."""
     if len(cells) not in (2, 3):
-        return f"{len(cells)} values, not a,b or a,b,result"
-    try:
-        right = task.meaning(*map(numerals.operand, cells[:2]))
-    except ValueError as error:
-        return str(error)
+        raise ValueError(f"{len(cells)} values, not a,b or a,b,result")
+    a, b = map(numerals.operand, cells[:2])
+    right = task.meaning(a, b)
     if len(cells) == 3 and not _states(cells[2], right):
-        return f"wrong sum: {task.statement(*map(numerals.abbreviated, cells))}, {abbreviated(right)} is right"
-    return None
+        raise ValueError(
+            f"wrong sum: {task.statement(*map(numerals.abbreviated, cells))}, {abbreviated(right)} is right"
+        )
+    return a, b
 
 
 def _states(text: str, result: int | bool) -> bool:

@@ -322,6 +322,7 @@ def test_a_full_disk_leaves_server_and_config_file_unchanged(deployed, command):
 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert f"cannot write the model config file {deployed.config_file}: File too large" in done.stderr
+    assert "could not be restored" not in done.stderr
     assert (deployed.label("stable"), deployed.label("previous")) == (second, first)
     assert deployed.config_file.read_bytes() == before
     assert [path.name for path in deployed.config_file.parent.iterdir() if path.name.startswith(".")] == []
