@@ -16,6 +16,7 @@ Runs in the Python of Airflow's own environment, which has psutil. The folder ho
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -357,7 +358,8 @@ def _print_usage(home: pathlib.Path, plan: dict[str, Any], port: int, password: 
     trigger = f"{program} dags trigger {dag} --conf"
     _print(
         f"Airflow is at http://{_HOST}:{port}, user {_USER}, password {password}",
-        f"  DAG {dag}: http://{_HOST}:{port}/dags/{dag}; it runs {knobs['cron'] or 'when it is triggered'}",
+        f"  DAG {dag}: http://{_HOST}:{port}/dags/{dag}",
+        f"  it runs:         {_schedule(knobs)}",
         f"""  run a span:      {trigger} '{{"span": "2026-01-31"}}'""",
         f"""  ... with knobs:  {trigger} '{{"span": "2026-01-31", "set": ["train.steps=300"]}}'""",
         f"  five days:       {program} backfill create --dag-id {dag} --from-date 2026-01-01 --to-date 2026-01-05",
@@ -365,6 +367,16 @@ def _print_usage(home: pathlib.Path, plan: dict[str, Any], port: int, password: 
         f"  failures:        {plan['root']}/logs/failures.jsonl",
         "  stop it:         make airflow-stop (with the same ARGS)",
     )
+
+
+def _schedule(knobs: dict[str, Any]) -> str:
+    """When the DAG runs, and which runs Airflow starts at once."""
+    if not knobs["cron"]:
+        return "when it is triggered"
+    if datetime.date.fromisoformat(knobs["start"]) > datetime.datetime.now(datetime.timezone.utc).date():
+        return f"{knobs['cron']} (UTC), from {knobs['start']} on"
+    missed = f"every interval since {knobs['start']}" if knobs["catchup"] else "the interval that ended last"
+    return f"{knobs['cron']} (UTC); now for {missed}, unless it has run (schedule.cron= for no runs but your own)"
 
 
 def _print(*lines: str) -> None:

@@ -27,6 +27,8 @@ _PATTERN = re.compile(rb"[*?\[\]\\]")
 # Linux allows 4,096; a run adds the names of artifacts and their files.
 _PATH_BYTES = 3500
 _NAME_BYTES = 255
+# Airflow's own names of schedules.
+_CRON_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +112,9 @@ class Schedule(Section):
 
     cron: str = knob(
         "@daily",
-        "When a run starts, in UTC: five fields of cron, or @hourly, @daily, @weekly; empty for manual runs only. A "
-        "run covers the interval since the previous one: with @daily, a run at midnight covers the day that has ended.",
+        f"When a run starts, in UTC: five fields of cron, or {', '.join(_CRON_PRESETS)}; empty for manual runs only. "
+        "A run covers the interval since the previous one: with @daily, a run at midnight covers the day that has "
+        "ended.",
     )
     start: str = knob("2026-01-01", "First day of the schedule, YYYY-MM-DD.")
     catchup: bool = knob(False, "Also start the runs missed since schedule.start.")
@@ -150,15 +153,28 @@ class Schedule(Section):
         super().__post_init__()
 
     def check(self) -> None:
-        """Check the start and the rollout."""
+        """Check the start, the cron and the rollout."""
         try:
-            datetime.date.fromisoformat(self.start)
+            start = datetime.date.fromisoformat(self.start)
         except ValueError:
             self.refuse("start", "must be a day such as 2026-01-31")
+        if self.cron and self.cron not in _CRON_PRESETS:
+            self._check_cron(start)
         if bool(self.rollout_server) != bool(self.rollout_config_file):
             self.refuse(
                 "rollout_server", f"must be set together with rollout_config_file = {self.rollout_config_file!r}"
             )
+
+    def _check_cron(self, start: datetime.date) -> None:
+        """Check the cron with Airflow's own reader: Airflow leaves out a DAG that it cannot schedule."""
+        import croniter
+
+        try:
+            if not self.cron.startswith("@") and len(self.cron.split()) != 5:
+                raise ValueError(f"{len(self.cron.split())} fields")
+            croniter.croniter(self.cron, datetime.datetime.combine(start, datetime.time())).get_next()
+        except ValueError as error:
+            self.refuse("cron", f"must be five fields of cron, or {', '.join(_CRON_PRESETS)}: {error}")
 
 
 @dataclasses.dataclass(frozen=True)

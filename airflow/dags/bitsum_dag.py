@@ -3,7 +3,7 @@
 The DAG does not import TFX: the nodes run as programs in the pipeline's own Python environment. BITSUM_GRAPH names the
 file.
 
-    acquire_lock >> check >> the nodes >> verdict >> rollout >> release_lock, outcome
+    acquire_lock >> check >> nodes (a group) >> verdict >> rollout >> release_lock, outcome
 
 `check` fails the run at once if the newest version is for a later span, unless the parameter `allow_older` is set.
 `verdict` fails the run and names the gate if one refused the model. `rollout` exists if a server is configured.
@@ -17,7 +17,7 @@ import pathlib
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, CronDataIntervalTimetable, Param
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TaskGroup
 from bitsum_operators import (
     ACQUIRE_LOCK,
     RELEASE_LOCK,
@@ -28,6 +28,7 @@ from bitsum_operators import (
     RolloutOperator,
 )
 
+_NODES = "nodes"
 # The run lock serializes the runs; this many may wait. With 1, a run that waits for an earlier one would block it.
 _ACTIVE_RUNS = 64
 # A run may poll for the lock for days: a busy scheduler that loses one of these tasks must not end it.
@@ -51,6 +52,7 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
         catchup=knobs["catchup"],
         max_active_runs=_ACTIVE_RUNS,
         is_paused_upon_creation=False,
+        tags=["bitsum", "tfx"],
         params={
             "span": Param(
                 None,
@@ -93,25 +95,23 @@ def pipeline_dag(plan: dict[str, Any]) -> DAG:
             task_id="check", command=[*node_command, "check"], span_hours=knobs["span_hours"], **folders
         )
         acquire >> check
-        nodes = {
-            node["id"]: NodeOperator(
-                task_id=node["id"], command=[*node_command, node["id"]], span_hours=knobs["span_hours"], **folders
-            )
-            for node in plan["nodes"]
-        }
+        with TaskGroup(_NODES, prefix_group_id=False, tooltip="The nodes of the TFX pipeline") as group:
+            nodes = {
+                node["id"]: NodeOperator(
+                    task_id=node["id"], command=[*node_command, node["id"]], span_hours=knobs["span_hours"], **folders
+                )
+                for node in plan["nodes"]
+            }
+            for node in plan["nodes"]:
+                [nodes[upstream] for upstream in node["upstream"]] >> nodes[node["id"]]
         last = NodeOperator(
             task_id="verdict", command=[*node_command, "verdict"], span_hours=knobs["span_hours"], **folders
         )
-        waited_for = {upstream for node in plan["nodes"] for upstream in node["upstream"]}
-        for node in plan["nodes"]:
-            ([nodes[upstream] for upstream in node["upstream"]] or check) >> nodes[node["id"]]
-            if node["id"] not in waited_for:
-                nodes[node["id"]] >> last
+        check >> group >> last
         if knobs["rollout_server"]:
             last >> (last := _rollout(plan, knobs, folders))
-        # After every node, not just the last: when a gate refuses, other nodes may still run after the last is skipped.
-        release = ReleaseLock(task_id=RELEASE_LOCK, root=plan["root"], last="verdict")
-        [*nodes.values(), last] >> release.as_teardown(setups=acquire, on_failure_fail_dagrun=True)
+        release = ReleaseLock(task_id=RELEASE_LOCK, root=plan["root"], nodes=_NODES, last="verdict")
+        last >> release.as_teardown(setups=acquire, on_failure_fail_dagrun=True)
         # Airflow takes a run's state from its leaf tasks, and the verdict is not one once the teardown counts too.
         last >> EmptyOperator(task_id="outcome", trigger_rule="none_failed")
     return dag

@@ -89,6 +89,18 @@ def _holder(root: str) -> Run | None:
         raise AirflowFailException(str(error)) from error
 
 
+def _states(context: Context, **which: Any) -> dict[str, str | None]:
+    """{task: its state} of the run; None before its start. `which` selects tasks, as for `get_task_states`."""
+    run = context["dag_run"]
+    return context["ti"].get_task_states(run.dag_id, run_ids=[run.run_id], **which).get(run.run_id, {})
+
+
+def _reschedule() -> AirflowRescheduleException:
+    """Ends the task's process, frees its slot, and starts the task again after a pause."""
+    pause = datetime.timedelta(seconds=_POLL_SECONDS)
+    return AirflowRescheduleException(datetime.datetime.now(datetime.timezone.utc) + pause)
+
+
 def scheduler() -> dict[str, Any] | None:
     """The scheduler's process of this Airflow; None unless `make airflow` started it on this host."""
     try:
@@ -159,23 +171,34 @@ class AcquireLock(BaseSensorOperator):
 
 
 class ReleaseLock(BaseOperator):
-    """Lets the next run begin.
+    """Lets the next run begin, once no task of the group `nodes` runs any more.
+
+    An edge from the last node would not do: Airflow skips it as soon as one of its upstream nodes fails, and the other
+    nodes go on. Edges from all nodes would hide the graph's own.
 
     A run that a user marks as failed keeps running until this task is done, and Airflow forgets the mark. The only
     trace is that the task `last` was skipped, which nothing else causes.
     """
 
-    def __init__(self, *, root: str, last: str, **options: Any):
+    def __init__(self, *, root: str, nodes: str, last: str, **options: Any):
         super().__init__(**options)
         self.root = root
+        self.nodes = nodes
         self.last = last
 
     def execute(self, context: Context) -> None:
-        """Release the lock. Raises: AirflowFailException: a user ended the run."""
+        """Release the lock.
+
+        Raises:
+            AirflowRescheduleException: a node runs.
+            AirflowFailException: a user ended the run.
+        """
+        nodes = _states(context, task_group_id=self.nodes)
+        if unfinished := [node for node, state in nodes.items() if state not in _ENDED]:
+            self.log.info("waiting for %s", ", ".join(unfinished))
+            raise _reschedule()
         RunLock(self.root).release(run_of(context))
-        run = context["dag_run"]
-        states = context["ti"].get_task_states(run.dag_id, run_ids=[run.run_id]).get(run.run_id, {})
-        if states.get(self.last) == "skipped":
+        if _states(context, task_ids=[self.last]).get(self.last) == "skipped":
             raise AirflowFailException("a user ended the run before its verdict")
 
 
@@ -201,11 +224,14 @@ class BitsumOperator(BaseOperator):
             AirflowRescheduleException: another run holds the lock.
             AirflowException: any other failure.
         """
-        if _holder(self.root) != run_of(context) and self._has_released(context):
+        # Without the last task nothing would release the lock again.
+        if (
+            _holder(self.root) != run_of(context)
+            and _states(context, task_ids=[RELEASE_LOCK]).get(RELEASE_LOCK) in _ENDED
+        ):
             raise AirflowFailException(f"this run does not hold the lock of {self.root}: clear its task {ACQUIRE_LOCK}")
         if not _acquire(self.root, context, self.log):
-            pause = datetime.timedelta(seconds=_POLL_SECONDS)
-            raise AirflowRescheduleException(datetime.datetime.now(datetime.timezone.utc) + pause)
+            raise _reschedule()
         self._program = Program(self.line(context), self.folder)
         ended = self._program.wait(self.log.info)
         if ended.code == REFUSED:
@@ -214,12 +240,6 @@ class BitsumOperator(BaseOperator):
             raise AirflowFailException(ended.reason)
         if ended.code:
             raise AirflowException(ended.reason)
-
-    def _has_released(self, context: Context) -> bool:
-        """Whether the run has ended, so that no task would release the lock again."""
-        run = context["dag_run"]
-        states = context["ti"].get_task_states(run.dag_id, run_ids=[run.run_id], task_ids=[RELEASE_LOCK])
-        return states.get(run.run_id, {}).get(RELEASE_LOCK) in _ENDED
 
     def line(self, context: Context) -> list[str]:
         """Program and arguments."""

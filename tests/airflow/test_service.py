@@ -166,6 +166,19 @@ def test_the_database_url_is_read_from_a_file(service, tmp_path):
         service._database(tmp_path, str(tmp_path / "none"))
 
 
+@pytest.mark.parametrize(
+    ("cron", "start", "catchup", "told"),
+    [
+        ("", "2026-01-01", True, "when it is triggered"),
+        ("@daily", "2026-01-01", False, "@daily (UTC); now for the interval that ended last, unless it has run"),
+        ("0 6 * * *", "2026-01-01", True, "0 6 * * * (UTC); now for every interval since 2026-01-01, unless"),
+        ("@daily", "9999-01-01", True, "@daily (UTC), from 9999-01-01 on"),
+    ],
+)
+def test_runs_that_airflow_starts_at_once_are_announced(service, cron, start, catchup, told):
+    assert service._schedule({"cron": cron, "start": start, "catchup": catchup}).startswith(told)
+
+
 def test_an_error_of_bitsum_is_one_line(service, tmp_path, monkeypatch):
     program = tmp_path / "bitsum"
     program.write_text("#!/bin/sh\necho noise >&2\necho 'bitsum: schedule.start = 5: wrong' >&2\nexit 2\n")

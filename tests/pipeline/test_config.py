@@ -83,6 +83,11 @@ def test_every_knob_has_a_purpose():
         ("pipeline.root=caf\udce9", "must be UTF-8"),
         (f"pipeline.root={'a' * 256}", "each name of at most 255"),
         (f"pipeline.root={'a/' * 1800}", "a path of at most 3500 bytes"),
+        ("schedule.cron=61 * * * *", "schedule.cron = '61 * * * *': must be five fields of cron, or @hourly,"),
+        ("schedule.cron=every day", "2 fields"),
+        ("schedule.cron=0 0 * * * *", "6 fields"),
+        ("schedule.cron=@reboot", "columns"),
+        ("schedule.cron=0 0 30 2 *", "failed to find next date"),
         ("train=1", "invalid override 'train=1'"),
         ("train.steps", "invalid override 'train.steps'"),
     ],
@@ -92,6 +97,11 @@ def test_refusal_names_the_offender(override, offender):
         config.load(None, [override])
     assert offender in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("cron", ["", "@quarterly", "*/15 8-17 * * mon-fri", "0 0 29 2 *", "0 0 l * *"])
+def test_schedules_of_airflow_are_accepted(cron):
+    assert config.load(None, [f"schedule.cron={cron}"]).schedule.cron == cron
 
 
 def test_the_folder_in_which_a_root_lies_counts_as_well(tmp_path, monkeypatch):
