@@ -21,15 +21,15 @@ def main(seeds: list[str]) -> int:
             settings = [f"pipeline.root={root}", f"data.seed={seed}", f"train.seed={seed}"]
             words = [word for setting in settings for word in ("--set", setting)]
             done = subprocess.run([sys.executable, "-m", "pipeline", "run", *words], capture_output=True, text=True)
-            failed |= done.returncode != 0
-            [folder_of_metrics] = (root / "artifacts" / "Evaluator" / "evaluation").iterdir()
-            rows[seed] = evaluation.exact_match_by_length(str(folder_of_metrics))
+            if done.returncode:
+                failed = True
+                print(f"seed {seed}: exit {done.returncode}: {done.stderr.strip()}", flush=True)
+            # A refused model has an evaluation too.
+            for folder_of_metrics in (root / "artifacts" / "Evaluator" / "evaluation").glob("*"):
+                rows[seed] = evaluation.exact_match_by_length(str(folder_of_metrics))
             seconds = re.findall(r"^  (\S[\w -]*?) +([\d.]+) s", done.stdout, re.MULTILINE)
-            print(
-                f"seed {seed}: exit {done.returncode}; " + ", ".join(f"{stage} {time} s" for stage, time in seconds),
-                flush=True,
-            )
-    lengths = sorted(next(iter(rows.values())))
+            print(f"seed {seed}: " + ", ".join(f"{stage} {time} s" for stage, time in seconds), flush=True)
+    lengths = sorted(next(iter(rows.values()), {}))
     print("\n| seed | " + " | ".join(map(str, lengths)) + " |\n|" + "---|" * (len(lengths) + 1))
     for seed, row in rows.items():
         print(f"| {seed} | " + " | ".join(f"{row[length]:.4g}" for length in lengths) + " |")

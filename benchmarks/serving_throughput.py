@@ -9,6 +9,7 @@ the answer; they also use the processors. Medians over the rounds.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -55,7 +56,11 @@ def bare(version: pathlib.Path, batch: int, bits: int, seconds: float) -> float:
 
 def clients(target: str, streams: int, batch: int, bits: int, seconds: float) -> dict[str, float]:
     """Requests per second, and p50 and p99 of their latency in ms, of closed loops; every sum is checked. Without
-    TensorFlow."""
+    TensorFlow.
+
+    Raises:
+        grpc.RpcError, AssertionError: a call failed, or a sum is wrong.
+    """
     import random
 
     import grpc
@@ -80,17 +85,16 @@ def clients(target: str, streams: int, batch: int, bits: int, seconds: float) ->
                 predict(data)
                 latencies.append(time.perf_counter() - start)
 
-    threads = [threading.Thread(target=ask) for _ in range(streams)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.3)
-    latencies.clear()
-    start = time.perf_counter()
-    time.sleep(seconds)
-    count, taken = len(latencies), time.perf_counter() - start
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with concurrent.futures.ThreadPoolExecutor(streams) as pool:
+        asking = [pool.submit(ask) for _ in range(streams)]
+        time.sleep(0.3)
+        latencies.clear()
+        start = time.perf_counter()
+        time.sleep(seconds)
+        count, taken = len(latencies), time.perf_counter() - start
+        stop.set()
+        for each in asking:
+            each.result()
     ordered = sorted(latencies)
     return {
         "rate": count / taken,
@@ -99,15 +103,22 @@ def clients(target: str, streams: int, batch: int, bits: int, seconds: float) ->
     }
 
 
+class _Failed(Exception):
+    """A measurement failed; the text says which, and why."""
+
+
 def _in_process(*words: str) -> dict:
-    """The JSON of this module run in a separate process."""
+    """The JSON of this module run in a separate process. Raises: _Failed."""
     command = [sys.executable, "-m", "benchmarks.serving_throughput", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise _Failed(f"{' '.join(words)}: exit {done.returncode}: {reason}")
     return json.loads(done.stdout)
 
 
-def measure(bits: int, rounds: int, seconds: float) -> None:
-    """Print the table."""
+def measure(bits: int, rounds: int, seconds: float) -> int:
+    """Print the table; 1 if a measurement failed, which the table then lacks."""
     servers = dict(_SERVERS)
     real = os.environ.get("BITSUM_MODEL_SERVER") or shutil.which("tensorflow_model_server")
     if real:
@@ -123,20 +134,27 @@ def measure(bits: int, rounds: int, seconds: float) -> None:
             targets[kind] = stack.enter_context(serving).target
         limits: dict[int, list[float]] = {batch: [] for batch in BATCHES}
         found: dict[tuple[str, int, int], list[dict]] = {}
+        failed = False
         for _ in range(rounds):
             for batch in BATCHES:
-                limits[batch].append(
-                    _in_process("bare", str(folder / _MODEL / str(version)), str(batch), str(bits), str(seconds))[
-                        "rate"
-                    ]
-                )
+                model = str(folder / _MODEL / str(version))
+                limit = _in_process("bare", model, str(batch), str(bits), str(seconds))["rate"]
+                limits[batch].append(limit)
                 for streams in STREAMS:
                     for kind, target in targets.items():
-                        run = _in_process("clients", target, str(streams), str(batch), str(bits), str(seconds))
-                        found.setdefault((kind, batch, streams), []).append(run)
+                        runs = found.setdefault((kind, batch, streams), [])
+                        try:
+                            run = _in_process("clients", target, str(streams), str(batch), str(bits), str(seconds))
+                        except _Failed as error:
+                            failed = True
+                            print(f"{kind}: {error}", flush=True)
+                        else:
+                            # Each round is compared with its own bare loop, under the same load of the machine.
+                            runs.append({**run, "ratio": run["rate"] / limit})
     _print(bits, limits, found)
     if not real:
         print("tensorflow_model_server: not run, not found")
+    return int(failed)
 
 
 def _print(bits: int, limits: dict[int, list[float]], found: dict[tuple[str, int, int], list[dict]]) -> None:
@@ -147,9 +165,10 @@ def _print(bits: int, limits: dict[int, list[float]], found: dict[tuple[str, int
         "p99 ms |\n|---|---|---|---|---|---|---|"
     )
     for (kind, batch, streams), runs in found.items():
-        rate, p50, p99 = (statistics.median(run[key] for run in runs) for key in ("rate", "p50", "p99"))
-        # Each round is compared with its own bare loop, under the same load of the machine.
-        ratio = statistics.median(run["rate"] / limit for run, limit in zip(runs, limits[batch], strict=True))
+        if not runs:
+            print(f"| {kind} | {batch} | {streams} | failed | | | |")
+            continue
+        rate, ratio, p50, p99 = (statistics.median(run[key] for run in runs) for key in ("rate", "ratio", "p50", "p99"))
         print(f"| {kind} | {batch} | {streams} | {rate:.0f} | {ratio:.2f} | {p50:.2f} | {p99:.2f} |")
 
 
@@ -167,8 +186,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of measurements (default %(default)s)")
     parser.add_argument("--bits", type=int, default=16, help="length of the numbers (default %(default)s)")
     args = parser.parse_args(arguments)
-    measure(args.bits, args.rounds, args.seconds)
-    return 0
+    return measure(args.bits, args.rounds, args.seconds)
 
 
 if __name__ == "__main__":
