@@ -55,9 +55,9 @@ def folder_of(source: str, span: int, name: str) -> pathlib.Path:
         BitsumError: the span has no folder, or two.
     """
     top = pathlib.Path(source).expanduser().resolve()
-    if not top.is_dir():
-        raise BitsumError(f"spans.source = {source!r} is not a folder: create it, with a folder span-{name} in it")
     try:
+        if not top.is_dir():
+            raise BitsumError(f"spans.source = {source!r} is not a folder: create it, with a folder span-{name} in it")
         folders = {
             entry: number
             for entry in sorted(top.iterdir())

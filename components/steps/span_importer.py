@@ -71,7 +71,8 @@ def SpanImporter(
             _write(beside, examples.uri, split, records, section.shards)
     describe(examples, section)
     counts = ", ".join(f"{split} {len(records)}" for split, records in span.records.items())
-    tell(f"{folder}: {span.pairs.total()} pairs, {span.repeated} of them repeated; with the generated ones: {counts}")
+    repeated = f"{span.repeated} of them repeat another or a generated one"
+    tell(f"{folder}: {span.pairs.total()} pairs, {repeated}; imported with the generated ones: {counts}")
     notes = []
     if span.ignored:
         notes.append(f"ignored: {span_folders.named(folder, span.ignored)}")

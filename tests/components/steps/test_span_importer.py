@@ -127,7 +127,10 @@ def test_the_run_tells_what_it_read_ignored_and_doubts(tmp_path):
         progress.begin("generate")
         found = run(tmp_path, every_pair() + "1,1,2")
     counts, ignored, warning = terminal.getvalue().splitlines()
-    assert counts.startswith(f"    generate: {tmp_path}/span-4: 257 pairs, ") and "of them repeated" in counts
+    assert (
+        counts.startswith(f"    generate: {tmp_path}/span-4: 257 pairs, ")
+        and " repeat another or a generated one; " in counts
+    )
     assert ignored == "    generate: ignored: Thumbs.db"
     assert warning == f"    generate: {UNTERMINATED}"
     assert found.get_string_custom_property("notes") == f"ignored: Thumbs.db\n{UNTERMINATED}"
