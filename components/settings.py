@@ -4,7 +4,6 @@ Each section is a frozen dataclass; `pipeline.config` puts the sections into one
 command line. A section is valid once constructed: an impossible value raises ConfigError.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import json
@@ -191,8 +190,10 @@ class Data(Section):
         given: Any = self.span
         if isinstance(given, str):
             # A date in JSON.
-            with contextlib.suppress(ValueError):
-                given = datetime.date.fromisoformat(given)
+            try:
+                given = datetime.datetime.strptime(given, "%Y-%m-%d")
+            except ValueError:
+                self.refuse("span", "must be a number or a date such as 2026-11-22")
         if isinstance(given, datetime.date):
             day = datetime.date(given.year, given.month, given.day)
             object.__setattr__(self, "span", (day - EPOCH).days)
