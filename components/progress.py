@@ -28,6 +28,11 @@ def report(stage: str, **numbers: Any) -> None:
     logging.getLogger(LOGGER).info("%s", stage, extra={"numbers": numbers})
 
 
+def tell(text: str) -> None:
+    """Report a line that stays, unless progress is hidden, to the listener of `LOGGER`."""
+    logging.getLogger(LOGGER).info("%s", text)
+
+
 def warn(text: str) -> None:
     """Report a warning to the listener of `LOGGER`, as a line that stays. The step continues."""
     logging.getLogger(LOGGER).warning("%s", text)
@@ -131,11 +136,12 @@ class Progress(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Draw a step's report or warning. Without a current stage, the step is the stage."""
         with self._mutex:
-            if record.levelno >= logging.WARNING:
+            numbers = getattr(record, "numbers", None)
+            if numbers is None:
                 self.line(f"    {self._stage}: {record.getMessage()}")
                 return
             self._stage = self._stage or record.getMessage()
-            self._detail = described(vars(record)["numbers"])
+            self._detail = described(numbers)
             if self._terminal:
                 self._draw()
             elif time.monotonic() - self._written >= self._interval:

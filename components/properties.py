@@ -22,6 +22,10 @@ MARGIN_KEPT = "margin_kept"
 # Of Examples and blessings: the span of the run that made them; of a window: its spans, newest first.
 SPAN = "span"
 SPANS = "spans"
+# Of Examples: the date that the span was given as, if it was.
+SPAN_DATE = "span_date"
+# Of imported Examples: what the import ignored or warned of, one per line.
+NOTES = "notes"
 # Of Examples: the rules by which they were split.
 SPLITS_KEY = "splits_key"
 

@@ -18,6 +18,9 @@ from components.task.transducer import ADDITION, TASKS
 # A span given as a date is the number of days since this one, as in TFX.
 EPOCH = datetime.date(1970, 1, 1)
 
+# Of spans.missing_newline.
+WARN, REFUSE = "warn", "refuse"
+
 _Section = TypeVar("_Section", bound="Section")
 _Limit = float | None
 
@@ -93,7 +96,11 @@ class Section:
 
     def to_json(self) -> str:
         """The section as JSON. Equal values give equal texts, which TFX's cache compares."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(self.given(), sort_keys=True, default=str)
+
+    def given(self) -> dict[str, Any]:
+        """The values of the knobs, as `of` takes them."""
+        return dataclasses.asdict(self)
 
     def refuse(self, name: str, problem: str) -> None:
         """Raise the ConfigError for knob `name`."""
@@ -176,12 +183,32 @@ class Data(Section):
         2, "Files per split; this many workers can write at the same time.", unit="files", at_least=1, at_most=10_000
     )
 
+    # The date that the span was given as; empty for a number.
+    span_date = ""
+
     def __post_init__(self) -> None:
-        if isinstance(self.span, datetime.date):
-            object.__setattr__(
-                self, "span", (datetime.date(self.span.year, self.span.month, self.span.day) - EPOCH).days
-            )
+        given: Any = self.span
+        if isinstance(given, str):
+            # A date in JSON.
+            try:
+                given = datetime.datetime.strptime(given, "%Y-%m-%d")
+            except ValueError:
+                self.refuse("span", "must be a number or a date such as 2026-11-22")
+        if isinstance(given, datetime.date):
+            day = datetime.date(given.year, given.month, given.day)
+            object.__setattr__(self, "span", (day - EPOCH).days)
+            object.__setattr__(self, "span_date", str(day))
         super().__post_init__()
+
+    @property
+    def span_name(self) -> str:
+        """The span as it was given: its date or its number."""
+        return self.span_date or str(self.span)
+
+    def given(self) -> dict[str, Any]:
+        """The values of the knobs, the span as a date if it was given as one."""
+        values = super().given()
+        return values | {"span": datetime.date.fromisoformat(self.span_date)} if self.span_date else values
 
     def check(self) -> None:
         """The long lengths increase and start above `max_length`."""
@@ -198,7 +225,12 @@ class Spans(Section):
     source: str = knob(
         "",
         "Folder of folders span-<number> or span-<date> with CSV files (a,b or a,b,sum) or TFRecords, which replace "
-        "generated data; empty for generated data.",
+        "generated data; empty for generated data. A file SHA256SUMS there must match.",
+    )
+    missing_newline: str = knob(
+        WARN,
+        "A CSV file whose last line has no newline may have been cut inside a number: report it, or refuse the span.",
+        choices=(WARN, REFUSE),
     )
     window: int = knob(
         3,

@@ -239,8 +239,9 @@ def to_toml(config: Config) -> str:
     for section in dataclasses.fields(config):
         value = getattr(config, section.name)
         lines += [f"# {(type(value).__doc__ or '').splitlines()[0]}", f"[{section.name}]"]
+        given = value.given()
         for field in dataclasses.fields(value):
-            lines += [f"# {_manual(field)}", f"{field.name} = {_toml(getattr(value, field.name))}"]
+            lines += [f"# {_manual(field)}", f"{field.name} = {_toml(given[field.name])}"]
         lines.append("")
     return "\n".join(lines)
 
@@ -285,4 +286,4 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return repr(value)
+    return str(value) if isinstance(value, datetime.date) else repr(value)

@@ -167,6 +167,7 @@ def _release(config: Config, code: str, allow_older: bool, data: _Data, model: _
         config_hash=hashlib.sha256(to_toml(config).encode()).hexdigest(),
         code=code,
         span=config.data.span,
+        span_date=config.data.span_date,
         allow_older=allow_older,
     )
     return [infra_validate, push]

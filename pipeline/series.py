@@ -11,6 +11,7 @@ from tfx.types import Channel, standard_artifacts
 from components.data import span_folders
 from components.errors import BitsumError
 from components.formats import request_logs
+from components.settings import Data
 from components.steps import last_blessed, resolvers
 from components.steps.artifacts import DataBlessing
 from components.steps.drift_validator import DriftValidator
@@ -31,15 +32,16 @@ def generator(config: Config, code: str) -> BaseComponent:
     return SpanImporter(
         data=config.data.to_json(),
         source=_absolute(config.spans.source),
-        fingerprint=_fingerprint(config.spans.source, config.data.span),
+        fingerprint=_fingerprint(config.spans.source, config.data),
+        missing_newline=config.spans.missing_newline,
         quarantine_folder=quarantine(config),
         code=code,
     ).with_id(nodes.GENERATOR)
 
 
 def quarantine(config: Config) -> str:
-    """The folder for reports of refused spans."""
-    return str(config.root / "quarantine") if config.data.span else ""
+    """The folder for the report on the span if it is refused."""
+    return str(config.root / "quarantine" / f"span-{config.data.span_name}") if config.data.span else ""
 
 
 def drift(config: Config, statistics: BaseComponent, code: str) -> list[BaseNode]:
@@ -94,10 +96,10 @@ def _absolute(folder: str) -> str:
     return str(pathlib.Path(folder).expanduser().resolve())
 
 
-def _fingerprint(source: str, span: int) -> str:
+def _fingerprint(source: str, data: Data) -> str:
     """The fingerprint of a user's own span; empty if it cannot be read, which only the importer reports."""
     try:
-        return span_folders.fingerprint(span_folders.folder_of(source, span))
+        return span_folders.fingerprint(span_folders.folder_of(source, data.span, data.span_name))
     except BitsumError:
         return ""
 

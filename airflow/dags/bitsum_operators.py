@@ -34,6 +34,7 @@ _POLL_SECONDS = 10.0
 # A backfill starts its runs within seconds, unless it runs backwards.
 _QUEUED_RUN_SECONDS = 300.0
 _WEBHOOK_SECONDS = 10.0
+_HOURS_OF_DAY = 24
 _NO_ERROR = "a task's process ended without an error message: see the end of its log"
 
 
@@ -45,8 +46,10 @@ class Refused(AirflowFailException):
         self.gate, self.reason = refusal(line)
 
 
-def span_of(context: Context, hours: int) -> int:
+def span_of(context: Context, hours: int) -> str:
     """The span of a run: its parameter, a number or a date; by default the span of `hours` that holds its logical date.
+
+    A span of a day is a date unless the parameter is a number; other spans are numbers.
 
     Raises:
         AirflowFailException: the run has neither, or the parameter is not a span.
@@ -54,7 +57,7 @@ def span_of(context: Context, hours: int) -> int:
     given = context["params"].get("span")
     # A form or a shell may pass a number as text, and JSON an integer as a float such as 3.0.
     if isinstance(given, float) or (isinstance(given, str) and given.isdecimal() and len(given) < len("20260131")):
-        return int(given)
+        return str(int(given))
     try:
         moment = datetime.datetime.fromisoformat(given) if isinstance(given, str) else context["dag_run"].logical_date
     except ValueError as error:
@@ -62,12 +65,13 @@ def span_of(context: Context, hours: int) -> int:
             f"the parameter span = {given!r} is neither a number nor a date such as 2026-01-31"
         ) from error
     if isinstance(given, int):
-        return given
+        return str(given)
     if moment is None:
         raise AirflowFailException(
             'this run has neither the parameter span nor a logical date: trigger it with {"span": "2026-01-31"}'
         )
-    return int(moment.replace(tzinfo=moment.tzinfo or datetime.timezone.utc).timestamp()) // (hours * 3600)
+    moment = moment.replace(tzinfo=moment.tzinfo or datetime.timezone.utc).astimezone(datetime.timezone.utc)
+    return str(moment.date()) if hours == _HOURS_OF_DAY else str(int(moment.timestamp()) // (hours * 3600))
 
 
 def run_of(context: Context) -> Run:
@@ -158,7 +162,7 @@ class AcquireLock(BaseSensorOperator):
                 return False
         if not _acquire(self.root, context, self.log):
             return False
-        self.log.info("the run lock is held for span %d", span)
+        self.log.info("the run lock is held for span %s", span)
         return True
 
     def _waits_for_queued(self, context: Context) -> bool:

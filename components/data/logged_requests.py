@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from components import signatures
 from components.data.tf_examples import parse
 from components.formats import request_logs, tfrecords
+from components.progress import warn
 from components.task.addition import FEATURE_A, FEATURE_B
 
 Bits = tuple[list[int], list[int]]
@@ -22,7 +23,7 @@ Bits = tuple[list[int], list[int]]
 def pairs(folder: pathlib.Path, max_pairs: int, max_bits: int) -> Iterator[Bits]:
     """The bits of the logged pairs, newest file first: at most `max_pairs` pairs and the first `max_bits` bits of each.
 
-    Requests that do not fit the model, and everything after the damage in a damaged file, are skipped.
+    Requests that do not fit the model are skipped, and with a warning everything after the damage in a damaged file.
 
     Raises:
         BitsumError: the system cannot read a folder or file.
@@ -37,10 +38,12 @@ def pairs(folder: pathlib.Path, max_pairs: int, max_bits: int) -> Iterator[Bits]
 
 
 def _pairs_of_file(path: pathlib.Path) -> Iterator[Bits]:
-    with contextlib.suppress(tfrecords.CorruptRecords):
+    try:
         for request in request_logs.requests(path):
             with contextlib.suppress(DecodeError, ValueError, TypeError):
                 yield from pairs_of_request({name: tf.make_ndarray(value) for name, value in request.inputs.items()})
+    except tfrecords.CorruptRecords as damage:
+        warn(f"{damage}; the requests from there on are left out")
 
 
 def pairs_of_request(inputs: dict[str, np.ndarray]) -> list[Bits]:

@@ -14,7 +14,10 @@ import tensorflow as tf
 
 from components.errors import BitsumError
 from components.formats import strict_protos
+from components.task import record_checks
 from components.task.addition import FEATURE_A, FEATURE_B, FEATURE_LENGTH, FEATURE_SUM
+from components.task.record_checks import Problem
+from components.task.transducer import Transducer
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_STREAM = 31  # zlib's number for a gzip header with the largest window
@@ -62,6 +65,15 @@ def parse(record: bytes) -> dict[str, list]:
         kind = feature.WhichOneof("kind")
         features[name] = list(getattr(feature, kind).value) if kind else []
     return features
+
+
+def problem_of_record(record: bytes, task: Transducer) -> tuple[Problem | None, dict[str, list]]:
+    """The problem of a serialized tf.Example, None if it is right, and its features."""
+    try:
+        features = parse(record)
+    except ValueError as error:
+        return Problem(record_checks.NOT_PARSABLE, str(error)), {}
+    return record_checks.problem_of(features, task), features
 
 
 def write_records(path: str, records: Iterable[bytes]) -> int:

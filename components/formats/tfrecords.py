@@ -5,7 +5,6 @@ A record is its length (uint64), the masked CRC of the length (uint32), the data
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
 
-import contextlib
 import gzip
 import io
 import pathlib
@@ -26,6 +25,10 @@ _CRC = struct.Struct("<I")
 _MAX_RECORD_BYTES = 2**31
 
 
+class Damage(Exception):
+    """The content is no TFRecords; the text says why."""
+
+
 class CorruptRecords(BitsumError):
     """A TFRecord file is damaged; the text names file and record."""
 
@@ -39,16 +42,38 @@ def read(path: str | pathlib.Path) -> Iterator[bytes]:
     """
     number = 0
     try:
-        with _open(path) as file:
-            while (record := _record(file)) is not None:
+        with open(path, "rb") as file:
+            for record in records(file, is_gzip=str(path).endswith(".gz")):
                 yield record
                 number += 1
+    except Damage as damage:
+        raise CorruptRecords(f"{path} is damaged at record {number}: {damage}") from damage
+    except OSError as error:
+        raise BitsumError(f"cannot read {path}: {error.strerror}") from error
+
+
+def records(file: io.BufferedReader, is_gzip: bool = False) -> Iterator[bytes]:
+    """The records of an open file, one after the other; compressed ones are recognized.
+
+    With `is_gzip` the file must be compressed: one that is cut down to nothing looks like one without records.
+
+    Raises:
+        Damage: as CorruptRecords in `read`.
+        OSError: the system cannot read the file.
+    """
+    compressed = file.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
+    if is_gzip and not compressed:
+        raise Damage("it does not begin as a gzip file")
+    source: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if compressed else file
+    try:
+        while (record := _record(source)) is not None:
+            yield record
     # The error depends on where the damage lies: in the compression or in a record.
     except (OSError, EOFError, zlib.error, ValueError) as error:
         # gzip reports damage by an OSError without errno.
         if isinstance(error, OSError) and error.errno is not None:
-            raise BitsumError(f"cannot read {path}: {error.strerror}") from error
-        raise CorruptRecords(f"{path} is damaged at record {number}: {error}") from error
+            raise
+        raise Damage(str(error)) from error
 
 
 def messages(kind: Any, path: str | pathlib.Path) -> Iterator[Any]:
@@ -69,14 +94,6 @@ def framed(data: bytes) -> bytes:
     """`data` as one record of an uncompressed TFRecord file."""
     length = struct.pack("<Q", len(data))
     return length + _CRC.pack(crc32c.masked(length)) + data + _CRC.pack(crc32c.masked(data))
-
-
-@contextlib.contextmanager
-def _open(path: str | pathlib.Path) -> Iterator[io.BufferedIOBase]:
-    with open(path, "rb") as file:
-        compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        file.seek(0)
-        yield gzip.GzipFile(fileobj=file) if compressed else file
 
 
 def _record(file: io.BufferedIOBase) -> bytes | None:

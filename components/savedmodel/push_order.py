@@ -22,6 +22,7 @@ HELP = "push the model even if the newest version is for a later span, or was tr
 
 # Names in the origin of a manifest.
 SPAN = "span"
+SPAN_DATE = "span_date"
 ANCESTORS = "ancestors"
 
 # Beside the SavedModel: JSON, the hashes of the weights (`fingerprint.weights_sha256`) whose training it continued, the
@@ -52,28 +53,31 @@ def ancestors(model_dir: str) -> list[str]:
         raise BitsumError(f"cannot read {file}, the ancestors of a model: {error}; train it again") from error
 
 
-def check_span(destination: pathlib.Path, span: int) -> None:
-    """Raise Refusal if the newest version in `destination` is for a later span than `span`."""
+def check_span(destination: pathlib.Path, span: int, date: str = "") -> None:
+    """Raise Refusal if the newest version in `destination` is for a later span than `span`, which was given as the
+    `date`, or as a number if that is empty."""
     newest, manifest = _newest(destination)
-    later = _span(manifest)
-    if span < later:
-        raise Refusal(GATE, f"{_named(span)} is earlier than span {later} of {_stays(newest, destination)}")
+    if span < manifest.get("origin", {}).get(SPAN, 0):
+        raise Refusal(
+            GATE, f"{_named(span, date)} is earlier than {_named_in(manifest)} of {_stays(newest, destination)}"
+        )
 
 
-def check(destination: pathlib.Path, span: int, identity: str, weights: str) -> None:
+def check(destination: pathlib.Path, span: int, identity: str, weights: str, date: str = "") -> None:
     """Raise Refusal if a model is older than the newest version in `destination`, unless it is the same model.
 
     Args:
         span: of the run that pushes it, 0 for a run without a span.
         identity: of the model, as in `version_folder.push`.
         weights: the hash of its weights.
+        date: as in `check_span`.
     """
     newest, manifest = _newest(destination)
     if manifest.get("identity") == identity:
         return
-    check_span(destination, span)
+    check_span(destination, span, date)
     if weights in manifest.get("origin", {}).get(ANCESTORS, []):
-        ancestor = f"the model of {_named(span)} is an ancestor of that of span {_span(manifest)}"
+        ancestor = f"the model of {_named(span, date)} is an ancestor of that of {_named_in(manifest)}"
         raise Refusal(GATE, f"{ancestor}, {_stays(newest, destination)}")
 
 
@@ -92,12 +96,13 @@ def _newest(destination: pathlib.Path) -> tuple[int, dict[str, Any]]:
     return newest, manifest
 
 
-def _span(manifest: dict[str, Any]) -> int:
-    return manifest.get("origin", {}).get(SPAN, 0)
+def _named_in(manifest: dict[str, Any]) -> str:
+    origin = manifest.get("origin", {})
+    return f"span {origin.get(SPAN_DATE) or origin.get(SPAN, 0)}"
 
 
-def _named(span: int) -> str:
-    return f"span {span}" if span else "span 0 (a run without a span)"
+def _named(span: int, date: str) -> str:
+    return f"span {date or span}" if span else "span 0 (a run without a span)"
 
 
 def _stays(version: int, destination: pathlib.Path) -> str:

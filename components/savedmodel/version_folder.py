@@ -103,7 +103,7 @@ def _is_manifest(content: object) -> TypeGuard[dict[str, Any]]:
     if not isinstance(content, dict) or not isinstance(origin := content.get("origin", {}), dict):
         return False
     span, ancestors = origin.get("span", 0), origin.get("ancestors", [])
-    texts = [content.get("identity", ""), *(origin.get(name, "") for name in ("task", "run"))]
+    texts = [content.get("identity", ""), *(origin.get(name, "") for name in ("task", "run", "span_date"))]
     return (
         type(span) is int
         and span >= 0

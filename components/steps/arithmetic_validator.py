@@ -18,7 +18,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.data import scratch
 from components.data.shards import split_files
-from components.data.tf_examples import CorruptFile, pair_key, parse, read_records, write_records
+from components.data.tf_examples import CorruptFile, pair_key, parse, problem_of_record, read_records, write_records
 from components.progress import report
 from components.properties import ANOMALIES_FILE
 from components.steps.artifacts import ArithmeticAnomalies
@@ -102,15 +102,6 @@ class ValidateArithmetic(beam.PTransform):
             | "WriteAnomalies"
             >> beam.Map(write_anomalies, self._splits, beam.pvalue.AsDict(counts), beam.pvalue.AsList(anomalies))
         )
-
-
-def problem_of_record(raw: bytes, task: Transducer) -> tuple[Problem | None, dict[str, list]]:
-    """The problem of one serialized example, and its features."""
-    try:
-        features = parse(raw)
-    except ValueError as error:
-        return Problem(record_checks.NOT_PARSABLE, str(error)), {}
-    return record_checks.problem_of(features, task), features
 
 
 def repeated_pairs(occurrences: Iterable[Record]) -> Iterator[Anomaly]:

@@ -49,7 +49,7 @@ def DataGate(
     Args:
         code: hash of the code, for TFX's cache.
         examples, statistics: the artifacts to bless, in a series of runs.
-        quarantine_folder: the folder for the report of a refused span, in a series of runs.
+        quarantine_folder: the folder for the report if the span is refused, in a series of runs.
 
     Raises:
         Refusal: names the first offenders and the file with the offending records.
@@ -103,8 +103,8 @@ def arithmetic_reasons(content: dict, uri: str) -> list[str]:
 def _set_aside(folder: str, anomalies: ArithmeticAnomalies, reasons: list[str]) -> str:
     with tf.io.gfile.GFile(os.path.join(anomalies.uri, QUARANTINE_FILE), "rb") as file:
         records = {QUARANTINE_FILE: file.read()}
-    place = quarantine.set_aside(folder, anomalies.span, GATE, reasons, anomalies.uri, records)
-    return f"the report on span {anomalies.span} is in {place}"
+    quarantine.set_aside(folder, anomalies.span, GATE, reasons, anomalies.uri, records)
+    return f"the report is in {folder}"
 
 
 def _split_anomalies(uri: str, split: str) -> list[str]:

@@ -19,7 +19,7 @@ from components.data import sampling, scratch
 from components.data.shards import shard_path
 from components.data.tf_examples import serialize_batch, write_records
 from components.progress import report
-from components.properties import SPAN, SPLITS_KEY
+from components.properties import SPAN, SPAN_DATE, SPLITS_KEY
 from components.settings import Data
 
 # Bits of each operand in memory at the same time.
@@ -52,6 +52,8 @@ def describe(examples: standard_artifacts.Examples, data: Data) -> None:
     examples.split_names = artifact_utils.encode_split_names(list(sampling.splits(data)))
     examples.span = data.span
     examples.set_int_custom_property(SPAN, data.span)
+    if data.span_date:
+        examples.set_string_custom_property(SPAN_DATE, data.span_date)
     examples.set_string_custom_property(SPLITS_KEY, sampling.splits_key(data))
     examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     examples_utils.set_file_format(examples, "tfrecords_gzip")

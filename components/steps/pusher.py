@@ -32,6 +32,7 @@ class PusherSpec(component_spec.ComponentSpec):
         "config_hash": component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
         "span": component_spec.ExecutionParameter(type=int),
+        "span_date": component_spec.ExecutionParameter(type=str),
         "allow_older": component_spec.ExecutionParameter(type=int),
     }
     INPUTS: ClassVar = {
@@ -58,14 +59,16 @@ class Executor(base_executor.BaseExecutor):
         model = path_utils.stamped_model_path(blessings[1].uri)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         destination, task = pathlib.Path(exec_properties["destination"]), exec_properties["task"]
-        span, identity = exec_properties["span"], fingerprint.fingerprint(model)
+        span, date = exec_properties["span"], exec_properties["span_date"]
+        identity = fingerprint.fingerprint(model)
         check_task(destination, task)
         if not exec_properties["allow_older"]:
-            push_order.check(destination, span, identity, fingerprint.weights_sha256(model))
+            push_order.check(destination, span, identity, fingerprint.weights_sha256(model), date)
         trained = path_utils.serving_model_path(artifact_utils.get_single_instance(input_dict["model"]).uri)
         origin = {
             "task": task,
             push_order.SPAN: span,
+            **({push_order.SPAN_DATE: date} if date else {}),
             push_order.ANCESTORS: push_order.ancestors(trained),
             "graph_sha256": graph_identity.graph_sha256(model),
             "certificate": str(certificate.FILE) if pathlib.Path(model, certificate.FILE).exists() else "",
@@ -126,9 +129,11 @@ class Pusher(base_component.BaseComponent):
         config_hash: str,
         code: str,
         span: int = 0,
+        span_date: str = "",
         allow_older: bool = False,
     ):
-        """Takes the input channels, the folder of versions, the model's task, the hashes for the manifest and the span.
+        """Takes the input channels, the folder of versions, the model's task, the hashes for the manifest, and the span
+        with the date that it was given as, if it was.
 
         With `allow_older`, a model that `push_order` would refuse is pushed as well.
         """
@@ -143,6 +148,7 @@ class Pusher(base_component.BaseComponent):
                 config_hash=config_hash,
                 code=code,
                 span=span,
+                span_date=span_date,
                 allow_older=int(allow_older),
                 pushed_model=channel.Channel(type=standard_artifacts.PushedModel),
             )

@@ -1,6 +1,7 @@
 """SpanImporter: imports a user's own span as the same kind of artifact as a generated one."""
 
 import functools
+import gzip
 
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -10,13 +11,17 @@ from components.data import quarantine, scratch, span_folders, span_reader
 from components.data.shards import shard_path
 from components.data.tf_examples import write_records
 from components.errors import BitsumError, Refusal
-from components.progress import report
-from components.settings import Data
+from components.formats import tfrecords
+from components.printable import printable
+from components.progress import tell, warn
+from components.properties import NOTES
+from components.settings import REFUSE, Data
 from components.steps.example_gen import describe
 
 GATE = "import"
-OFFENDERS_FILE = "offenders.csv"
-# The refusal names this many offenders; the quarantine has all of them.
+LINES_FILE = "offenders.csv"
+RECORDS_FILE = "offenders.tfrecord.gz"
+# Messages name this many offenders; the quarantine has the first span_reader.MAX_OFFENDERS.
 NAMED = 3
 
 
@@ -26,6 +31,7 @@ def SpanImporter(
     data: Parameter[str],
     source: Parameter[str],
     fingerprint: Parameter[str],
+    missing_newline: Parameter[str],
     quarantine_folder: Parameter[str],
     code: Parameter[str],
 ) -> None:
@@ -34,42 +40,75 @@ def SpanImporter(
     Args:
         data: JSON of a settings.Data.
         fingerprint: of that folder when the run began, "" if it did not exist; for TFX's cache.
-        quarantine_folder: folder for the report of a refused span.
+        missing_newline: what to do about a CSV file whose last line has no newline, as in settings.Spans.
+        quarantine_folder: the folder for the report if the span is refused.
         code: hash of the code, for TFX's cache.
 
     Raises:
-        Refusal: names the first invalid lines.
+        Refusal: names the first invalid lines, records or files.
         BitsumError: the span does not exist, has no pairs to train on, or has changed since the run began.
     """
     section = Data.from_json(data)
-    folder = span_folders.folder_of(source, section.span)
+    folder = span_folders.folder_of(source, section.span, section.span_name)
     span = span_reader.read(folder, section)
-    if span_folders.fingerprint(folder) != fingerprint:
+    if span.fingerprint != fingerprint:
         raise BitsumError(
-            f"span {section.span} changed while it was read: {folder}; nothing was imported, run the span again"
+            f"span {section.span_name} changed while it was read: {folder}; nothing was imported, run the span again"
         )
-    if span.offenders:
-        raise Refusal(GATE, _refused(span.offenders, section.span, str(folder), quarantine_folder))
+    if missing_newline == REFUSE:
+        for offender in span.unterminated:
+            span.refuse(offender)
+    if span.refused:
+        _set_aside(span, section, str(folder), quarantine_folder)
+        listed = _listed(span.offenders, span.refused)
+        raise Refusal(GATE, f"span {section.span_name} in {folder}: {listed}; the report is in {quarantine_folder}")
     if not span.records["train"]:
         raise BitsumError(
-            f"span {section.span} has no pairs to train on: none in {folder} belongs to the train split, which has "
-            f"pairs of at most {section.max_length} bits"
+            f"span {section.span_name} has no pairs to train on: {_why_empty(span, section, str(folder))}"
         )
     with scratch.folder(examples.uri) as beside:
         for split, records in span.records.items():
             _write(beside, examples.uri, split, records, section.shards)
     describe(examples, section)
-    report("generate", repeated=span.repeated, **{split: len(records) for split, records in span.records.items()})
+    counts = ", ".join(f"{split} {len(records)}" for split, records in span.records.items())
+    repeated = f"{span.repeated} of them repeat another or a generated one"
+    tell(f"{folder}: {span.pairs.total()} pairs, {repeated}; imported with the generated ones: {counts}")
+    notes = []
+    if span.ignored:
+        notes.append(f"ignored: {span_folders.named(folder, span.ignored)}")
+        tell(notes[-1])
+    if span.unterminated:
+        notes.append(_listed(span.unterminated, len(span.unterminated)))
+        warn(notes[-1])
+    if notes:
+        examples.set_string_custom_property(NOTES, "\n".join(map(printable, notes)))
 
 
-def _refused(offenders: list[span_reader.Offender], span: int, folder: str, quarantine_folder: str) -> str:
-    lines = "".join(f"{offender.file},{offender.line},{offender.text}\n" for offender in offenders)
-    place = quarantine.set_aside(
-        quarantine_folder, span, GATE, list(map(str, offenders)), folder, {OFFENDERS_FILE: lines.encode()}
-    )
-    more = f" and {len(offenders) - NAMED} more" if len(offenders) > NAMED else ""
-    listed = " | ".join(map(str, offenders[:NAMED]))
-    return f"span {span} in {folder}: {listed}{more}; the report is in {place}"
+def _set_aside(span: span_reader.Span, data: Data, folder: str, place: str) -> None:
+    """Write the report and the offenders to the quarantine."""
+    reasons = [str(offender) for offender in span.offenders]
+    if span.refused > len(reasons):
+        reasons.append(f"and {span.refused - len(reasons)} more")
+    lines = "".join(f"{offender.file},{offender.place},{offender.text}\n" for offender in span.offenders)
+    files = {LINES_FILE: lines.encode("utf-8", "surrogateescape")}
+    if records := [offender.record for offender in span.offenders if offender.record is not None]:
+        files[RECORDS_FILE] = gzip.compress(b"".join(map(tfrecords.framed, records)), mtime=0)
+    quarantine.set_aside(place, data.span, GATE, reasons, folder, files)
+
+
+def _listed(offenders: list[span_reader.Offender], count: int) -> str:
+    return " | ".join(map(str, offenders[:NAMED])) + (f" and {count - NAMED} more" if count > NAMED else "")
+
+
+def _why_empty(span: span_reader.Span, data: Data, folder: str) -> str:
+    pairs, long = span.pairs.total(), span.pairs["long"]
+    limit = f"longer than data.max_length = {data.max_length} bits"
+    if not pairs:
+        return f"the files in {folder} hold none"
+    if long == pairs:
+        return f"each of the {pairs} pairs in {folder} has a number {limit}; raise it"
+    held_out = span.pairs["eval"]
+    return f"of the {pairs} pairs in {folder}, {long} have a number {limit}, and {held_out} are held out for eval"
 
 
 def _write(beside: str, uri: str, split: str, records: list[bytes], shards: int) -> None:

@@ -19,7 +19,7 @@ from components.data.shards import shard_path, split_files
 from components.data.tf_examples import CorruptFile, pair_key, parse, read_records, write_records
 from components.errors import BitsumError
 from components.progress import report
-from components.properties import SPAN, SPANS, SPLITS_KEY
+from components.properties import SPAN, SPAN_DATE, SPANS, SPLITS_KEY
 from components.task.addition import FEATURE_A, FEATURE_B
 
 # The splits for training; the long split is for the evaluation, which uses one span.
@@ -52,7 +52,11 @@ def SpanWindow(
     window.set_string_custom_property(SPLITS_KEY, examples[0].get_string_custom_property(SPLITS_KEY))
     examples_utils.set_payload_format(window, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     examples_utils.set_file_format(window, "tfrecords_gzip")
-    report("window", spans=len(spans), first=spans[-1], last=spans[0])
+    names = [
+        artifact.get_string_custom_property(SPAN_DATE) or str(span)
+        for artifact, span in zip(examples, spans, strict=True)
+    ]
+    report("window", spans=len(spans), first=names[-1], last=names[0])
 
 
 class WriteWindow(beam.PTransform):

@@ -52,7 +52,7 @@ def _row(run: "Run") -> tuple[str, ...]:
     pushed = f"{run.version}{'' if run.is_new else ' (again)'}" if run.version else "-"
     return (
         run.run,
-        str(run.span),
+        run.date or str(run.span),
         results.local_time(run.started),
         f"{(run.finished - run.started).total_seconds():.1f}",
         f"{run.cached} of {run.steps}",

@@ -84,7 +84,9 @@ def _span(span: "Span") -> str:
     records = ", ".join(f"{split} {count}" for split, count in span.records.items()) or "no statistics"
     anomalies = "; ".join(span.anomalies) or "no anomalies"
     statistics = ", ".join(span.statistics) or "none"
-    return f"  span {span.span:<6} {records} records; {anomalies}; {span.uri}, statistics {statistics}"
+    notes = "".join(f"; {note}" for note in span.notes)
+    name = span.date or str(span.span)
+    return f"  span {name:<6} {records} records; {anomalies}{notes}; {span.uri}, statistics {statistics}"
 
 
 def _knobs(knobs: dict[str, Any]) -> str:

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(config: Config, node_id: str, run_id: str, progress: Progress, allow_older: bool) -> None:
     if node_id == CHECK:
         if not allow_older:
-            push_order.check_span(config.push_to, config.data.span)
+            push_order.check_span(config.push_to, config.data.span, config.data.span_date)
         return
     progress.begin("load libraries")
     from pipeline.runner import local

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             with root_lock.locked(config, f"bitsum run {run_id}", progress.line):
                 relocation.update_paths(config, progress.line)
                 if not args.allow_older:
-                    push_order.check_span(config.push_to, config.data.span)
+                    push_order.check_span(config.push_to, config.data.span, config.data.span_date)
                 _pipeline(config, run_id, progress, args.allow_older)
                 _summary(config, run_id, log, progress, args.keep_serving)
         except BaseException:

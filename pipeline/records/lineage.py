@@ -48,15 +48,20 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A span that the model was trained on: records by split, statistics and anomalies."""
+    """A span that the model was trained on: records by split, statistics and anomalies.
+
+    `date`: what it was given as, empty for a number. `notes`: what its import ignored or warned of.
+    """
 
     span: int
+    date: str
     artifact: int
     node: str
     uri: str
     records: dict[str, int]
     statistics: list[str]
     anomalies: list[str]
+    notes: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,12 +221,14 @@ def _span(lineage: LineageGraph, examples: int) -> Span:
     artifact = lineage.artifacts[examples]
     return Span(
         span=artifact.properties[properties.SPAN].int_value,
+        date=_text(artifact, properties.SPAN_DATE),
         artifact=examples,
         node=lineage.producer_node(examples),
         uri=artifact.uri,
         records=next((dict(_records(_uri(lineage, id))) for id in statistics), {}),
         statistics=[lineage.artifacts[id].uri for id in statistics],
         anomalies=anomalies,
+        notes=_text(artifact, properties.NOTES).splitlines(),
     )
 
 

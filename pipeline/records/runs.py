@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components import properties, results
+from components.errors import ConfigError
+from components.settings import Data
 from pipeline import nodes
 from pipeline.records import ownership, verdicts
 from pipeline.records.lineage_graph import LineageGraph, Output
@@ -19,7 +21,7 @@ _NOT_REACHED = "-"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run; times are in UTC.
+    """A run; times are in UTC. `date`: what the span was given as, empty for a number.
 
     `state`: "done", "refused", "failed at NODE", "killed at NODE" or "running NODE", or "unfinished" between two nodes.
     `gates`: each gate's verdict in a word, in the order of the graph; `reasons`: the reasons of refusals. `version`:
@@ -29,6 +31,7 @@ class Run:
 
     run: str
     span: int
+    date: str
     started: datetime.datetime
     finished: datetime.datetime
     state: str
@@ -76,9 +79,11 @@ def _run(
     refusals = _refusals(executions)
     gates = {nodes.DATA: _data(executions)} | {verdict.gate: verdict.word for verdict in blessings}
     gates |= {nodes.INFRA_VALIDATION: verdicts.REFUSED} if nodes.INFRA_VALIDATION in refusals else {}
+    span, date = _span(executions.values(), outputs)
     return Run(
         run=run_id,
-        span=_span(executions.values(), outputs),
+        span=span,
+        date=date,
         started=results.from_milliseconds(min(execution.create_time_since_epoch for execution in attempts)),
         finished=results.from_milliseconds(max(execution.last_update_time_since_epoch for execution in attempts)),
         state=_state(executions, any(not verdict.passed for verdict in blessings)),
@@ -93,18 +98,20 @@ def _run(
     )
 
 
-def _span(executions: Iterable[mlmd.Execution], outputs: list[Output]) -> int:
-    """The generator's parameter: a span whose import was refused has no output that holds it."""
+def _span(executions: Iterable[mlmd.Execution], outputs: list[Output]) -> tuple[int, str]:
+    """The number and the date in the generator's parameter: a span whose import was refused has no output that holds
+    it."""
     for execution in executions:
         if "data" in execution.custom_properties:
-            # settings.Data would reject the knobs of another version.
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                return int(json.loads(execution.custom_properties["data"].string_value)["span"])
+            # settings.Data would reject the other knobs of another version.
+            with contextlib.suppress(ValueError, KeyError, TypeError, ConfigError):
+                data = Data(span=json.loads(execution.custom_properties["data"].string_value)["span"])
+                return data.span, data.span_date
     name = properties.SPAN
     return max(
         (output.artifact.properties[name].int_value for output in outputs if name in output.artifact.properties),
         default=0,
-    )
+    ), ""
 
 
 def _refusals(executions: dict[str, mlmd.Execution]) -> dict[str, str]:

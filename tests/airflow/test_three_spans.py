@@ -41,7 +41,7 @@ def test_a_good_span_is_served_a_poisoned_one_and_a_worse_model_change_nothing(s
     assert airflow.wait(RUNS[1], _SECONDS) == "failed"
     [failure] = story.failures_of(RUNS[1])
     assert (failure["task"], failure["gate"], failure["refused"]) == ("BitstringExampleGen", "import", True), failure
-    assert "pairs.csv line 2: wrong sum" in failure["reason"]
+    assert f"span {DAYS[1]} in " in failure["reason"] and "pairs.csv line 2: wrong sum" in failure["reason"]
     tasks = airflow.tasks(RUNS[1])
     assert tasks["BitstringExampleGen"]["try_number"] == 1, "a gate that refuses is not tried again"
     assert {tasks[name]["state"] for name in ("Trainer", "Pusher", "verdict", "rollout")} == {"upstream_failed"}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from components.progress import STAGE_WIDTH, Progress, hidden, note, report, warn
+from components.progress import STAGE_WIDTH, Progress, hidden, note, report, tell, warn
 from pipeline import nodes
 
 pytestmark = pytest.mark.fast
@@ -35,12 +35,22 @@ def test_hidden_progress_still_writes_warnings_and_lines_that_stay(capsys):
         note("a note")
         drawn.begin("train")
         report("train", step=1, of=2)
+        tell("what it read")
         warn("a warning")
         drawn.end("done")
         drawn.line("the verdict")
     assert stream.getvalue() == "    train: a warning\nthe verdict\n" and capsys.readouterr() == ("", "")
     note("a note")
     assert capsys.readouterr() == ("", "a note\n")
+
+
+def test_a_line_that_stays_is_written_at_once():
+    stream = io.StringIO()
+    with Progress(stream) as drawn:
+        drawn.begin("generate")
+        report("generate", step=1, of=2)
+        tell("what it read")
+    assert stream.getvalue() == "    generate: what it read\n"
 
 
 def test_reports_are_spaced_where_there_is_no_terminal():

@@ -159,7 +159,7 @@ def test_a_section_reads_back_from_its_json():
         ("[" * 100_000, "the section data is not JSON: "),
         ("[1]", "data = [1]: must be a section of knobs"),
         ('{"spam": 1}', "unknown knob data.spam; did you mean data.span?"),
-        ('{"span": "one"}', "data.span = 'one': must be of type int, not str"),
+        ('{"span": "one"}', "data.span = 'one': must be a number or a date such as 2026-11-22"),
         ('{"span": -1}', "data.span = -1: must be at least 0"),
     ],
 )

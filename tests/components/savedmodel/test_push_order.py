@@ -12,12 +12,12 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture
 def served(tmp_path):
-    """A function: (span, ancestors) -> a new version for that span with these ancestors; its number."""
+    """A function: (span, ancestors, date) -> a new version for that span with these ancestors; its number."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
 
-    def push(span: int, ancestors=()) -> int:
-        origin = {push_order.SPAN: span, push_order.ANCESTORS: list(ancestors)}
+    def push(span: int, ancestors=(), date="") -> int:
+        origin = {push_order.SPAN: span, push_order.SPAN_DATE: date, push_order.ANCESTORS: list(ancestors)}
         identity = f"identity {len(version_folder.versions(tmp_path / 'base')) + 1}"
         return version_folder.push(tmp_path / "model", tmp_path / "base", identity, origin).version
 
@@ -51,6 +51,17 @@ def test_a_later_span_is_not_replaced_and_a_single_run_is_earlier_than_every_spa
             assert words in str(refusal.value)
 
 
+def test_a_span_given_as_a_date_is_named_so(served, tmp_path):
+    served(20779, ["mother"], "2026-11-22")
+    words = "span 2026-11-21 is earlier than span 2026-11-22 of version 1"
+    with pytest.raises(Refusal, match=words):
+        push_order.check_span(tmp_path / "base", 20778, "2026-11-21")
+    with pytest.raises(Refusal, match="span 20778 is earlier than span 2026-11-22 of version 1"):
+        push_order.check_span(tmp_path / "base", 20778)
+    with pytest.raises(Refusal, match="the model of span 2026-11-23 is an ancestor of that of span 2026-11-22"):
+        push_order.check(tmp_path / "base", 20780, "another identity", "mother", "2026-11-23")
+
+
 def test_an_ancestor_is_refused_even_for_a_later_span_and_the_newest_model_itself_is_not(served, tmp_path):
     served(3)
     version = served(3, ["mother", "grandmother"])
@@ -82,7 +93,16 @@ def test_ancestors_are_stored_beside_the_model_and_older_models_have_none(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"origin": []}', '{"origin": {"span": "7"}}', '{"origin": {"span": -1}}', "[" * 100_000]
+    "content",
+    [
+        "{",
+        "[]",
+        '{"origin": []}',
+        '{"origin": {"span": "7"}}',
+        '{"origin": {"span": -1}}',
+        '{"origin": {"span_date": 7}}',
+        "[" * 100_000,
+    ],
 )
 def test_a_damaged_manifest_of_the_newest_version_refuses_every_model(tmp_path, content):
     (tmp_path / "3" / "assets.extra").mkdir(parents=True)

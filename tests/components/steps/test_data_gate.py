@@ -126,10 +126,13 @@ def test_a_blessing_in_a_series_records_the_blessed_artifacts(tmp_path):
 
 def test_drift_is_refused_and_its_report_stays(tmp_path):
     (tmp_path / "quarantine.tfrecord.gz").write_bytes(b"set aside")
-    others = {"drift_anomalies": drift(tmp_path, "the distance is 0.4"), "quarantine_folder": str(tmp_path / "kept")}
+    others = {
+        "drift_anomalies": drift(tmp_path, "the distance is 0.4"),
+        "quarantine_folder": str(tmp_path / "kept" / "span-3"),
+    }
     text = refusal(tmp_path, {}, {"wrong sum": 1}, [[FILE, 0, "wrong sum: text"]], **others)
     assert "the data drifted, or differ from the requests served: split 'train', length: the distance is 0.4" in text
-    assert text.endswith(f"; the report on span 3 is in {tmp_path}/kept/span-3")
+    assert text.endswith(f"; the report is in {tmp_path}/kept/span-3")
     report = json.loads((tmp_path / "kept" / "span-3" / "report.json").read_text())
     assert (report["span"], report["gate"], len(report["reasons"])) == (3, "data gate", 2)
     assert (tmp_path / "kept" / "span-3" / "quarantine.tfrecord.gz").read_bytes() == b"set aside"

@@ -159,7 +159,7 @@ def test_the_embedded_server_s_log_is_read_whatever_the_signature(tmp_path):
     assert list(logged_requests.pairs(tmp_path / "log", 2, 1)) == [([1], [0]), ([1], [0])]
 
 
-def test_a_damaged_log_is_read_up_to_the_damage_and_no_log_says_nothing(tmp_path):
+def test_a_damaged_log_is_read_up_to_the_damage_which_is_named_and_no_log_says_nothing(tmp_path, caplog):
     log = RequestLog(tmp_path / "log", rate=1.0)
     for _ in range(3):
         log.offer(request("add_bits", a=np.array([[1]]), b=np.array([[0]])), b"")
@@ -167,6 +167,9 @@ def test_a_damaged_log_is_read_up_to_the_damage_and_no_log_says_nothing(tmp_path
     [path] = (tmp_path / "log").rglob(request_logs.PATTERN)
     path.write_bytes(path.read_bytes()[:-3])
     assert len(list(logged_requests.pairs(tmp_path / "log", 100, 10))) == 2
+    [warning] = caplog.messages
+    assert warning.startswith(f"{path} is damaged at record 2: the file ends within a record")
+    assert warning.endswith("; the requests from there on are left out")
     assert list(logged_requests.pairs(pathlib.Path(tmp_path / "missing"), 100, 10)) == []
 
 

@@ -15,7 +15,14 @@ from tests.support import adder_model
 
 
 def _push(
-    tmp_path, blessed: int, infra: int, name: str = "run", task: str = "addition", span: int = 0, allow_older: int = 0
+    tmp_path,
+    blessed: int,
+    infra: int,
+    name: str = "run",
+    task: str = "addition",
+    span: int = 0,
+    allow_older: int = 0,
+    date: str = "",
 ) -> standard_artifacts.PushedModel:
     """Run the executor as TFX runs it, on a model that infra validation left in its blessing."""
     kinds = {
@@ -34,7 +41,7 @@ def _push(
     pushed.uri = str(tmp_path / name)
     context = base_executor.BaseExecutor.Context(pipeline_run_id="run-1")
     properties = {"destination": str(tmp_path / "served"), "task": task, "config_hash": "c", "code": "d", "span": span}
-    properties["allow_older"] = allow_older
+    properties |= {"span_date": date, "allow_older": allow_older}
     pusher.Executor(context).Do(inputs, {"pushed_model": [pushed]}, properties)
     return pushed
 
@@ -80,6 +87,15 @@ def test_the_same_model_saved_again_is_not_pushed_again_and_another_one_is(tmp_p
     other = _push(tmp_path, 1, 1, "other")
     assert other.get_int_custom_property("is_new") == 1
     assert len(version_folder.versions(tmp_path / "served")) == 2
+
+
+def test_the_manifest_holds_the_date_of_a_span_given_as_one(tmp_path, stamped):
+    version = _push(tmp_path, 1, 1, span=4, date="1970-01-05").get_string_custom_property("pushed_version")
+    origin = version_folder.manifest(tmp_path / "served" / version)["origin"]
+    assert (origin["span"], origin["span_date"]) == (4, "1970-01-05")
+    adder_model.save(stamped, broken=True)
+    with pytest.raises(Refusal, match="span 1970-01-04 is earlier than span 1970-01-05"):
+        _push(tmp_path, 1, 1, "earlier", span=3, date="1970-01-04")
 
 
 def test_a_model_of_an_earlier_span_does_not_replace_a_later_one(tmp_path, stamped):

@@ -53,19 +53,23 @@ def test_a_pair_in_two_spans_is_taken_from_the_latest(tmp_path):
     assert not list((tmp_path / "window").glob(".writing-*"))
 
 
-def test_the_latest_span_wins_in_whatever_order_the_artifacts_come(tmp_path):
+def test_the_latest_span_wins_in_whatever_order_the_artifacts_come(tmp_path, monkeypatch):
     artifacts = []
     for span, width in ((3, 2), (5, 4), (4, 3)):
         artifacts.append(standard_artifacts.Examples())
         folder = put(tmp_path / str(span), "train", [record(1, 2, width)])
         artifacts[-1].uri = str(put(folder, "eval", [record(3, 3, width)]))
         artifacts[-1].set_int_custom_property("span", span)
+    artifacts[0].set_string_custom_property("span_date", "1970-01-04")
+    reports = []
+    monkeypatch.setattr(span_window, "report", lambda stage, **numbers: reports.append(numbers))
     made = standard_artifacts.Examples()
     made.uri = str(tmp_path / "window")
     context = base_beam_executor.BaseBeamExecutor.Context(beam_pipeline_args=BEAM, tmp_dir=str(tmp_path), unique_id="1")
     executor = span_window.SpanWindow.EXECUTOR_SPEC.executor_class(context)
     executor.Do({"examples": artifacts}, {"window": [made]}, {"shards": 1, "code": "hash"})
     assert (made.get_string_custom_property("spans"), made.span, made.split_names) == ("5,4,3", 5, '["train", "eval"]')
+    assert reports == [{"spans": 3, "first": "1970-01-04", "last": "5"}]
     assert list(read_records(shard_path(made.uri, "train", 0, 1))) == [record(1, 2, 4)]
     assert list(read_records(shard_path(made.uri, "eval", 0, 1))) == [record(3, 3, 4)]
 

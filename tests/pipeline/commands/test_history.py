@@ -114,6 +114,14 @@ def test_bad_options_and_no_store(store, tmp_path, capfd):
     assert "does not exist: bitsum run creates it" in capfd.readouterr().err
 
 
+def test_a_span_is_shown_as_it_was_given(store, capfd):
+    for run, data in (("by date", '{"span": "2026-11-22"}'), ("by number", '{"span": 20779}')):
+        store.execution(run, "BitstringExampleGen", {}, {}, FAILED, refused_because="line 2", data=data)
+    assert [(row["span"], row["date"]) for row in rows(store, capfd)] == [(20779, "2026-11-22"), (20779, "")]
+    lines = history(store, capfd)
+    assert lines[1].startswith("by date    2026-11-22  ") and lines[2].startswith("by number  20779       ")
+
+
 @pytest.mark.parametrize("data", ["{", "[]", '{"span": "x"}', "{}"])
 def test_unreadable_knobs_are_tolerated(store, capfd, data):
     store.run("monday", span=5)

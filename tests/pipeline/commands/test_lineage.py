@@ -82,6 +82,20 @@ def test_a_window_is_shown_span_by_span_with_anomalies(store, capfd):
     assert [(span["span"], span["anomalies"]) for span in spans] == [(1, ["3 x wrong sum"]), (2, [])]
 
 
+def test_a_span_given_as_a_date_and_the_notes_of_its_import_are_shown(store, capfd):
+    made = store.run("monday", span=20779, version=7)
+    [examples] = store.client.get_artifacts_by_id([made["examples"]])
+    examples.custom_properties["span_date"].string_value = "2026-11-22"
+    examples.custom_properties["notes"].string_value = "ignored: README\npairs.csv line 3: no newline"
+    store.client.put_artifacts([examples])
+    [span] = lineage(store.settings, capfd, "7", "--json")["spans"]
+    assert (span["span"], span["date"]) == (20779, "2026-11-22")
+    assert span["notes"] == ["ignored: README", "pairs.csv line 3: no newline"]
+    [line] = [line for line in lineage(store.settings, capfd, "7").splitlines() if line.startswith("  span ")]
+    assert line.startswith("  span 2026-11-22 ")
+    assert "; no anomalies; ignored: README; pairs.csv line 3: no newline; " in line
+
+
 def test_drift_of_the_next_span_or_of_a_refused_run_is_not_shown(store, capfd):
     first = store.run("monday", span=1, version=7)
     second = store.run("tuesday", span=2, version=8)

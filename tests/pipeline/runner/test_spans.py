@@ -43,7 +43,7 @@ class Data:
             for record in content:
                 writer.write(record)
 
-    def run(self, span: int, *overrides: str) -> dict[str, bool]:
+    def run(self, span: int | str, *overrides: str) -> dict[str, bool]:
         """Which of the nodes that ran came from the cache."""
         config = configuration.load(None, [f"pipeline.root={self.var}", *SMALL, f"data.span={span}", *overrides])
         workspace.prepare(config.root)
@@ -71,7 +71,7 @@ class Data:
         node.set_run_id(graph, run_id)
         return node.run_node(graph, node_id, metadata_store.connection(config))
 
-    def own_run(self, span: int, *overrides: str) -> dict[str, bool]:
+    def own_run(self, span: int | str, *overrides: str) -> dict[str, bool]:
         return self.run(span, f"spans.source={self.own}", *overrides)
 
     def spans_of_last_window(self) -> str:
@@ -108,18 +108,21 @@ def test_bad_spans_are_quarantined_and_good_ones_are_read(data):
 
     records = [_record(a, b, a + b) for a in range(200) for b in range(10)]
     data.put(2, "pairs.tfrecord", [*records, _record(200, 100, 301)])
-    with pytest.raises(Refusal, match=r"data gate refused: .*1 x wrong sum.*200 . 100 = 300"):
+    with pytest.raises(
+        Refusal, match=r"import refused: span 2 in .*: pairs\.tfrecord record 2000: wrong sum: .*200 . 100 = 300"
+    ):
         data.own_run(2)
-    assert data.report(2)["gate"] == "data gate"
+    assert data.report(2)["files"] == ["offenders.csv", "offenders.tfrecord.gz"]
 
     data.put(2, "pairs.tfrecord", [*records, b"no example"])
-    with pytest.raises(Refusal, match=r"data gate refused: .*1 x not parsable.*the report on span 2 is in"):
+    with pytest.raises(Refusal, match=r"pairs\.tfrecord record 2000: not parsable.*the report is in .*/span-2"):
         data.own_run(2)
     assert "not parsable" in data.report(2)["reasons"][0]
 
     data.put(2, "pairs.csv", "".join(f"{a},{b}\n" for a in range(4) for b in range(4)))
     with pytest.raises(Refusal, match=r"data gate refused: the data drifted.*split 'train', length: "):
         data.own_run(2)
+    assert data.report(2)["gate"] == "data gate"
 
     # The refused span does not affect the next one.
     data.run(3)
@@ -159,13 +162,21 @@ def test_a_retried_node_records_its_last_inputs(data):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "span 7 does not exist"), ("", "the span is empty"), ("300,300\n", "span 7 has no pairs to train on")],
+    [
+        (None, "span 1970-01-08 does not exist: .* has no folder span-1970-01-08 "),
+        ("", "the span is empty: .* has no files with data"),
+        (
+            "300,300\n",
+            "span 1970-01-08 has no pairs to train on: each of the 1 pairs in .*span-7 has a number longer than "
+            "data.max_length = 8 bits; raise it",
+        ),
+    ],
 )
 def test_a_missing_span_is_an_error_not_a_refusal(data, text, words):
     if text is not None:
         data.put(7, "pairs.csv" if text else "_SUCCESS", text)
     with pytest.raises(BitsumError, match=words) as caught:
-        data.own_run(7, "data.long_lengths=[16]")
+        data.own_run("1970-01-08", "data.long_lengths=[16]")
     assert caught.value.exit_code == 1
 
 
