@@ -158,7 +158,10 @@ def _version() -> str:
 
 @contextlib.contextmanager
 def _verbosity(args: argparse.Namespace) -> Iterator[None]:
-    """-q hides progress; -v shows the log lines of Python libraries on the current standard error."""
+    """-q hides progress; -v shows the log lines of libraries on the current standard error."""
+    if not getattr(args, "verbose", False):
+        # Before the first import of gRPC, whose lines repeat errors that the command reports.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if getattr(args, "quiet", False):
         with progress.hidden():
             yield

@@ -26,6 +26,8 @@ from serving.labels import STABLE
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
+    from serving.tls import ClientTls
+
 _POLL_SECONDS = 0.05
 # After these codes the server may have applied the config or not; after all others it has not.
 _UNCERTAIN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL", "ABORTED"}
@@ -46,7 +48,7 @@ class Deployment:
         target: str,
         model_name: str,
         config_file: pathlib.Path,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: "ClientTls | None" = None,
         reload_timeout: float = 30.0,
     ):
         self.target = target
@@ -167,7 +169,7 @@ class Deployment:
     def _serves(self, config: "ModelServerConfig") -> bool:
         """Whether the server serves exactly the versions and labels of `config`."""
         entry = self._entry(config)
-        connection = Connection(self.target, self.model_name, channel=self._channel)
+        connection = Connection(self.target, self.model_name, channel=self._channel, credentials=self._credentials)
         try:
             labels = {label: self.served(label) for label in entry.version_labels}
             versions = {item.version for item in connection.status() if item.state not in _LEAVING}
@@ -198,7 +200,7 @@ class Deployment:
 
     def served(self, label: str) -> int | None:
         """The version with `label` on the server; None for an unknown label. Raises: ServingError."""
-        return served(self.target, self.model_name, label, channel=self._channel)
+        return served(self.target, self.model_name, label, channel=self._channel, credentials=self._credentials)
 
     def wait_loaded(self, version: int, timeout: float) -> float:
         """Wait until `version` is available and return the seconds it took.
@@ -208,7 +210,7 @@ class Deployment:
             BitsumError: the version is not loaded within `timeout` seconds. A server that retries shows it as loading
                 for minutes.
         """
-        connection = Connection(self.target, self.model_name, channel=self._channel)
+        connection = Connection(self.target, self.model_name, channel=self._channel, credentials=self._credentials)
         start = time.monotonic()
         state = None
         while time.monotonic() < start + timeout:

@@ -188,7 +188,7 @@ def test_every_status_code_becomes_a_one_line_error(code, error, make):
         raise Failure(code, "first line\n\t [[{{node second}}]]")
 
     with pytest.raises(client_module.ServingError) as failure:
-        make(Channel(refuse)).add(1, 2)
+        make(Channel(refuse), attempts=1).add(1, 2)
     assert type(failure.value) is error and failure.value.code == code.name
     assert "memory" in str(failure.value) and "\n" not in str(failure.value)
 
