@@ -76,6 +76,8 @@ COMMANDS = {
 }
 # Commands that import TensorFlow, or start a program that does.
 _COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
+# Commands that call a model server and start none.
+_CALLING = {"status", "rollout", "rollback", "add", "subtract", "compare", "probe", "qualify"}
 # Commands without progress; serve has a log file.
 _WITHOUT_PROGRESS = {"config", "compile", "serve"}
 _JSON = "--json"
@@ -159,8 +161,8 @@ def _version() -> str:
 @contextlib.contextmanager
 def _verbosity(args: argparse.Namespace) -> Iterator[None]:
     """-q hides progress; -v shows the log lines of libraries on the current standard error."""
-    if not getattr(args, "verbose", False):
-        # Before the first import of gRPC, whose lines repeat errors that the command reports.
+    if args.command in _CALLING and not args.verbose:
+        # Before the first import of gRPC, whose lines repeat the errors that the command reports.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if getattr(args, "quiet", False):
         with progress.hidden():

@@ -117,7 +117,7 @@ class _BaseConnection:
         if code == "UNAVAILABLE":
             from serving.client import diagnosis
 
-            reason = diagnosis.found(self.target, details, self._credentials, seconds)
+            reason = diagnosis.of(self.target, details, self._credentials, seconds)
         return self._protocol.failure(code, details, reason)
 
     def _closed_error(self) -> ClientClosed:

@@ -24,17 +24,21 @@ def told(target: str, details: str) -> str:
             return f"{certificate} is refused: {reason}; renew it on the server"
         if "not yet valid" in reason:
             return f"{certificate} is refused: {reason}; compare the clocks of both machines"
-        return f"{certificate} is refused: {reason}; {_TRUST}"
+        if re.search("issuer|self.signed", reason):
+            return f"{certificate} is refused: its authority is not trusted ({reason}); {_TRUST}"
+        return f"{certificate} is refused: {reason}"
     return ""
 
 
-def found(target: str, details: str, credentials: object, seconds: float) -> str:
-    """As `told`, where a connection breaks without a reason: asks the server at `target`, for at most two seconds.
+def of(target: str, details: str, credentials: object, seconds: float) -> str:
+    """As `told`; asks the server at `target` where `details` tells only that a connection breaks.
 
     Args:
         credentials: the client's tls.ClientTls; None for plain text. Of anything else the content is unknown.
-        seconds: the time that is left.
+        seconds: the time that is left; asking takes at most two seconds.
     """
+    if reason := told(target, details):
+        return reason
     place = addresses.host_and_port(target)
     if place is None or seconds <= 0 or not any(text in details for text in _BROKEN):
         return ""

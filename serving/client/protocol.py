@@ -239,10 +239,6 @@ class ModelProtocol:
     def _describe(self, code: str, details: str) -> str:
         line = details.splitlines()[0] if details else "no details"
         if code == "UNAVAILABLE":
-            from serving.client import diagnosis
-
-            if fault := diagnosis.told(self.target, details):
-                return fault
             reason = line.rpartition(": ")[2]
             advice = "start one with: bitsum serve --model_base_path FOLDER"
             return f"no model server answers at {self.target} ({reason}); {advice}"

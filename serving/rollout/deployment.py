@@ -19,8 +19,9 @@ from typing_extensions import Self
 from components import atomic
 from components.errors import MODEL_CODES, BitsumError, Refusal
 from serving import defaults, model_config, protos
+from serving.client import diagnosis
 from serving.client.connection import Connection, new_channel
-from serving.errors import InvalidRequest, ModelNotFound, ServingError
+from serving.errors import InvalidRequest, ModelNotFound, ServerUnavailable, ServingError
 from serving.labels import STABLE
 
 if TYPE_CHECKING:
@@ -159,9 +160,12 @@ class Deployment:
         try:
             self._models.HandleReloadConfigRequest(request, timeout=self._reload_timeout)
         except grpc.RpcError as error:
-            code, details = error.code().name, (error.details() or "no details").splitlines()[0]
+            code, details = error.code().name, error.details() or "no details"
             if code in _UNCERTAIN and self._serves(config):
                 return
+            if fault := diagnosis.of(self.target, details, self._credentials, self._reload_timeout):
+                raise ServerUnavailable(fault, code) from error
+            details = details.splitlines()[0]
             raise ServingError(
                 f"{self.target} did not accept the new model config: {details} [{code}]", code
             ) from error

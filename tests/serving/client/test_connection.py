@@ -22,10 +22,10 @@ from tests.support.in_memory import Channel, Failure
 
 
 @contextlib.contextmanager
-def answering(channel, port=0, credentials=None):
-    """The port of a server that answers like `channel`."""
+def answering(channel, port=0, credentials=None, threads=4):
+    """The address of a server that answers like `channel`."""
     apis = protos.load()
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(futures.ThreadPoolExecutor(threads), options=[("grpc.so_reuseport", 0)])
 
     def handler(method):
         def answer(request, context):

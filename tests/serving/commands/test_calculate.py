@@ -209,6 +209,13 @@ def test_version_and_label_flags(serve, flags, choice):
     assert channel.requests[0].model_spec.WhichOneof("version_choice") == choice
 
 
+@pytest.mark.parametrize(("deadline", "timeout"), [("2.5", 2.5), ("inf", None), ("1e300", None)])
+def test_a_deadline_may_be_infinite(serve, capsys, deadline, timeout):
+    channel = serve(Channel())
+    assert cli.main(["add", "13", "29", "--deadline", deadline]) == 0
+    assert capsys.readouterr().out == "42\n" and channel.timeouts == [timeout]
+
+
 def test_progress_is_shown_on_a_terminal(serve, monkeypatch, tmp_path):
     class Terminal(io.StringIO):
         def isatty(self):
