@@ -76,10 +76,10 @@ COMMANDS = {
 }
 # Commands that import TensorFlow, or start a program that does.
 _COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
-# Commands that call a model server and start none.
-_CALLING = {"status", "rollout", "rollback", "add", "subtract", "compare", "probe", "qualify"}
 # Commands without progress; serve has a log file.
 _WITHOUT_PROGRESS = {"config", "compile", "serve"}
+# Commands that call a model server and start none.
+_CALLING = {"status", "rollout", "rollback", "add", "subtract", "compare", "probe", "qualify"}
 _JSON = "--json"
 _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 

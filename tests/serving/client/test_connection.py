@@ -113,6 +113,23 @@ def test_calls_are_retried_up_to_the_limit_and_only_if_unavailable(ask, code, at
     assert len(channel.requests) == calls
 
 
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+def test_what_judges_the_server_asks_it_once(code, capsys):
+    class Refusing(Channel):
+        def answer(self, method, request, timeout=None):
+            self.requests.append(request)
+            raise Failure(grpc.StatusCode[code], "not now")
+
+    channel = Refusing()
+    with answering(channel) as target:
+        assert cli.main(["qualify", target]) == 1
+        assert len(channel.requests) == 1
+        # It gives up after five failures, of which each is one call.
+        assert cli.main(["probe", target, "--signature=add_bits", "--count=100"]) == 1
+        assert len(channel.requests) == 1 + 5
+    assert "not now" in capsys.readouterr().out
+
+
 def test_a_call_succeeds_at_the_third_attempt(ask):
     def refuse(signature, outputs):
         if len(channel.requests) < 3:
