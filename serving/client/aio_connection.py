@@ -126,13 +126,16 @@ class AsyncConnection(_BaseConnection):
     def _invoke(self, call: Call, attempts: Attempts) -> Any:
         if self._closed:
             raise self._closed_error()
-        return self._methods[call.method](call.request, timeout=attempts.timeout)
+        try:
+            return self._methods[call.method](call.request, timeout=attempts.timeout)
+        except grpc.aio.UsageError as error:
+            raise self._closed_error() from error
 
     async def _answer(self, response: Any) -> Any:
         """Raises: ClientClosed; grpc.RpcError."""
         try:
             return await response
-        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+        except asyncio.CancelledError as error:
             # Closing the channel cancels its calls, and would seem to cancel the task that waits for one.
             if self._closed:
                 raise self._closed_error() from error

@@ -121,7 +121,7 @@ class _BaseConnection:
         return self._protocol.failure(code, details, reason)
 
     def _closed_error(self) -> ClientClosed:
-        return ClientClosed(f"the client of {self.target} is closed: make a new one")
+        return ClientClosed(f"the connection to {self.target} is closed: make a new client")
 
 
 class Connection(_BaseConnection):
@@ -262,10 +262,8 @@ class Connection(_BaseConnection):
         try:
             return method(call.request, timeout=attempts.timeout)
         except ValueError as error:
-            # gRPC's error for a channel that was closed just now.
-            if self._closed.is_set():
-                raise self._closed_error() from error
-            raise
+            # gRPC's error for a closed channel: just now, or by the caller who passed it in.
+            raise self._closed_error() from error
 
 
 class _PendingCall:

@@ -162,7 +162,7 @@ def test_a_client_that_is_closed_ends_the_calls_that_run_and_wait(ways):
         finally:
             released.set()
     assert {(type(outcome), str(outcome)) for outcome in outcomes} == {
-        (ClientClosed, f"the client of {target} is closed: make a new one")
+        (ClientClosed, f"the connection to {target} is closed: make a new client")
     } and len(outcomes) == 23
 
 
@@ -192,6 +192,25 @@ def test_a_client_that_is_closed_ends_the_pause_of_a_retry(ways):
 
     with answering(Refusing()) as target:
         assert type(threads(target) if ways is by_threads else asyncio.run(loop(target))) is ClientClosed
+
+
+def test_a_channel_that_its_owner_has_closed():
+    async def on_a_loop(target):
+        async with grpc.aio.insecure_channel(target) as channel:
+            client = AsyncAdderClient(target, channel=channel)
+            assert await client.add(13, 29) == 42
+        await client.add(13, 29)
+
+    with answering(Channel()) as target:
+        with grpc.insecure_channel(target) as channel:
+            client = AdderClient(target, channel=channel)
+            assert client.add(13, 29) == 42
+        with pytest.raises(ClientClosed):
+            client.add(13, 29)
+        with pytest.raises(ClientClosed):
+            list(client.add_stream([b"\x01"], []))
+        with pytest.raises(ClientClosed):
+            asyncio.run(on_a_loop(target))
 
 
 def test_each_event_loop_may_use_the_client_one_after_the_other_but_not_together():
