@@ -41,6 +41,10 @@ def server_credentials(path: pathlib.Path) -> "grpc.ServerCredentials":
     )
 
 
+# How a gRPC server refuses a client's certificate.
+CLOSED = "it closes the connection after the TLS handshake"
+
+
 @dataclasses.dataclass(frozen=True)
 class ClientTls:
     """A client's side of TLS: PEM texts, and the name that the server's certificate must have, "" for the host's."""
@@ -73,9 +77,13 @@ class ClientTls:
                 socket.create_connection((host, port), seconds) as plain,
                 context.wrap_socket(plain, server_hostname=self.server_name or host) as encrypted,
             ):
-                # A gRPC server sends its settings first. In TLS 1.3 it refuses a client's certificate after the
-                # handshake.
-                return "" if encrypted.recv(1) else "it closes the connection after the TLS handshake"
+                # In TLS 1.3 a server refuses the client's certificate after the handshake.
+                try:
+                    return "" if encrypted.recv(1) else CLOSED
+                except TimeoutError:
+                    return ""
+                except ConnectionError:
+                    return CLOSED
         except ssl.SSLError as error:
             return error.reason.lower().replace("_", " ") if "ALERT" in (error.reason or "") else None
         except OSError:

@@ -5,8 +5,8 @@ import re
 from serving import tls
 from serving.client import addresses
 
-# Texts of a connection that breaks without a reason.
-_BROKEN = ("Socket closed", "Connection reset by peer", "Broken pipe")
+# Texts of a connection that breaks without a reason, or with one that gRPC does not tell.
+_BROKEN = ("Socket closed", "Connection reset by peer", "Broken pipe", "handshake failed", "Unwrap failed")
 _SECONDS = 2.0
 _TRUST = "give the authority that signed its certificate: --tls_ca FILE"
 
@@ -49,6 +49,8 @@ def of(target: str, details: str, credentials: object, seconds: float) -> str:
         return "" if ending is None else f"the server at {target} uses TLS: {_TRUST}"
     if not ending:
         return ""
+    if not re.search("certificate|unknown ca|handshake failure", ending) and ending != tls.CLOSED:
+        return f"the server at {target} ends the TLS connection: {ending}"
     if credentials.cert is None:
         return f"the server at {target} seems to require a client certificate ({ending}): give --tls_cert and --tls_key"
     return f"the server at {target} seems to refuse the client certificate ({ending}): give one of its authority"

@@ -239,7 +239,8 @@ class ModelProtocol:
     def _describe(self, code: str, details: str) -> str:
         line = details.splitlines()[0] if details else "no details"
         if code == "UNAVAILABLE":
-            reason = line.rpartition(": ")[2]
+            # A handshake that failed ends with the status of the check of the certificate.
+            reason = line.removesuffix(": OK").rpartition(": ")[2]
             advice = "start one with: bitsum serve --model_base_path FOLDER"
             return f"no model server answers at {self.target} ({reason}); {advice}"
         if code == "DEADLINE_EXCEEDED" and math.isfinite(self.deadline):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -127,6 +128,63 @@ def test_a_missing_and_a_wrong_client_certificate(authority):
     assert f"the server at {target} seems to require a client certificate (" in missing
     assert missing.endswith("give --tls_cert and --tls_key")
     assert f"the server at {target} seems to refuse the client certificate (" in wrong
+
+
+@contextlib.contextmanager
+def openssl_server(identity, folder, version, authority=None):
+    """The target of a server of Python's ssl, which says nothing after the handshake, or why it refuses."""
+    (folder / "server.pem").write_text(identity.private_key + identity.certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    if authority:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=authority.certificate)
+
+    def serve():
+        with contextlib.ExitStack() as stack:
+            while True:
+                connection = stack.enter_context(listener.accept()[0])
+                with contextlib.suppress(OSError):
+                    stack.enter_context(context.wrap_socket(connection, server_side=True))
+                if ended.is_set():
+                    return
+
+    ended, listener = threading.Event(), socket.create_server((ADDRESS, 0))
+    thread = threading.Thread(target=serve)
+    with listener:
+        thread.start()
+        try:
+            yield f"{ADDRESS}:{listener.getsockname()[1]}"
+        finally:
+            ended.set()
+            socket.create_connection(listener.getsockname()).close()
+            thread.join()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_that_is_not_one_of_grpc(authority, version, tmp_path):
+    server = Identity("server", authority, ADDRESS)
+    with openssl_server(server, tmp_path, version, authority) as target:
+        missing = failures(target, client_of(authority))
+        wrong = failures(target, client_of(authority, Identity("client", Identity("stranger"))))
+    assert "seems to require a client certificate (" in missing and " alert " in missing
+    assert "seems to refuse the client certificate (" in wrong and "alert unknown ca" in wrong
+    with openssl_server(server, tmp_path, version) as target:
+        assert f"the server at {target} uses TLS" in failures(target, None, deadline=1)
+
+
+def test_another_fault_of_the_handshake_is_told_as_it_is(authority, tmp_path, monkeypatch):
+    with openssl_server(Identity("server", authority, ADDRESS), tmp_path, ssl.TLSVersion.TLSv1_2, authority) as target:
+        monkeypatch.setattr(tls.ClientTls, "handshake", lambda *_: "tlsv1 alert protocol version")
+        assert (
+            failures(target, client_of(authority))
+            == f"the server at {target} ends the TLS connection: tlsv1 alert protocol version"
+        )
+        monkeypatch.setattr(tls.ClientTls, "handshake", lambda *_: None)
+        text = failures(target, client_of(authority))
+        assert text.startswith(f"no model server answers at {target} (") and "SSLV3_ALERT_HANDSHAKE_FAILURE)" in text
 
 
 def test_credentials_of_grpc_are_used_as_they_are(authority):
