@@ -10,6 +10,7 @@ import pathlib
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class ClientTls:
         return grpc.ssl_channel_credentials(self.ca, self.key, self.cert)
 
     def handshake(self, host: str, port: int, seconds: float) -> str | None:
-        """Connect, whatever the server's certificate is, with the client's own.
+        """Connect, whatever the server's certificate is, with the client's own, for at most `seconds`.
 
         Returns:
             None if no TLS connection comes about; "" if the server goes on after the handshake; otherwise how it ended
@@ -72,21 +73,23 @@ class ClientTls:
         context.set_alpn_protocols(["h2"])
         if self.cert and self.key:
             _load_pair(context, self.cert, self.key)
+        end = time.monotonic() + seconds
         try:
-            with (
-                socket.create_connection((host, port), seconds) as plain,
-                context.wrap_socket(plain, server_hostname=self.server_name or host) as encrypted,
-            ):
-                # In TLS 1.3 a server refuses the client's certificate after the handshake.
-                try:
-                    return "" if encrypted.recv(1) else CLOSED
-                except TimeoutError:
-                    return ""
-                except ConnectionError:
-                    return CLOSED
+            with socket.create_connection((host, port), seconds) as plain:
+                plain.settimeout(max(0.001, end - time.monotonic()))
+                with context.wrap_socket(plain, server_hostname=self.server_name or host) as encrypted:
+                    encrypted.settimeout(max(0.001, end - time.monotonic()))
+                    # In TLS 1.3 a server refuses the client's certificate after the handshake.
+                    try:
+                        return "" if encrypted.recv(1) else CLOSED
+                    except TimeoutError:
+                        return ""
+                    except ConnectionError:
+                        return CLOSED
         except ssl.SSLError as error:
             return error.reason.lower().replace("_", " ") if "ALERT" in (error.reason or "") else None
-        except OSError:
+        except (OSError, ValueError):
+            # A ValueError: OpenSSL takes no such name.
             return None
 
 
