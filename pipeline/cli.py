@@ -78,6 +78,8 @@ COMMANDS = {
 _COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
 # Commands without progress; serve has a log file.
 _WITHOUT_PROGRESS = {"config", "compile", "serve"}
+# Commands that call a model server and start none.
+_CALLING = {"status", "rollout", "rollback", "add", "subtract", "compare", "probe", "qualify"}
 _JSON = "--json"
 _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
@@ -158,7 +160,10 @@ def _version() -> str:
 
 @contextlib.contextmanager
 def _verbosity(args: argparse.Namespace) -> Iterator[None]:
-    """-q hides progress; -v shows the log lines of Python libraries on the current standard error."""
+    """-q hides progress; -v shows the log lines of libraries on the current standard error."""
+    if args.command in _CALLING and not args.verbose:
+        # Before the first import of gRPC, whose lines repeat the errors that the command reports.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if getattr(args, "quiet", False):
         with progress.hidden():
             yield

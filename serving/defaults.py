@@ -5,5 +5,9 @@ from components.settings import Serve
 SERVER = f"{Serve.host}:{Serve.port}"
 MODEL_NAME = Serve.model_name
 DEADLINE = Serve.deadline
-# gRPC allows no more. All pauses together take about 2 seconds, long enough for a quick restart of the server.
-MAX_ATTEMPTS = 5
+# All pauses together take 2.5 seconds on average, long enough for a quick restart of the server.
+ATTEMPTS = 7
+# TensorFlow Serving accepts as many on a machine with one CPU (--grpc_max_threads).
+CONCURRENT_CALLS = 4
+# Rows of a call: as many as TensorFlow Serving takes into a batch by default (max_batch_size).
+BATCH_SIZE = 1000

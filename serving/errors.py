@@ -39,6 +39,10 @@ class BadResponse(ServingError):
     """The answer breaks the signature: a wrong dtype or shape, or bits other than 0 and 1."""
 
 
+class ClientClosed(ServingError):
+    """The client was closed before or during the call, or belongs to another event loop that runs."""
+
+
 class InvalidNumber(ServingError):
     """Refused before anything is sent: operands are non-negative integers."""
 

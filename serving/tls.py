@@ -4,10 +4,13 @@ OpenSSL checks keys and certificates first, because gRPC does not report their f
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
+import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -39,20 +42,74 @@ def server_credentials(path: pathlib.Path) -> "grpc.ServerCredentials":
     )
 
 
+# How a gRPC server refuses a client's certificate.
+CLOSED = "it closes the connection after the TLS handshake"
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientTls:
+    """A client's side of TLS: PEM texts, and the name that the server's certificate must have, "" for the host's."""
+
+    ca: bytes | None = None
+    cert: bytes | None = None
+    key: bytes | None = dataclasses.field(default=None, repr=False)
+    server_name: str = ""
+
+    def channel_credentials(self) -> "grpc.ChannelCredentials":
+        """The same for gRPC, without the name."""
+        import grpc
+
+        return grpc.ssl_channel_credentials(self.ca, self.key, self.cert)
+
+    def handshake(self, host: str, port: int, seconds: float) -> str | None:
+        """Connect, whatever the server's certificate is, with the client's own, for at most `seconds`.
+
+        Returns:
+            None if no TLS connection comes about; "" if the server goes on after the handshake; otherwise how it ended
+            the connection.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        if self.cert and self.key:
+            _load_pair(context, self.cert, self.key)
+        end = time.monotonic() + seconds
+        try:
+            with socket.create_connection((host, port), seconds) as plain:
+                plain.settimeout(max(0.001, end - time.monotonic()))
+                with context.wrap_socket(plain, server_hostname=self.server_name or host) as encrypted:
+                    encrypted.settimeout(max(0.001, end - time.monotonic()))
+                    # In TLS 1.3 a server refuses the client's certificate after the handshake.
+                    try:
+                        return "" if encrypted.recv(1) else CLOSED
+                    except TimeoutError:
+                        return ""
+                    except ConnectionError:
+                        return CLOSED
+        except ssl.SSLError as error:
+            return error.reason.lower().replace("_", " ") if "ALERT" in (error.reason or "") else None
+        except (OSError, ValueError):
+            # A ValueError: OpenSSL takes no such name.
+            return None
+
+
 def client_credentials(
-    ca: pathlib.Path | None = None, cert: pathlib.Path | None = None, key: pathlib.Path | None = None
-) -> "grpc.ChannelCredentials":
-    """The credentials of a client from PEM files.
+    ca: pathlib.Path | None = None,
+    cert: pathlib.Path | None = None,
+    key: pathlib.Path | None = None,
+    server_name: str = "",
+) -> ClientTls:
+    """The credentials of a client (`credentials` of serving.client) from PEM files.
 
     Args:
-        ca: the certificate authorities that may issue the server's certificate; None for gRPC's default. cert, key:
-        the client's certificate (with its chain) and private key, both or neither, for a server that requires them.
+        ca: the certificate authorities that may issue the server's certificate; None for gRPC's default.
+        cert, key: the client's certificate (with its chain) and private key, both or neither, for a server that
+            requires them.
+        server_name: the name that the server's certificate must have, if it is not the host's.
 
     Raises:
         ConfigError: an unreadable or invalid file, or a key that does not match the certificate.
     """
-    import grpc
-
     if (cert is None) != (key is None):
         raise ConfigError(f"{cert or key} alone: give both the client's certificate and its private key")
     authorities = _read(ca) if ca else None
@@ -61,7 +118,7 @@ def client_credentials(
     chain, private_key = (_read(cert), _read(key)) if cert and key else (None, None)
     if chain is not None and private_key is not None:
         _check_pair(chain, private_key, str(cert), str(key))
-    return grpc.ssl_channel_credentials(authorities, private_key, chain)
+    return ClientTls(authorities, chain, private_key, server_name)
 
 
 def _check(config: Any) -> None:
@@ -98,15 +155,19 @@ def _check_pair(cert: bytes, key: bytes, cert_name: str, key_name: str) -> None:
     if b"ENCRYPTED" in key:
         raise ConfigError(f"{key_name} is encrypted: give the key without a password")
     try:
-        with _in_memory(cert) as cert_path, _in_memory(key) as key_path:
-            # Without a password argument, OpenSSL would prompt on the terminal.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_path, key_path, password="")
+        _load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(f"{key_name} is not the private key of {cert_name}: give a matching pair") from error
         raise ConfigError(
             f"{key_name} has no valid private key; PEM text begins with -----BEGIN PRIVATE KEY-----"
         ) from error
+
+
+def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
+    with _in_memory(cert) as cert_path, _in_memory(key) as key_path:
+        # Without a password argument, OpenSSL would prompt on the terminal.
+        context.load_cert_chain(cert_path, key_path, password="")
 
 
 @contextlib.contextmanager

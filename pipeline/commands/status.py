@@ -14,7 +14,7 @@ from serving.commands import connection_flags
 from serving.server.options import address
 
 if TYPE_CHECKING:
-    import grpc
+    from serving.tls import ClientTls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _pushed(push_to: pathlib.Path, version: int) -> PushedVersion:
     )
 
 
-def _server(config: Config, server: str, credentials: "grpc.ChannelCredentials | None") -> Server:
+def _server(config: Config, server: str, credentials: "ClientTls | None") -> Server:
     from serving.client import AdderClient, ServingError
     from serving.labels import LABELS
     from serving.rollout.deployment import served

@@ -11,8 +11,10 @@ error.
 Rows are little-endian bytes (components.signatures, <verb>_packed). B rows, H units.
 """
 
+import collections
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, SupportsIndex
 
@@ -20,13 +22,15 @@ from components import signatures
 from components.progress import report
 from components.task.addition import abbreviated
 from components.task.transducer import TASKS, Transducer
-from serving import labels, tensors
+from serving import defaults, labels, tensors
 from serving.client.chunking import CHUNK_BITS, PACKED, STEPPED, ChunkSizer, Model
 from serving.client.protocol import Answer, Call, Exchange, ModelMetadata, ModelProtocol, Prediction, Result
 from serving.errors import BadResponse, InvalidNumber, InvalidRequest, ModelNotFound
 
 # Bits of an operand in one call of <verb>_bits. A bit takes 8 bytes, so two operands fill half a message of 4 MiB.
 CALL_BITS = 131_072
+# The refusal of a server that batches (batching_session.cc of TensorFlow Serving).
+_TOO_MANY_ROWS = re.compile(r"Task size \d+ is larger than maximum")
 # Restarts of a stream whose pinned version was unloaded.
 RESTARTS = 3
 
@@ -41,6 +45,13 @@ class AdderProtocol(ModelProtocol):
         self._sizer = ChunkSizer(self.deadline)
         self._models: dict[str, Model] = {}
         self._given_verb = ""
+        self._batch_size = defaults.BATCH_SIZE
+
+    def use_batch_size(self, batch_size: int) -> None:
+        """Send at most so many rows in a call. Raises: ValueError, if it is less than 1."""
+        if not batch_size >= 1:
+            raise ValueError(f"max_batch_size = {batch_size} must be 1 or more")
+        self._batch_size = batch_size
 
     def use_signature(self, signature: str | None) -> None:
         """Use `signature`, a `<verb>_bits`, and `<verb>_packed` for every task; None for the signatures of each task.
@@ -63,14 +74,22 @@ class AdderProtocol(ModelProtocol):
         pairs = [(_check_operand(a), _check_operand(b)) for a, b in pairs]
         lengths = [_length(pair) for pair in pairs]
         values = [0] * len(pairs)
-        single_call = sum(lengths) <= CHUNK_BITS
-        for indices in groups(lengths):
+        at_once = sum(lengths) <= CHUNK_BITS
+        waiting = collections.deque(groups(lengths))
+        while waiting:
+            indices = waiting.popleft()
+            if len(indices) > self._batch_size:
+                waiting.extendleft([indices[self._batch_size :], indices[: self._batch_size]])
+                continue
             batch = [pairs[index] for index in indices]
-            length = max(map(_length, batch))
-            if single_call:
-                rows, count = (yield from self.outputs_at_once(batch, length, verb)), length + 1
-            else:
-                rows, count = yield from self._outputs(batch, length, verb)
+            try:
+                rows, count = yield from self._outputs(batch, max(map(_length, batch)), verb, at_once)
+            except InvalidRequest as refusal:
+                if len(batch) == 1 or not _TOO_MANY_ROWS.search(str(refusal)):
+                    raise
+                self._batch_size = min(self._batch_size, len(batch) // 2)
+                waiting.appendleft(indices)
+                continue
             for index, outputs in zip(indices, rows, strict=True):
                 values[index] = task.read(outputs, count)
         return values
@@ -154,8 +173,12 @@ class AdderProtocol(ModelProtocol):
         """Record a call of `size` bytes, all rows together, that took `seconds`."""
         self._sizer.record(size, seconds)
 
-    def _outputs(self, pairs: Sequence[tuple[int, int]], length: int, verb: str) -> Exchange[tuple[list[int], int]]:
-        """The outputs for each pair through the model's best signature, and their number."""
+    def _outputs(
+        self, pairs: Sequence[tuple[int, int]], length: int, verb: str, at_once: bool = False
+    ) -> Exchange[tuple[list[int], int]]:
+        """The outputs for each pair and their number, by one call of `<verb>_bits` or the model's best signature."""
+        if at_once:
+            return (yield from self.outputs_at_once(pairs, length, verb)), length + 1
         model = yield from self.model(verb)
         if model.encoding is PACKED:
             try:

@@ -18,6 +18,14 @@ def check(target: str) -> None:
         )
 
 
+def host_and_port(target: str) -> tuple[str, int] | None:
+    """The host, without brackets, and the port of HOST:PORT; None for a name with a scheme of gRPC."""
+    if target.startswith(_SCHEMES) or _problem(target):
+        return None
+    host, _, port = target.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _problem(target: str) -> str:
     host, colon, port = target.rpartition(":")
     if not target or target != target.strip():

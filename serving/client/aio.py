@@ -24,16 +24,22 @@ __all__ = ["AsyncAdderClient"]
 
 
 class AsyncAdderClient(AsyncConnection):
-    """Computes with the model at `target`; arguments as for AsyncConnection, and `signature` as for AdderClient."""
+    """Computes with the model at `target`; arguments as for AsyncConnection and AdderClient."""
 
     protocol_type = AdderProtocol
     _protocol: AdderProtocol
 
     def __init__(
-        self, target: str, model_name: str = defaults.MODEL_NAME, signature: str | None = None, **options: Any
+        self,
+        target: str,
+        model_name: str = defaults.MODEL_NAME,
+        signature: str | None = None,
+        max_batch_size: int = defaults.BATCH_SIZE,
+        **options: Any,
     ):
         super().__init__(target, model_name, **options)
         self._protocol.use_signature(signature)
+        self._protocol.use_batch_size(max_batch_size)
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """serving.client.connection for asyncio: the same exchanges, driven on the running event loop."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from serving.client.attempts import Attempts
 from serving.client.connection import _BaseConnection
 from serving.client.protocol import (
     END,
@@ -24,7 +26,7 @@ from serving.client.protocol import (
     VersionStatus,
     Write,
 )
-from serving.errors import ServingError
+from serving.errors import ClientClosed, ServingError
 
 Pieces = Iterable[bytes] | AsyncIterable[bytes]
 
@@ -32,7 +34,9 @@ Pieces = Iterable[bytes] | AsyncIterable[bytes]
 class AsyncConnection(_BaseConnection):
     """Requests to `model_name` at `target`; arguments as for Connection, with a `channel` of grpc.aio.
 
-    Belongs to the event loop of its first call; no loop needs to run before that.
+    No event loop needs to run before the first call. When a loop has ended, the next one opens a channel of its own, as
+    with two asyncio.run one after the other; two loops at the same time need a client each. A channel that is passed in
+    belongs to the loop that made it.
     """
 
     channels = grpc.aio
@@ -40,10 +44,14 @@ class AsyncConnection(_BaseConnection):
     def __init__(self, target: str, model_name: str, **options: Any):
         super().__init__(target, model_name, **options)
         self._methods: dict[str, Any] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def close(self) -> None:
-        """Close the channel, unless it was passed in."""
-        if self._own_channel is not None:
+        """As Connection.close."""
+        self._closed = True
+        # The channel of a loop that has ended is closed when it is collected.
+        if self._own_channel is not None and self._loop is asyncio.get_running_loop():
             await self._own_channel.close()
 
     async def predict(
@@ -74,11 +82,72 @@ class AsyncConnection(_BaseConnection):
             async for data in outputs:
                 yield data
 
-    def _start_call(self, call: Call) -> "_PendingCall":
-        if not self._methods:
-            # A channel of grpc.aio belongs to the loop that creates it.
-            self._methods = self._open()
-        return _PendingCall(self, call)
+    async def _start_call(self, call: Call) -> "_PendingCall":
+        self._use_running_loop()
+        await self._slots.acquire()
+        try:
+            return _PendingCall(self, call)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def _call(self, call: Call, attempts: Attempts | None = None) -> Answer:
+        self._use_running_loop()
+        attempts = attempts or self._attempts_at(call)
+        # As in Connection, a call keeps its slot while it pauses.
+        async with self._slots:
+            while True:
+                start = time.perf_counter()
+                try:
+                    response = await self._answer(self._invoke(call, attempts))
+                except grpc.RpcError as error:
+                    await self._pause(attempts, error, time.perf_counter() - start)
+                else:
+                    return self._observed(call, response, time.perf_counter() - start)
+
+    def _use_running_loop(self) -> None:
+        """Open the methods on the running loop, to which a channel of grpc.aio belongs.
+
+        Raises:
+            ClientClosed: the client is closed, or used by another loop, which still runs.
+        """
+        if self._closed:
+            raise self._closed_error()
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None and self._loop.is_running():
+            raise ClientClosed(
+                f"the client of {self.target} belongs to another event loop, which still runs: make one for each loop"
+            )
+        self._loop, self._methods = loop, self._open()
+        self._slots = asyncio.Semaphore(self._max_concurrent_calls)
+
+    def _invoke(self, call: Call, attempts: Attempts) -> Any:
+        if self._closed:
+            raise self._closed_error()
+        try:
+            return self._methods[call.method](call.request, timeout=attempts.timeout)
+        except grpc.aio.UsageError as error:
+            raise self._closed_error() from error
+
+    async def _answer(self, response: Any) -> Any:
+        """Raises: ClientClosed; grpc.RpcError."""
+        try:
+            return await response
+        except asyncio.CancelledError as error:
+            # Closing the channel cancels its calls, and would seem to cancel the task that waits for one.
+            if self._closed:
+                raise self._closed_error() from error
+            raise
+
+    async def _pause(self, attempts: Attempts, error: grpc.RpcError, seconds: float) -> None:
+        """As Connection._pause."""
+        pause = attempts.pause(error.code().name, error.details() or "", seconds)
+        if pause is None:
+            # In a thread, because it may ask the server.
+            raise await asyncio.to_thread(self._failure, error, attempts.left) from error
+        await asyncio.sleep(pause)
 
 
 class _Run:
@@ -105,14 +174,15 @@ class _Run:
                 outcome = failure = None
                 match step:
                     case Call() | AwaitCall():
-                        pending = step.pending if isinstance(step, AwaitCall) else self._connection._start_call(step)
                         try:
-                            outcome = await pending.answer()
-                        except grpc.RpcError as error:
-                            failure = self._connection._failure(error)
-                            failure.__cause__ = error
+                            if isinstance(step, AwaitCall):
+                                outcome = await step.pending.answer()
+                            else:
+                                outcome = await self._connection._call(step)
+                        except ServingError as error:
+                            failure = error
                     case StartCall(call):
-                        outcome = pending = self._connection._start_call(call)
+                        outcome = pending = await self._connection._start_call(call)
                     case Read(source):
                         outcome = await anext(inputs[source], END)
                     case Write(data):
@@ -128,26 +198,35 @@ class _Run:
 
 
 class _PendingCall:
-    """A call in flight."""
+    """As connection._PendingCall; the caller has acquired its slot."""
 
     def __init__(self, connection: AsyncConnection, call: Call):
         self._connection = connection
         self._call = call
+        self._attempts = connection._attempts_at(call)
+        self._slots = connection._slots
         self._start = self._end = time.perf_counter()
-        self._response = connection._methods[call.method](call.request, timeout=connection.deadline)
+        self._response = connection._invoke(call, self._attempts)
         self._response.add_done_callback(self._done)
 
     async def answer(self) -> Answer:
-        response = await self._response
-        # The callback may come after the result.
-        end = self._end if self._end > self._start else time.perf_counter()
-        return self._connection._observed(self._call, response, end - self._start)
+        try:
+            response = await self._connection._answer(self._response)
+        except grpc.RpcError as error:
+            await self._connection._pause(self._attempts, error, self._seconds())
+            return await self._connection._call(self._call, self._attempts)
+        return self._connection._observed(self._call, response, self._seconds())
 
     def cancel(self) -> None:
         self._response.cancel()
 
+    def _seconds(self) -> float:
+        # The callback may come after the result.
+        return (self._end if self._end > self._start else time.perf_counter()) - self._start
+
     def _done(self, _: Any) -> None:
         self._end = time.perf_counter()
+        self._slots.release()
 
 
 async def _pieces(source: Pieces) -> AsyncGenerator[bytes, None]:

@@ -7,6 +7,7 @@ serving.client.aio_connection with asyncio.
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -196,10 +197,11 @@ class ModelProtocol:
             raise errors.BadResponse(f"{self.target} answered {signature} with {error}") from error
         return Prediction(decoded, response.model_spec.version.value, answer.seconds)
 
-    def failure(self, code: str, details: str) -> errors.ServingError:
-        """The error for a call that ended with the status `code`, by name, and `details`."""
+    def failure(self, code: str, details: str, reason: str = "") -> errors.ServingError:
+        """The error for a call that ended with the status `code`, by name, and `details`; its text is `reason`, if
+        known."""
         kind = errors.OF_CODE.get(code, errors.ServingError)
-        return kind(self._describe(code, details), code)
+        return kind(reason or self._describe(code, details), code)
 
     def _ask(self, call: Call) -> Exchange[Answer]:
         try:
@@ -237,10 +239,11 @@ class ModelProtocol:
     def _describe(self, code: str, details: str) -> str:
         line = details.splitlines()[0] if details else "no details"
         if code == "UNAVAILABLE":
-            reason = line.rpartition(": ")[2]
+            # A handshake that failed ends with the status of the check of the certificate.
+            reason = line.removesuffix(": OK").rpartition(": ")[2]
             advice = "start one with: bitsum serve --model_base_path FOLDER"
             return f"no model server answers at {self.target} ({reason}); {advice}"
-        if code == "DEADLINE_EXCEEDED":
+        if code == "DEADLINE_EXCEEDED" and math.isfinite(self.deadline):
             return f"{self.target} did not answer within {self.deadline:g} s"
         return f"{self.target} refused: {line} [{code}]"
 

@@ -23,19 +23,28 @@ class AdderClient(Connection):
 
     Args:
         signature: used in place of the task's own `<verb>_bits`; its verb also replaces that of `<verb>_packed`.
+        max_batch_size: rows of one call; more pairs take several calls. A server with batching refuses more than its
+            own max_batch_size, 1,000 by default; the client then halves the rows, and keeps to that.
 
     Raises:
-        ValueError: as for Connection; or no task has such a signature.
+        ValueError: as for Connection; no task has such a signature; or max_batch_size is less than 1.
+        InvalidAddress: as for Connection.
     """
 
     protocol_type = AdderProtocol
     _protocol: AdderProtocol
 
     def __init__(
-        self, target: str, model_name: str = defaults.MODEL_NAME, signature: str | None = None, **options: Any
+        self,
+        target: str,
+        model_name: str = defaults.MODEL_NAME,
+        signature: str | None = None,
+        max_batch_size: int = defaults.BATCH_SIZE,
+        **options: Any,
     ):
         super().__init__(target, model_name, **options)
         self._protocol.use_signature(signature)
+        self._protocol.use_batch_size(max_batch_size)
 
     def __enter__(self) -> Self:
         return self

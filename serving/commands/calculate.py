@@ -30,6 +30,7 @@ from components.log_lines import LineHandler
 from components.printable import say
 from components.progress import Progress, report
 from components.task.transducer import TASKS, Transducer
+from serving import defaults
 from serving.commands import connection_flags
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[signatures.bits(verb) for verb in COMMANDS],
         help="signature to call, with its <verb>_packed (default: the command's; add_bits for the first model format)",
     )
+    parser.add_argument(
+        "--max_batch_size",
+        type=int,
+        default=defaults.BATCH_SIZE,
+        metavar="N",
+        help="pairs in one call (default %(default)s); halved when the server takes fewer",
+    )
     connection_flags.add_arguments(parser)
 
 
@@ -78,13 +86,15 @@ def run(args: argparse.Namespace) -> int:
             did not answer.
     """
     task = COMMANDS[args.command]
+    if args.max_batch_size < 1:
+        raise ConfigError(f"--max_batch_size {args.max_batch_size}: must be at least 1")
     pairs = _pairs(args, task)
     from serving.client import AdderClient
 
     options = connection_flags.options(args)
     with (
         _warnings_on_stderr(),
-        AdderClient(signature=args.signature, **options) as client,
+        AdderClient(signature=args.signature, max_batch_size=args.max_batch_size, **options) as client,
         Progress(sys.stderr) as progress,
     ):
         if args.packed:

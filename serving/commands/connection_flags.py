@@ -15,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attempts",
         type=int,
-        default=defaults.MAX_ATTEMPTS,
+        default=defaults.ATTEMPTS,
         metavar="N",
-        help=f"attempts at a call, with growing pauses, while the server is unavailable; 1 to {defaults.MAX_ATTEMPTS} "
-        "(default %(default)s)",
+        help="attempts while the server is unavailable (default %(default)s); while it is busy, until the deadline; "
+        "1 never retries",
     )
     add_version_arguments(parser)
     add_tls_arguments(parser)
@@ -41,7 +41,7 @@ def add_call_arguments(
         type=float,
         default=deadline,
         metavar="SECONDS",
-        help="time limit of each call (default %(default)s)",
+        help="time limit of each call; inf for none (default %(default)s)",
     )
 
 
@@ -67,6 +67,12 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls_cert", type=pathlib.Path, metavar="FILE", help="PEM file of the client's certificate, for mutual TLS"
     )
     tls.add_argument("--tls_key", type=pathlib.Path, metavar="FILE", help="PEM file of the client's private key")
+    tls.add_argument(
+        "--tls_server_name",
+        default="",
+        metavar="NAME",
+        help="name that the server's certificate must have (default: the host of the address)",
+    )
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
@@ -75,8 +81,11 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: a number is out of its limits, or a file for TLS cannot be used.
     """
-    if not args.deadline > 0 or not 1 <= args.attempts <= defaults.MAX_ATTEMPTS:
-        raise ConfigError(f"--deadline must be more than 0, and --attempts from 1 to {defaults.MAX_ATTEMPTS}")
+    if not args.deadline > 0 or args.attempts < 1:
+        raise ConfigError(
+            f"--deadline {args.deadline:g}, --attempts {args.attempts}: the deadline must be more than 0, and the "
+            "attempts at least 1"
+        )
     return {
         "target": args.server,
         "model_name": args.model_name,
@@ -89,9 +98,9 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def credentials(args: argparse.Namespace) -> Any:
-    """grpc.ChannelCredentials from the arguments of `add_tls_arguments`, or None. Raises: ConfigError."""
-    if not (args.tls_ca or args.tls_cert or args.tls_key):
+    """serving.tls.ClientTls from the arguments of `add_tls_arguments`, or None. Raises: ConfigError."""
+    if not (args.tls_ca or args.tls_cert or args.tls_key or args.tls_server_name):
         return None
     from serving import tls
 
-    return tls.client_credentials(args.tls_ca, args.tls_cert, args.tls_key)
+    return tls.client_credentials(args.tls_ca, args.tls_cert, args.tls_key, args.tls_server_name)

@@ -19,12 +19,15 @@ from typing_extensions import Self
 from components import atomic
 from components.errors import MODEL_CODES, BitsumError, Refusal
 from serving import defaults, model_config, protos
+from serving.client import diagnosis
 from serving.client.connection import Connection, new_channel
-from serving.errors import InvalidRequest, ModelNotFound, ServingError
+from serving.errors import InvalidRequest, ModelNotFound, ServerUnavailable, ServingError
 from serving.labels import STABLE
 
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+
+    from serving.tls import ClientTls
 
 _POLL_SECONDS = 0.05
 # After these codes the server may have applied the config or not; after all others it has not.
@@ -46,7 +49,7 @@ class Deployment:
         target: str,
         model_name: str,
         config_file: pathlib.Path,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: "ClientTls | None" = None,
         reload_timeout: float = 30.0,
     ):
         self.target = target
@@ -157,9 +160,12 @@ class Deployment:
         try:
             self._models.HandleReloadConfigRequest(request, timeout=self._reload_timeout)
         except grpc.RpcError as error:
-            code, details = error.code().name, (error.details() or "no details").splitlines()[0]
+            code, details = error.code().name, error.details() or "no details"
             if code in _UNCERTAIN and self._serves(config):
                 return
+            if fault := diagnosis.of(self.target, details, self._credentials, self._reload_timeout):
+                raise ServerUnavailable(fault, code) from error
+            details = details.splitlines()[0]
             raise ServingError(
                 f"{self.target} did not accept the new model config: {details} [{code}]", code
             ) from error
@@ -167,7 +173,7 @@ class Deployment:
     def _serves(self, config: "ModelServerConfig") -> bool:
         """Whether the server serves exactly the versions and labels of `config`."""
         entry = self._entry(config)
-        connection = Connection(self.target, self.model_name, channel=self._channel)
+        connection = Connection(self.target, self.model_name, channel=self._channel, credentials=self._credentials)
         try:
             labels = {label: self.served(label) for label in entry.version_labels}
             versions = {item.version for item in connection.status() if item.state not in _LEAVING}
@@ -198,7 +204,7 @@ class Deployment:
 
     def served(self, label: str) -> int | None:
         """The version with `label` on the server; None for an unknown label. Raises: ServingError."""
-        return served(self.target, self.model_name, label, channel=self._channel)
+        return served(self.target, self.model_name, label, channel=self._channel, credentials=self._credentials)
 
     def wait_loaded(self, version: int, timeout: float) -> float:
         """Wait until `version` is available and return the seconds it took.
@@ -208,7 +214,7 @@ class Deployment:
             BitsumError: the version is not loaded within `timeout` seconds. A server that retries shows it as loading
                 for minutes.
         """
-        connection = Connection(self.target, self.model_name, channel=self._channel)
+        connection = Connection(self.target, self.model_name, channel=self._channel, credentials=self._credentials)
         start = time.monotonic()
         state = None
         while time.monotonic() < start + timeout:

@@ -61,7 +61,7 @@ def _serving(credentials):
 
 def _echo(port: int, credentials, name: str | None = None) -> bytes:
     options = [("grpc.ssl_target_name_override", name)] if name else []
-    with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+    with grpc.secure_channel(f"127.0.0.1:{port}", credentials.channel_credentials(), options) as channel:
         return channel.unary_unary(_METHOD)(b"sum", timeout=10)
 
 

@@ -223,12 +223,15 @@ class _Future:
 
     def result(self):
         self._done = True
-        response = self._answer()
-        self._callback(self)
-        return response
+        try:
+            return self._answer()
+        finally:
+            self._callback(self)
 
     def cancel(self):
-        self._channel.cancelled += not self._done
+        if not self._done:
+            self._channel.cancelled += 1
+            self._callback(self)
 
 
 def _rows(tensor):

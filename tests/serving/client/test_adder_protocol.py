@@ -66,7 +66,7 @@ def test_the_client_docstring_lists_its_errors():
         "InvalidRequest",
         "BadResponse",
     )
-    for name in (*errors, "InvalidNumber"):
+    for name in (*errors, "InvalidNumber", "InvalidAddress", "ClientClosed"):
         assert name in client_module.__doc__ and issubclass(getattr(client_module, name), client_module.ServingError)
 
 

@@ -46,6 +46,71 @@ def test_many_sums_keep_their_order_and_share_calls(make):
     assert make(channel).add_many([]) == []
 
 
+def rows_of(request):
+    return request.inputs["a"].tensor_shape.dim[0].size
+
+
+def mixed_pairs(count):
+    """Short and long numbers: in one call, packed, and in chunks."""
+    draw = random.Random(count)
+    sizes = (1, 5, 40, 3 * chunking.CHUNK_BITS)
+    return [(draw.getrandbits(bits), draw.getrandbits(bits)) for bits in draw.choices(sizes, (9, 9, 9, 1), k=count)]
+
+
+@WAYS
+@pytest.mark.parametrize("options", [{}, {"max_batch_size": 7}])
+def test_a_call_has_no_more_rows_than_given(options, packed, make):
+    most = options.get("max_batch_size", 1000)
+    for pairs in (mixed_pairs(60), [(n % 2, 1) for n in range(2 * most + 1)]):
+        channel = Channel(packed=packed)
+        assert make(channel, **options).add_many(pairs) == [a + b for a, b in pairs]
+        assert max(map(rows_of, channel.predictions)) <= most
+    # One row more than two full calls.
+    assert sorted(map(rows_of, channel.predictions))[-2:] == [most, most]
+
+
+def batching(limit, **options):
+    """A channel that refuses more rows than `limit`, as the batching of TensorFlow Serving does."""
+
+    def refuse(signature, outputs):
+        rows = rows_of(channel.predictions[-1])
+        if rows > limit:
+            text = f"Task size {rows} is larger than maximum input batch size {limit}"
+            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+    channel = Channel(refuse, **options)
+    return channel
+
+
+@WAYS
+@pytest.mark.parametrize("limit", [1, 3, 64])
+def test_a_call_with_too_many_rows_is_halved_and_later_calls_keep_to_that(limit, packed, make):
+    channel, pairs = batching(limit, packed=packed), mixed_pairs(150)
+    client = make(channel)
+    assert client.add_many(pairs) == [a + b for a, b in pairs]
+    assert max(map(rows_of, channel.predictions)) > limit
+    channel.requests.clear()
+    assert client.add_many(pairs) == [a + b for a, b in pairs]
+    assert max(map(rows_of, channel.predictions)) <= limit
+
+
+def test_a_single_row_that_is_refused_is_one_error(make):
+    with pytest.raises(InvalidRequest, match="Task size 1 is larger than maximum input batch size 0") as failure:
+        make(batching(0)).add_many(mixed_pairs(50))
+    assert "\n" not in str(failure.value)
+
+
+def test_a_refusal_in_the_middle_of_many_calls_is_one_error(make):
+    def refuse(signature, outputs):
+        if len(channel.predictions) == 3:
+            raise Failure(grpc.StatusCode.INTERNAL, "no such luck")
+
+    channel = Channel(refuse)
+    with pytest.raises(client_module.ServingError, match=r"memory refused: no such luck \[INTERNAL\]"):
+        make(channel, max_batch_size=2).add_many([(1, 1)] * 100)
+    assert len(channel.predictions) == 3
+
+
 def test_numbers_are_streamed_with_their_state(make):
     channel = Channel()
     # Every carry crosses every border between chunks.
@@ -188,7 +253,7 @@ def test_every_status_code_becomes_a_one_line_error(code, error, make):
         raise Failure(code, "first line\n\t [[{{node second}}]]")
 
     with pytest.raises(client_module.ServingError) as failure:
-        make(Channel(refuse)).add(1, 2)
+        make(Channel(refuse), attempts=1).add(1, 2)
     assert type(failure.value) is error and failure.value.code == code.name
     assert "memory" in str(failure.value) and "\n" not in str(failure.value)
 

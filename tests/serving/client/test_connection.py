@@ -5,6 +5,7 @@ The server is one of gRPC's own, in this process, that answers as tests.support.
 
 import asyncio
 import contextlib
+import random
 import threading
 import time
 from concurrent import futures
@@ -21,10 +22,10 @@ from tests.support.in_memory import Channel, Failure
 
 
 @contextlib.contextmanager
-def answering(channel, port=0, credentials=None):
-    """The port of a server that answers like `channel`."""
+def answering(channel, port=0, credentials=None, threads=4):
+    """The address of a server that answers like `channel`."""
     apis = protos.load()
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(futures.ThreadPoolExecutor(threads), options=[("grpc.so_reuseport", 0)])
 
     def handler(method):
         def answer(request, context):
@@ -74,7 +75,8 @@ def ask(request):
     return run
 
 
-def test_the_client_waits_for_a_server_that_restarts(ask):
+def test_the_client_waits_for_a_server_that_restarts(ask, monkeypatch):
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     port, started, stop = free_port("127.0.0.1"), threading.Event(), threading.Event()
 
     def later():
@@ -97,7 +99,7 @@ def test_the_client_waits_for_a_server_that_restarts(ask):
     [
         ("UNAVAILABLE", 3, 3, ServerUnavailable),
         ("UNAVAILABLE", 1, 1, ServerUnavailable),
-        ("RESOURCE_EXHAUSTED", 5, 1, ServerBusy),
+        ("RESOURCE_EXHAUSTED", 1, 1, ServerBusy),
         ("INVALID_ARGUMENT", 5, 1, InvalidRequest),
     ],
 )
@@ -111,6 +113,23 @@ def test_calls_are_retried_up_to_the_limit_and_only_if_unavailable(ask, code, at
     assert len(channel.requests) == calls
 
 
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+def test_what_judges_the_server_asks_it_once(code, capsys):
+    class Refusing(Channel):
+        def answer(self, method, request, timeout=None):
+            self.requests.append(request)
+            raise Failure(grpc.StatusCode[code], "not now")
+
+    channel = Refusing()
+    with answering(channel) as target:
+        assert cli.main(["qualify", target]) == 1
+        assert len(channel.requests) == 1
+        # It gives up after five failures, of which each is one call.
+        assert cli.main(["probe", target, "--signature=add_bits", "--count=100"]) == 1
+        assert len(channel.requests) == 1 + 5
+    assert "not now" in capsys.readouterr().out
+
+
 def test_a_call_succeeds_at_the_third_attempt(ask):
     def refuse(signature, outputs):
         if len(channel.requests) < 3:
@@ -121,11 +140,11 @@ def test_a_call_succeeds_at_the_third_attempt(ask):
         assert ask(target, lambda client: client.add(13, 29)) == 42
 
 
-@pytest.mark.parametrize("attempts", [0, 6])
-def test_attempts_have_limits(attempts):
+@pytest.mark.parametrize("option", ["attempts", "max_concurrent_calls", "max_batch_size"])
+def test_numbers_less_than_one_are_refused(option):
     for kind in (AdderClient, AsyncAdderClient):
-        with pytest.raises(ValueError, match=f"attempts = {attempts} must be from 1 to 5"):
-            kind("127.0.0.1:1", attempts=attempts)
+        with pytest.raises(ValueError, match=f"{option} = 0 must be 1 or more"):
+            kind("127.0.0.1:1", **{option: 0})
 
 
 def test_an_abandoned_stream_cancels_its_call_and_the_client_stays_usable():

@@ -134,8 +134,16 @@ def test_a_bad_line_is_named_after_the_answers_before_it(serve, capsys, tmp_path
             1,
             "cannot write /dev/null/x: Not a directory",
         ),
-        (["1", "2", "--deadline", "0"], 2, "--deadline must be more than 0"),
-        (["1", "2", "--attempts", "6"], 2, "--attempts from 1 to 5"),
+        (["1", "2", "--deadline", "0"], 2, "--deadline 0, --attempts 7: the deadline must be more than 0"),
+        (["1", "2", "--deadline", "nan"], 2, "--deadline nan"),
+        (["1", "2", "--deadline", "-1e300"], 2, "--deadline -1e+300"),
+        (["1", "2", "--deadline", "ten"], 2, "invalid float value: 'ten'"),
+        (
+            ["1", "2", "--attempts", "0"],
+            2,
+            "--attempts 0: the deadline must be more than 0, and the attempts at least 1",
+        ),
+        (["1", "2", "--max_batch_size", "0"], 2, "--max_batch_size 0: must be at least 1"),
         (["1", "2", "--tls_ca", "/absent"], 2, "cannot read /absent"),
         (["1", "2", "--tls_key", "/absent"], 2, "/absent alone"),
     ],
@@ -178,9 +186,8 @@ def test_a_failed_packed_answer_leaves_no_files(serve, capsys, tmp_path):
     (tmp_path / "a").write_bytes(bytes(100))
     (tmp_path / "sum").write_bytes(b"before")
     serve(Channel(refuse))
-    assert (
-        cli.main(["add", "--packed", str(tmp_path / "a"), str(tmp_path / "a"), "--output", str(tmp_path / "sum")]) == 1
-    )
+    packed = ["--packed", *2 * [str(tmp_path / "a")], "--output", str(tmp_path / "sum")]
+    assert cli.main(["add", *packed, "--attempts=1"]) == 1
     assert (tmp_path / "sum").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 2
     assert "no model server answers at" in capsys.readouterr().err
 
@@ -200,6 +207,13 @@ def test_version_and_label_flags(serve, flags, choice):
     channel = serve(Channel())
     assert cli.main(["add", "13", "29", *flags]) == 0
     assert channel.requests[0].model_spec.WhichOneof("version_choice") == choice
+
+
+@pytest.mark.parametrize(("deadline", "timeout"), [("2.5", 2.5), ("inf", None), ("1e300", None)])
+def test_a_deadline_may_be_infinite(serve, capsys, deadline, timeout):
+    channel = serve(Channel())
+    assert cli.main(["add", "13", "29", "--deadline", deadline]) == 0
+    assert capsys.readouterr().out == "42\n" and channel.timeouts == [timeout]
 
 
 def test_progress_is_shown_on_a_terminal(serve, monkeypatch, tmp_path):

@@ -77,9 +77,16 @@ def test_the_command_line_adds_over_mutual_tls(surrounded):
 
 
 def test_a_missing_certificate_is_reported_in_one_line(surrounded):
-    for flags in ([], surrounded.tls[:1]):
+    for flags, words in (([], "uses TLS"), (surrounded.tls[:1], "seems to require a client certificate")):
         code, out, err = bitsum("add", "13", "29", "--server", surrounded.target, "--attempts=1", *flags)
-        assert (code, out, err.count("\n")) == (1, "", 1), err
+        assert (code, out, err.count("\n")) == (1, "", 1) and words in err, err
+
+
+def test_a_file_with_more_pairs_than_a_batch_is_answered_in_order(surrounded, tmp_path):
+    pairs = [(number, number % 7) for number in range(2000)]
+    (tmp_path / "pairs").write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    answered = bitsum("add", "--file", tmp_path / "pairs", "--server", surrounded.target, "--label=", *surrounded.tls)
+    assert answered == (0, "".join(f"{a + b}\n" for a, b in pairs), "")
 
 
 def test_concurrent_requests_are_batched_and_answered_correctly(surrounded):
