@@ -133,6 +133,15 @@ def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
     )
 
 
+def matching(folder: str | os.PathLike, pattern: str) -> list[pathlib.Path]:
+    """The files and folders below `folder` whose paths end like the glob `pattern`, sorted; none without the folder.
+
+    Raises:
+        OSError: a folder cannot be read. pathlib's glob silently skips such a folder.
+    """
+    return [] if is_gone(folder) else [path for path in tree(folder) if path.match(pattern)]
+
+
 @contextlib.contextmanager
 def lock(path: str | os.PathLike) -> Iterator[None]:
     """Hold the lock file `path`, which exists while the context lasts. A killed process's lock file is taken over.
@@ -272,7 +281,7 @@ def is_gone(path: str | os.PathLike) -> bool:
     """Whether `path` certainly does not exist. os.path.exists is also False where access is denied."""
     try:
         os.lstat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
         return False

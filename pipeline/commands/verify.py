@@ -17,7 +17,7 @@ import tempfile
 from typing import Any
 
 from components import results
-from components.errors import BitsumError, Refusal
+from components.errors import BitsumError, Refusal, unreadable
 from components.proof import certificate, checker
 from components.savedmodel import export_format
 from components.task.transducer import ADDITION, TASKS
@@ -84,7 +84,11 @@ def run(args: argparse.Namespace) -> int:
     from components.savedmodel import model_files
 
     model_dir = pathlib.Path(args.model_dir)
-    if not model_dir.is_dir():
+    try:
+        is_folder = model_dir.is_dir()
+    except OSError as error:
+        raise BitsumError(unreadable(model_dir, error)) from error
+    if not is_folder:
         raise BitsumError(f"{model_dir} is not a folder: name the folder that holds saved_model.pb")
     path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
     foreign = model_files.foreign(model_dir)

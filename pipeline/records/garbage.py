@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import properties
+from components import atomic, properties
 from components.errors import BitsumError
 from pipeline import nodes
 from pipeline.records import ownership
@@ -198,4 +198,4 @@ def _set_state(store: metadata_store.MetadataStore, folder: Garbage, state: int)
 
 
 def _size(path: pathlib.Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    return sum(file.stat().st_size for file in atomic.matching(path, "*") if file.is_file() and not file.is_symlink())
