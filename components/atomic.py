@@ -47,12 +47,17 @@ def file(path: str | os.PathLike, mode: int = _FILE_MODE) -> Iterator[pathlib.Pa
         OSError: as in `write`, or `path` exists and is not a regular file.
     """
     target = pathlib.Path(os.path.realpath(path))
-    _require(target, stat.S_ISREG, "regular file")
+    require_file(target)
     with _beside(target, is_folder=False) as (partial, made):
         yield partial
         os.chmod(partial, mode)
         sync(partial)
         _rename(partial, target, made)
+
+
+def require_file(path: str | os.PathLike) -> None:
+    """Raise OSError if `path` exists and is not a regular file once links are followed."""
+    _require(pathlib.Path(os.path.realpath(path)), stat.S_ISREG, "regular file")
 
 
 @contextlib.contextmanager

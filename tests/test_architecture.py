@@ -36,7 +36,7 @@ HARMLESS_CALLS = re.compile(r"os\.path\.(join|dirname|basename|abspath|splitext)
 FORBIDDEN_NAMES = {"os.environ", "os.environb"}
 
 # Modules that may write lines: printable escapes them, log_lines passes them to it, progress redraws one in place.
-WRITERS = {"components.printable", "components.log_lines", "components.progress"}
+WRITERS = {"components.printable", "components.log_lines", "components.progress", "components.outputs"}
 WRITING = re.compile(
     r"print|(sys\.)?(stdout|stderr)\.(buffer\..*|write|writelines)|os\.write|traceback\.print_.*|"
     r"logging\.(StreamHandler|Formatter)|warnings\.warn"

@@ -17,7 +17,7 @@ import os
 import pathlib
 import sys
 
-from components import compat, results
+from components import compat, outputs, results
 from components.errors import ConfigError, Refusal
 from components.printable import say
 from components.progress import Progress
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum qualify`."""
     parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="model server that serves the sweep model")
     parser.add_argument(
-        "--export", type=pathlib.Path, metavar="FOLDER", help="write the sweep model to FOLDER/1; query no server"
+        "--export", type=outputs.path, metavar="FOLDER", help="write the sweep model to FOLDER/1; query no server"
     )
     parser.add_argument(
         "--units", type=int, nargs="+", metavar="N", help="hidden units of the exported shapes (default 16 and 7)"
@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export(folder: pathlib.Path, units: list[int] | None) -> int:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--export {folder} is not a folder: name a new one")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     compat.import_tensorflow()
     from components.model import activation_sweep

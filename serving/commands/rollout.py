@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from components import progress, results
+from components import outputs, progress, results
 from components.errors import BitsumError, ConfigError, Refusal, reason
 from components.printable import say
 from serving import defaults
@@ -59,7 +59,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model_name", default=defaults.MODEL_NAME, help="name of the model (default %(default)s)")
     parser.add_argument(
         "--config_file",
-        type=pathlib.Path,
+        type=outputs.path,
         default=CONFIG_FILE,
         metavar="FILE",
         help="the server's model config file, which is updated too (default %(default)s)",
