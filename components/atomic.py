@@ -12,7 +12,6 @@ tf.io.gfile because Beam may write to a remote disk.
 import contextlib
 import errno
 import fcntl
-import itertools
 import logging
 import os
 import pathlib
@@ -22,6 +21,9 @@ import uuid
 from collections.abc import Callable, Iterator
 
 LOGGER = logging.getLogger(__name__)
+
+# Folders of a file system at the top of its mount, which often nobody may read.
+OF_THE_FILE_SYSTEM = frozenset({"lost+found", ".snapshot"})
 
 _MARK = ".bitsum-writing-"
 _FOLDER_MODE = 0o755
@@ -122,7 +124,7 @@ def sync(path: str | os.PathLike) -> None:
 
 
 def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Every file, folder and link below `folder`, sorted.
+    """Every file, folder and link below `folder`, sorted, but for those of the file system.
 
     Raises:
         OSError: a folder cannot be read. pathlib's rglob silently skips such a folder.
@@ -131,11 +133,11 @@ def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    return sorted(
-        pathlib.Path(place, name)
-        for place, *names in os.walk(os.fspath(folder), onerror=fail)
-        for name in itertools.chain(*names)
-    )
+    found = []
+    for place, folders, files in os.walk(os.fspath(folder), onerror=fail):
+        folders[:] = [name for name in folders if name not in OF_THE_FILE_SYSTEM]
+        found += [pathlib.Path(place, name) for name in (*folders, *files)]
+    return sorted(found)
 
 
 def matching(folder: str | os.PathLike, pattern: str) -> list[pathlib.Path]:

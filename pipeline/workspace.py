@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from components import atomic
 from components.errors import BitsumError
 
 MARKER = ".bitsum"
@@ -18,7 +19,7 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not (root / MARKER).exists():
-            strangers = sorted(entry.name for entry in root.iterdir())
+            strangers = sorted({entry.name for entry in root.iterdir()} - atomic.OF_THE_FILE_SYSTEM)
             if strangers:
                 raise BitsumError(
                     f"pipeline.root = {root} holds {len(strangers)} files that are not bitsum's, "

@@ -180,8 +180,10 @@ def _served_models(lineage: LineageGraph, served: Collection[int]) -> Iterator[i
 
 
 def _entries(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """The entries of the folders. Unlike pathlib's glob, it raises if a folder cannot be read."""
-    return [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    """The entries of the folders but those of the file system. Unlike pathlib's glob, it raises if a folder cannot be
+    read."""
+    entries = (entry for folder in folders if folder.is_dir() for entry in folder.iterdir())
+    return [entry for entry in entries if entry.name not in atomic.OF_THE_FILE_SYSTEM]
 
 
 def _reason(lineage: LineageGraph, artifact: int) -> str:

@@ -28,14 +28,15 @@ def closed(path: pathlib.Path, mode: int = 0) -> Iterator[None]:
     before = path.stat().st_mode
     path.chmod(mode)
     try:
-        with _unprivileged():
+        with unprivileged():
             yield
     finally:
         path.chmod(before)
 
 
 @contextlib.contextmanager
-def _unprivileged() -> Iterator[None]:
+def unprivileged() -> Iterator[None]:
+    """In this thread, permissions hold for root too while the context lasts."""
     if sys.platform != "linux":
         yield
         return
