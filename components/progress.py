@@ -28,6 +28,11 @@ def report(stage: str, **numbers: Any) -> None:
     logging.getLogger(LOGGER).info("%s", stage, extra={"numbers": numbers})
 
 
+def tell(text: str) -> None:
+    """Report what a step did to the listener of `LOGGER`, as a line that stays unless progress is hidden."""
+    logging.getLogger(LOGGER).info("%s", text)
+
+
 def warn(text: str) -> None:
     """Report a warning to the listener of `LOGGER`, as a line that stays. The step continues."""
     logging.getLogger(LOGGER).warning("%s", text)
@@ -129,9 +134,9 @@ class Progress(logging.Handler):
             yield
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Draw a step's report or warning. Without a current stage, the step is the stage."""
+        """Draw a step's report, line or warning. Without a current stage, the step is the stage."""
         with self._mutex:
-            if record.levelno >= logging.WARNING:
+            if not hasattr(record, "numbers"):
                 self.line(f"    {self._stage}: {record.getMessage()}")
                 return
             self._stage = self._stage or record.getMessage()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from components.progress import STAGE_WIDTH, Progress, hidden, note, report, warn
+from components.progress import STAGE_WIDTH, Progress, hidden, note, report, tell, warn
 from pipeline import nodes
 
 pytestmark = pytest.mark.fast
@@ -23,8 +23,10 @@ def test_a_line_per_stage_when_done_and_reports_in_between_with_their_numbers():
     with Progress(stream, interval=0.0) as drawn:
         drawn.begin("train")
         report("train", step=300, of=1000, loss=0.012345, exact_match=1)
+        tell("stopped early")
         drawn.end("done")
-    first, last = stream.getvalue().splitlines()
+    first, said, last = stream.getvalue().splitlines()
+    assert said == "    train: stopped early"
     assert "train: 300 of 1,000, loss 0.01235, exact_match 1" in first
     assert last.split() == ["train", "0.0", "s", "done"]
 
@@ -35,6 +37,7 @@ def test_hidden_progress_still_writes_warnings_and_lines_that_stay(capsys):
         note("a note")
         drawn.begin("train")
         report("train", step=1, of=2)
+        tell("stopped early")
         warn("a warning")
         drawn.end("done")
         drawn.line("the verdict")
