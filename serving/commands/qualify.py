@@ -7,6 +7,7 @@ The server must serve the sweep model, which `bitsum qualify --export FOLDER` wr
     bitsum qualify HOST:PORT
 
 A sample takes seconds and covers every served shape; --all-floats takes minutes and also covers every finite float32.
+Progress goes to standard error: one line that is redrawn on a terminal, elsewhere a line every ten seconds.
 docs/json.md describes the report of --json.
 
 Exit code 0 qualified, 3 refused, 1 if the server does not answer, 2 for wrong usage.
@@ -25,6 +26,8 @@ from serving.commands import connection_flags
 from serving.probing.qualification import MODEL_NAME
 
 _DEADLINE = 60.0
+# Between two lines of progress without a terminal.
+_PROGRESS_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +76,7 @@ def _export(folder: pathlib.Path, units: list[int] | None) -> int:
 def _qualify(args: argparse.Namespace) -> int:
     from serving.probing import qualifier
 
-    with Progress(sys.stderr):
+    with Progress(sys.stderr, _PROGRESS_SECONDS):
         qualification = qualifier.qualify(
             args.target,
             all_floats=args.all_floats,
