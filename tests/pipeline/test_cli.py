@@ -101,6 +101,8 @@ def test_every_command_has_help(command, capsys):
         (["compile"], 2, "--target, --image"),
         (["run", "--set", "train.steps=-3"], 2, "train.steps = -3"),
         (["run", "--config", "no-such-file.toml"], 2, "no-such-file.toml"),
+        # A variable of the shell that is not set.
+        (["config", "--config", ""], 2, "cannot read the configuration"),
         (["run", "--set", "pipeline.root=/proc/nowhere"], 1, "/proc/nowhere"),
         (["config", "--set", "nonsense"], 2, "invalid override 'nonsense'"),
     ],
