@@ -32,7 +32,8 @@ def opened(path: str) -> Iterator[BinaryIO]:
         if path == STDOUT:
             error.filename = error.filename or "standard output"
             raise
-        raise BitsumError(f"cannot write {path}: {error.strerror}") from error
+        hint = f"; {STDOUT} is standard output" if isinstance(error, FileExistsError) else ""
+        raise BitsumError(f"cannot write {path}: {error.strerror}{hint}") from error
 
 
 def path(text: str) -> pathlib.Path:

@@ -31,5 +31,6 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
         if not os.access(root, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise BitsumError(f"cannot use pipeline.root = {root}: {error.strerror or error}") from error
+        advice = "; run this as a user who may write there" if isinstance(error, PermissionError) else ""
+        raise BitsumError(f"cannot use pipeline.root = {root}: {error.strerror or error}{advice}") from error
     return root

@@ -90,6 +90,11 @@ def test_a_dash_is_refused_where_there_is_no_stream(command, option, tmp_path, m
     assert not pathlib.Path("-").exists()
 
 
+def test_who_names_the_device_of_standard_output_is_told_the_dash(tmp_path, capfd):
+    assert cli.main(arguments("add", "--output", os.ttyname(os.openpty()[1]), tmp_path)) == 1
+    assert capfd.readouterr().err.endswith(": is not a regular file, so it is not replaced; - is standard output\n")
+
+
 def test_the_answer_to_packed_numbers_goes_to_standard_output(tmp_path, monkeypatch, capfdbinary, serve):
     monkeypatch.chdir(tmp_path)
     serve(Channel())

@@ -121,7 +121,7 @@ def test_mistakes_get_one_line_and_their_exit_code(arguments, code, words, capsy
         (
             PermissionError(13, "Permission denied", "/some/file"),
             1,
-            "bitsum: cannot continue: Permission denied: /some/file\n",
+            "bitsum: cannot continue: Permission denied: /some/file; run this as a user who may use it\n",
         ),
         (RuntimeError("can't start new thread"), 1, "bitsum: cannot continue: can't start new thread\n"),
         (KeyboardInterrupt(), 130, "bitsum: interrupted\n"),
