@@ -71,12 +71,12 @@ class Comparison:
         return lines
 
     def check_answered(self) -> None:
-        """Raise BitsumError if time, memory or a connection alone left questions unanswered by the canary, or if no
-        recorded request was answered."""
+        """Raise BitsumError if time, memory or a connection alone left questions unanswered by the canary, or if it is
+        right but neither version answers a recorded request."""
         canary = self.canary
         if canary.errors and not canary.wrong and not canary.errors.keys() & MODEL_ERRORS:
             raise BitsumError(f"the canary {self._failures()}: this says nothing about the version, try again")
-        if self.recorded and self.recorded.asked == self.recorded.refused:
+        if canary.all_right and self.recorded and self.recorded.asked == self.recorded.refused:
             raise BitsumError(
                 f"both versions refuse all {self.recorded.asked} recorded requests, so nothing was compared: is this "
                 "the log of another model?"

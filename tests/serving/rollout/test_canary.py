@@ -97,6 +97,11 @@ def test_requests_that_both_versions_refuse_compare_nothing():
     comparison.recorded = canary.Recorded(asked=3, refused=3)
     with pytest.raises(BitsumError, match="both versions refuse all 3 recorded requests"):
         comparison.check_answered()
+    # A finding about the version comes first.
+    comparison = compared(right=8, wrong=[{"a": "1"}], wrong_count=1)
+    comparison.recorded = canary.Recorded(asked=3, refused=3)
+    comparison.check_answered()
+    assert "wrongly" in comparison.complaint(2.0)
 
 
 class _Failure(grpc.RpcError):
