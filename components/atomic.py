@@ -12,7 +12,6 @@ tf.io.gfile because Beam may write to a remote disk.
 import contextlib
 import errno
 import fcntl
-import itertools
 import logging
 import os
 import pathlib
@@ -22,6 +21,9 @@ import uuid
 from collections.abc import Callable, Iterator
 
 LOGGER = logging.getLogger(__name__)
+
+# Folders of a file system at the top of its mount, which often nobody may read.
+OF_THE_FILE_SYSTEM = frozenset({"lost+found", ".snapshot"})
 
 _MARK = ".bitsum-writing-"
 _FOLDER_MODE = 0o755
@@ -47,12 +49,17 @@ def file(path: str | os.PathLike, mode: int = _FILE_MODE) -> Iterator[pathlib.Pa
         OSError: as in `write`, or `path` exists and is not a regular file.
     """
     target = pathlib.Path(os.path.realpath(path))
-    _require(target, stat.S_ISREG, "regular file")
+    require_file(target)
     with _beside(target, is_folder=False) as (partial, made):
         yield partial
         os.chmod(partial, mode)
         sync(partial)
         _rename(partial, target, made)
+
+
+def require_file(path: str | os.PathLike) -> None:
+    """Raise OSError if `path` exists and is not a regular file once links are followed."""
+    _require(pathlib.Path(os.path.realpath(path)), stat.S_ISREG, "regular file")
 
 
 @contextlib.contextmanager
@@ -117,7 +124,7 @@ def sync(path: str | os.PathLike) -> None:
 
 
 def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Every file, folder and link below `folder`, sorted.
+    """Every file, folder and link below `folder`, sorted, but for those of the file system.
 
     Raises:
         OSError: a folder cannot be read. pathlib's rglob silently skips such a folder.
@@ -126,11 +133,20 @@ def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    return sorted(
-        pathlib.Path(place, name)
-        for place, *names in os.walk(os.fspath(folder), onerror=fail)
-        for name in itertools.chain(*names)
-    )
+    found = []
+    for place, folders, files in os.walk(os.fspath(folder), onerror=fail):
+        folders[:] = [name for name in folders if name not in OF_THE_FILE_SYSTEM]
+        found += [pathlib.Path(place, name) for name in (*folders, *files)]
+    return sorted(found)
+
+
+def matching(folder: str | os.PathLike, pattern: str) -> list[pathlib.Path]:
+    """The files and folders below `folder` whose paths end like the glob `pattern`, sorted; none without the folder.
+
+    Raises:
+        OSError: a folder cannot be read. pathlib's glob silently skips such a folder.
+    """
+    return [] if is_gone(folder) else [path for path in tree(folder) if path.match(pattern)]
 
 
 @contextlib.contextmanager
@@ -272,7 +288,7 @@ def is_gone(path: str | os.PathLike) -> bool:
     """Whether `path` certainly does not exist. os.path.exists is also False where access is denied."""
     try:
         os.lstat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
         return False

@@ -74,6 +74,14 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which needs the same clean-up as an interrupt."""
 
 
+def unreadable(what: object, error: OSError) -> str:
+    """The line about a file or folder that cannot be read, and what to do if only other users may read it."""
+    line = f"cannot read {what}: {error.strerror or error}"
+    if not isinstance(error, PermissionError):
+        return line
+    return f"{line}; run this as a user who may read it, or grant that: chmod -R a+rX"
+
+
 def reason(error: OSError) -> str:
     """The system's message and the file, if it names one, for the end of a line."""
     text = error.strerror or str(error) or type(error).__name__

@@ -29,7 +29,7 @@ def report(stage: str, **numbers: Any) -> None:
 
 
 def tell(text: str) -> None:
-    """Report a line that stays, unless progress is hidden, to the listener of `LOGGER`."""
+    """Report what a step did to the listener of `LOGGER`, as a line that stays unless progress is hidden."""
     logging.getLogger(LOGGER).info("%s", text)
 
 
@@ -134,14 +134,13 @@ class Progress(logging.Handler):
             yield
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Draw a step's report or warning. Without a current stage, the step is the stage."""
+        """Draw a step's report, line or warning. Without a current stage, the step is the stage."""
         with self._mutex:
-            numbers = getattr(record, "numbers", None)
-            if numbers is None:
+            if not hasattr(record, "numbers"):
                 self.line(f"    {self._stage}: {record.getMessage()}")
                 return
             self._stage = self._stage or record.getMessage()
-            self._detail = described(numbers)
+            self._detail = described(vars(record)["numbers"])
             if self._terminal:
                 self._draw()
             elif time.monotonic() - self._written >= self._interval:

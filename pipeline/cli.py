@@ -112,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # An unexpected fault of the machine. Any other RuntimeError is a defect, which a traceback shows.
         if isinstance(error, RuntimeError) and _NO_THREAD not in str(error):
             raise
-        code = _fail(f"cannot continue: {reason(error) if isinstance(error, OSError) else error}", 1, arguments)
+        advice = "; run this as a user who may use it" if isinstance(error, PermissionError) else ""
+        code = _fail(f"cannot continue: {reason(error) if isinstance(error, OSError) else error}{advice}", 1, arguments)
     try:
         sys.stdout.flush()
     except OSError:

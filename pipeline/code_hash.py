@@ -3,6 +3,8 @@
 import hashlib
 import pathlib
 
+from components import atomic
+
 STEPS = ("components",)
 STEPS_AND_SERVER = ("components", "serving")
 
@@ -12,7 +14,7 @@ def code_sha256(folders: tuple[str, ...]) -> str:
     top = pathlib.Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted((top / folder).rglob("*")):
+        for path in atomic.tree(top / folder):
             if path.suffix in (".py", ".pbtxt"):
                 digest.update(f"{path.relative_to(top).as_posix()}\n".encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -214,7 +214,7 @@ def load(path: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
     Raises:
         ConfigError: unreadable file, unknown section or knob, impossible value; the text names it.
     """
-    tree: dict[str, dict[str, Any]] = _read(path) if path else {}
+    tree: dict[str, dict[str, Any]] = {} if path is None else _read(path)
     for override in overrides:
         section, name, value = _parse(override)
         tree.setdefault(section, {})[name] = value

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from components import atomic
 from components.errors import BitsumError
 
 MARKER = ".bitsum"
@@ -18,7 +19,7 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not (root / MARKER).exists():
-            strangers = sorted(entry.name for entry in root.iterdir())
+            strangers = sorted({entry.name for entry in root.iterdir()} - atomic.OF_THE_FILE_SYSTEM)
             if strangers:
                 raise BitsumError(
                     f"pipeline.root = {root} holds {len(strangers)} files that are not bitsum's, "
@@ -30,5 +31,6 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
         if not os.access(root, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise BitsumError(f"cannot use pipeline.root = {root}: {error.strerror or error}") from error
+        advice = "; run this as a user who may write there" if isinstance(error, PermissionError) else ""
+        raise BitsumError(f"cannot use pipeline.root = {root}: {error.strerror or error}{advice}") from error
     return root

@@ -36,13 +36,17 @@ HARMLESS_CALLS = re.compile(r"os\.path\.(join|dirname|basename|abspath|splitext)
 FORBIDDEN_NAMES = {"os.environ", "os.environb"}
 
 # Modules that may write lines: printable escapes them, log_lines passes them to it, progress redraws one in place.
-WRITERS = {"components.printable", "components.log_lines", "components.progress"}
+WRITERS = {"components.printable", "components.log_lines", "components.progress", "components.outputs"}
 WRITING = re.compile(
     r"print|(sys\.)?(stdout|stderr)\.(buffer\..*|write|writelines)|os\.write|traceback\.print_.*|"
     r"logging\.(StreamHandler|Formatter)|warnings\.warn"
 )
 
 RENAMING = re.compile(r"os\.(replace|renames?)|shutil\.move|(?!tf\.io\.gfile\.).*\brename")
+
+SILENT = re.compile(r"(?!tf\.io\.gfile\.)(.*\.)?r?glob|os\.walk")
+# The holders of a lock are only named in messages; the server compares a version's files before and after.
+SKIPPING = {"pipeline.root_lock", "serving.versions.version_directory"}
 
 # The modules that may parse messages themselves; checkpoint compares the result with the bytes.
 STRICT_PARSERS = {"components.formats.strict_protos", "components.savedmodel.checkpoint"}
@@ -153,6 +157,22 @@ def _renaming(call: ast.Call) -> str:
     return name if RENAMING.fullmatch(name) or is_path else ""
 
 
+def silent_walks(source: SourceTree) -> list[str]:
+    """Code that takes a folder that cannot be read for an empty one, as pathlib's glob and os.walk do."""
+    return [
+        f"{module.where(node)}: {module.name} skips unreadable folders: use matching or tree of components.atomic"
+        for module in source.modules.values()
+        if module.layer in ("components", "serving", "pipeline") and module.name not in SKIPPING
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and _skips(node)
+    ]
+
+
+def _skips(call: ast.Call) -> bool:
+    name = dotted(call.func) or (call.func.attr if isinstance(call.func, ast.Attribute) else "")
+    return bool(SILENT.fullmatch(name)) and not any(keyword.arg == "onerror" for keyword in call.keywords)
+
+
 def registry_hosts(root: pathlib.Path) -> list[str]:
     host = re.compile("|".join(rf"\b{re.escape(name)}\.{ending}\b" for name, ending in REGISTRIES))
     findings = []
@@ -203,7 +223,9 @@ def listed(findings: list[str]) -> str:
     return "\n" + "\n".join(findings)
 
 
-@pytest.mark.parametrize("check", [more_than_python, side_effects, heavy_commands, prints, lenient_parsers, renames])
+@pytest.mark.parametrize(
+    "check", [more_than_python, side_effects, heavy_commands, prints, lenient_parsers, renames, silent_walks]
+)
 def test_modules(check, source):
     assert not (findings := check(source)), listed(findings)
 
@@ -236,6 +258,10 @@ DEFECTIVE = {
         '"""."""\nimport os\n\n\ndef late(path, text):\n    os.replace(path, path)\n    (path / "x").replace(path)\n'
         '    return text.replace("a", "b")\n'
     ),
+    "serving/walking.py": (
+        '"""."""\nimport os\n\n\ndef late(path, fail):\n    list(os.walk(path))\n    list((path / "x").glob("*"))\n'
+        "    return os.walk(path, onerror=fail)\n"
+    ),
     "serving/client.py": '"""."""\nimport grpc\n',
     "serving/add.py": '"""."""\nfrom . import client\n\n\ndef add_arguments(parser): ...\ndef run(args): client\n',
     "serving/fine.py": (
@@ -254,6 +280,7 @@ DEFECTIVE = {
         (prints, ["components/loud.py:5", "serving/louder.py:6"]),
         (lenient_parsers, ["serving/lenient.py:5"]),
         (renames, ["serving/renaming.py:6", "serving/renaming.py:7"]),
+        (silent_walks, ["serving/walking.py:6", "serving/walking.py:7"]),
     ],
 )
 def test_each_defect_is_reported_with_its_line(check, places, tmp_path):

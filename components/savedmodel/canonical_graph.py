@@ -19,7 +19,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from components.errors import BitsumError
+from components.errors import BitsumError, unreadable
 from components.formats import map_order, protos, strict_protos
 
 # Message type -> fields without meaning to a runtime: the release that wrote the model, the source line of a node.
@@ -229,7 +229,7 @@ def _meta_graph(path: pathlib.Path) -> Any:
     try:
         model = strict_protos.parse(modules.saved_model.SavedModel, path.read_bytes())
     except OSError as error:
-        raise BitsumError(f"cannot read the model {path}: {error.strerror}") from error
+        raise BitsumError(unreadable(f"the model {path}", error)) from error
     except DecodeError as error:
         raise BitsumError(f"{path} is not a SavedModel, or is damaged") from error
     if len(model.meta_graphs) != 1 or model.saved_model_schema_version != 1:

@@ -7,7 +7,7 @@
 import dataclasses
 import pathlib
 
-from components.errors import BitsumError
+from components.errors import BitsumError, unreadable
 from components.proof import certificate, checker
 from components.proof.weights import Weights
 from components.savedmodel import checkpoint
@@ -41,5 +41,5 @@ def check(model_dir: str | pathlib.Path, task: Transducer, path: pathlib.Path | 
         if path is None and isinstance(error, FileNotFoundError):
             verdict = checker.Verdict(False, f"the certificate {file} is missing", where="before any step")
             return Checked(weights, "", verdict)
-        raise BitsumError(f"cannot read the certificate {file}: {error.strerror}") from error
+        raise BitsumError(unreadable(f"the certificate {file}", error)) from error
     return Checked(weights, source, checker.check(source, weights, task))

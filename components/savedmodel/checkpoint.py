@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from components.errors import BitsumError
+from components.errors import BitsumError, unreadable
 from components.formats import crc32c, protos, table
 from components.proof.weights import NAMES, Weights
 
@@ -218,6 +218,5 @@ def _bytes(path: pathlib.Path, limit: int | None = None) -> bytes:
             raise BitsumError(f"cannot read the weights in {path}: more than {limit} bytes")
         return path.read_bytes()
     except OSError as error:
-        raise BitsumError(
-            f"cannot read the weights in {path}: {error.strerror}; is this the folder of a SavedModel?"
-        ) from error
+        hint = "" if isinstance(error, PermissionError) else "; is this the folder of a SavedModel?"
+        raise BitsumError(unreadable(f"the weights in {path}", error) + hint) from error

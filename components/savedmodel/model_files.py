@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from components.errors import BitsumError
+from components.errors import BitsumError, unreadable
 
 # Requests that a server replays while it loads the model: TFRecords of PredictionLog.
 WARMUP_REQUESTS = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
@@ -106,9 +106,9 @@ def _problem(entry: Entry) -> str | None:
 def _below(root: pathlib.Path, folder: pathlib.Path, prefix: str) -> Iterator[Entry]:
     try:
         names = sorted(os.listdir(folder))
+        kept = _kept_by_kubernetes(folder) if folder == root else ()
     except OSError as error:
-        raise BitsumError(f"cannot list the folder {folder}: {error.strerror}") from error
-    kept = _kept_by_kubernetes(folder) if folder == root else ()
+        raise BitsumError(unreadable(folder, error)) from error
     for name in names:
         if name in kept:
             continue
@@ -128,7 +128,7 @@ def _kind(path: pathlib.Path) -> str:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return _NOWHERE
         # A disk error is not a fault of the model.
-        raise BitsumError(f"cannot look up {path}: {error.strerror}") from error
+        raise BitsumError(unreadable(path, error)) from error
 
 
 def _kept_by_kubernetes(folder: pathlib.Path) -> set[str]:

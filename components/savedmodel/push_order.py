@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from components import atomic, regular_files
-from components.errors import BitsumError, Refusal
+from components.errors import BitsumError, Refusal, unreadable
 from components.savedmodel import version_folder
 
 GATE = "push"
@@ -49,7 +49,9 @@ def ancestors(model_dir: str) -> list[str]:
         raise ValueError("not a list of hashes")
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BitsumError(unreadable(f"{file}, the ancestors of a model", error)) from error
+    except ValueError as error:
         raise BitsumError(f"cannot read {file}, the ancestors of a model: {error}; train it again") from error
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any, TypeGuard
 
 from components import atomic, regular_files
-from components.errors import BitsumError, reason
+from components.errors import BitsumError, reason, unreadable
 from components.savedmodel import model_files
 
 MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
@@ -74,10 +74,17 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
 
 
 def versions(base: pathlib.Path) -> list[int]:
-    """The version numbers under `base`, lowest first; other names are not versions."""
-    if not base.is_dir():
-        return []
-    return sorted(int(entry.name) for entry in base.iterdir() if entry.name.isdecimal() and entry.is_dir())
+    """The version numbers under `base`, lowest first; other names are not versions.
+
+    Raises:
+        BitsumError: the folder cannot be read.
+    """
+    try:
+        if not base.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in base.iterdir() if entry.name.isdecimal() and entry.is_dir())
+    except OSError as error:
+        raise BitsumError(unreadable(error.filename or base, error)) from error
 
 
 def manifest(version: pathlib.Path) -> dict[str, Any]:
@@ -94,7 +101,7 @@ def manifest(version: pathlib.Path) -> dict[str, Any]:
         if error.errno == errno.EINVAL:
             # A FIFO or a folder.
             return {}
-        raise BitsumError(f"cannot read {version / MANIFEST}: {error.strerror}") from error
+        raise BitsumError(unreadable(version / MANIFEST, error)) from error
     return content if _is_manifest(content) else {}
 
 
@@ -154,7 +161,7 @@ def _content(entry: model_files.Entry) -> str:
     try:
         return hashlib.sha256(entry.path.read_bytes()).hexdigest()
     except OSError as error:
-        raise BitsumError(f"cannot read {entry.path}: {error.strerror}") from error
+        raise BitsumError(unreadable(entry.path, error)) from error
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from tfx.utils import path_utils
 from components import settings, signatures
 from components.model import expected_graph
 from components.printable import printable
-from components.progress import report
+from components.progress import report, tell
 from components.proof import attempt, picture
 from components.proof.certificate import FILE as CERTIFICATE_FILE
 from components.proof.certificate import parse
@@ -74,6 +74,7 @@ def Prover(
     if proof.certificate is not None:
         (folder / CERTIFICATE_FILE.name).write_text(proof.certificate)
         (folder / PICTURE_FILE).write_text(picture.svg(checkpoint.read(served), parse(proof.certificate)))
+        tell(f"picture of the proof: {folder / PICTURE_FILE}")
     (folder / REPORT_FILE).write_text(json.dumps(proof.summary(), indent=1) + "\n")
     certificate.proven = int(proof.proven)
     certificate.task = task

@@ -16,7 +16,7 @@ import tensorflow as tf
 from components.data.dataset import Batch, batches, first_batch, one_line_errors
 from components.errors import BitsumError
 from components.model.gru import GRU
-from components.progress import report
+from components.progress import report, tell
 from components.proof.weights import NAMES, Weights
 from components.settings import ProofSettings, Train
 from components.task.transducer import ADDITION, Transducer
@@ -98,6 +98,13 @@ def train(
                 )
     writer.close()
     attempts.restore()
+    if step < settings.steps:
+        tell(
+            f"stopped early, after step {step:,} of {settings.steps:,}: proven at step {attempts.first:,}, and again "
+            f"at least proof.extra_steps = {proof.extra_steps:,} later"
+        )
+    elif attempts.last not in (None, step):
+        tell(f"the weights of step {attempts.last:,} are kept, the last with an accepted certificate")
     return cell, Outcome(attempts.last or step, attempts.first, attempts.margin)
 
 

@@ -9,10 +9,11 @@ is a cold start without a baseline.
 import argparse
 import pathlib
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
-from components import atomic
-from components.errors import BitsumError, ConfigError
+from components import outputs
+from components.errors import ConfigError
 from components.printable import say
 from components.savedmodel import push_order
 from pipeline import config as configuration
@@ -36,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bitsum compile`."""
     parser.add_argument("--target", choices=["kubeflow"], required=True, help="the scheduler to compile for")
     parser.add_argument("--image", required=True, help="container image that holds this project (docs/schedule.md)")
-    parser.add_argument("--output", metavar="FILE", default="kubeflow.yaml", help="file to write (default %(default)s)")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        default="kubeflow.yaml",
+        help="file to write; - is standard output (default %(default)s)",
+    )
     parser.add_argument(push_order.OPTION, action="store_true", help=push_order.HELP)
     parser.add_argument(
         "--claim", metavar="NAME", help="persistent volume claim to mount where the Pusher writes (pipeline.push_to)"
@@ -44,17 +50,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compile, write the file, and print a summary; returns 0."""
+    """Compile, write the file, and print a summary; returns 0.
+
+    Raises:
+        BitsumError: the file cannot be written.
+    """
     config = configuration.load(args.config, args.set)
-    with log_capture.discard_output():
-        documents = compiled(config, args.image, args.claim, args.allow_older)
-    write(pathlib.Path(args.output), documents)
+    with outputs.opened(args.output) as file:
+        with log_capture.discard_output():
+            documents = compiled(config, args.image, args.claim, args.allow_older)
+        file.write(as_yaml(documents))
     tasks = documents[0]["root"]["dag"]["tasks"]
-    say(f"{args.output}: {len(tasks)} nodes, image {args.image}, command {' '.join(COMMAND)}")
-    say(_COLD_START)
     say(
+        f"{args.output}: {len(tasks)} nodes, image {args.image}, command {' '.join(COMMAND)}",
+        _COLD_START,
         f"versions are pushed to {config.push_to}: "
-        + (f"volume claim {args.claim}" if args.claim else "mount a volume there (--claim)")
+        + (f"volume claim {args.claim}" if args.claim else "mount a volume there (--claim)"),
+        stream=sys.stderr if args.output == outputs.STDOUT else None,
     )
     return 0
 
@@ -87,19 +99,12 @@ def compiled(config: Config, image: str, claim: str | None = None, allow_older: 
     return [spec, _platform(claim, str(config.push_to))] if claim else [spec]
 
 
-def write(path: pathlib.Path, documents: list[dict[str, Any]]) -> None:
-    """Write the documents to `path` atomically.
-
-    Raises:
-        BitsumError: the file cannot be written.
-    """
+def as_yaml(documents: list[dict[str, Any]]) -> bytes:
+    """The content of the file for Kubeflow Pipelines."""
     import yaml
 
     heading = f"# PIPELINE DEFINITION\n# Name: {documents[0]['pipelineInfo']['name']}\n# Description: {_COLD_START}\n"
-    try:
-        atomic.write(path, heading + yaml.safe_dump_all(documents))
-    except OSError as error:
-        raise BitsumError(f"cannot write {path}: {error.strerror}") from error
+    return (heading + yaml.safe_dump_all(documents)).encode()
 
 
 def _make_portable(pipeline: "Pipeline") -> None:

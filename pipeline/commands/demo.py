@@ -11,6 +11,7 @@ import pathlib
 import tempfile
 from typing import Any
 
+from components import outputs
 from components.errors import BitsumError
 from components.progress import Progress
 from pipeline import config as configuration
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--root",
+        type=outputs.path,
         metavar="DIR",
         help="keep the output of the run in this empty folder (default: a temporary folder, removed)",
     )

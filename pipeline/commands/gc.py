@@ -108,8 +108,8 @@ def _served(config: Config, config_file: str | None) -> set[int]:
     from components.savedmodel import version_folder
 
     served = set(version_folder.versions(config.push_to))
-    path = pathlib.Path(config_file) if config_file else config.push_to.parent / "models.config"
-    if path.exists() or config_file:
+    path = config.push_to.parent / "models.config" if config_file is None else pathlib.Path(config_file)
+    if path.exists() or config_file is not None:
         from serving import model_config
 
         for model in model_config.read(path).model_config_list.config:

@@ -1,6 +1,6 @@
 """`bitsum node`: run one node of the graph, as part of a scheduled run, or list the graph for the scheduler.
 
-    bitsum node --list --json > graph.json                              # nodes and edges; needs TFX
+    bitsum node --list --json > graph.json                              # nodes and edges
     bitsum node Trainer --run-id 2026-11-22 --set data.span=2026-11-22  # code: 0 done, 3 refused, 1 failed, 2 usage
     bitsum node check --run-id 2026-11-22                               # 3 if the newest version is for a later span
     bitsum node verdict --run-id 2026-11-22                             # 3 if a gate refused the model
@@ -24,7 +24,7 @@ from components.printable import say
 from components.progress import Progress
 from components.savedmodel import push_order
 from pipeline import config as configuration
-from pipeline import log_capture, root_lock, workspace
+from pipeline import log_capture, nodes, root_lock, workspace
 from pipeline.config import Config
 from pipeline.records import relocation
 
@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """
     config = configuration.load(args.config, args.set)
     if args.list:
-        with log_capture.discard_output():
-            listed = _json(config, args) if args.json else _text(config)
+        listed = _json(config, args) if args.json else _text(config)
         say(*listed.split("\n"))
         return 0
     if not args.node or not args.run_id or not _RUN_ID.fullmatch(args.run_id):
@@ -90,26 +89,21 @@ def _run(config: Config, node_id: str, run_id: str, progress: Progress, allow_ol
         if not allow_older:
             push_order.check_span(config.push_to, config.data.span, config.data.span_date)
         return
+    if node_id == VERDICT:
+        log_capture.silence_database_drivers()
+        from pipeline.records import verdicts
+
+        verdicts.conclude(config, run_id, progress.line)
+        return
     progress.begin("load libraries")
     from pipeline.runner import local
 
     progress.end("done")
-    if node_id == VERDICT:
-        local.conclude(config, run_id, progress.line)
-    else:
-        local.run(config, run_id, progress.begin, progress.end, node_id, allow_older)
+    local.run(config, run_id, progress.begin, progress.end, node_id, allow_older)
 
 
 def _graph(config: Config) -> dict[str, list[str]]:
-    """The graph of a run in a series. It does not depend on the span, nor on whether the data are imported."""
-    from pipeline.runner import node
-
-    data = dataclasses.replace(config.data, span=config.data.span or 1)
-    return node.upstream(
-        node.compile_pipeline(
-            dataclasses.replace(config, data=data, spans=dataclasses.replace(config.spans, source=""))
-        )
-    )
+    return nodes.in_series(bool(config.spans.request_log), config.train.warm_start)
 
 
 def _text(config: Config) -> str:

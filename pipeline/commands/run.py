@@ -39,13 +39,14 @@ def run(args: argparse.Namespace) -> int:
     """
     config = configuration.load(args.config, args.set)
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 10**9 // 1000:06d}"
+    is_new = not (config.root / workspace.MARKER).exists()
     root = workspace.prepare(config.root)
     log = root / "logs" / f"{run_id}.log"
     with (
         log_capture.redirect_output(log) as terminal,
         Progress(terminal, config.pipeline.progress_interval) as progress,
     ):
-        progress.line(f"bitsum run {run_id}, log {log}")
+        progress.line(f"bitsum run {run_id} in {root}{', a new folder' if is_new else ''}, log {log}")
         try:
             # Before the lock: the run lock of a copy still names a run of the original.
             relocation.lock_and_update_paths(config, progress.line)
@@ -70,9 +71,9 @@ def _pipeline(config: Config, run_id: str, progress: Progress, allow_older: bool
 
 
 def _summary(config: Config, run_id: str, log: pathlib.Path, progress: Progress, keep_serving: bool) -> None:
-    from pipeline.runner import local
+    from pipeline.records import verdicts
 
-    push = local.conclude(config, run_id, progress.line)
+    push = verdicts.conclude(config, run_id, progress.line)
     _serve(config, push.version, log.with_suffix(".server.log"), progress, keep_serving)
     progress.line(f"artifacts {config.root / 'artifacts'}, log {log}")
 

@@ -6,6 +6,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from components import progress, results
+from components.errors import BitsumError
 from components.savedmodel import version_folder
 from pipeline import config as configuration
 from pipeline.config import Config
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PushedVersion:
-    """A version in the push folder; `damage`: problems with its files, `not_proven`: why no certificate is valid."""
+    """A version in the push folder; `damage`: problems with its files, `not_proven`: why no certificate is valid,
+    `unreadable`: why nothing else is known about it."""
 
     version: int
     path: pathlib.Path
@@ -29,6 +31,7 @@ class PushedVersion:
     margin: float | None
     not_proven: str
     run: str
+    unreadable: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the status; 1 if the files of a pushed version differ from its manifest.
+    """Print the status; 1 if a pushed version is damaged or unreadable, or no server answers.
 
     Raises:
         ConfigError: a knob is invalid, or a TLS file cannot be used.
+        BitsumError: the folder of the pushed versions cannot be read.
     """
     config = configuration.load(args.config, args.set)
     credentials = connection_flags.credentials(args)
@@ -79,15 +83,18 @@ def run(args: argparse.Namespace) -> int:
     pushed = [_pushed(config.push_to, version) for version in version_folder.versions(config.push_to)]
     server = _server(config, args.server or address(config.serve.host, config.serve.port), credentials)
     results.show(Status(config.push_to, pushed, server), _lines, args.json)
-    return 1 if any(version.damage for version in pushed) else 0
+    return 1 if server.error or any(version.damage or version.unreadable for version in pushed) else 0
 
 
 def _pushed(push_to: pathlib.Path, version: int) -> PushedVersion:
     from serving.rollout import provenance
 
     folder = push_to / str(version)
-    origin = provenance.of(folder)
-    damage = list(origin.damage) or ([] if version_folder.manifest(folder) else version_folder.problems(folder))
+    try:
+        origin = provenance.of(folder)
+        damage = list(origin.damage) or ([] if version_folder.manifest(folder) else version_folder.problems(folder))
+    except BitsumError as error:
+        return PushedVersion(version, folder, [], [], "", None, "it cannot be read", "", unreadable=str(error))
     not_proven = (origin.unblessed or "").removeprefix(provenance.UNPROVEN) if origin.margin is None else ""
     return PushedVersion(
         version, folder, damage, list(origin.ignored), origin.task.name, origin.margin, not_proven, origin.run
@@ -125,11 +132,14 @@ def _lines(status: Status) -> list[str]:
         *([] if status.pushed else [f"{status.push_to} has no pushed version: bitsum run pushes one"]),
         *map(_line, status.pushed),
         *[f"DAMAGED: {problem}" for version in status.pushed for problem in version.damage],
+        *[f"UNREADABLE: {version.unreadable}" for version in status.pushed if version.unreadable],
         f"server {status.server.target}: {status.server.error or ', '.join(served)}",
     ]
 
 
 def _line(pushed: PushedVersion) -> str:
+    if pushed.unreadable:
+        return f"version {pushed.version}: UNREADABLE, {pushed.path}"
     state = "DAMAGED" if pushed.damage else "files as pushed"
     ignored = f", ignored: {', '.join(pushed.ignored_files)}" if pushed.ignored_files else ""
     if pushed.margin is None:

@@ -17,7 +17,7 @@ import tempfile
 from typing import Any
 
 from components import results
-from components.errors import BitsumError, Refusal
+from components.errors import BitsumError, Refusal, unreadable
 from components.proof import certificate, checker
 from components.savedmodel import export_format
 from components.task.transducer import ADDITION, TASKS
@@ -84,9 +84,13 @@ def run(args: argparse.Namespace) -> int:
     from components.savedmodel import model_files
 
     model_dir = pathlib.Path(args.model_dir)
-    if not model_dir.is_dir():
+    try:
+        is_folder = model_dir.is_dir()
+    except OSError as error:
+        raise BitsumError(unreadable(model_dir, error)) from error
+    if not is_folder:
         raise BitsumError(f"{model_dir} is not a folder: name the folder that holds saved_model.pb")
-    path = pathlib.Path(args.certificate or model_dir / certificate.FILE)
+    path = model_dir / certificate.FILE if args.certificate is None else pathlib.Path(args.certificate)
     foreign = model_files.foreign(model_dir)
     about = {
         "task": args.task,
@@ -110,12 +114,12 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
     from components.savedmodel import certified
     from components.savedmodel.canonical_graph import Graph
 
-    checked = certified.check(model_dir, TASKS[args.task], path if args.certificate else None)
+    checked = certified.check(model_dir, TASKS[args.task], None if args.certificate is None else path)
     weights, verdict = checked.weights, checked.verdict
     graph = Graph(model_dir)
     sha256 = graph.sha256()
     graph_differences, weight_differences = _differences(args, sha256, weights.units)
-    compared_with = _CELL if args.graph else _HASH if args.graph_sha256 else None
+    compared_with = _CELL if args.graph else _HASH if args.graph_sha256 is not None else None
     return dataclasses.asdict(verdict) | {
         "proven": verdict.proven and not graph_differences and not weight_differences,
         "margin": _finite(verdict.margin),
@@ -133,7 +137,7 @@ def _checked(args: argparse.Namespace, model_dir: pathlib.Path, path: pathlib.Pa
 
 def _differences(args: argparse.Namespace, sha256: str, units: int) -> tuple[list[str], list[str]]:
     """The differences of the graph from its reference, and of the weights from those that TensorFlow loads."""
-    if args.graph_sha256:
+    if args.graph_sha256 is not None:
         wanted = args.graph_sha256.strip().lower()
         return [] if sha256 == wanted else [f"its hash is {sha256}, not {wanted[:64]}"], []
     return _compared_with_the_cell(args, units) if args.graph else ([], [])

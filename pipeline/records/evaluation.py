@@ -6,6 +6,7 @@ import pathlib
 import types
 from typing import Any
 
+from components import atomic
 from components.formats import protos, tfrecords
 
 _METRICS = "metrics-*"
@@ -23,7 +24,7 @@ def exact_match_by_length(evaluation: str) -> dict[int, float]:
         BitsumError: a file there is damaged.
     """
     rates = {}
-    for path in sorted(pathlib.Path(evaluation).glob(_METRICS)):
+    for path in atomic.matching(evaluation, _METRICS):
         for metrics in tfrecords.messages(_protos().metrics.MetricsForSlice, path):
             keys = {key.column: key.int64_value for key in metrics.slice_key.single_slice_keys}
             for entry in metrics.metric_keys_and_values:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import properties
+from components import atomic, properties
 from components.errors import BitsumError
 from pipeline import nodes
 from pipeline.records import ownership
@@ -180,8 +180,10 @@ def _served_models(lineage: LineageGraph, served: Collection[int]) -> Iterator[i
 
 
 def _entries(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """The entries of the folders. Unlike pathlib's glob, it raises if a folder cannot be read."""
-    return [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    """The entries of the folders but those of the file system. Unlike pathlib's glob, it raises if a folder cannot be
+    read."""
+    entries = (entry for folder in folders if folder.is_dir() for entry in folder.iterdir())
+    return [entry for entry in entries if entry.name not in atomic.OF_THE_FILE_SYSTEM]
 
 
 def _reason(lineage: LineageGraph, artifact: int) -> str:
@@ -198,4 +200,4 @@ def _set_state(store: metadata_store.MetadataStore, folder: Garbage, state: int)
 
 
 def _size(path: pathlib.Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    return sum(file.stat().st_size for file in atomic.matching(path, "*") if file.is_file() and not file.is_symlink())

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import properties, results
+from components import atomic, properties, results
 from components.errors import BitsumError
 from components.formats import strict_protos, tfrecords
 from components.savedmodel import version_folder
@@ -241,7 +241,7 @@ def _made_with(lineage: LineageGraph, artifact: int, kind: str, key: str) -> lis
 def _records(statistics: pathlib.Path) -> Iterator[tuple[str, int]]:
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
-    for path in sorted(statistics.glob("Split-*/FeatureStats.pb")):
+    for path in atomic.matching(statistics, "Split-*/FeatureStats.pb"):
         for data in strict_protos.read(statistics_pb2.DatasetFeatureStatisticsList, path).datasets:
             yield path.parent.name.removeprefix("Split-"), int(data.num_examples)
 
@@ -250,7 +250,7 @@ def _schema_anomalies(folder: pathlib.Path) -> list[str]:
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
     lines = []
-    for path in sorted(folder.glob(f"Split-*/{properties.SCHEMA_DIFF_FILE}")):
+    for path in atomic.matching(folder, f"Split-*/{properties.SCHEMA_DIFF_FILE}"):
         anomalies = strict_protos.read(anomalies_pb2.Anomalies, path)
         lines += [
             f"{path.parent.name}, {name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())
@@ -292,7 +292,7 @@ def _curve(lineage: LineageGraph, trainer: int) -> list[dict[str, float]]:
     runs = [link.artifact for link in lineage.outputs(trainer) if lineage.kind(link.artifact) == "ModelRun"]
     rows: dict[int, dict[str, float]] = {}
     for id in runs:
-        for path in sorted(_uri(lineage, id).glob("**/*tfevents*")):
+        for path in atomic.matching(_uri(lineage, id), "*tfevents*"):
             for step, name, value in _scalars(path):
                 rows.setdefault(step, {"step": step})[name] = value
     return [rows[step] for step in sorted(rows)]
@@ -344,7 +344,7 @@ def _text(artifact: mlmd.Artifact, name: str) -> str:
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
         return _dictionary(path.read_text())
-    except OSError:
+    except FileNotFoundError:
         return {}
 
 

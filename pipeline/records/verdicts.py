@@ -2,11 +2,14 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 from components import properties
+from components.errors import BitsumError, Refusal
 from pipeline import nodes
-from pipeline.records import evaluation
-from pipeline.records.lineage_graph import Output
+from pipeline.config import Config
+from pipeline.records import evaluation, metadata_store
+from pipeline.records.lineage_graph import LineageGraph, Output
 
 REFUSED = "REFUSED"
 
@@ -61,6 +64,29 @@ def push_of_run(outputs: list[Output]) -> Push:
         return Push(0, "", False)
     version, path = int(pushed.text(properties.VERSION)), pushed.text(properties.DESTINATION)
     return Push(version, path, bool(pushed.integer(properties.IS_NEW)))
+
+
+def conclude(config: Config, run_id: str, line: Callable[[str], None]) -> Push:
+    """Report the verdicts of a run, one line each, and its pushed version.
+
+    Raises:
+        Refusal: a gate refused the model; the text is the first refusal's.
+        BitsumError: the run has not reached the last gate.
+    """
+    with metadata_store.opened(config) as store:
+        outputs = LineageGraph(store).outputs_of(run_id)
+    results = of_run(outputs)
+    for verdict in results:
+        line(f"  {verdict.gate}: {verdict.word}, {verdict.reason}")
+    for verdict in results:
+        if not verdict.passed:
+            raise Refusal(verdict.gate, f"{verdict.reason}; nothing was pushed")
+    push = push_of_run(outputs)
+    if not push.version:
+        raise BitsumError(f"run {run_id} has pushed nothing, and no gate refused: not all of its nodes are done")
+    result = "pushed" if push.is_new else "already holds this model; nothing pushed"
+    line(f"  version {push.version} {result}: {push.path}")
+    return push
 
 
 def _blessed(gate: str, passed: bool, reason: str) -> Verdict:

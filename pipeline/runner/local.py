@@ -4,16 +4,12 @@ import contextlib
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from components.errors import BitsumError, Refusal
 from pipeline import nodes
 from pipeline.config import Config
 from pipeline.records import metadata_store, ownership
 from pipeline.runner import node
-
-if TYPE_CHECKING:
-    from pipeline.records.verdicts import Push
 
 
 def run(
@@ -68,32 +64,6 @@ def _close_abandoned(config: Config, begin: Callable[[str], None], end: Callable
         begin("housekeeping")
         first = f"{closed[0].kind}, execution {closed[0].execution}: {closed[0].reason}"
         end(f"closed as failed: {first}" + (f"; and {len(closed) - 1} more" if len(closed) > 1 else ""))
-
-
-def conclude(config: Config, run_id: str, line: Callable[[str], None]) -> "Push":
-    """Report the verdicts of a run, one line each, and its pushed version.
-
-    Raises:
-        Refusal: a gate refused the model; the text is the first refusal's.
-        BitsumError: the run has not reached the last gate.
-    """
-    from pipeline.records import verdicts
-    from pipeline.records.lineage_graph import LineageGraph
-
-    with metadata_store.opened(config) as store:
-        outputs = LineageGraph(store).outputs_of(run_id)
-    results = verdicts.of_run(outputs)
-    for verdict in results:
-        line(f"  {verdict.gate}: {verdict.word}, {verdict.reason}")
-    for verdict in results:
-        if not verdict.passed:
-            raise Refusal(verdict.gate, f"{verdict.reason}; nothing was pushed")
-    push = verdicts.push_of_run(outputs)
-    if not push.version:
-        raise BitsumError(f"run {run_id} has pushed nothing, and no gate refused: not all of its nodes are done")
-    result = "pushed" if push.is_new else "already holds this model; nothing pushed"
-    line(f"  version {push.version} {result}: {push.path}")
-    return push
 
 
 def _one_line(error: Exception) -> str:

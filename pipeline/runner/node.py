@@ -43,11 +43,6 @@ def node_ids(graph: pipeline_pb2.Pipeline) -> list[str]:
     return [node.pipeline_node.node_info.id for node in graph.nodes]
 
 
-def upstream(graph: pipeline_pb2.Pipeline) -> dict[str, list[str]]:
-    """The graph's edges: {node id: ids of its upstream nodes}, in topological order."""
-    return {node.pipeline_node.node_info.id: sorted(node.pipeline_node.upstream_nodes) for node in graph.nodes}
-
-
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str, connection: mlmd.ConnectionConfig) -> bool:
     """Run one node of a graph whose run id is set; returns whether its outputs came from the cache.
 

@@ -22,9 +22,9 @@ import pathlib
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from components import atomic, signatures
+from components import outputs, signatures
 from components.errors import BitsumError, ConfigError
 from components.log_lines import LineHandler
 from components.printable import say
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="two files, each with the little-endian bytes of one number",
     )
     parser.add_argument(
-        "--output", type=pathlib.Path, metavar="FILE", help="file for the answer to --packed, in little-endian bytes"
+        "--output", metavar="FILE", help="file for the answer to --packed, in little-endian bytes; - is standard output"
     )
     parser.add_argument(
         "--base", type=int, choices=(10, 16, 2), default=10, help="base of the answers (default %(default)s)"
@@ -136,9 +136,7 @@ def _print_answers(
                 say(*(numerals.written(value, base) for value in answers))
 
 
-def _answer_packed(
-    client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: pathlib.Path | None
-) -> None:
+def _answer_packed(client: "AdderClient", task: Transducer, operands: list[pathlib.Path], output: str | None) -> None:
     from serving.client import FilePieces
 
     a, b = map(FilePieces, operands)
@@ -153,7 +151,7 @@ def _answer_packed(
             pass
         say(str(task.read(last[-1], 8)))
         return
-    with atomic_file(output) as file:
+    with outputs.opened(output) as file:
         for piece in _with_progress(pieces, bits):
             file.write(piece)
 
@@ -164,16 +162,6 @@ def _with_progress(pieces: Iterable[bytes], bits: int) -> Iterator[bytes]:
         done += 8 * len(piece)
         report("stream", step=done, of=max(done, bits), unit="bits")
         yield piece
-
-
-@contextlib.contextmanager
-def atomic_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file that appears as `path` once it is complete. Raises: BitsumError."""
-    try:
-        with atomic.file(path) as beside, open(beside, "wb") as file:
-            yield file
-    except OSError as error:
-        raise BitsumError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

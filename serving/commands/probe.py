@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         TASKS[args.task], None if args.signature == ALL else (args.signature,), rate, lasting, args.expect_version
     )
     questions = _questions(args)
-    probe_boxes = _box_prober(args.certificate, args.task) if args.certificate else None
+    probe_boxes = None if args.certificate is None else _box_prober(args.certificate, args.task)
     log = runner.line_printer(sys.stderr if args.json else sys.stdout) if progress.shown() else lambda line: None
     options = {
         "model_name": args.model_name,
@@ -157,7 +157,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--duration {args.duration:g}: must be 0 (no limit) or more")
     if (args.rate is not None and not args.rate > 0) or not args.report_every > 0:
         raise ConfigError("--rate and --report_every must be more than 0")
-    if args.certificate and args.duration is not None:
+    if args.certificate is not None and args.duration is not None:
         raise ConfigError("--certificate asks a fixed number of questions: omit --duration")
     if args.metrics_port is not None and not 0 <= args.metrics_port <= 65535:
         raise ConfigError(f"--metrics_port = {args.metrics_port}: must be between 0 and 65535")

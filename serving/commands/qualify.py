@@ -7,6 +7,7 @@ The server must serve the sweep model, which `bitsum qualify --export FOLDER` wr
     bitsum qualify HOST:PORT
 
 A sample takes seconds and covers every served shape; --all-floats takes minutes and also covers every finite float32.
+Progress goes to standard error: one line that is redrawn on a terminal, elsewhere a line every ten seconds.
 docs/json.md describes the report of --json.
 
 Exit code 0 qualified, 3 refused, 1 if the server does not answer, 2 for wrong usage.
@@ -17,7 +18,7 @@ import os
 import pathlib
 import sys
 
-from components import compat, results
+from components import compat, outputs, results
 from components.errors import ConfigError, Refusal
 from components.printable import say
 from components.progress import Progress
@@ -25,13 +26,15 @@ from serving.commands import connection_flags
 from serving.probing.qualification import MODEL_NAME
 
 _DEADLINE = 60.0
+# Between two lines of progress without a terminal.
+_PROGRESS_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum qualify`."""
     parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="model server that serves the sweep model")
     parser.add_argument(
-        "--export", type=pathlib.Path, metavar="FOLDER", help="write the sweep model to FOLDER/1; query no server"
+        "--export", type=outputs.path, metavar="FOLDER", help="write the sweep model to FOLDER/1; query no server"
     )
     parser.add_argument(
         "--units", type=int, nargs="+", metavar="N", help="hidden units of the exported shapes (default 16 and 7)"
@@ -59,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export(folder: pathlib.Path, units: list[int] | None) -> int:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--export {folder} is not a folder: name a new one")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     compat.import_tensorflow()
     from components.model import activation_sweep
@@ -71,7 +76,7 @@ def _export(folder: pathlib.Path, units: list[int] | None) -> int:
 def _qualify(args: argparse.Namespace) -> int:
     from serving.probing import qualifier
 
-    with Progress(sys.stderr):
+    with Progress(sys.stderr, _PROGRESS_SECONDS):
         qualification = qualifier.qualify(
             args.target,
             all_floats=args.all_floats,

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from components import progress, results
+from components import outputs, progress, results
 from components.errors import BitsumError, ConfigError, Refusal, reason
 from components.printable import say
 from serving import defaults
@@ -59,7 +59,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model_name", default=defaults.MODEL_NAME, help="name of the model (default %(default)s)")
     parser.add_argument(
         "--config_file",
-        type=pathlib.Path,
+        type=outputs.path,
         default=CONFIG_FILE,
         metavar="FILE",
         help="the server's model config file, which is updated too (default %(default)s)",
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         Refusal: the candidate is not promoted; the text says why.
-        BitsumError: the server or the config file cannot be used.
+        BitsumError: the server, the config file or the recorded requests cannot be used.
     """
     if args.count < 1 or args.keep < 0 or not args.max_latency_ratio > 0 or not args.load_timeout > 0:
         raise ConfigError(
@@ -130,6 +130,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json and not args.plan:
         raise ConfigError("--json prints a plan: add --plan")
+    if args.requests:
+        from serving.rollout import canary
+
+        canary.check_requests(args.requests)
     with deployment_of(args, "roll out") as deployment:
         stable = deployment.labels()[STABLE]
         candidate = _candidate(deployment, args.version)

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from components import atomic, outputs
 from components.errors import BitsumError, ConfigError
 from components.printable import say
 from serving.labels import STABLE
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model_config_file",
-        type=_absolute,
+        type=_absolute_output,
         metavar="FILE",
         help="text file with a ModelServerConfig; a missing file is created with the newest version, labelled stable",
     )
@@ -80,7 +81,7 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
     parser.add_argument("--image", default=defaults.image, help="image for --server docker (default %(default)s)")
     parser.add_argument(
         "--ready_file",
-        type=_absolute,
+        type=_absolute_output,
         metavar="PATH",
         help="JSON (host, port, pid, ...), written once a version is served",
     )
@@ -106,7 +107,7 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
         help="larger requests are refused (default %(default)s)",
     )
     parser.add_argument(
-        "--log_file", type=_absolute, metavar="PATH", help="log file of TensorFlow or the external program"
+        "--log_file", type=_absolute_output, metavar="PATH", help="log file of TensorFlow or the external program"
     )
     parser.add_argument(
         "--metrics_port",
@@ -115,7 +116,7 @@ def _add_own_arguments(parser: argparse.ArgumentParser, defaults: "Serve") -> No
         help="loopback port for Prometheus (embedded server); 0 takes a free one",
     )
     parser.add_argument(
-        "--request_log_dir", type=_absolute, metavar="FOLDER", help="log a sample of the answered requests here"
+        "--request_log_dir", type=_absolute_output, metavar="FOLDER", help="log a sample of the answered requests here"
     )
     parser.add_argument(
         "--request_log_rate",
@@ -201,6 +202,10 @@ def _absolute(path: str) -> pathlib.Path | None:
     return pathlib.Path(path).expanduser().absolute() if path else None
 
 
+def _absolute_output(path: str) -> pathlib.Path | None:
+    return _absolute(str(outputs.path(path))) if path else None
+
+
 def _check_folders(asked: "Options") -> None:
     """Refuse folders without versions, unless --ready_timeout is 0. Raises: BitsumError."""
     from serving import model_config
@@ -267,9 +272,10 @@ def _ready_file(path: pathlib.Path | None) -> Iterator[Callable[["Ready"], None]
 
     if path:
         try:
+            atomic.require_file(path)
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise BitsumError(f"cannot remove the old --ready_file {path}: {error.strerror}") from error
+            raise BitsumError(f"cannot replace --ready_file {path}: {error.strerror}") from error
 
     def announce(ready: "Ready") -> None:
         if path:

@@ -107,7 +107,7 @@ class Watch:
             self._log(f"{self.target}: version {round_.version} answers, version {self._plan.expected} is expected")
         for wrong in round_.wrong[: max(0, MAX_LISTED_WRONG - listed)]:
             self._log(
-                f"{self.target}: wrong: {wrong_statement(round_.task, wrong)}; version {wrong['version']} answered"
+                f"{self.target}: wrong: {wrong_statement(round_.task, wrong)}; version {round_.named_version} answered"
             )
         if round_.errors and not self._failures:
             self._log(f"{self.target}: {round_.first_error}")

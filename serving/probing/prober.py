@@ -74,7 +74,8 @@ class TimedClient(AdderClient):
         self._version: int | None = None
 
     def take_timings(self) -> tuple[list[float], int | None]:
-        """The seconds of each call since the last `take_timings`, and the version that answered last, if any."""
+        """The seconds of each Predict call since the last `take_timings`, and the version that answered last, if any,
+        perhaps only with its metadata."""
         timings = self._seconds, self._version
         self._seconds, self._version = [], None
         return timings
@@ -102,6 +103,7 @@ class TimedClient(AdderClient):
     def _record_call(self, call: protocol.Call, answer: protocol.Answer) -> None:
         if call.method == "Predict":
             self._seconds.append(answer.seconds)
+        if call.method in ("Predict", "GetModelMetadata"):
             self._version = answer.response.model_spec.version.value
 
 
@@ -181,7 +183,7 @@ def _signatures(client: TimedClient, task: Transducer, round_: Round) -> Sequenc
 def _ask_round(
     client: TimedClient, round_: Round, signature: str, batch: Sequence[Question], expected: int | None, optional: bool
 ) -> Round:
-    client.take_timings()
+    _, known = client.take_timings()
     start = time.perf_counter()
     failure: ServingError | None = None
     answers: Sequence[Answer] = ()
@@ -192,7 +194,8 @@ def _ask_round(
     except ServingError as error:
         failure = error
     round_.seconds = time.perf_counter() - start
-    calls, round_.version = client.take_timings()
+    calls, answering = client.take_timings()
+    round_.version = known if answering is None else answering
     for seconds in calls:
         round_.record_call(signature, seconds)
     if failure:

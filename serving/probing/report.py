@@ -53,8 +53,8 @@ class BoxReport:
 
     @property
     def all_right(self) -> bool:
-        """Whether every step was as certified."""
-        return self.asked == self.right
+        """Whether there were steps, and every one was as certified."""
+        return 0 < self.asked == self.right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +115,11 @@ class Report:
         return 0 < self.asked == self.right and not self.gave_up and not self.unexpected_version
 
     @property
+    def named_version(self) -> str:
+        """The version that answered last, as text."""
+        return "unknown" if self.version is None else str(self.version)
+
+    @property
     def versions(self) -> Counter[str]:
         """The number of answers by each version."""
         counts: Counter[str] = Counter()
@@ -148,7 +153,7 @@ class Report:
         """Count an answer by `self.version`."""
         expected = question.outputs(self.task, answer.asked_for)
         right = answer.outputs == expected
-        self._count(signature, str(self.version), right, 1)
+        self._count(signature, self.named_version, right, 1)
         if right:
             self.right += 1
             return
@@ -199,7 +204,7 @@ class Report:
     def line(self, target: str) -> str:
         """The report in one line of text."""
         failed = ", ".join(f"{count} {code}" for code, count in self.errors.items()) or "no errors"
-        text = f"{target} version {self.version}: {self.right} of {self.asked} answers right, "
+        text = f"{target} version {self.named_version}: {self.right} of {self.asked} answers right, "
         text += f"{self.wrong_count} wrong, {failed}"
         if self.version_changes:
             text += f", {self.version_changes} version changes"

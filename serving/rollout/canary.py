@@ -37,12 +37,14 @@ _COMPARED = (signatures.SUM, signatures.LENGTH)
 class Recorded:
     """The result of recorded requests: `different` of `asked` answers differ, `skipped` could not be compared.
 
-    `renamed` counts the requests sent to the canary through another signature name than recorded.
+    `refused` counts the requests that both versions refuse in the same words. `renamed` counts those sent to the canary
+    through another signature name than recorded.
     """
 
     asked: int = 0
     different: int = 0
     skipped: int = 0
+    refused: int = 0
     renamed: int = 0
     first: str = ""
 
@@ -69,10 +71,16 @@ class Comparison:
         return lines
 
     def check_answered(self) -> None:
-        """Raise BitsumError if time, memory or a connection alone left questions unanswered by the canary."""
+        """Raise BitsumError if time, memory or a connection alone left questions unanswered by the canary, or if it is
+        right but neither version answers a recorded request."""
         canary = self.canary
         if canary.errors and not canary.wrong and not canary.errors.keys() & MODEL_ERRORS:
             raise BitsumError(f"the canary {self._failures()}: this says nothing about the version, try again")
+        if canary.all_right and self.recorded and self.recorded.asked == self.recorded.refused:
+            raise BitsumError(
+                f"both versions refuse all {self.recorded.asked} recorded requests, so nothing was compared: is this "
+                "the log of another model?"
+            )
 
     def complaint(self, max_latency_ratio: float) -> str | None:
         """Why the canary must not become stable, in one line; None if it may."""
@@ -130,6 +138,21 @@ def compare(
     return Comparison(reports[STABLE], reports[CANARY], recorded)
 
 
+def check_requests(folder: pathlib.Path) -> None:
+    """Raise BitsumError unless `folder` holds a recorded request that `compare` can send to both versions."""
+    skipped = 0
+    for request in _replayed(folder):
+        if not _has_state(request):
+            return
+        skipped += 1
+    found = f"its first {skipped} requests all carry the state of another version" if skipped else "it holds none"
+    raise BitsumError(f"--requests {folder}: no request to replay, {found}; give another folder, or omit --requests")
+
+
+def _replayed(folder: pathlib.Path) -> Iterator[Any]:
+    return itertools.islice(request_log.read(folder), _RECORDED)
+
+
 def _slices(questions: Iterator[Question]) -> Iterator[Sequence[Question]]:
     while piece := list(itertools.islice(questions, _AT_ONCE)):
         yield piece
@@ -141,7 +164,7 @@ def _recorded(options: dict[str, Any], clients: Mapping[str, TimedClient], folde
     unbounded = [("grpc.max_receive_message_length", -1)]
     with new_channel(options["target"], options["credentials"], unbounded) as channel:
         predict = protos.load().prediction_service.PredictionServiceStub(channel).Predict
-        for request in itertools.islice(request_log.read(folder), _RECORDED):
+        for request in _replayed(folder):
             if _has_state(request):
                 recorded.skipped += 1
                 continue
@@ -153,6 +176,7 @@ def _recorded(options: dict[str, Any], clients: Mapping[str, TimedClient], folde
                 answers[label] = answer(predict, request)
             recorded.asked += 1
             recorded.renamed += request.model_spec.signature_name != signature
+            recorded.refused += answers[STABLE] == answers[CANARY] and isinstance(answers[STABLE], str)
             if answers[STABLE] != answers[CANARY]:
                 recorded.different += 1
                 recorded.first = recorded.first or _difference(request, answers)

@@ -3,12 +3,12 @@
 Offers TensorFlow Serving's API (PredictionService, ModelService) and grpc.health.v1. Imports TensorFlow.
 """
 
-import os
 import pathlib
 from concurrent import futures
 
 import grpc
 
+from components import atomic
 from components.errors import BitsumError
 from components.proof import certificate
 from components.savedmodel import loaded_weights, model_files, version_folder
@@ -49,7 +49,7 @@ def load(
 
 
 def _check_files(path: pathlib.Path) -> None:
-    is_certified, is_pushed = os.path.lexists(path / certificate.FILE), (path / version_folder.MANIFEST).exists()
+    is_certified, is_pushed = (not atomic.is_gone(path / name) for name in (certificate.FILE, version_folder.MANIFEST))
     if not is_certified and not is_pushed:
         return
     try:
@@ -65,7 +65,9 @@ def _check_files(path: pathlib.Path) -> None:
         for name in model_files.litter(path):
             LOGGER.warning("%s is ignored", path / name)
     except BitsumError as error:
-        raise StatusError(Code.DATA_LOSS, str(error)) from error
+        # A file that this user may not read says nothing about the model.
+        code = Code.PERMISSION_DENIED if isinstance(error.__cause__, PermissionError) else Code.DATA_LOSS
+        raise StatusError(code, str(error)) from error
 
 
 def _refuse(problems: list[str], remedy: str) -> None:

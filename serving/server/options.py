@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from components import atomic
-from components.errors import BitsumError, reason
+from components.errors import BitsumError, reason, unreadable
 from serving.versions.version_directory import on_disk_versions
 
 _MODEL = "saved_model.pb"
@@ -92,12 +92,20 @@ def address(host: str, port: int) -> str:
 
 
 def check_base_path(path: pathlib.Path, named: str) -> None:
-    """Refuse a missing folder and one without versions; `named` is the user's name for it. Raises: BitsumError."""
-    if not path.is_dir():
-        raise BitsumError(
-            f"{named} {path} is not a folder: give the folder of the versions, as in FOLDER/1/saved_model.pb"
-        )
-    if (path / _MODEL).exists():
+    """Refuse a missing or unreadable folder and one without versions; `named` is the user's name for it.
+
+    Raises:
+        BitsumError: always in these cases.
+    """
+    try:
+        if not path.is_dir():
+            raise BitsumError(
+                f"{named} {path} is not a folder: give the folder of the versions, as in FOLDER/1/saved_model.pb"
+            )
+        names = os.listdir(path)
+    except OSError as error:
+        raise BitsumError(unreadable(f"{named} {path}", error)) from error
+    if _MODEL in names:
         raise BitsumError(
             f"{named} {path} is a model: give its parent folder, whose subfolders are named by version numbers"
         )

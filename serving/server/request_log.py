@@ -202,7 +202,7 @@ class RequestLog:
         path = folder / request_logs.PATTERN.replace("*", f"{time.time_ns()}-{os.getpid()}")
         atomic.write(path, b"".join(self._gathered[model]), mode=0o600)
         self._count(model, "logged", len(self._gathered.pop(model)))
-        whole = sorted(folder.glob(request_logs.PATTERN))
+        whole = atomic.matching(folder, request_logs.PATTERN)
         for old in whole[: max(0, len(whole) - self._limits.files)]:
             old.unlink(missing_ok=True)
 

@@ -23,8 +23,10 @@ def test_a_line_per_stage_when_done_and_reports_in_between_with_their_numbers():
     with Progress(stream, interval=0.0) as drawn:
         drawn.begin("train")
         report("train", step=300, of=1000, loss=0.012345, exact_match=1)
+        tell("stopped early")
         drawn.end("done")
-    first, last = stream.getvalue().splitlines()
+    first, said, last = stream.getvalue().splitlines()
+    assert said == "    train: stopped early"
     assert "train: 300 of 1,000, loss 0.01235, exact_match 1" in first
     assert last.split() == ["train", "0.0", "s", "done"]
 
@@ -35,22 +37,13 @@ def test_hidden_progress_still_writes_warnings_and_lines_that_stay(capsys):
         note("a note")
         drawn.begin("train")
         report("train", step=1, of=2)
-        tell("what it read")
+        tell("stopped early")
         warn("a warning")
         drawn.end("done")
         drawn.line("the verdict")
     assert stream.getvalue() == "    train: a warning\nthe verdict\n" and capsys.readouterr() == ("", "")
     note("a note")
     assert capsys.readouterr() == ("", "a note\n")
-
-
-def test_a_line_that_stays_is_written_at_once():
-    stream = io.StringIO()
-    with Progress(stream) as drawn:
-        drawn.begin("generate")
-        report("generate", step=1, of=2)
-        tell("what it read")
-    assert stream.getvalue() == "    generate: what it read\n"
 
 
 def test_reports_are_spaced_where_there_is_no_terminal():

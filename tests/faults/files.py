@@ -7,12 +7,11 @@ import os
 import pathlib
 import time
 
-from components import atomic
+from components import atomic, outputs
 from components.data import quarantine
 from components.errors import BitsumError
 from components.formats import protos
 from serving import model_config
-from serving.commands import calculate
 from serving.rollout import retention
 from serving.server import options, request_log
 from tests.faults.sweep import Scenario
@@ -184,7 +183,7 @@ class Output(_Replaced):
     name = "output"
 
     def write(self, text):
-        with calculate.atomic_file(self.path) as file:
+        with outputs.opened(str(self.path)) as file:
             for _ in range(3):
                 file.write(text.encode() * 10_000)
 
@@ -197,7 +196,8 @@ class Compiled(_Replaced):
     def write(self, text):
         from pipeline.commands import compile
 
-        compile.write(self.path, [{"pipelineInfo": {"name": text}}])
+        with outputs.opened(str(self.path)) as file:
+            file.write(compile.as_yaml([{"pipelineInfo": {"name": text}}]))
 
 
 class Quarantine(Scenario):

@@ -131,10 +131,10 @@ def test_a_disk_failure_is_not_a_fault_of_the_model(model, monkeypatch):
         return stat(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", failing)
-    with pytest.raises(BitsumError, match=r"^cannot look up .*/saved_model.pb: Input/output error$"):
+    with pytest.raises(BitsumError, match=r"^cannot read .*/saved_model.pb: Input/output error$"):
         model_files.foreign(model)
 
 
 def test_a_missing_folder_is_one_line(tmp_path):
-    with pytest.raises(BitsumError, match=r"^cannot list the folder .*: No such file or directory$"):
+    with pytest.raises(BitsumError, match=r"^cannot read .*: No such file or directory$"):
         model_files.foreign(tmp_path / "none")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 import random
 
@@ -11,7 +12,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from benchmarks import forged_checkpoints
-from components import settings
+from components import progress, settings
 from components.formats import table
 from components.model import export
 from components.model.gru import GRU
@@ -59,8 +60,11 @@ def _prove(
     return certificate, blessing, json.loads((folder / "certificate" / "report.json").read_text())
 
 
-def test_a_certified_cell_is_proven_and_its_certificate_is_the_checkers(tmp_path):
+def test_a_certified_cell_is_proven_and_its_certificate_is_the_checkers(tmp_path, caplog):
+    caplog.set_level(logging.INFO, progress.LOGGER)
     certificate, blessing, report = _prove(tmp_path, _model(tmp_path / "model", number=7))
+    assert caplog.messages[-1] == f"picture of the proof: {tmp_path}/certificate/proof.svg"
+    assert (tmp_path / "certificate" / "proof.svg").read_text().startswith("<svg")
     text = (tmp_path / "certificate" / "certificate.json").read_text()
     verdict = checker.check(text, certified.weights())
     assert verdict.proven and verdict.margin == report["margin"] == pytest.approx(certificate.margin)

@@ -79,8 +79,14 @@ def run_fn(data, out, settings, base_model=None, **config):
 
 
 @pytest.fixture
-def reports():
-    """The reports of `components.progress`."""
+def reports(told):
+    """A function: the numbers of the reports of `components.progress` so far."""
+    return lambda: [record.numbers for record in told if hasattr(record, "numbers")]
+
+
+@pytest.fixture
+def told():
+    """The reports and lines of `components.progress`, as records."""
     records = []
     handler = logging.Handler()
     handler.emit = records.append
@@ -223,8 +229,8 @@ def test_the_loss_decreases(data, tmp_path, reports, changes):
     loop.train(settings, files(data, "train"), files(data, "eval"), str(tmp_path / "logs"), PLAIN)
     held_out = dataset.first_batch(files(data, "eval"), 100)
     before = loop.measures(loop.GRU(8, settings.seed), held_out, settings.loss)
-    after = reports[-1].numbers
-    assert [report.numbers["step"] for report in reports] == [20, 40, 60]
+    after = reports()[-1]
+    assert [report["step"] for report in reports()] == [20, 40, 60]
     assert after["loss"] < 0.96 * float(before["loss"])
     assert after["accuracy"] > float(before["accuracy"])
 
@@ -262,7 +268,7 @@ def test_run_fn_exports_a_proven_model_that_runs_in_chunks_and_logs_for_tensorbo
     weights = weights_of(model)
     verdict = checker.check(certificate.write(finder.find(weights).certificate), weights)
     assert verdict.proven
-    last = reports[-1].numbers
+    last = reports()[-1]
     assert last["step"] < 1000 and last["exact"] == 1 and last["share"] > 0 and last["bound"] > 0
     assert last["margin"] == pytest.approx(verdict.margin)
     export.save(loop.GRU(16), str(tmp_path / "chunks"), CarrySelect(ADDITION, 20, 8))
@@ -290,8 +296,8 @@ def test_a_warm_start_trains_a_proven_model_further_and_proves_the_result(data, 
     out = run_fn(
         data, tmp_path, settings, base_model=base, proof=dataclasses.asdict(proof), task="addition", splits="these"
     )
-    steps = [report.numbers for report in reports if "step" in report.numbers]
-    assert next(report.numbers["warm"] for report in reports if "warm" in report.numbers) == 1
+    steps = [report for report in reports() if "step" in report]
+    assert next(report["warm"] for report in reports() if "warm" in report) == 1
     # The model adds right from the first report on, but no certificate counts before 40 steps on the new data.
     assert steps[0]["exact"] > 0.9
     assert 40 <= steps[-1]["step"] < 300
@@ -316,9 +322,7 @@ def test_a_model_of_another_size_or_with_other_splits_gives_a_cold_start(data, t
     made = run_fn(data, tmp_path / "made", config, base_model=other, proof=plain, splits=splits)
     assert (made / trainer.SPLITS_FILE).read_text() == splits
     cold = run_fn(data, tmp_path / "cold", config, proof=plain)
-    assert [report.numbers for report in reports if "warm" in report.numbers] == [
-        {"warm": 0, "base_units": units, "units": 8}
-    ]
+    assert [report for report in reports() if "warm" in report] == [{"warm": 0, "base_units": units, "units": 8}]
     assert weights_of(made / "Format-Serving") == weights_of(cold / "Format-Serving")
     assert push_order.ancestors(str(made / "Format-Serving")) == []
 
@@ -331,7 +335,7 @@ def test_a_base_model_that_cannot_be_read_stops_the_training(data, tmp_path):
 def test_run_fn_with_the_plain_loss_exports_a_model_that_runs_step_by_step(data, tmp_path, reports):
     settings = dataclasses.replace(SMALL, steps=300, units=16, learning_rate=0.02, state_noise=0.0)
     out = run_fn(data, tmp_path, settings, proof={"train": False})
-    assert {"step": 300, "of": 300, "exact": 1.0}.items() <= reports[-1].numbers.items()
+    assert {"step": 300, "of": 300, "exact": 1.0}.items() <= reports()[-1].items()
     # Right on everything it is asked, and not proven.
     assert finder.find(weights_of(out / "Format-Serving")).certificate is None
     add = tf.saved_model.load(str(out / "Format-Serving")).signatures["add_bits"]
@@ -401,22 +405,30 @@ class Scripted(Attempts):
 
 
 ALL = (0, 1, 2)
+EARLY = "stopped early, after step {} of 60: proven at step {}, and again at least proof.extra_steps = {} later"
 SCRIPTS = [
-    # accepted at, extra_steps, of the weights, first, attempts
-    ([], 20, 60, None, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
-    ([20, 30, 40], 20, 40, 20, [(step, (0,)) for step in (10, 20, 30, 40)]),
-    ([20], 0, 20, 20, [(10, (0,)), (20, (0,))]),
+    # accepted at, extra_steps, of the weights, first, line, attempts
+    ([], 20, 60, None, None, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
+    ([20, 30, 40], 20, 40, 20, EARLY.format(40, 20, 20), [(step, (0,)) for step in (10, 20, 30, 40)]),
+    ([20], 0, 20, 20, EARLY.format(20, 20, 0), [(10, (0,)), (20, (0,))]),
     # No certificate when due to stop: training continues until the next one.
-    ([20, 50], 20, 50, 20, [(step, (0,)) for step in (10, 20, 30, 40, 50)]),
+    ([20, 50], 20, 50, 20, EARLY.format(50, 20, 20), [(step, (0,)) for step in (10, 20, 30, 40, 50)]),
     # No further certificate: the weights of the last one.
-    ([20, 30], 20, 30, 20, [(step, (0,)) for step in (10, 20, 30, 40, 50, 60)]),
-    ([60], 20, 60, 60, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
+    (
+        [20, 30],
+        20,
+        30,
+        20,
+        "the weights of step 30 are kept, the last with an accepted certificate",
+        [(step, (0,)) for step in (10, 20, 30, 40, 50, 60)],
+    ),
+    ([60], 20, 60, 60, None, [*((step, (0,)) for step in (10, 20, 30, 40, 50)), (60, ALL)]),
 ]
 
 
-@pytest.mark.parametrize("accepted, extra, steps, first, asked", SCRIPTS)
-def test_training_ends_with_the_last_accepted_certificate(
-    data, tmp_path, monkeypatch, accepted, extra, steps, first, asked
+@pytest.mark.parametrize("accepted, extra, steps, first, line, asked", SCRIPTS)
+def test_training_ends_with_the_last_accepted_certificate_and_says_so(
+    data, tmp_path, monkeypatch, told, accepted, extra, steps, first, line, asked
 ):
     made = []
     monkeypatch.setattr(loop, "Attempts", lambda cell, task: made.append(Scripted(cell, task)) or made[-1])
@@ -432,6 +444,7 @@ def test_training_ends_with_the_last_accepted_certificate(
     )
     assert outcome == (steps, first, float(steps) if first else None)
     assert made[0].asked == asked
+    assert [record.getMessage() for record in told if not hasattr(record, "numbers")] == ([line] if line else [])
     np.testing.assert_array_equal(cell.b_z, made[0].seen[steps])
 
 

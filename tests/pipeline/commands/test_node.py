@@ -9,6 +9,9 @@ import pytest
 
 from components.savedmodel import version_folder
 from pipeline import cli
+from pipeline import config as configuration
+from pipeline.commands import node as node_command
+from pipeline.runner import node as runner
 from tests.pipeline.conftest import SMALL
 
 BITSUM = str(pathlib.Path(sys.executable).with_name("bitsum"))
@@ -36,6 +39,16 @@ def test_the_list_is_the_graph_in_topological_order(node, tmp_path):
         seen.add(one["id"])
     upstream = {one["id"]: set(one["upstream"]) for one in plan["nodes"]}
     assert {"DataGate"} <= upstream["Trainer"] and {"Trainer", "Prover", "InfraValidator"} <= upstream["Pusher"]
+
+
+@pytest.mark.parametrize("knob", ["data.span=9", "train.warm_start=false", "spans.request_log=log"])
+def test_the_edges_are_those_that_tfx_compiles(knob, tmp_path):
+    config = configuration.load(None, [f"pipeline.root={tmp_path}", "data.span=1", knob])
+    compiled = {
+        one.pipeline_node.node_info.id: sorted(one.pipeline_node.upstream_nodes)
+        for one in runner.compile_pipeline(config).nodes
+    }
+    assert {one: sorted(before) for one, before in node_command._graph(config).items()} == compiled
 
 
 def test_exit_codes_are_3_for_a_refusal_1_for_a_failure_2_for_wrong_usage(node, tmp_path):

@@ -18,7 +18,7 @@ from components.progress import LOGGER
 from components.savedmodel import version_folder
 from pipeline import cli, root_lock, workspace
 from pipeline import config as configuration
-from pipeline.records import metadata_store, relocation
+from pipeline.records import metadata_store, relocation, verdicts
 from pipeline.records.lineage_graph import LineageGraph
 from pipeline.runner import local, node
 from tests.pipeline.conftest import SMALL
@@ -261,7 +261,7 @@ class Run:
             with root_lock.locked(config, "a test", self.lines.append):
                 relocation.update_paths(config, self.lines.append)
                 local.run(config, run_id, stages.append, lambda note: self.notes.update({stages[-1]: note}))
-            self.push = local.conclude(config, run_id, self.lines.append)
+            self.push = verdicts.conclude(config, run_id, self.lines.append)
         finally:
             logging.getLogger(LOGGER).removeHandler(handler)
 

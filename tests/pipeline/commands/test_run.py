@@ -10,7 +10,10 @@ import sys
 
 import pytest
 
+from components.errors import BitsumError
 from components.savedmodel import version_folder
+from pipeline import cli
+from pipeline.records import relocation
 from tests.support.waiting import wait_for
 
 BITSUM = str(pathlib.Path(sys.executable).with_name("bitsum"))
@@ -38,6 +41,19 @@ def test_a_blessed_model_is_pushed_served_and_answers(first, root):
     [version] = version_folder.versions(root / "serving" / "bitsum")
     assert f"version {version} pushed" in first.stdout
     assert first.stderr == ""
+
+
+def test_the_first_line_names_the_root_and_whether_it_is_new(tmp_path, monkeypatch, capfd):
+    def stop(*_):
+        raise BitsumError("enough")
+
+    monkeypatch.setattr(relocation, "lock_and_update_paths", stop)
+    monkeypatch.chdir(tmp_path)
+    for new in (", a new folder", ""):
+        assert cli.main(["run"]) == 1
+        first = capfd.readouterr().out.splitlines()[0]
+        begin = rf"bitsum run \d{{8}}-\d{{6}}-\d{{6}} in {tmp_path}/var{new}, log"
+        assert re.fullmatch(rf"{begin} {tmp_path}/var/logs/\S+\.log", first)
 
 
 def test_library_output_is_in_the_named_log(first):

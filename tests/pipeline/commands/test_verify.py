@@ -139,6 +139,12 @@ def test_the_graph_is_compared_with_a_hash(certified_model, verify):
     assert json.loads(line)["graph_differences"] == [f"its hash is {sha256}, not {sha256[:-1]}"]
 
 
+def test_an_empty_argument_is_no_absent_one(certified_model, verify):
+    code, line = verify(certified_model, "--graph-sha256", "")
+    assert code == REFUSED and "the graph differs: its hash is" in line
+    assert verify(certified_model, "--certificate", "")[0] == FAILED
+
+
 @pytest.mark.parametrize("arguments", [[], ["--graph"], ["--graph-sha256"]])
 def test_foreign_files_are_refused_in_every_form(copy, verify, arguments):
     arguments = [*arguments, graph_identity.graph_sha256(copy)] if arguments == ["--graph-sha256"] else arguments

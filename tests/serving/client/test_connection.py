@@ -214,8 +214,8 @@ def test_tls(ask, identity, mutual, tmp_path, capsys):
         assert ask(target, lambda client: client.add(13, 29), credentials=tls.client_credentials(cert, *own)) == 42
         assert cli.main(["add", "13", "29", "--server", target, *flags]) == 0
         assert capsys.readouterr().out == "42\n"
-        assert cli.main(["status", "--set", f"pipeline.root={tmp_path}", "--server", target, *flags]) == 0
         # The call arrives; this fake server does not implement GetModelStatus.
+        assert cli.main(["status", "--set", f"pipeline.root={tmp_path}", "--server", target, *flags]) == 1
         assert "UNIMPLEMENTED" in capsys.readouterr().out
         with pytest.raises(ServerUnavailable):
             ask(target, lambda client: client.add(13, 29), attempts=1)

@@ -60,6 +60,7 @@ def test_no_server(examples):
         (["--duration=1", "--certificate=x"], 2, "omit --duration"),
         (["--metrics_port=70000"], 2, "between 0 and 65535"),
         (["--tls_ca=absent"], 2, "absent"),
+        (["--certificate="], 1, "is this the folder of a SavedModel?"),
     ],
 )
 def test_invalid_arguments_are_refused_in_one_line(server, arguments, code, words):

@@ -6,9 +6,13 @@ import pytest
 import tensorflow as tf
 
 from components.model import activation_sweep
+from pipeline import cli
 from serving.client.sync import served
+from serving.commands import qualify
+from serving.probing import qualifier
 from serving.probing.qualification import MODEL_NAME
 from tests.serving.conftest import bitsum, put, serving
+from tests.serving.probing.test_qualifier import Server
 from tests.support import json_tables
 from tests.support.cells import cell_with
 from tests.support.waiting import wait_for
@@ -80,6 +84,21 @@ def test_a_server_that_is_wrong_is_refused(sweeping, tmp_path):
     assert (code, err, report["version"], report["qualified"]) == (3, "", 2, False)
     for words in ("tanh(", "off by", "the allowance of 32 u must be 4 times"):
         assert words in report["reason"]
+
+
+def test_progress_is_shown_without_a_terminal_and_hidden_with_q(monkeypatch, capfd):
+    monkeypatch.setattr(qualifier, "Connection", lambda *_, **__: Server())
+    monkeypatch.setattr(Server, "close", lambda _: None, raising=False)
+    monkeypatch.setattr(qualify, "_PROGRESS_SECONDS", 0.0)
+    assert cli.main(["qualify", "somewhere:1", "--all-floats"]) == 0
+    output = capfd.readouterr()
+    first, *_, last = output.err.splitlines()
+    assert first.startswith("    qualify: 1 of 266 calls, sigmoid u ") and last.startswith(
+        "    qualify: 266 of 266 calls"
+    )
+    assert output.out.count("\n") == 1
+    assert cli.main(["qualify", "somewhere:1", "--all-floats", "-q"]) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_another_model_is_refused(server):

@@ -271,3 +271,20 @@ def test_questions_are_spread_over_and_within_files(write):
 def test_a_malformed_record_is_named(write, record, words):
     with pytest.raises(tfrecords.CorruptRecords, match=f"data, record 1, .*{words}"):
         questions.spread([write("data", [example_of(1, 1, 1), record])], 5)
+
+
+def test_a_version_that_refuses_every_question_is_named_and_an_unknown_one_is_not_none(asked):
+    def refuse(signature, outputs):
+        raise Failure(grpc.StatusCode.INTERNAL, "broken")
+
+    channel = Channel(spoil=refuse)
+    channel.version = 7
+    report = ask(channel, asked, wanted=None)
+    assert (report.right, report.version) == (0, 7) and report.line("memory").startswith("memory version 7: 0 of ")
+
+    def dead(method, request, timeout=None):
+        raise Failure(grpc.StatusCode.UNAVAILABLE, "nobody")
+
+    channel.answer = dead
+    report = ask(channel, asked, wanted=None)
+    assert report.version is None and report.line("memory").startswith("memory version unknown: 0 of ")

@@ -9,7 +9,6 @@ import pytest
 from components.errors import Refusal
 from components.proof import certificate
 from components.savedmodel import graph_identity, version_folder
-from pipeline import cli
 from serving.commands import rollout
 from serving.rollout import provenance
 
@@ -91,30 +90,3 @@ def test_files_that_desktops_leave_behind_are_listed_but_not_damage(version):
     rollout.check_candidate(origin, 7, force=False)
     lines = rollout.candidate_lines(7, origin.run, origin.task.name, origin.unblessed, origin.ignored)
     assert lines[1:] == ["version 7: variables/.DS_Store ignored"]
-
-
-def test_status_lists_foreign_and_missing_files(version, tmp_path, capsys):
-    folder = version()
-    (tmp_path / "root" / "serving").mkdir(parents=True)
-    base = folder.parent.rename(tmp_path / "root" / "serving" / "bitsum")
-    folder = base / folder.name
-    arguments = ["status", "--set", f"pipeline.root={tmp_path / 'root'}", "--server", "127.0.0.1:1"]
-
-    def status():
-        code = cli.main(arguments)
-        return code, capsys.readouterr().out.splitlines()
-
-    (folder / "Thumbs.db").touch()
-    code, lines = status()
-    assert (code, len(lines)) == (0, 2)
-    proven = "addition proven for any length, worst margin 5.278"
-    assert lines[0] == f"version {folder.name}: files as pushed, ignored: Thumbs.db, {proven}, run run-1, {folder}"
-    (folder / "model.tflite").touch()
-    code, lines = status()
-    assert code == 1 and "DAMAGED, NOT PROVEN (it has foreign files), run unknown" in lines[0]
-    assert lines[1] == f"DAMAGED: {folder}: model.tflite is a file that no certified model has"
-    (folder / "model.tflite").unlink()
-    (folder / version_folder.MANIFEST).unlink()
-    code, lines = status()
-    assert code == 1 and "DAMAGED, ignored: Thumbs.db, NOT PROVEN (" in lines[0]
-    assert lines[1].endswith("manifest.json is missing or damaged")
