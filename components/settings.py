@@ -457,6 +457,8 @@ class Serve(Section):
     )
 
     def check(self) -> None:
-        """The model name can name a folder."""
+        """The model name can name a folder, and there is an address to listen on."""
         if not self.model_name or "/" in self.model_name:
             self.refuse("model_name", "must be a name without slashes")
+        if not self.host.strip():
+            self.refuse("host", "must be an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine")

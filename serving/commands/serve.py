@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import queue
 import shutil
 import signal
 import sys
@@ -146,15 +147,17 @@ def run(args: argparse.Namespace) -> int:
     _check_folders(settings)
     server = _server(settings.server)
     notes = flags.check(args, embedded=server == EMBEDDED)
-    options.check_port(settings.host, settings.port)
+    options.check_port(settings.host, settings.port, "--port")
+    if server == EMBEDDED and settings.metrics_port is not None:
+        options.check_port(options.METRICS_HOST, settings.metrics_port, "--metrics_port")
     _write_config_file(settings)
     for note in notes:
         say(f"note: {note}", stream=sys.stderr)
-    with _stop_signals() as stop, _ready_file(settings.ready_file) as announce:
+    with _signals() as (stop, hangups), _ready_file(settings.ready_file) as announce:
         if server == EMBEDDED:
             from serving.server import app
 
-            return app.serve(settings, stop, announce)
+            return app.serve(settings, stop, hangups, announce)
         from serving.server import tfserving
 
         return tfserving.serve(settings, server, stop, announce)
@@ -195,6 +198,8 @@ def _check_numbers(asked: "Options") -> None:
         raise ConfigError(f"--request_log_rate = {asked.request_log_rate:g}: must be between 0 and 1")
     if asked.metrics_port is not None and not 0 <= asked.metrics_port <= 65535:
         raise ConfigError(f"--metrics_port = {asked.metrics_port}: must be between 0 and 65535")
+    if asked.metrics_port and asked.metrics_port == asked.port:
+        raise ConfigError(f"--metrics_port = {asked.metrics_port}: must differ from --port")
 
 
 def _absolute(path: str) -> pathlib.Path | None:
@@ -243,9 +248,13 @@ def _server(wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+def _signals() -> Iterator[tuple[threading.Event, "queue.SimpleQueue[bool]"]]:
+    """An event that SIGTERM and SIGINT set, and a queue that grows by one for each SIGHUP.
+
+    A second SIGTERM or SIGINT ends the process at once.
+    """
     stop = threading.Event()
+    hangups: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def handle(number: int, _: object) -> None:
         if stop.is_set():
@@ -253,8 +262,9 @@ def _stop_signals() -> Iterator[threading.Event]:
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: hangups.put(True))
     try:
-        yield stop
+        yield stop, hangups
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from components import arithmetic_switches, processes
 from components.errors import MODEL_CODES, BitsumError, ModelError
 from components.printable import say
-from serving import model_config
+from serving import model_config, tls
 from serving.client import ServingError
 from serving.client.sync import served
 from serving.server.flags import DOCKER, PROGRAM
@@ -54,6 +54,9 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
         ProgramKilled: a signal ended the server.
         BitsumError: the server did not start, or served no version in time.
     """
+    if options.ssl_config_file:
+        for warning in tls.ServerIdentity(options.ssl_config_file).warnings():
+            say(f"note: {warning}", stream=sys.stderr)
     port = options.port or processes.free_port(options.host)
     name = _model_name(options)
     command = {PROGRAM: _program, DOCKER: _container}[server](options, port)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -169,6 +170,44 @@ def test_unknown_flags_are_not_passed_on(base_path, arguments):
 def test_invalid_flags_are_refused(base_path, arguments, code, words):
     done, out, err = bitsum("serve", "--port=0", "--server=embedded", f"--model_base_path={base_path}", *arguments)
     assert (done, out, err.count("\n")) == (code, "", 1) and words in err
+
+
+@pytest.fixture
+def taken():
+    """A port that another program listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--port={port}"], 1, "cannot listen on 127.0.0.1:{port}: Address already in use; give another --port"),
+        (["--metrics_port={port}"], 1, "127.0.0.1:{port}: Address already in use; give another --metrics_port"),
+        (["--port=8599", "--metrics_port=8599"], 2, "--metrics_port = 8599: must differ from --port"),
+        (["--host="], 2, "serve.host = '': must be an address, such as 127.0.0.1"),
+        (["--log_file={folder}/absent/log"], 1, "cannot write --log_file {folder}/absent/log: No such file"),
+        (["--log_file={folder}"], 1, "cannot write --log_file {folder}: Is a directory"),
+        (["--request_log_dir={folder}/file/log"], 1, "cannot keep a request log in {folder}/file/log: Not a directory"),
+        (["--ready_file={folder}"], 1, "cannot remove the old --ready_file {folder}: Is a directory"),
+        (["--monitoring_config_file={folder}/absent"], 2, "cannot read {folder}/absent: No such file"),
+        (
+            ["--enable_batching", "--batching_parameters_file={folder}/absent"],
+            2,
+            "cannot read {folder}/absent: No such",
+        ),
+    ],
+)
+def test_what_the_server_cannot_use_is_refused_before_the_model_loads(taken, tmp_path, arguments, code, words):
+    # A load of this version fails with exit code 3.
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    values = {"port": taken, "folder": tmp_path}
+    flags = ["--port=0", *(argument.format(**values) for argument in arguments)]
+    done, out, err = bitsum("serve", "--server=embedded", f"--model_base_path={tmp_path / 'models'}", *flags)
+    assert (done, out, err.count("\n")) == (code, "", 1) and words.format(**values) in err
 
 
 def test_serve_needs_a_model():
