@@ -60,7 +60,7 @@ def messages() -> types.SimpleNamespace:
     for name, declared in _FILES.items():
         pool.Add(_file(name, declared))
     return types.SimpleNamespace(
-        **{name: _message_class(pool, name) for declared in _FILES.values() for name in declared}
+        **{name: message_class(pool, f"{_PACKAGE}.{name}") for declared in _FILES.values() for name in declared}
     )
 
 
@@ -108,10 +108,11 @@ def _typed(kind: str) -> dict[str, Any]:
     return {"label": label, "type": Field.Type.Value(f"TYPE_{kind.upper()}")}
 
 
-def _message_class(pool: Any, name: str) -> type:
+def message_class(pool: Any, name: str) -> type:
+    """The class of the message with this full name in the descriptor pool `pool`."""
     from google.protobuf import message_factory
 
-    descriptor = pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
+    descriptor = pool.FindMessageTypeByName(name)
     # protobuf 4.22 renamed the function and later removed the old name.
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)

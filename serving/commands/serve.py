@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--model_name", default=defaults.model_name, help="name of the model (default %(default)s)")
     parser.add_argument(
-        "--model_base_path", type=_absolute, metavar="FOLDER", help="folder of versions, as in FOLDER/1/saved_model.pb"
+        "--model_base_path", type=_folder, metavar="FOLDER", help="folder of versions, as in FOLDER/1/saved_model.pb"
     )
     parser.add_argument(
         "--model_config_file",
@@ -206,6 +206,15 @@ def _absolute(path: str) -> pathlib.Path | None:
     return pathlib.Path(path).expanduser().absolute() if path else None
 
 
+def _folder(path: str) -> pathlib.Path | None:
+    from serving import model_config
+
+    scheme = model_config.remote_scheme(path)
+    if scheme:
+        raise argparse.ArgumentTypeError(f"{path}: cannot read {scheme}://, give a folder of this machine")
+    return _absolute(path.removeprefix("file://"))
+
+
 def _check_folders(asked: "Options") -> None:
     """Refuse folders without versions, unless --ready_timeout is 0. Raises: BitsumError."""
     from serving import model_config
@@ -215,11 +224,10 @@ def _check_folders(asked: "Options") -> None:
         return
     if asked.model_config_file and asked.model_config_file.exists():
         for model in model_config.read(asked.model_config_file).model_config_list.config:
-            # The server itself refuses a base_path that is not absolute.
-            if model.base_path.startswith("/"):
-                options.check_base_path(
-                    pathlib.Path(model.base_path), f"{asked.model_config_file}: the base_path of {model.name},"
-                )
+            # The server itself refuses a base_path that is not absolute, or on another file system.
+            folder = model_config.base_path(model)
+            if folder.is_absolute():
+                options.check_base_path(folder, f"{asked.model_config_file}: the base_path of {model.name},")
     elif asked.model_base_path:
         options.check_base_path(asked.model_base_path, "--model_base_path")
 

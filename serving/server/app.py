@@ -167,11 +167,22 @@ def _refusals() -> Iterator[None]:
 
 
 def _wait(models: ModelManager, options: Options, stop: threading.Event) -> bool:
-    """Whether every model is available; false if `stop` was set first."""
+    """Whether every model is available; false if `stop` was set first.
+
+    Raises:
+        BitsumError: not in time, or never because the disk is not polled.
+    """
+    awaited, polls = models.awaited(), options.file_system_poll_wait_seconds > 0
+    for line in awaited:
+        LOGGER.warning("%s", line)
+    if awaited and not polls and options.ready_timeout:
+        raise BitsumError(f"{awaited[0]}; --file_system_poll_wait_seconds=1 polls the folder")
     available = models.wait(options.ready_timeout or None, stop.is_set)
     if not available and not stop.is_set():
         source = options.model_config_file or options.model_base_path
-        raise BitsumError(f"no version in {source} was available within --ready_timeout {options.ready_timeout:g} s")
+        missing = "".join(f"; {line}" for line in models.awaited()[:1])
+        limit = f"--ready_timeout {options.ready_timeout:g} s"
+        raise BitsumError(f"no version in {source} was available within {limit}{missing}")
     return available
 
 

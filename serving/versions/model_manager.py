@@ -96,6 +96,7 @@ class ModelManager:
                 model_config.check(config)
                 labels = self._new_labels(config, trust_labels)
                 model_config.check_platforms(config)
+                model_config.check_logging(config)
                 self._trusted_labels = labels if trust_labels else {}
                 for model in config.model_config_list.config:
                     self._follow(model)
@@ -131,6 +132,13 @@ class ModelManager:
                 self._changed.wait(_WAIT_SECONDS)
         return False
 
+    def awaited(self) -> list[str]:
+        """What the models without a version to load wait for, a line each."""
+        interval = self._options.poll_interval
+        poll = f"it looks every {interval:g} s" if interval > 0 else "it does not look again, because polling is off"
+        lines = (self._models[name].awaited() for name in self._served())
+        return [f"{line}; {poll}" for line in lines if line]
+
     def reload(self, config: "ModelServerConfig") -> None:
         """Serve the models of `config` and no others. Waits for new models, not for new versions of the others.
 
@@ -148,6 +156,7 @@ class ModelManager:
             new = {name: model for name, model in listed.items() if name not in before}
             for model in new.values():
                 _check_versions(model)
+            model_config.check_logging(config)
             self._add(new)
             for name in listed.keys() & before:
                 self._follow(listed[name])

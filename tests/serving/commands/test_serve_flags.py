@@ -187,6 +187,15 @@ def taken():
         (["--port={port}"], 1, "cannot listen on 127.0.0.1:{port}: Address already in use; give another --port"),
         (["--metrics_port={port}"], 1, "127.0.0.1:{port}: Address already in use; give another --metrics_port"),
         (["--port=8599", "--metrics_port=8599"], 2, "--metrics_port = 8599: must differ from --port"),
+        (["--model_base_path=gs://bucket/m"], 2, "gs://bucket/m: cannot read gs://, give a folder of this machine"),
+        (["--model_config_file={folder}/gs.config"], 1, "File system scheme 'gs' not implemented (file: 'gs://b/m')"),
+        (["--model_config_file={folder}/no.config"], 1, "no.config: the base_path of m, {folder}/none is not a folder"),
+        (["--model_config_file={folder}/log.config"], 1, "INVALID_ARGUMENT: No request-logger-creator provided."),
+        (
+            ["--file_system_poll_wait_seconds=-1", "--ready_timeout=100"],
+            1,
+            "model bitsum waits for a version that its policy chooses at {folder}/models; it does not look again, ",
+        ),
         (["--host="], 2, "serve.host = '': must be an address, such as 127.0.0.1"),
         (["--log_file={folder}/absent/log"], 1, "cannot write --log_file {folder}/absent/log: No such file"),
         (["--log_file={folder}"], 1, "cannot write --log_file {folder}: Is a directory"),
@@ -204,10 +213,13 @@ def test_what_the_server_cannot_use_is_refused_before_the_model_loads(taken, tmp
     # A load of this version fails with exit code 3.
     (tmp_path / "models" / "1").mkdir(parents=True)
     (tmp_path / "file").touch()
+    config_file(tmp_path / "gs.config", MODEL.format("m", "gs://b/m", ""))
+    config_file(tmp_path / "no.config", MODEL.format("m", f"file://{tmp_path}/none", ""))
+    config_file(tmp_path / "log.config", MODEL.format("m", tmp_path / "models", "logging_config { }"))
     values = {"port": taken, "folder": tmp_path}
     flags = ["--port=0", *(argument.format(**values) for argument in arguments)]
-    done, out, err = bitsum("serve", "--server=embedded", f"--model_base_path={tmp_path / 'models'}", *flags)
-    assert (done, out, err.count("\n")) == (code, "", 1) and words.format(**values) in err
+    done, _, err = bitsum("serve", "--server=embedded", f"--model_base_path={tmp_path / 'models'}", *flags)
+    assert (done, err.count("\n")) == (code, 1) and words.format(**values) in err
 
 
 def test_serve_needs_a_model():
