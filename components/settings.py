@@ -11,6 +11,7 @@ import math
 import re
 from typing import Any, TypeVar
 
+from components import regular_files
 from components.errors import ConfigError
 from components.suggestions import did_you_mean
 from components.task.transducer import ADDITION, TASKS
@@ -86,8 +87,8 @@ class Section:
             ConfigError: invalid JSON, an unknown knob, or an impossible value.
         """
         try:
-            knobs = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            knobs: Any = regular_files.parse_json(text)
+        except ValueError as error:
             raise ConfigError(f"the section {cls.title()} is not JSON: {error}") from error
         return cls.of(knobs)
 

@@ -10,6 +10,7 @@ import pathlib
 import types
 from typing import TYPE_CHECKING, Any
 
+from components import regular_files
 from components.errors import ConfigError
 from components.formats import strict_protos
 
@@ -76,7 +77,7 @@ def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) 
     from google.protobuf import text_format
 
     try:
-        return text_format.Parse(path.read_bytes().decode("utf-8-sig"), kind())
+        return text_format.Parse(regular_files.read(path).decode("utf-8-sig"), kind())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

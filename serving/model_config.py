@@ -21,6 +21,7 @@ PLATFORM = "tensorflow"
 MODEL_LIST = "model_config_list"
 # A server has accepted the labels in a file with this first line, so that a restart assigns them again.
 HEADING = "# Written by bitsum, which writes it again whenever what is served changes; labels in it survive a restart."
+_HEADING_BYTES = 1000
 _TENSORFLOW = 1
 # The start of a URI, according to TensorFlow.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.]+)://")
@@ -60,8 +61,8 @@ def read(path: pathlib.Path) -> "ModelServerConfig":
 def is_ours(path: pathlib.Path) -> bool:
     """Whether `write` wrote the file, so that a server has accepted its labels."""
     try:
-        with open(path, "rb") as file:
-            return file.readline().strip() == HEADING.encode()
+        with regular_files.opened(path) as file:
+            return file.readline(_HEADING_BYTES).strip() == HEADING.encode()
     except OSError:
         return False
 

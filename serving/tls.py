@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from components import regular_files
 from components.errors import ConfigError
 from serving import config_protos
 
@@ -138,7 +139,7 @@ def _check(config: Any) -> None:
 
 def _read(path: pathlib.Path) -> bytes:
     try:
-        return path.read_bytes()
+        return regular_files.read(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 

@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeGuard
 
 from components import atomic, regular_files
@@ -123,7 +123,7 @@ def problems(version: pathlib.Path) -> list[str]:
     expected = {
         name: sha256 for name, sha256 in expected.items() if not model_files.is_litter(pathlib.PurePosixPath(name).name)
     }
-    actual = _hashes(version)
+    actual = _hashes(version, expected)
     lines = [f"{version / name} is missing" for name in expected.keys() - actual.keys()]
     lines += [f"{version / name} is not in the manifest" for name in actual.keys() - expected.keys()]
     common = expected.keys() & actual.keys()
@@ -135,14 +135,17 @@ def sha256_of_files(folder: pathlib.Path) -> str:
     return hashlib.sha256(json.dumps(_hashes(folder), sort_keys=True).encode()).hexdigest()
 
 
-def _hashes(folder: pathlib.Path) -> dict[str, str]:
+def _hashes(folder: pathlib.Path, names: Collection[str] | None = None) -> dict[str, str]:
     """{name relative to `folder`: sha256} of every file below it but the manifest; of other entries, their kind.
+
+    Args:
+        names: the files to hash; the hash of others, which may have any size, is empty. None for all files.
 
     Raises:
         BitsumError: a file or folder cannot be read.
     """
     return {
-        entry.name: _content(entry)
+        entry.name: _content(entry) if names is None or entry.name in names else ""
         for entry in model_files.entries(folder)
         if entry.kind != model_files.FOLDER and not entry.is_litter and entry.name != str(MANIFEST)
     }
@@ -152,7 +155,7 @@ def _content(entry: model_files.Entry) -> str:
     if entry.kind != model_files.FILE:
         return entry.kind
     try:
-        return hashlib.sha256(entry.path.read_bytes()).hexdigest()
+        return regular_files.sha256(entry.path)
     except OSError as error:
         raise BitsumError(f"cannot read {entry.path}: {error.strerror}") from error
 

@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import datetime
-import json
 from collections.abc import Iterable
+from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import properties, results
+from components import properties, regular_files, results
 from pipeline import nodes
 from pipeline.records import ownership, verdicts
 from pipeline.records.lineage_graph import LineageGraph, Output
@@ -99,7 +99,8 @@ def _span(executions: Iterable[mlmd.Execution], outputs: list[Output]) -> int:
         if "data" in execution.custom_properties:
             # settings.Data would reject the knobs of another version.
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                return int(json.loads(execution.custom_properties["data"].string_value)["span"])
+                knobs: Any = regular_files.parse_json(execution.custom_properties["data"].string_value)
+                return int(knobs["span"])
     name = properties.SPAN
     return max(
         (output.artifact.properties[name].int_value for output in outputs if name in output.artifact.properties),

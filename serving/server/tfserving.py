@@ -5,7 +5,6 @@ outlives the drain timeout.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import re
@@ -17,9 +16,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from components import arithmetic_switches, processes
+from components import arithmetic_switches, processes, regular_files
 from components.errors import MODEL_CODES, BitsumError, ModelError
 from components.printable import say
 from serving import model_config, tls
@@ -119,9 +118,8 @@ def _container(options: Options, port: int) -> list[str]:
 def _variables(inspected: str) -> list[str]:
     """The names of the environment variables that an image sets, from the output of `docker image inspect`."""
     try:
-        return [
-            setting.partition("=")[0] for image in json.loads(inspected) for setting in image["Config"].get("Env") or []
-        ]
+        images: Any = regular_files.parse_json(inspected)
+        return [setting.partition("=")[0] for image in images for setting in image["Config"].get("Env") or []]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BitsumError(
             f"cannot read the image's environment from the output of docker image inspect: {error!r}"
