@@ -37,7 +37,9 @@ class Pushed:
     is_new: bool
 
 
-def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[str, Any]) -> Pushed:
+def push(
+    model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[str, Any], even_if_same: bool = False
+) -> Pushed:
     """Copy the SavedModel in `model` to `base` as a version higher than every previous one.
 
     Args:
@@ -45,6 +47,7 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
         base: folder of versions; created if it is missing.
         identity: of the model's graph and weights. If the newest version has the same, nothing is pushed.
         origin: of the model, for the manifest (JSON).
+        even_if_same: push even then, because other files differ.
 
     Raises:
         BitsumError: the folder cannot be written, or the disk is full; nothing half-written stays.
@@ -55,7 +58,7 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
         base.mkdir(parents=True, exist_ok=True)
         with _locked(base) as lock:
             newest = max(versions(base), default=0)
-            if newest and manifest(base / str(newest)).get("identity") == identity and not problems(base / str(newest)):
+            if newest and not even_if_same and _holds(base / str(newest), identity):
                 return Pushed(newest, base / str(newest), is_new=False)
             # Seconds since 1970, as in TFX's Pusher, unless two pushes fall into one second or the clock went back.
             version = max(int(time.time()), newest + 1, _last_version(lock) + 1)
@@ -71,6 +74,10 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
             raise type(interrupt)(f"version {done.version} is pushed to {base}") from interrupt
         raise
     return done
+
+
+def _holds(version: pathlib.Path, identity: str) -> bool:
+    return manifest(version).get("identity") == identity and not problems(version)
 
 
 def versions(base: pathlib.Path) -> list[int]:

@@ -46,7 +46,7 @@ def serve(
     batching = batching_parameters.read(options.batching_parameters_file) if options.enable_batching else None
     page = prometheus_path(options.monitoring_config_file)
     arguments = flags.channel_arguments(options.grpc_channel_arguments)
-    with _event_lines(), _request_log(options) as log, _quiet_tensorflow(options.log_file):
+    with _event_lines(), _request_log(options) as log, quiet_tensorflow(options.log_file):
         if identity:
             _warn(identity)
         from serving.server import grpc_server, memory
@@ -263,7 +263,7 @@ def _event_lines() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
+def quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
     """Redirects TensorFlow's log to `log_file`, or silences it. Its C++ part writes to file descriptor 2 directly."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log_file else "3")
     if not log_file:
