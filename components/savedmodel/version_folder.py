@@ -25,6 +25,8 @@ from components.savedmodel import model_files
 MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
 MANIFEST_FORMAT = 1
 
+# What servers can load.
+_MOST_VERSION = 2**63 - 1
 _LOCK = ".lock"
 
 
@@ -84,7 +86,8 @@ def versions(base: pathlib.Path) -> list[int]:
     """The version numbers under `base`, lowest first; other names are not versions."""
     if not base.is_dir():
         return []
-    return sorted(int(entry.name) for entry in base.iterdir() if entry.name.isdecimal() and entry.is_dir())
+    names = [entry.name for entry in base.iterdir() if entry.name.isascii() and entry.name.isdecimal()]
+    return sorted(int(name) for name in names if int(name) <= _MOST_VERSION and (base / name).is_dir())
 
 
 def manifest(version: pathlib.Path) -> dict[str, Any]:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS = 30.0
 _REQUEST_BYTES = 64 * 1024 * 1024
 _LOG_RATE = 0.01
+# 30 years; Python and gRPC cannot wait much longer.
+_MOST_SECONDS = 1e9
+# What gRPC counts to, and protobuf.
+_MOST_BYTES = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,10 +192,19 @@ def _options(args: argparse.Namespace) -> "Options":
 
 
 def _check_numbers(asked: "Options") -> None:
-    if asked.ready_timeout < 0 or asked.drain_timeout < 0 or asked.max_request_bytes < 1:
-        raise ConfigError(
-            "--ready_timeout and --drain_timeout must not be negative, and --max_request_bytes at least 1"
-        )
+    for name, seconds in (
+        ("ready_timeout", asked.ready_timeout),
+        ("drain_timeout", asked.drain_timeout),
+        ("file_system_poll_wait_seconds", asked.file_system_poll_wait_seconds),
+        ("model_config_file_poll_wait_seconds", asked.model_config_file_poll_wait_seconds),
+        ("load_retry_interval_micros", asked.load_retry_interval_micros / 1e6),
+    ):
+        if not abs(seconds) <= _MOST_SECONDS:
+            raise ConfigError(f"--{name}: {seconds:g} s must be a number of at most {_MOST_SECONDS:g} s")
+    if not 1 <= asked.max_request_bytes <= _MOST_BYTES:
+        raise ConfigError(f"--max_request_bytes = {asked.max_request_bytes}: must be from 1 to {_MOST_BYTES}")
+    if asked.ready_timeout < 0 or asked.drain_timeout < 0:
+        raise ConfigError("--ready_timeout and --drain_timeout must not be negative")
     if asked.max_num_load_retries < 0 or asked.num_load_threads < 0:
         raise ConfigError("--max_num_load_retries and --num_load_threads must not be negative")
     if not 0 <= asked.request_log_rate <= 1:

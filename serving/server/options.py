@@ -123,6 +123,8 @@ def check_port(host: str, port: int, flag: str) -> None:
             # Like gRPC, treat a port with closing connections as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
+    except socket.gaierror as error:
+        raise BitsumError(f"cannot listen on {address(host, port)}: {reason(error)}; give another --host") from error
     except OSError as error:
         raise BitsumError(
             f"cannot listen on {address(host, port)}: {reason(error)}; give another {flag}; 0 takes a free one"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 _WAIT_SECONDS = 0.1
+_CLOSE_SECONDS = 20.0
 
 _Labels = dict[str, dict[str, int]]
 # The error of each version by model, newest version first.
@@ -214,10 +215,16 @@ class ModelManager:
             versions.poll()
 
     def close(self) -> None:
-        """Unload everything; runs in progress are cancelled."""
+        """Unload everything; runs in progress are cancelled, loads in progress are awaited for a while.
+
+        A process that ends while TensorFlow loads a model ends by SIGABRT.
+        """
         self._stopped.set()
-        for versions in list(self._models.values()):
+        managers, end = list(self._models.values()), time.monotonic() + _CLOSE_SECONDS
+        for versions in managers:
             versions.close()
+        for versions in managers:
+            versions.wait_for_loads(end)
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._options.poll_interval):

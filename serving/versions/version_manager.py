@@ -175,6 +175,10 @@ class VersionManager:
         for model in models:
             model.close()
 
+    def wait_for_loads(self, end: float) -> None:
+        """After `close`: wait for the loads in progress until the time `end` of time.monotonic."""
+        self._loader.wait(end)
+
     def on_load_started(self, servable: Servable) -> None:
         """The Loader begins to load `servable`."""
         with self._changed:

@@ -196,6 +196,15 @@ def taken():
             1,
             "model bitsum waits for a version that its policy chooses at {folder}/models; it does not look again, ",
         ),
+        (["--host=a..b"], 1, "cannot listen on a..b:0: Name or service not known; give another --host"),
+        *(
+            ([f"--{name}={value}"], 2, f"--{name}: ")
+            for name in ("ready_timeout", "drain_timeout", "file_system_poll_wait_seconds")
+            for value in ("nan", "inf", "1e300")
+        ),
+        (["--load_retry_interval_micros=" + "9" * 20], 2, "--load_retry_interval_micros: 1e+14 s must be"),
+        ([f"--max_request_bytes={2**31}"], 2, f"--max_request_bytes = {2**31}: must be from 1 to {2**31 - 1}"),
+        ([f"--grpc_channel_arguments=grpc.x={2**31}"], 2, f"grpc.x = {2**31} does not fit into 32 bits"),
         (["--host="], 2, "serve.host = '': must be an address, such as 127.0.0.1"),
         (["--log_file={folder}/absent/log"], 1, "cannot write --log_file {folder}/absent/log: No such file"),
         (["--log_file={folder}"], 1, "cannot write --log_file {folder}: Is a directory"),

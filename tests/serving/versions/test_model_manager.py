@@ -429,3 +429,23 @@ def test_a_config_with_a_logging_config_is_refused_last_and_changes_nothing(make
     models.reload(config(add(TENSORFLOW, SPECIFIC)))
     with pytest.raises(StatusError, match=text):
         make().start(config(add(TENSORFLOW, logged)))
+
+
+def test_close_waits_for_loads_in_progress(make, add, shelf):
+    gate = shelf.hold(3)
+    models = make()
+    models.start(config(add(TENSORFLOW)))
+    eventually(lambda: shelf.loads, [3])
+    [load] = [thread for thread in threading.enumerate() if thread.name == "load-add-3"]
+    alive = []
+
+    def close():
+        models.close()
+        alive.append(load.is_alive())
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    eventually(lambda: states(models)["add"], {3: "END"})
+    gate.set()
+    closing.join(10)
+    assert alive == [False]
