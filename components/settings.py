@@ -11,6 +11,7 @@ import math
 import re
 from typing import Any, TypeVar
 
+from components import regular_files
 from components.errors import ConfigError
 from components.suggestions import did_you_mean
 from components.task.transducer import ADDITION, TASKS
@@ -89,8 +90,8 @@ class Section:
             ConfigError: invalid JSON, an unknown knob, or an impossible value.
         """
         try:
-            knobs = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            knobs: Any = regular_files.parse_json(text)
+        except ValueError as error:
             raise ConfigError(f"the section {cls.title()} is not JSON: {error}") from error
         return cls.of(knobs)
 
@@ -489,6 +490,8 @@ class Serve(Section):
     )
 
     def check(self) -> None:
-        """The model name can name a folder."""
+        """The model name can name a folder, and there is an address to listen on."""
         if not self.model_name or "/" in self.model_name:
             self.refuse("model_name", "must be a name without slashes")
+        if not self.host.strip():
+            self.refuse("host", "must be an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine")

@@ -55,6 +55,11 @@ COMMANDS = {
     "compile": ("pipeline.commands.compile", "compile the pipeline for another scheduler: Kubeflow Pipelines", True),
     "serve": ("serving.commands.serve", "serve a folder of versions over gRPC, as tensorflow_model_server does", False),
     "rollout": ("serving.commands.rollout", "promote the newest version if it passes the canary checks", False),
+    "warmup": (
+        "serving.commands.warmup",
+        "push a version again with logged requests, which servers replay while they load it",
+        False,
+    ),
     "rollback": ("serving.commands.rollback", "restore the previously stable version", False),
     "add": ("serving.commands.calculate", "add two numbers with the served model", False),
     "subtract": (
@@ -75,7 +80,7 @@ COMMANDS = {
     ),
 }
 # Commands that import TensorFlow, or start a program that does.
-_COMPUTING = {"run", "node", "verify", "demo", "serve", "qualify"}
+_COMPUTING = {"run", "node", "verify", "demo", "serve", "warmup", "qualify"}
 # Commands without progress; serve has a log file.
 _WITHOUT_PROGRESS = {"config", "compile", "serve"}
 # Commands that call a model server and start none.

@@ -14,7 +14,7 @@ import re
 import typing
 from typing import Any
 
-from components import settings
+from components import regular_files, settings
 from components.compat import tomllib
 from components.errors import ConfigError
 from components.settings import Section, knob
@@ -248,11 +248,13 @@ def to_toml(config: Config) -> str:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(pathlib.Path(path).read_bytes().decode("utf-8-sig"))
+        return tomllib.loads(regular_files.read_argument(path).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid TOML: nested too deeply") from error
 
 
 def _parse(override: str) -> tuple[str, str, Any]:
@@ -264,6 +266,8 @@ def _parse(override: str) -> tuple[str, str, Any]:
         return section, name, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return section, name, text
+    except RecursionError as error:
+        raise ConfigError(f"invalid override of {key}: nested too deeply") from error
 
 
 def _manual(field: dataclasses.Field) -> str:

@@ -127,10 +127,10 @@ class _RunLock:
         except FileNotFoundError:
             return None
         try:
-            record = json.loads(text)
+            record: Any = regular_files.parse_json(text)
             since = float(record.get("since", changed))
             return cls(path, text, record["airflow"], record["dag"], record["run"], since, _process(record))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise BitsumError(
                 f"{path} does not name the run that holds the lock: remove it once no run works here"
             ) from error

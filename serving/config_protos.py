@@ -10,6 +10,7 @@ import pathlib
 import types
 from typing import TYPE_CHECKING, Any
 
+from components import regular_files
 from components.errors import ConfigError
 from components.formats import strict_protos
 
@@ -60,7 +61,7 @@ def messages() -> types.SimpleNamespace:
     for name, declared in _FILES.items():
         pool.Add(_file(name, declared))
     return types.SimpleNamespace(
-        **{name: _message_class(pool, name) for declared in _FILES.values() for name in declared}
+        **{name: message_class(pool, f"{_PACKAGE}.{name}") for declared in _FILES.values() for name in declared}
     )
 
 
@@ -76,7 +77,7 @@ def parse_text(kind: "type[Message]", path: pathlib.Path, secret: bool = False) 
     from google.protobuf import text_format
 
     try:
-        return text_format.Parse(path.read_bytes().decode("utf-8-sig"), kind())
+        return text_format.Parse(regular_files.read(path).decode("utf-8-sig"), kind())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -108,10 +109,11 @@ def _typed(kind: str) -> dict[str, Any]:
     return {"label": label, "type": Field.Type.Value(f"TYPE_{kind.upper()}")}
 
 
-def _message_class(pool: Any, name: str) -> type:
+def message_class(pool: Any, name: str) -> type:
+    """The class of the message with this full name in the descriptor pool `pool`."""
     from google.protobuf import message_factory
 
-    descriptor = pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
+    descriptor = pool.FindMessageTypeByName(name)
     # protobuf 4.22 renamed the function and later removed the old name.
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)

@@ -21,9 +21,11 @@ PLATFORM = "tensorflow"
 MODEL_LIST = "model_config_list"
 # A server has accepted the labels in a file with this first line, so that a restart assigns them again.
 HEADING = "# Written by bitsum, which writes it again whenever what is served changes; labels in it survive a restart."
+_HEADING_BYTES = 1000
 _TENSORFLOW = 1
 # The start of a URI, according to TensorFlow.
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9.]+://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.]+)://")
+_LOCAL = "file"
 
 
 def one_model(
@@ -59,8 +61,8 @@ def read(path: pathlib.Path) -> "ModelServerConfig":
 def is_ours(path: pathlib.Path) -> bool:
     """Whether `write` wrote the file, so that a server has accepted its labels."""
     try:
-        with open(path, "rb") as file:
-            return file.readline().strip() == HEADING.encode()
+        with regular_files.opened(path) as file:
+            return file.readline(_HEADING_BYTES).strip() == HEADING.encode()
     except OSError:
         return False
 
@@ -84,7 +86,8 @@ def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -
     """Refuse what TensorFlow Serving refuses before it checks labels and the disk; `config` would replace `old`.
 
     Raises:
-        StatusError: no list of models, a duplicate name, a relative base path, or a changed platform.
+        StatusError: no list of models, a duplicate name, a base path that is relative or on another file system, or a
+        changed platform.
     """
     if config.WhichOneof("config") != MODEL_LIST:
         raise StatusError(
@@ -101,10 +104,17 @@ def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -
             )
         names.add(model.name)
     for model in models:
-        if not _SCHEME.match(model.base_path) and not model.base_path.startswith("/"):
+        scheme = remote_scheme(model.base_path)
+        if scheme is None and not model.base_path.startswith(("/", f"{_LOCAL}://")):
             raise StatusError(
                 Code.INVALID_ARGUMENT,
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}",
+            )
+        if scheme:
+            raise StatusError(
+                Code.INVALID_ARGUMENT,
+                f"Could not find base path {model.base_path} for servable {model.name} with error UNIMPLEMENTED: File "
+                f"system scheme '{scheme}' not implemented (file: '{model.base_path}')",
             )
     before = {model.name: _platform(model) for model in old.model_config_list.config} if old is not None else {}
     for model in models:
@@ -116,6 +126,12 @@ def check(config: "ModelServerConfig", old: "ModelServerConfig | None" = None) -
             )
 
 
+def remote_scheme(base_path: str) -> str | None:
+    """The scheme of a URI that is not of a local file, such as gs; None for a path and a file:// URI."""
+    match = _SCHEME.match(base_path)
+    return match[1] if match and match[1] != _LOCAL else None
+
+
 def check_platforms(config: "ModelServerConfig") -> None:
     """Refuse what TensorFlow Serving refuses after it has checked the labels. Raises: StatusError, an unknown
     platform."""
@@ -125,9 +141,16 @@ def check_platforms(config: "ModelServerConfig") -> None:
             raise StatusError(Code.INVALID_ARGUMENT, f"Model {model.name} requests unsupported platform {platform}")
 
 
+def check_logging(config: "ModelServerConfig") -> None:
+    """Refuse what TensorFlow Serving refuses last, because the open-source build has no collector of requests. Raises:
+    StatusError, a model has a logging_config."""
+    if any(model.HasField("logging_config") for model in config.model_config_list.config):
+        raise StatusError(Code.INVALID_ARGUMENT, "No request-logger-creator provided.")
+
+
 def base_path(model: "ModelConfig") -> pathlib.Path:
     """The folder of the model's versions."""
-    return pathlib.Path(model.base_path.removeprefix("file://"))
+    return pathlib.Path(model.base_path.removeprefix(f"{_LOCAL}://"))
 
 
 def policy(model: "ModelConfig") -> Callable[[Collection[int]], set[int]]:

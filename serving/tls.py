@@ -5,6 +5,7 @@ OpenSSL checks keys and certificates first, because gRPC does not report their f
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import pathlib
 import socket
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from components import regular_files
 from components.errors import ConfigError
 from serving import config_protos
 
@@ -21,25 +23,56 @@ if TYPE_CHECKING:
     import grpc
 
 
-def server_credentials(path: pathlib.Path) -> "grpc.ServerCredentials":
-    """The server's credentials from a text file with an SSLConfig, which contains the PEM texts themselves.
+class ServerIdentity:
+    """A server's key, certificate and client authorities, from a text file with an SSLConfig; `reload` reads it again.
 
-    `client_verify` requires client certificates; `custom_ca` contains the certificate authorities that may issue them.
+    The file contains the PEM texts themselves. `client_verify` requires client certificates; `custom_ca` contains the
+    certificate authorities that may issue them.
 
     Raises:
-        ConfigError: a missing or invalid PEM text, or a key that does not match the certificate.
+        ConfigError: an unreadable file, a missing or invalid PEM text, or a key that does not match the certificate.
     """
-    import grpc
 
-    config = config_protos.parse_text(config_protos.messages().SSLConfig, path, secret=True)
-    try:
-        _check(config)
-    except ConfigError as error:
-        raise ConfigError(f"--ssl_config_file {path}: {error}") from error
-    pair = (config.server_key.encode(), config.server_cert.encode())
-    return grpc.ssl_server_credentials(
-        [pair], config.custom_ca.encode() or None, require_client_auth=config.client_verify
-    )
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._config = _ssl_config(path)
+        # The configuration that gRPC has not fetched yet.
+        self._fresh: grpc.ServerCertificateConfiguration | None = None
+
+    def credentials(self) -> "grpc.ServerCredentials":
+        """For a gRPC server; after a `reload`, its new connections have the new certificate."""
+        import grpc
+
+        return grpc.dynamic_ssl_server_credentials(
+            _certificate_configuration(self._config), self._fetch, self._config.client_verify
+        )
+
+    def reload(self) -> None:
+        """Read the file again. Open connections keep the former certificate.
+
+        Raises:
+            ConfigError: as at the construction, or `client_verify` has changed; the former certificate stays.
+        """
+        config = _ssl_config(self._path)
+        if config.client_verify != self._config.client_verify:
+            raise ConfigError(
+                f"--ssl_config_file {self._path}: client_verify cannot change while the server runs: restart it"
+            )
+        self._config, self._fresh = config, _certificate_configuration(config)
+
+    def warnings(self) -> list[str]:
+        """A line for each certificate that is not valid today, with the date."""
+        now = datetime.datetime.now(datetime.timezone.utc)
+        return [
+            f"--ssl_config_file {self._path}: {problem}"
+            for name in ("server_cert", "custom_ca")
+            for problem in _untimely(getattr(self._config, name).encode(), name, now)
+        ]
+
+    def _fetch(self) -> "grpc.ServerCertificateConfiguration | None":
+        """Called by gRPC, one call at a time, before each handshake: None for no change."""
+        fresh, self._fresh = self._fresh, None
+        return fresh
 
 
 # How a gRPC server refuses a client's certificate.
@@ -121,6 +154,33 @@ def client_credentials(
     return ClientTls(authorities, chain, private_key, server_name)
 
 
+def _ssl_config(path: pathlib.Path) -> Any:
+    config = config_protos.parse_text(config_protos.messages().SSLConfig, path, secret=True)
+    try:
+        _check(config)
+    except ConfigError as error:
+        raise ConfigError(f"--ssl_config_file {path}: {error}") from error
+    return config
+
+
+def _certificate_configuration(config: Any) -> "grpc.ServerCertificateConfiguration":
+    import grpc
+
+    pair = (config.server_key.encode(), config.server_cert.encode())
+    return grpc.ssl_server_certificate_configuration([pair], config.custom_ca.encode() or None)
+
+
+def _untimely(pem: bytes, name: str, now: datetime.datetime) -> Iterator[str]:
+    from cryptography import x509
+
+    for certificate in x509.load_pem_x509_certificates(pem) if pem else []:
+        subject = f"{name} of {certificate.subject.rfc4514_string()}"
+        if now > certificate.not_valid_after_utc:
+            yield f"{subject} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: clients refuse it"
+        elif now < certificate.not_valid_before_utc:
+            yield f"{subject} is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: clients refuse it"
+
+
 def _check(config: Any) -> None:
     for field in ("server_key", "server_cert"):
         if not getattr(config, field):
@@ -136,7 +196,7 @@ def _check(config: Any) -> None:
 
 def _read(path: pathlib.Path) -> bytes:
     try:
-        return path.read_bytes()
+        return regular_files.read(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 

@@ -69,8 +69,8 @@ def is_whole(artifact: "types.Artifact") -> bool:
 def _expected(recorded: str) -> dict[str, Any] | None:
     """The content of a record; None if it is damaged."""
     try:
-        expected = json.loads(recorded)
-    except (ValueError, RecursionError):
+        expected = regular_files.parse_json(recorded)
+    except ValueError:
         return None
     return expected if isinstance(expected, dict) else None
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from components import regular_files
 from components.errors import BitsumError, unreadable
 from components.formats import map_order, protos, strict_protos
 
@@ -32,6 +33,8 @@ IGNORED = {
 IGNORED_ARGUMENT_ATTRIBUTES = ("_user_specified_name",)
 
 _FILE = "saved_model.pb"
+# A cell has half a megabyte.
+_MAX_BYTES = 64 * 2**20
 _MAX_CALL_DEPTH = 64
 # Operations that call the function in their attribute f. Its nodes are inlined under names that begin with the call's.
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -227,7 +230,7 @@ class Graph:
 def _meta_graph(path: pathlib.Path) -> Any:
     modules = protos.load(saved_model="tensorflow.core.protobuf.saved_model_pb2")
     try:
-        model = strict_protos.parse(modules.saved_model.SavedModel, path.read_bytes())
+        model = strict_protos.parse(modules.saved_model.SavedModel, regular_files.read(path, _MAX_BYTES))
     except OSError as error:
         raise BitsumError(unreadable(f"the model {path}", error)) from error
     except DecodeError as error:

@@ -7,6 +7,7 @@
 import dataclasses
 import pathlib
 
+from components import regular_files
 from components.errors import BitsumError, unreadable
 from components.proof import certificate, checker
 from components.proof.weights import Weights
@@ -34,7 +35,7 @@ def check(model_dir: str | pathlib.Path, task: Transducer, path: pathlib.Path | 
     weights = checkpoint.read(model_dir)
     file = path or pathlib.Path(model_dir) / certificate.FILE
     try:
-        with open(file, "rb") as stream:
+        with regular_files.opened(file) as stream:
             # One byte more than the limit is enough for the checker to refuse it.
             source = stream.read(certificate.MAX_CHARACTERS + 1).decode("utf-8", "replace")
     except OSError as error:

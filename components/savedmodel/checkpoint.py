@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from components import regular_files
 from components.errors import BitsumError, unreadable
 from components.formats import crc32c, protos, table
 from components.proof.weights import NAMES, Weights
@@ -25,6 +26,8 @@ _INDEX = "variables.index"
 _DATA = "variables.data-00000-of-00001"
 # The index has one small entry for each of a dozen tensors.
 _MAX_INDEX_BYTES = 2**20
+# The largest cell, of 4,096 units, has 0.2 GB.
+_MAX_DATA_BYTES = 2**28
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # tensor_bundle.h: kTensorBundleVersion.
 _VERSION = 1
@@ -59,7 +62,7 @@ def _read(model_dir: str | pathlib.Path, select: Callable[["_Bundle", Any], _Con
     folder = pathlib.Path(model_dir) / "variables"
     modules = protos.load(**_MODULES)
     index = _bytes(folder / _INDEX, _MAX_INDEX_BYTES)
-    data = _bytes(folder / _DATA)
+    data = _bytes(folder / _DATA, _MAX_DATA_BYTES)
     try:
         entries = _index(index, modules)
         return select(_Bundle(entries, data, modules), modules)
@@ -212,11 +215,9 @@ def _nested(values: Sequence[float], shape: Sequence[int]) -> Any:
     return [_nested(values[start : start + stride], shape[1:]) for start in range(0, len(values), stride)]
 
 
-def _bytes(path: pathlib.Path, limit: int | None = None) -> bytes:
+def _bytes(path: pathlib.Path, limit: int) -> bytes:
     try:
-        if limit is not None and path.stat().st_size > limit:
-            raise BitsumError(f"cannot read the weights in {path}: more than {limit} bytes")
-        return path.read_bytes()
+        return regular_files.read(path, limit)
     except OSError as error:
         hint = "" if isinstance(error, PermissionError) else "; is this the folder of a SavedModel?"
         raise BitsumError(unreadable(f"the weights in {path}", error) + hint) from error

@@ -20,6 +20,10 @@ from components.errors import BitsumError, unreadable
 
 # Requests that a server replays while it loads the model: TFRecords of PredictionLog.
 WARMUP_REQUESTS = pathlib.PurePosixPath("assets.extra/tf_serving_warmup_requests")
+# TensorFlow Serving refuses a version with more.
+MAX_WARMUP_REQUESTS = 1000
+# Of the other files, by OpenSSF model-signing.
+SIGNATURE = pathlib.PurePosixPath("assets.extra/model.sig")
 FILES = frozenset(
     {
         "saved_model.pb",
@@ -28,7 +32,7 @@ FILES = frozenset(
         "variables/variables.data-00000-of-00001",
         "assets.extra/certificate.json",
         "assets.extra/manifest.json",
-        "assets.extra/model.sig",
+        str(SIGNATURE),
         str(WARMUP_REQUESTS),
     }
 )

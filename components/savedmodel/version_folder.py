@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeGuard
 
 from components import atomic, regular_files
@@ -25,6 +25,8 @@ from components.savedmodel import model_files
 MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
 MANIFEST_FORMAT = 1
 
+# What servers can load.
+_MOST_VERSION = 2**63 - 1
 _LOCK = ".lock"
 
 
@@ -37,7 +39,9 @@ class Pushed:
     is_new: bool
 
 
-def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[str, Any]) -> Pushed:
+def push(
+    model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[str, Any], even_if_same: bool = False
+) -> Pushed:
     """Copy the SavedModel in `model` to `base` as a version higher than every previous one.
 
     Args:
@@ -45,6 +49,7 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
         base: folder of versions; created if it is missing.
         identity: of the model's graph and weights. If the newest version has the same, nothing is pushed.
         origin: of the model, for the manifest (JSON).
+        even_if_same: push even then, because other files differ.
 
     Raises:
         BitsumError: the folder cannot be written, or the disk is full; nothing half-written stays.
@@ -55,7 +60,7 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
         base.mkdir(parents=True, exist_ok=True)
         with _locked(base) as lock:
             newest = max(versions(base), default=0)
-            if newest and manifest(base / str(newest)).get("identity") == identity and not problems(base / str(newest)):
+            if newest and not even_if_same and _holds(base / str(newest), identity):
                 return Pushed(newest, base / str(newest), is_new=False)
             # Seconds since 1970, as in TFX's Pusher, unless two pushes fall into one second or the clock went back.
             version = max(int(time.time()), newest + 1, _last_version(lock) + 1)
@@ -73,6 +78,10 @@ def push(model: pathlib.Path, base: pathlib.Path, identity: str, origin: dict[st
     return done
 
 
+def _holds(version: pathlib.Path, identity: str) -> bool:
+    return manifest(version).get("identity") == identity and not problems(version)
+
+
 def versions(base: pathlib.Path) -> list[int]:
     """The version numbers under `base`, lowest first; other names are not versions.
 
@@ -82,7 +91,8 @@ def versions(base: pathlib.Path) -> list[int]:
     try:
         if not base.is_dir():
             return []
-        return sorted(int(entry.name) for entry in base.iterdir() if entry.name.isdecimal() and entry.is_dir())
+        names = [entry.name for entry in base.iterdir() if entry.name.isascii() and entry.name.isdecimal()]
+        return sorted(int(name) for name in names if int(name) <= _MOST_VERSION and (base / name).is_dir())
     except OSError as error:
         raise BitsumError(unreadable(error.filename or base, error)) from error
 
@@ -130,7 +140,7 @@ def problems(version: pathlib.Path) -> list[str]:
     expected = {
         name: sha256 for name, sha256 in expected.items() if not model_files.is_litter(pathlib.PurePosixPath(name).name)
     }
-    actual = _hashes(version)
+    actual = _hashes(version, expected)
     lines = [f"{version / name} is missing" for name in expected.keys() - actual.keys()]
     lines += [f"{version / name} is not in the manifest" for name in actual.keys() - expected.keys()]
     common = expected.keys() & actual.keys()
@@ -142,14 +152,17 @@ def sha256_of_files(folder: pathlib.Path) -> str:
     return hashlib.sha256(json.dumps(_hashes(folder), sort_keys=True).encode()).hexdigest()
 
 
-def _hashes(folder: pathlib.Path) -> dict[str, str]:
+def _hashes(folder: pathlib.Path, names: Collection[str] | None = None) -> dict[str, str]:
     """{name relative to `folder`: sha256} of every file below it but the manifest; of other entries, their kind.
+
+    Args:
+        names: the files to hash; the hash of others, which may have any size, is empty. None for all files.
 
     Raises:
         BitsumError: a file or folder cannot be read.
     """
     return {
-        entry.name: _content(entry)
+        entry.name: _content(entry) if names is None or entry.name in names else ""
         for entry in model_files.entries(folder)
         if entry.kind != model_files.FOLDER and not entry.is_litter and entry.name != str(MANIFEST)
     }
@@ -159,7 +172,7 @@ def _content(entry: model_files.Entry) -> str:
     if entry.kind != model_files.FILE:
         return entry.kind
     try:
-        return hashlib.sha256(entry.path.read_bytes()).hexdigest()
+        return regular_files.sha256(entry.path)
     except OSError as error:
         raise BitsumError(unreadable(entry.path, error)) from error
 

@@ -11,7 +11,6 @@ serve, the way its program ended, before it was ready or during the queries, sho
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -22,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from components import processes
+from components import processes, regular_files
 from components.errors import BitsumError, ModelError
 
 _STOP_SECONDS = 20.0
@@ -174,7 +173,7 @@ def probe(command: Sequence[str], target: str, arguments: Sequence[str], timeout
             f"the prober did not finish within {timeout:g} s: infra.probe_timeout sets this limit"
         ) from error
     try:
-        report = json.loads(done.stdout)
+        report: Any = regular_files.parse_json(done.stdout)
     except ValueError:
         report = {"error": "not JSON"}
     if "error" in report:
@@ -197,7 +196,7 @@ def _wait(process: subprocess.Popen, ready_file: pathlib.Path, log: pathlib.Path
 
 def _ready(ready_file: pathlib.Path) -> dict[str, Any]:
     try:
-        ready = json.loads(ready_file.read_text())
+        ready: Any = regular_files.read_json(ready_file)
         return {name: kind(ready[name]) for name, kind in _READY.items()}
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ServerFailed(f"the model server's ready file {ready_file} cannot be read: {error}") from error

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import hashlib
-import json
 import pathlib
 import struct
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import atomic, properties, results
+from components import atomic, properties, regular_files, results
 from components.errors import BitsumError
 from components.formats import strict_protos, tfrecords
 from components.savedmodel import version_folder
@@ -343,14 +342,14 @@ def _text(artifact: mlmd.Artifact, name: str) -> str:
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return _dictionary(path.read_text())
+        return _dictionary(regular_files.read(path))
     except FileNotFoundError:
         return {}
 
 
-def _dictionary(text: str) -> dict[str, Any]:
+def _dictionary(text: str | bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = regular_files.parse_json(text)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

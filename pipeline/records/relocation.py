@@ -222,7 +222,7 @@ def relocate_model_config(config: "Config", before: str) -> None:
     from google.protobuf import text_encoding  # type: ignore[attr-defined]  # types-protobuf lacks the module
 
     try:
-        old = path.read_text()
+        old = regular_files.read(path).decode()
         now = text_encoding.CEscape(str(config.root).encode(), False)
         # Text format writes a non-ASCII letter in one of two ways.
         names = "|".join(

@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import datetime
-import json
 from collections.abc import Iterable
+from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import properties, results
+from components import properties, regular_files, results
 from components.errors import ConfigError
 from components.settings import Data
 from pipeline import nodes
@@ -105,7 +105,8 @@ def _span(executions: Iterable[mlmd.Execution], outputs: list[Output]) -> tuple[
         if "data" in execution.custom_properties:
             # settings.Data would reject the other knobs of another version.
             with contextlib.suppress(ValueError, KeyError, TypeError, ConfigError):
-                data = Data(span=json.loads(execution.custom_properties["data"].string_value)["span"])
+                knobs: Any = regular_files.parse_json(execution.custom_properties["data"].string_value)
+                data = Data(span=knobs["span"])
                 return data.span, data.span_date
     name = properties.SPAN
     return max(

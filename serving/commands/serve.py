@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import queue
 import shutil
 import signal
 import sys
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS = 30.0
 _REQUEST_BYTES = 64 * 1024 * 1024
 _LOG_RATE = 0.01
+# 30 years; Python and gRPC cannot wait much longer.
+_MOST_SECONDS = 1e9
+# What gRPC counts to, and protobuf.
+_MOST_BYTES = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--model_name", default=defaults.model_name, help="name of the model (default %(default)s)")
     parser.add_argument(
-        "--model_base_path", type=_absolute, metavar="FOLDER", help="folder of versions, as in FOLDER/1/saved_model.pb"
+        "--model_base_path", type=_folder, metavar="FOLDER", help="folder of versions, as in FOLDER/1/saved_model.pb"
     )
     parser.add_argument(
         "--model_config_file",
@@ -147,15 +152,17 @@ def run(args: argparse.Namespace) -> int:
     _check_folders(settings)
     server = _server(settings.server)
     notes = flags.check(args, embedded=server == EMBEDDED)
-    options.check_port(settings.host, settings.port)
+    options.check_port(settings.host, settings.port, "--port")
+    if server == EMBEDDED and settings.metrics_port is not None:
+        options.check_port(options.METRICS_HOST, settings.metrics_port, "--metrics_port")
     _write_config_file(settings)
     for note in notes:
         say(f"note: {note}", stream=sys.stderr)
-    with _stop_signals() as stop, _ready_file(settings.ready_file) as announce:
+    with _signals() as (stop, hangups), _ready_file(settings.ready_file) as announce:
         if server == EMBEDDED:
             from serving.server import app
 
-            return app.serve(settings, stop, announce)
+            return app.serve(settings, stop, hangups, announce)
         from serving.server import tfserving
 
         return tfserving.serve(settings, server, stop, announce)
@@ -186,16 +193,27 @@ def _options(args: argparse.Namespace) -> "Options":
 
 
 def _check_numbers(asked: "Options") -> None:
-    if asked.ready_timeout < 0 or asked.drain_timeout < 0 or asked.max_request_bytes < 1:
-        raise ConfigError(
-            "--ready_timeout and --drain_timeout must not be negative, and --max_request_bytes at least 1"
-        )
+    for name, seconds in (
+        ("ready_timeout", asked.ready_timeout),
+        ("drain_timeout", asked.drain_timeout),
+        ("file_system_poll_wait_seconds", asked.file_system_poll_wait_seconds),
+        ("model_config_file_poll_wait_seconds", asked.model_config_file_poll_wait_seconds),
+        ("load_retry_interval_micros", asked.load_retry_interval_micros / 1e6),
+    ):
+        if not abs(seconds) <= _MOST_SECONDS:
+            raise ConfigError(f"--{name}: {seconds:g} s must be a number of at most {_MOST_SECONDS:g} s")
+    if not 1 <= asked.max_request_bytes <= _MOST_BYTES:
+        raise ConfigError(f"--max_request_bytes = {asked.max_request_bytes}: must be from 1 to {_MOST_BYTES}")
+    if asked.ready_timeout < 0 or asked.drain_timeout < 0:
+        raise ConfigError("--ready_timeout and --drain_timeout must not be negative")
     if asked.max_num_load_retries < 0 or asked.num_load_threads < 0:
         raise ConfigError("--max_num_load_retries and --num_load_threads must not be negative")
     if not 0 <= asked.request_log_rate <= 1:
         raise ConfigError(f"--request_log_rate = {asked.request_log_rate:g}: must be between 0 and 1")
     if asked.metrics_port is not None and not 0 <= asked.metrics_port <= 65535:
         raise ConfigError(f"--metrics_port = {asked.metrics_port}: must be between 0 and 65535")
+    if asked.metrics_port and asked.metrics_port == asked.port:
+        raise ConfigError(f"--metrics_port = {asked.metrics_port}: must differ from --port")
 
 
 def _absolute(path: str) -> pathlib.Path | None:
@@ -204,6 +222,15 @@ def _absolute(path: str) -> pathlib.Path | None:
 
 def _absolute_output(path: str) -> pathlib.Path | None:
     return _absolute(str(outputs.path(path))) if path else None
+
+
+def _folder(path: str) -> pathlib.Path | None:
+    from serving import model_config
+
+    scheme = model_config.remote_scheme(path)
+    if scheme:
+        raise argparse.ArgumentTypeError(f"{path}: cannot read {scheme}://, give a folder of this machine")
+    return _absolute(path.removeprefix("file://"))
 
 
 def _check_folders(asked: "Options") -> None:
@@ -215,11 +242,10 @@ def _check_folders(asked: "Options") -> None:
         return
     if asked.model_config_file and asked.model_config_file.exists():
         for model in model_config.read(asked.model_config_file).model_config_list.config:
-            # The server itself refuses a base_path that is not absolute.
-            if model.base_path.startswith("/"):
-                options.check_base_path(
-                    pathlib.Path(model.base_path), f"{asked.model_config_file}: the base_path of {model.name},"
-                )
+            # The server itself refuses a base_path that is not absolute, or on another file system.
+            folder = model_config.base_path(model)
+            if folder.is_absolute():
+                options.check_base_path(folder, f"{asked.model_config_file}: the base_path of {model.name},")
     elif asked.model_base_path:
         options.check_base_path(asked.model_base_path, "--model_base_path")
 
@@ -248,9 +274,13 @@ def _server(wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+def _signals() -> Iterator[tuple[threading.Event, "queue.SimpleQueue[bool]"]]:
+    """An event that SIGTERM and SIGINT set, and a queue that grows by one for each SIGHUP.
+
+    A second SIGTERM or SIGINT ends the process at once.
+    """
     stop = threading.Event()
+    hangups: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def handle(number: int, _: object) -> None:
         if stop.is_set():
@@ -258,8 +288,9 @@ def _stop_signals() -> Iterator[threading.Event]:
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: hangups.put(True))
     try:
-        yield stop
+        yield stop, hangups
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

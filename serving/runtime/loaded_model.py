@@ -13,11 +13,14 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
 
+from components import regular_files
 from components.formats import strict_protos
 from serving.status import Code, StatusError, unforeseen
 
 _TAGS = [tf.saved_model.SERVING]
 _FILE = "saved_model.pb"
+# The limit of protobuf.
+_MAX_GRAPH_BYTES = 2**31 - 1
 # TensorFlow's Python layer prefixes the text of a failed operation with this.
 _PYTHON_HEADING = "Graph execution error:\n\n"
 
@@ -124,7 +127,7 @@ def _check_file(path: pathlib.Path) -> None:
                 "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
                 f"`{_FILE}`)\nSpecified file path: {path}",
             )
-        strict_protos.parse(saved_model_pb2.SavedModel, file.read_bytes())
+        strict_protos.parse(saved_model_pb2.SavedModel, regular_files.read(file, _MAX_GRAPH_BYTES))
     except OSError as error:
         raise StatusError(Code.UNAVAILABLE, f"cannot read {file}: {error.strerror}") from error
     except DecodeError as error:

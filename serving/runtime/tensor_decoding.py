@@ -4,7 +4,9 @@ TensorFlow's own parser (tensor.cc, Tensor::FromProto) decodes the rest, except 
 process, and tensors that a few bytes expand beyond a limit. Imports TensorFlow.
 """
 
+import itertools
 import math
+import operator
 
 import numpy as np
 import tensorflow as tf
@@ -70,8 +72,12 @@ def decode(proto: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
-    """Whether no dimension is negative and the product of the nonzero ones is below 2**63 (TensorShape::IsValid)."""
-    return len(shape) <= _MAX_RANK and min(shape, default=0) >= 0 and math.prod(filter(None, shape)) < 2**63
+    """Whether no dimension is negative and no product of the first ones exceeds 63 bits (TensorShape::IsValid).
+
+    So a 0 makes any dimensions after it valid, but none before it.
+    """
+    products = itertools.accumulate(shape, operator.mul)
+    return len(shape) <= _MAX_RANK and min(shape, default=0) >= 0 and max(products, default=1) < 2**63
 
 
 def _check_size(dtype: tf.DType, shape: tuple[int, ...], carried: int, alias: str) -> None:

@@ -17,7 +17,6 @@ from serving.runtime.model import Model
 from serving.runtime.predict import predict
 from serving.status import Code, StatusError
 
-MAX_RECORDS = 1000
 _NOT_OFFERED = ("classify_log", "regress_log", "multi_inference_log")
 
 
@@ -34,10 +33,9 @@ def replay(model: Model, path: pathlib.Path, iterations: int = 1) -> int:
     try:
         for record in tf.compat.v1.io.tf_record_iterator(str(file)):
             count += 1
-            if count > MAX_RECORDS:
-                raise StatusError(
-                    Code.INVALID_ARGUMENT, f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}"
-                )
+            if count > model_files.MAX_WARMUP_REQUESTS:
+                most = f"the maximum ({model_files.MAX_WARMUP_REQUESTS})"
+                raise StatusError(Code.INVALID_ARGUMENT, f"Number of warmup records exceeds {most} at {file}")
             log = _parsed(record, file)
             for _ in range(iterations):
                 _run(model, log)

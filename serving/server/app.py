@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import pathlib
+import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from serving import model_config, tls
 from serving.runtime import batching_parameters
 from serving.server import flags
 from serving.server.metrics import Metrics, prometheus_path, serve_metrics
-from serving.server.options import Options, Ready
+from serving.server.options import METRICS_HOST, Options, Ready
 from serving.server.request_log import RequestLog
 from serving.status import Code, StatusError
 from serving.versions.loader import LOGGER, LoadOptions
@@ -30,20 +31,24 @@ if TYPE_CHECKING:
 NAME = "embedded"
 
 
-def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], None]) -> int:
-    """Serve until `stop` is set, then return the exit code.
+def serve(
+    options: Options, stop: threading.Event, hangups: "queue.SimpleQueue[bool]", announce: Callable[[Ready], None]
+) -> int:
+    """Serve until `stop` is set, then return the exit code. Each item of `hangups` reads the TLS certificate again.
 
     Raises:
         ModelError: no version loads because of faulty models.
         BitsumError: a refused config, no version in time, or a port in use.
     """
     config = _config(options)
-    # Report unusable files before the slow import of TensorFlow.
-    credentials = tls.server_credentials(options.ssl_config_file) if options.ssl_config_file else None
+    # Report unusable files and folders before the slow import of TensorFlow.
+    identity = tls.ServerIdentity(options.ssl_config_file) if options.ssl_config_file else None
     batching = batching_parameters.read(options.batching_parameters_file) if options.enable_batching else None
     page = prometheus_path(options.monitoring_config_file)
     arguments = flags.channel_arguments(options.grpc_channel_arguments)
-    with _quiet_tensorflow(options.log_file), _event_lines():
+    with _event_lines(), _request_log(options) as log, quiet_tensorflow(options.log_file):
+        if identity:
+            _warn(identity)
         from serving.server import grpc_server, memory
         from serving.server.handlers import Handlers
         from serving.server.services import ModelService, PredictionService
@@ -58,24 +63,28 @@ def serve(options: Options, stop: threading.Event, announce: Callable[[Ready], N
         models = ModelManager(load, _manager_options(options))
         metrics = Metrics(models.folder)
         models.listeners.append(metrics.event)
-        with (
-            _serving(models, config, options),
-            _metrics_page(metrics, page, options),
-            _request_log(metrics, options) as log,
-        ):
+        if log:
+            metrics.sources.append(log.families)
+        with _metrics_page(metrics, page, options), _serving(models, config, options):
             if not _wait(models, options, stop):
                 return 0
             predictions = PredictionService(models, metrics.observe_run)
             handlers = Handlers(predictions, ModelService(models, metrics.value), metrics, log, options.threads)
             server = grpc_server.Server(
-                handlers, options.host, options.port, options.threads, options.max_request_bytes, credentials, arguments
+                handlers,
+                options.host,
+                options.port,
+                options.threads,
+                options.max_request_bytes,
+                identity.credentials() if identity else None,
+                arguments,
             )
             server.start()
             try:
                 names = [model.name for model in config.model_config_list.config] or [options.model_name]
                 version = models.newest(names[0]) or 0
                 announce(Ready(options.host, server.port, os.getpid(), NAME, names[0], version))
-                with _following(models, options), memory.periodic_malloc_trim():
+                with _following(models, options), _reloading(identity, hangups), memory.periodic_malloc_trim():
                     stop.wait()
                 LOGGER.info("stopping: calls in progress finish, new calls are refused")
             finally:
@@ -93,19 +102,18 @@ def _metrics_page(metrics: Metrics, path: str | None, options: Options) -> Itera
     if options.metrics_port is None or path is None:
         yield
         return
-    with serve_metrics(metrics.page, port=options.metrics_port, path=path) as port:
-        say(f"metrics at http://127.0.0.1:{port}{path}")
+    with serve_metrics(metrics.page, METRICS_HOST, options.metrics_port, path) as port:
+        say(f"metrics at http://{METRICS_HOST}:{port}{path}")
         yield
 
 
 @contextlib.contextmanager
-def _request_log(metrics: Metrics, options: Options) -> Iterator[RequestLog | None]:
+def _request_log(options: Options) -> Iterator[RequestLog | None]:
     """The request log if a folder is given; after the context, everything offered is on the disk."""
     if not options.request_log_dir:
         yield None
         return
     log = RequestLog(options.request_log_dir, options.request_log_rate)
-    metrics.sources.append(log.families)
     try:
         yield log
     finally:
@@ -159,11 +167,22 @@ def _refusals() -> Iterator[None]:
 
 
 def _wait(models: ModelManager, options: Options, stop: threading.Event) -> bool:
-    """Whether every model is available; false if `stop` was set first."""
+    """Whether every model is available; false if `stop` was set first.
+
+    Raises:
+        BitsumError: not in time, or never because the disk is not polled.
+    """
+    awaited, polls = models.awaited(), options.file_system_poll_wait_seconds > 0
+    for line in awaited:
+        LOGGER.warning("%s", line)
+    if awaited and not polls and options.ready_timeout:
+        raise BitsumError(f"{awaited[0]}; --file_system_poll_wait_seconds=1 polls the folder")
     available = models.wait(options.ready_timeout or None, stop.is_set)
     if not available and not stop.is_set():
         source = options.model_config_file or options.model_base_path
-        raise BitsumError(f"no version in {source} was available within --ready_timeout {options.ready_timeout:g} s")
+        missing = "".join(f"; {line}" for line in models.awaited()[:1])
+        limit = f"--ready_timeout {options.ready_timeout:g} s"
+        raise BitsumError(f"no version in {source} was available within {limit}{missing}")
     return available
 
 
@@ -191,6 +210,37 @@ def _following(models: ModelManager, options: Options) -> Iterator[None]:
         stopped.set()
 
 
+@contextlib.contextmanager
+def _reloading(identity: tls.ServerIdentity | None, hangups: "queue.SimpleQueue[bool]") -> Iterator[None]:
+    """Reads the certificate again for each item of `hangups` during the context, if there is one."""
+    if identity is None:
+        yield
+        return
+
+    def reload() -> None:
+        while hangups.get():
+            try:
+                identity.reload()
+            except BitsumError as error:
+                LOGGER.warning("SIGHUP: the former certificate stays: %s", error)
+                continue
+            LOGGER.info("SIGHUP: new connections have the certificate that is now in --ssl_config_file")
+            _warn(identity)
+
+    thread = threading.Thread(target=reload, name="certificate", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        hangups.put(False)
+        thread.join()
+
+
+def _warn(identity: tls.ServerIdentity) -> None:
+    for warning in identity.warnings():
+        LOGGER.warning("%s", warning)
+
+
 def _follow(models: ModelManager, path: pathlib.Path) -> str | None:
     """Reload the config in `path`; returns the reason of a refusal, else None."""
     try:
@@ -213,7 +263,7 @@ def _event_lines() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
+def quiet_tensorflow(log_file: pathlib.Path | None) -> Iterator[None]:
     """Redirects TensorFlow's log to `log_file`, or silences it. Its C++ part writes to file descriptor 2 directly."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log_file else "3")
     if not log_file:

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -176,7 +177,10 @@ def channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ConfigError(f"--grpc_channel_arguments: {pair!r} must have the form name=value")
-        arguments.append((name, int(value) if value.lstrip("+-").isdecimal() else value))
+        number = int(value) if re.fullmatch(r"[+-]?[0-9]{1,20}", value) else None
+        if number is not None and not -(2**31) <= number < 2**31:
+            raise ConfigError(f"--grpc_channel_arguments: {name} = {number} does not fit into 32 bits")
+        arguments.append((name, value if number is None else number))
     return tuple(arguments)
 
 

@@ -12,6 +12,8 @@ from components import atomic
 from components.errors import BitsumError, reason, unreadable
 from serving.versions.version_directory import on_disk_versions
 
+# The page of metrics is for this machine only.
+METRICS_HOST = "127.0.0.1"
 _MODEL = "saved_model.pb"
 
 
@@ -121,17 +123,19 @@ def newest_complete(path: pathlib.Path) -> int:
     return max(complete)
 
 
-def check_port(host: str, port: int) -> None:
-    """Raises: BitsumError, `host`:`port` is not free."""
+def check_port(host: str, port: int, flag: str) -> None:
+    """Refuse a port that is not free before a model loads; `flag` is the option for it. Raises: BitsumError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             # Like gRPC, treat a port with closing connections as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
+    except socket.gaierror as error:
+        raise BitsumError(f"cannot listen on {address(host, port)}: {reason(error)}; give another --host") from error
     except OSError as error:
         raise BitsumError(
-            f"cannot listen on {address(host, port)}: {reason(error)}; give another --port; 0 takes a free one"
+            f"cannot listen on {address(host, port)}: {reason(error)}; give another {flag}; 0 takes a free one"
         ) from error
 
 

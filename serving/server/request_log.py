@@ -2,8 +2,8 @@
 
 The open-source TensorFlow Serving has a hook for such a log but no collector, so that the LoggingConfig of a model has
 no effect there. Files are FOLDER/MODEL/requests-TIME-PROCESS.tfrecords, with the time in nanoseconds: names sort by
-age, and several servers may share a folder. A file holds answered requests of one model, no more than a warmup file
-may have, so that each is a valid warmup file: copy it to assets.extra/tf_serving_warmup_requests of a version.
+age, and several servers may share a folder. A file holds answered requests of one model; `bitsum warmup` adds them to
+the warmup requests of a new version.
 
     log = RequestLog(folder, rate=0.01)
     log.offer(request, response)
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class Limits:
     """The limits of files and of memory. Records stay in memory until their files are written.
 
-    file_records: records of a file; TensorFlow Serving refuses a warmup file of more than 1000.
+    file_records: records of a file.
     file_bytes: bytes of all records in memory at which the files of all models are written.
     file_seconds: age of the oldest record at which they are written.
     files: files per model; the oldest are deleted.

@@ -5,7 +5,6 @@ outlives the drain timeout.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import re
@@ -17,12 +16,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from components import arithmetic_switches, processes
+from components import arithmetic_switches, processes, regular_files
 from components.errors import MODEL_CODES, BitsumError, ModelError
 from components.printable import say
-from serving import model_config
+from serving import model_config, tls
 from serving.client import ServingError
 from serving.client.sync import served
 from serving.server.flags import DOCKER, PROGRAM
@@ -54,6 +53,9 @@ def serve(options: Options, server: str, stop: threading.Event, announce: Callab
         ProgramKilled: a signal ended the server.
         BitsumError: the server did not start, or served no version in time.
     """
+    if options.ssl_config_file:
+        for warning in tls.ServerIdentity(options.ssl_config_file).warnings():
+            say(f"note: {warning}", stream=sys.stderr)
     port = options.port or processes.free_port(options.host)
     name = _model_name(options)
     command = {PROGRAM: _program, DOCKER: _container}[server](options, port)
@@ -116,9 +118,8 @@ def _container(options: Options, port: int) -> list[str]:
 def _variables(inspected: str) -> list[str]:
     """The names of the environment variables that an image sets, from the output of `docker image inspect`."""
     try:
-        return [
-            setting.partition("=")[0] for image in json.loads(inspected) for setting in image["Config"].get("Env") or []
-        ]
+        images: Any = regular_files.parse_json(inspected)
+        return [setting.partition("=")[0] for image in images for setting in image["Config"].get("Env") or []]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BitsumError(
             f"cannot read the image's environment from the output of docker image inspect: {error!r}"

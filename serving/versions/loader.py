@@ -64,11 +64,19 @@ class Loader:
         self._options = options
         self._slots = slots
         self._listeners = listeners
+        self._loads: list[threading.Thread] = []
 
     def start_load(self, servable: Servable) -> None:
         """Load `servable` in a thread of its own, so that a half-written version delays no other."""
         name = f"load-{self._name}-{servable.version}"
-        threading.Thread(target=self._load_with_retries, args=(servable,), name=name, daemon=True).start()
+        thread = threading.Thread(target=self._load_with_retries, args=(servable,), name=name, daemon=True)
+        self._loads = [*filter(threading.Thread.is_alive, self._loads), thread]
+        thread.start()
+
+    def wait(self, end: float) -> None:
+        """Wait for the loads in progress until the time `end` of time.monotonic."""
+        for thread in self._loads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def start_unload(self, servable: Servable, model: Model) -> None:
         """Close `model` in a thread of its own: neither the lock nor the last caller should wait for it."""

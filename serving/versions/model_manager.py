@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 _WAIT_SECONDS = 0.1
+_CLOSE_SECONDS = 20.0
 
 _Labels = dict[str, dict[str, int]]
 # The error of each version by model, newest version first.
@@ -96,6 +97,7 @@ class ModelManager:
                 model_config.check(config)
                 labels = self._new_labels(config, trust_labels)
                 model_config.check_platforms(config)
+                model_config.check_logging(config)
                 self._trusted_labels = labels if trust_labels else {}
                 for model in config.model_config_list.config:
                     self._follow(model)
@@ -131,6 +133,13 @@ class ModelManager:
                 self._changed.wait(_WAIT_SECONDS)
         return False
 
+    def awaited(self) -> list[str]:
+        """What the models without a version to load wait for, a line each."""
+        interval = self._options.poll_interval
+        poll = f"it looks every {interval:g} s" if interval > 0 else "it does not look again, because polling is off"
+        lines = (self._models[name].awaited() for name in self._served())
+        return [f"{line}; {poll}" for line in lines if line]
+
     def reload(self, config: "ModelServerConfig") -> None:
         """Serve the models of `config` and no others. Waits for new models, not for new versions of the others.
 
@@ -148,6 +157,7 @@ class ModelManager:
             new = {name: model for name, model in listed.items() if name not in before}
             for model in new.values():
                 _check_versions(model)
+            model_config.check_logging(config)
             self._add(new)
             for name in listed.keys() & before:
                 self._follow(listed[name])
@@ -205,10 +215,16 @@ class ModelManager:
             versions.poll()
 
     def close(self) -> None:
-        """Unload everything; runs in progress are cancelled."""
+        """Unload everything; runs in progress are cancelled, loads in progress are awaited for a while.
+
+        A process that ends while TensorFlow loads a model ends by SIGABRT.
+        """
         self._stopped.set()
-        for versions in list(self._models.values()):
+        managers, end = list(self._models.values()), time.monotonic() + _CLOSE_SECONDS
+        for versions in managers:
             versions.close()
+        for versions in managers:
+            versions.wait_for_loads(end)
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._options.poll_interval):

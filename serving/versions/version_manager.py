@@ -83,11 +83,20 @@ class VersionManager:
         with self._changed:
             if self._closed or base_path != self._base_path:
                 return
-            if on_disk is None and not self._unreadable:
+            if on_disk is None and not self._unreadable and self._newest:
                 LOGGER.warning("cannot read the folder %s of model %s; loaded versions stay", base_path, self.name)
             self._unreadable = on_disk is None
             if on_disk is not None:
                 self._aspire(on_disk, touched)
+
+    def awaited(self) -> str:
+        """What the model waits for if it has no version to load; else empty."""
+        with self._changed:
+            if self._aspired or self._newest:
+                return ""
+            base_path = self._base_path
+        what = "a folder that can be read" if self._unreadable else "a version that its policy chooses"
+        return f"model {self.name} waits for {what} at {base_path}"
 
     def status(self) -> list[tuple[int, str, StatusError | None]]:
         """(version, state, error) of each version that was ever aspired, newest first."""
@@ -165,6 +174,10 @@ class VersionManager:
             self._changed.notify_all()
         for model in models:
             model.close()
+
+    def wait_for_loads(self, end: float) -> None:
+        """After `close`: wait for the loads in progress until the time `end` of time.monotonic."""
+        self._loader.wait(end)
 
     def on_load_started(self, servable: Servable) -> None:
         """The Loader begins to load `servable`."""

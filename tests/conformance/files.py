@@ -5,7 +5,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from tests.conformance import models, recording, servers
+from tests.conformance import models, recording, servers, wire
 from tests.conformance.outcomes import Seen
 from tests.conformance.watching import Watched
 
@@ -131,7 +131,7 @@ def watched_with_load_threads(program: servers.Program, made: pathlib.Path, fold
         program, folder, "--model_name=m", f"--model_base_path={base}", "--num_load_threads=2"
     ) as server:
         models.half_written(made, 2, base)
-        servers.until(lambda: len(server.states()) == 2, 30)
+        _wait_loading(server, "m", 2)
         models.put(made, 3, base)
         yield Watched(server, "m", base).ends_as(recording.load()[BLOCKING]["half_written_then_newer_threads"])
 
@@ -153,8 +153,17 @@ def _half_written(
 def _then_newer(model: Watched, made: pathlib.Path) -> Iterator[Seen]:
     probes = recording.load()[BLOCKING]
     models.half_written(made, 2, model.base)
-    servers.until(lambda: len(model.server.states(model.model)) == 2, 30)
+    _wait_loading(model.server, model.model, 2)
     models.put(made, 3, model.base)
     yield model.ends_as(probes["half_written_then_newer"], quiet=_BLOCKED_SECONDS)
     shutil.rmtree(model.base / "2")
     yield model.ends_as(probes["half_written_then_newer_removed"])
+
+
+def _wait_loading(server: servers.Server, model: str, version: int) -> None:
+    """Wait until `version` is LOADING: before that, a server that sees a newer version may never try it."""
+
+    def states() -> list:
+        return [state[:2] for state in server.states(model)]
+
+    assert servers.until(lambda: [version, wire.LOADING] in states(), 30), states()

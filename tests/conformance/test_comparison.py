@@ -70,3 +70,23 @@ def test_a_server_without_outcomes_counts_as_not_run():
     lines = outcomes.table({EMBEDDED: [outcomes.Outcome("s", "p", SAME)], REAL: []}, [("s", "p")]).splitlines()
     assert lines[2].split()[:4] == ["p", "same", "not", "run"]
     assert lines[-1] == "tensorflow_model_server: not run"
+
+
+class _Stub:
+    """A channel whose answer to every call is `response`."""
+
+    def __init__(self, response: bytes):
+        self._response = response
+
+    def unary_unary(self, method):
+        return lambda request, timeout, metadata: self._response
+
+
+def test_a_state_with_a_text_that_is_not_utf_8_is_read():
+    module = wire.apis().get_model_status
+    response = module.GetModelStatusResponse()
+    response.model_version_status.add(version=2, state=module.ModelVersionStatus.END).status.error_message = "bad ??"
+    response.model_version_status[0].status.error_code = 3
+    response.model_version_status.add(version=1, state=module.ModelVersionStatus.AVAILABLE)
+    stub = _Stub(response.SerializeToString().replace(b"??", b"\xff\xfe"))
+    assert wire.states(stub, "m") == [[1, wire.AVAILABLE, 0, ""], [2, wire.END, 3, "bad \\xff\\xfe"]]

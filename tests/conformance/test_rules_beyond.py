@@ -145,7 +145,7 @@ def _mistyped(signature, wanted, given, sent):
         _unreadable("b", tensor("INT64", (-1, 1), int64_val=[1])),
         _unreadable("a", tensor("INT64", (1,) * 255, int64_val=[1])),
         _unreadable("a", tensor("INT64", (2**62, 2), int64_val=[1])),
-        _unreadable("a", tensor("INT64", (0, 2**62, 4))),
+        _unreadable("a", tensor("INT64", (2**62, 4, 0))),
         _unreadable("x", tensor("STRING", (2,), tensor_content=b"\x01"), "kinds", "string"),
         # core/common_runtime/direct_session.cc
         _mistyped("float32", "float", "double", tensor("DOUBLE", (), double_val=[1])),
@@ -154,6 +154,17 @@ def _mistyped(signature, wanted, given, sent):
 )
 def test_refused_predictions(server, request_, code, text):
     assert ask(server, wire.PREDICT, request_) == (code, text)
+
+
+def test_dimensions_after_a_zero_reach_the_graph(server):
+    """core/framework/tensor_shape.cc: IsValid multiplies in order. The embedded server's own limit comes first."""
+    asked = predict("kinds", signature="int64", inputs={"x": tensor("INT64", (0, 2**62, 4))})
+    answer = ask(server, wire.PREDICT, asked)
+    if server.program.embedded:
+        code, text = answer
+        assert code == "RESOURCE_EXHAUSTED" and text.startswith(f"tensor x of shape [0, {2**62}, 4] needs more than ")
+    else:
+        assert dict(wire.decoded(wire.PREDICT, answer.response).outputs) == {"y": tensor("INT64", (0, 2**62, 4))}
 
 
 def test_an_error_text_is_truncated_to_1024_bytes(server):
@@ -305,6 +316,30 @@ def test_policies(server, policy, loaded):
     rest = [state for state in wire.states(server.stub, "spare") if state[0] not in loaded]
     assert servers.until(lambda: all(state[1:] == [wire.END, 0, ""] for state in rest), 30), rest
     assert ask(server, wire.PREDICT, predict("add")).code == "OK"
+
+
+def test_a_folder_with_a_plus_sign_is_no_version(server):
+    """core/platform/numbers.cc: safe_strto64 allows blanks, a minus sign and leading zeros."""
+    folder, made = server.folder / "odd", server.folder / "spare"
+    for name in ("+5", " 4", "-7", "003"):
+        models.put(made, 3, folder, name)
+    odd = servers.entry("odd", folder, "model_version_policy { all { } }")
+    assert replay.reload(_wire(server), *_entries(server.folder, odd)).code == "OK"
+
+    def available():
+        return [state[0] for state in wire.states(server.stub, "odd") if state[1] == wire.AVAILABLE]
+
+    assert servers.until(lambda: available() == [-7, 3, 4], 30), available()
+
+
+def test_a_model_with_a_logging_config_is_refused(server):
+    """model_servers/server_core.cc, core/server_request_logger.cc: no collector is registered."""
+    logged = _spare(server.folder, 'logging_config { log_collector_config { type: "x" } }')
+    answer = replay.reload(_wire(server), *_entries(server.folder, logged))
+    assert (answer.code, answer.message) == (_INVALID, "No request-logger-creator provided.")
+    if server.program.embedded:
+        # The real server has kept this config, and refuses all later ones.
+        assert replay.reload(_wire(server), *_entries(server.folder)).code == "OK"
 
 
 def test_two_models_with_labels_of_one_name(server):

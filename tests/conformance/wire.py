@@ -13,9 +13,10 @@ import types
 from typing import Any
 
 import grpc
-from google.protobuf import text_format
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 
 from components.formats import protos
+from serving import config_protos
 
 _PREDICTION, _MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 PREDICT = _PREDICTION + "Predict"
@@ -140,16 +141,43 @@ def spec_request(method: str, name: str, version: int | None = None, label: str 
 
 
 def states(stub: grpc.Channel, model: str) -> list:
-    """[version, state, error code, error text] of each version, oldest first; [code, text] of an error, as recorded."""
+    """[version, state, error code, error text] of each version, oldest first; [code, text] of an error, as recorded.
+
+    The real server can send a text that is not UTF-8, which no client can parse; such bytes are escaped here.
+    """
     answer = call(stub, STATUS, spec_request(STATUS, model).SerializeToString())
     if answer.code != "OK":
         return [answer.code, answer.message]
-    module = apis().get_model_status
-    versions = module.GetModelStatusResponse.FromString(answer.response).model_version_status
-    name = module.ModelVersionStatus.State.Name
+    versions = _status_response().FromString(answer.response).model_version_status
+    name = apis().get_model_status.ModelVersionStatus.State.Name
     return sorted(
-        [item.version, name(item.state), item.status.error_code, item.status.error_message] for item in versions
+        [
+            item.version,
+            name(item.state),
+            item.status.error_code,
+            item.status.error_message.decode(errors="backslashreplace"),
+        ]
+        for item in versions
     )
+
+
+@functools.cache
+def _status_response() -> Any:
+    """GetModelStatusResponse with the error text as bytes."""
+    pool = descriptor_pool.DescriptorPool()
+
+    def add(file: Any) -> None:
+        for dependency in file.dependencies:
+            add(dependency)
+        described = descriptor_pb2.FileDescriptorProto.FromString(file.serialized_pb)
+        for message in described.message_type:
+            for field in message.field:
+                if field.name == "error_message":
+                    field.type = field.TYPE_BYTES
+        pool.AddSerializedFile(described.SerializeToString())
+
+    add(apis().get_model_status.DESCRIPTOR)
+    return config_protos.message_class(pool, "tensorflow.serving.GetModelStatusResponse")
 
 
 def without_numbers(message: str) -> str:

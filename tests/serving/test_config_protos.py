@@ -83,7 +83,7 @@ def test_a_file_with_keys_is_never_quoted(tmp_path):
     assert refusal.value.__cause__ is None
 
 
-@pytest.mark.parametrize("name, words", [("absent.pbtxt", "No such file"), ("", "Is a directory")])
+@pytest.mark.parametrize("name, words", [("absent.pbtxt", "No such file"), ("", "is not a regular file")])
 def test_an_unreadable_file_is_named(name, words, tmp_path):
     with pytest.raises(ConfigError, match=f"cannot read {tmp_path / name}: {words}"):
         config_protos.parse_text(config_protos.messages().SSLConfig, tmp_path / name)

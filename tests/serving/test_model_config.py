@@ -103,15 +103,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("base_path", "absolute"),
-    [
-        ("/m", True),
-        ("file:///m", True),
-        ("gs://bucket/m", True),
-        ("m", False),
-        ("", False),
-        ("./m", False),
-        ("a://m", False),
-    ],
+    [("/m", True), ("file:///m", True), ("m", False), ("", False), ("./m", False), ("a://m", False)],
 )
 def test_base_paths_are_absolute_or_uris(base_path, absolute):
     config = model_config.one_model("m", base_path)
@@ -121,6 +113,16 @@ def test_base_paths_are_absolute_or_uris(base_path, absolute):
         with pytest.raises(model_config.StatusError):
             model_config.check(config)
     assert str(model_config.base_path(model_config.one_model("m", "file:///m").model_config_list.config[0])) == "/m"
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3", "hdfs", "gs.x"])
+def test_other_file_systems_are_refused_in_the_words_of_tensorflow(scheme):
+    with pytest.raises(model_config.StatusError) as refusal:
+        model_config.check(model_config.one_model("m", f"{scheme}://bucket/m"))
+    assert str(refusal.value) == (
+        f"Could not find base path {scheme}://bucket/m for servable m with error UNIMPLEMENTED: File system scheme "
+        f"'{scheme}' not implemented (file: '{scheme}://bucket/m')"
+    )
 
 
 def test_it_does_not_import_tensorflow():

@@ -1,6 +1,7 @@
 """serving.tls with real gRPC servers and clients, and generated certificates."""
 
 import contextlib
+import datetime
 import pathlib
 from concurrent import futures
 
@@ -11,7 +12,7 @@ from google.protobuf import text_format
 
 from components.errors import ConfigError
 from serving import config_protos, tls
-from tests.support.identities import Identity
+from tests.support.identities import DAY, Identity
 
 pytestmark = pytest.mark.fast
 
@@ -75,7 +76,9 @@ def _refused(port: int, credentials, name: str | None = None) -> str:
 @pytest.fixture
 def tls_port(server, tmp_path):
     with _serving(
-        tls.server_credentials(_config(tmp_path, server_key=server.private_key, server_cert=server.certificate))
+        tls.ServerIdentity(
+            _config(tmp_path, server_key=server.private_key, server_cert=server.certificate)
+        ).credentials()
     ) as port:
         yield port
 
@@ -89,7 +92,7 @@ def mutual_port(authority, server, tmp_path):
         custom_ca=authority.certificate,
         client_verify=True,
     )
-    with _serving(tls.server_credentials(path)) as port:
+    with _serving(tls.ServerIdentity(path).credentials()) as port:
         yield port
 
 
@@ -143,7 +146,7 @@ def test_the_whole_certificate_chain_is_sent(authority, tmp_path):
     middle = Identity("middle")
     server = Identity("server", middle, address="127.0.0.1")
     path = _config(tmp_path, server_key=server.private_key, server_cert=server.certificate + middle.certificate)
-    with _serving(tls.server_credentials(path)) as port:
+    with _serving(tls.ServerIdentity(path).credentials()) as port:
         assert _echo(port, tls.client_credentials(**_files(tmp_path, ca=middle.certificate))) == b"sum"
 
 
@@ -162,20 +165,20 @@ def test_the_whole_certificate_chain_is_sent(authority, tmp_path):
 def test_an_invalid_server_configuration_is_refused_in_one_line(change, words, server, tmp_path):
     path = _config(tmp_path, **{"server_key": server.private_key, "server_cert": server.certificate, **change})
     with pytest.raises(ConfigError) as refusal:
-        tls.server_credentials(path)
+        tls.ServerIdentity(path)
     assert str(refusal.value).startswith(f"--ssl_config_file {path}: {words}") and "\n" not in str(refusal.value)
 
 
 def test_a_key_of_another_certificate_is_refused(server, stranger, tmp_path):
     path = _config(tmp_path, server_key=stranger.private_key, server_cert=server.certificate)
     with pytest.raises(ConfigError, match="server_key is not the private key of server_cert"):
-        tls.server_credentials(path)
+        tls.ServerIdentity(path)
 
 
 def test_an_encrypted_key_is_refused_without_a_password_prompt(server, tmp_path):
     key = server.pem(serialization.BestAvailableEncryption(b"secret"))
     with pytest.raises(ConfigError, match="server_key is encrypted"):
-        tls.server_credentials(_config(tmp_path, server_key=key, server_cert=server.certificate))
+        tls.ServerIdentity(_config(tmp_path, server_key=key, server_cert=server.certificate))
 
 
 def test_a_client_error_names_the_invalid_file(server, stranger, tmp_path):
@@ -188,3 +191,77 @@ def test_a_client_error_names_the_invalid_file(server, stranger, tmp_path):
         tls.client_credentials(ca=files["ca"])
     with pytest.raises(ConfigError, match=r"cannot read .*absent.pem: No such file"):
         tls.client_credentials(ca=tmp_path / "absent.pem")
+
+
+def _file(folder, server, authority, verify=True):
+    return _config(
+        folder,
+        server_key=server.private_key,
+        server_cert=server.certificate,
+        custom_ca=authority.certificate,
+        client_verify=verify,
+    )
+
+
+def test_new_connections_have_the_reloaded_certificate_and_authorities(authority, server, tmp_path):
+    other = Identity("another authority")
+    renewed = Identity("server", other, address="127.0.0.1")
+    identity = tls.ServerIdentity(_file(tmp_path, server, authority))
+
+    def of(issuer, trusted):
+        client = Identity("client", issuer)
+        texts = {"ca": trusted.certificate, "cert": client.certificate, "key": client.private_key}
+        return tls.client_credentials(**_files(tmp_path, **texts))
+
+    old, new = of(authority, authority), of(other, other)
+    # Channels of one process would share their connections.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with (
+        _serving(identity.credentials()) as port,
+        grpc.secure_channel(f"127.0.0.1:{port}", old, options) as open_channel,
+    ):
+        assert open_channel.unary_unary(_METHOD)(b"sum", timeout=10) == b"sum"
+        _refused(port, new)
+        _file(tmp_path, renewed, other)
+        identity.reload()
+        assert open_channel.unary_unary(_METHOD)(b"sum", timeout=10) == b"sum"
+        for _ in range(2):
+            with grpc.secure_channel(f"127.0.0.1:{port}", new, options) as channel:
+                assert channel.unary_unary(_METHOD)(b"sum", timeout=10) == b"sum"
+        with grpc.secure_channel(f"127.0.0.1:{port}", old, options) as channel, pytest.raises(grpc.RpcError):
+            channel.unary_unary(_METHOD)(b"sum", timeout=10)
+
+
+def test_after_a_refused_reload_the_former_certificate_stays(authority, server, stranger, tmp_path):
+    path = _file(tmp_path, server, authority, verify=False)
+    identity = tls.ServerIdentity(path)
+    credentials = tls.client_credentials(**_files(tmp_path, ca=authority.certificate))
+    with _serving(identity.credentials()) as port:
+        for change, words in (
+            (
+                lambda: _config(tmp_path, server_key=stranger.private_key, server_cert=server.certificate),
+                "not the priv",
+            ),
+            (lambda: path.write_text("server_key:"), "Invalid protobuf file"),
+            (lambda: _file(tmp_path, server, authority, verify=True), "client_verify cannot change"),
+            (path.unlink, "cannot read"),
+        ):
+            change()
+            with pytest.raises(ConfigError, match=words):
+                identity.reload()
+            assert _echo(port, credentials) == b"sum"
+
+
+@pytest.mark.parametrize(
+    "days, words", [((-3, -1), "expired on {:%Y-%m-%d %H:%M} UTC"), ((1, 3), "is valid from {:%Y-%m-%d %H:%M} UTC")]
+)
+def test_certificates_that_are_not_valid_today_are_named_with_the_date(authority, server, days, words, tmp_path):
+    first, last = days
+    untimely = Identity("old\nserver", authority, address="127.0.0.1", days=days)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    date = words.format(now + (first if first > 0 else last) * DAY)
+    [warning] = tls.ServerIdentity(_file(tmp_path, untimely, authority)).warnings()
+    assert "server_cert of CN=old" in warning and date[:-8] in warning
+    [warning] = tls.ServerIdentity(_file(tmp_path, server, Identity("authority", days=days))).warnings()
+    assert "custom_ca of CN=authority" in warning
+    assert tls.ServerIdentity(_file(tmp_path, server, authority)).warnings() == []

@@ -184,4 +184,4 @@ def test_other_folders_are_refused_in_one_line(tmp_path):
     assert "is this the folder of a SavedModel?" in refused(tmp_path)
     (tmp_path / "variables").mkdir()
     (tmp_path / "variables" / INDEX).write_bytes(bytes(2**20 + 1))
-    assert "more than 1048576 bytes" in refused(tmp_path)
+    assert "it has 1048577 bytes or more, the limit is 1048576" in refused(tmp_path)

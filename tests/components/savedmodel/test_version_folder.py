@@ -120,7 +120,7 @@ def test_push_to_a_place_that_cannot_be_written_is_one_line(model, tmp_path):
 
 
 def test_names_other_than_versions_are_not_counted(tmp_path):
-    for name in ("7", "0010", "foo", "7.tmp", "-3"):
+    for name in ("7", "0010", "foo", "7.tmp", "-3", "٣", str(2**63)):
         (tmp_path / name).mkdir()
     (tmp_path / "9").touch()
     assert version_folder.versions(tmp_path) == [7, 10]

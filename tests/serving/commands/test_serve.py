@@ -245,6 +245,7 @@ def test_tensorflow_model_server_is_used_if_it_is_on_the_path(base_path, with_pr
             f"--model_base_path={base_path}",
             "--file_system_poll_wait_seconds=1",
         ]
+        server.process.send_signal(signal.SIGHUP)
         with AdderClient(server.target) as client:
             assert client.add(13, 29) == 42
         server.process.terminate()

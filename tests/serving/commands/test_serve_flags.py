@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -169,6 +170,65 @@ def test_unknown_flags_are_not_passed_on(base_path, arguments):
 def test_invalid_flags_are_refused(base_path, arguments, code, words):
     done, out, err = bitsum("serve", "--port=0", "--server=embedded", f"--model_base_path={base_path}", *arguments)
     assert (done, out, err.count("\n")) == (code, "", 1) and words in err
+
+
+@pytest.fixture
+def taken():
+    """A port that another program listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--port={port}"], 1, "cannot listen on 127.0.0.1:{port}: Address already in use; give another --port"),
+        (["--metrics_port={port}"], 1, "127.0.0.1:{port}: Address already in use; give another --metrics_port"),
+        (["--port=8599", "--metrics_port=8599"], 2, "--metrics_port = 8599: must differ from --port"),
+        (["--model_base_path=gs://bucket/m"], 2, "gs://bucket/m: cannot read gs://, give a folder of this machine"),
+        (["--model_config_file={folder}/gs.config"], 1, "File system scheme 'gs' not implemented (file: 'gs://b/m')"),
+        (["--model_config_file={folder}/no.config"], 1, "no.config: the base_path of m, {folder}/none is not a folder"),
+        (["--model_config_file={folder}/log.config"], 1, "INVALID_ARGUMENT: No request-logger-creator provided."),
+        (
+            ["--file_system_poll_wait_seconds=-1", "--ready_timeout=100"],
+            1,
+            "model bitsum waits for a version that its policy chooses at {folder}/models; it does not look again, ",
+        ),
+        (["--host=a..b"], 1, "cannot listen on a..b:0: Name or service not known; give another --host"),
+        *(
+            ([f"--{name}={value}"], 2, f"--{name}: ")
+            for name in ("ready_timeout", "drain_timeout", "file_system_poll_wait_seconds")
+            for value in ("nan", "inf", "1e300")
+        ),
+        (["--load_retry_interval_micros=" + "9" * 20], 2, "--load_retry_interval_micros: 1e+14 s must be"),
+        ([f"--max_request_bytes={2**31}"], 2, f"--max_request_bytes = {2**31}: must be from 1 to {2**31 - 1}"),
+        ([f"--grpc_channel_arguments=grpc.x={2**31}"], 2, f"grpc.x = {2**31} does not fit into 32 bits"),
+        (["--host="], 2, "serve.host = '': must be an address, such as 127.0.0.1"),
+        (["--log_file={folder}/absent/log"], 1, "cannot write --log_file {folder}/absent/log: No such file"),
+        (["--log_file={folder}"], 1, "cannot write --log_file {folder}: Is a directory"),
+        (["--request_log_dir={folder}/file/log"], 1, "cannot keep a request log in {folder}/file/log: Not a directory"),
+        (["--ready_file={folder}"], 1, "cannot remove the old --ready_file {folder}: Is a directory"),
+        (["--monitoring_config_file={folder}/absent"], 2, "cannot read {folder}/absent: No such file"),
+        (
+            ["--enable_batching", "--batching_parameters_file={folder}/absent"],
+            2,
+            "cannot read {folder}/absent: No such",
+        ),
+    ],
+)
+def test_what_the_server_cannot_use_is_refused_before_the_model_loads(taken, tmp_path, arguments, code, words):
+    # A load of this version fails with exit code 3.
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    config_file(tmp_path / "gs.config", MODEL.format("m", "gs://b/m", ""))
+    config_file(tmp_path / "no.config", MODEL.format("m", f"file://{tmp_path}/none", ""))
+    config_file(tmp_path / "log.config", MODEL.format("m", tmp_path / "models", "logging_config { }"))
+    values = {"port": taken, "folder": tmp_path}
+    flags = ["--port=0", *(argument.format(**values) for argument in arguments)]
+    done, _, err = bitsum("serve", "--server=embedded", f"--model_base_path={tmp_path / 'models'}", *flags)
+    assert (done, err.count("\n")) == (code, 1) and words.format(**values) in err
 
 
 def test_serve_needs_a_model():

@@ -392,3 +392,60 @@ def test_polling_finds_new_versions(make, add, shelf):
     assert models.wait(10)
     shelf.put(4)
     eventually(lambda: states(models)["add"], {3: "END", 4: "AVAILABLE"})
+
+
+@pytest.mark.parametrize(
+    ("interval", "looks"),
+    [
+        (1000.0, "it looks every 1000 s"),
+        *((poll, "it does not look again, because polling is off") for poll in (0, -1)),
+    ],
+)
+def test_what_a_model_without_versions_waits_for_is_named(make, add, shelf, interval, looks):
+    absent = f'config {{ name: "absent" base_path: "{shelf.path}/none" {TENSORFLOW} }}'
+    models = make(ManagerOptions(ONCE, poll_interval=interval))
+    never = "model_version_policy { specific { versions: 9 } }"
+    models.start(config(add(TENSORFLOW), add(TENSORFLOW, never, name="nine"), absent))
+    lines = {line.split()[1]: line for line in models.awaited()}
+    what = {
+        "add": f"model add waits for a version that its policy chooses at {shelf.path}; {looks}",
+        "nine": f"model nine waits for a version that its policy chooses at {shelf.path}; {looks}",
+        "absent": f"model absent waits for a folder that can be read at {shelf.path}/none; {looks}",
+    }
+    if interval >= 0:
+        del what["add"]
+    else:
+        what["absent"] = what["absent"].replace("folder that can be read", "version that its policy chooses")
+    assert lines == what
+
+
+def test_a_config_with_a_logging_config_is_refused_last_and_changes_nothing(make, models, add):
+    text = "No request-logger-creator provided."
+    logged = "logging_config { }"
+    assert reload_refused(models, add(TENSORFLOW, SPECIFIC, logged)) == (INVALID, text)
+    assert reload_refused(models, add(TENSORFLOW, SPECIFIC, logged), add(logged, name="noplat"))[1] == NEITHER
+    assert reload_refused(models, add(TENSORFLOW, SPECIFIC), add(TENSORFLOW, logged, name="new")) == (INVALID, text)
+    assert states(models) == {"add": {1: "AVAILABLE", 2: "AVAILABLE"}}
+    models.reload(config(add(TENSORFLOW, SPECIFIC)))
+    with pytest.raises(StatusError, match=text):
+        make().start(config(add(TENSORFLOW, logged)))
+
+
+def test_close_waits_for_loads_in_progress(make, add, shelf):
+    gate = shelf.hold(3)
+    models = make()
+    models.start(config(add(TENSORFLOW)))
+    eventually(lambda: shelf.loads, [3])
+    [load] = [thread for thread in threading.enumerate() if thread.name == "load-add-3"]
+    alive = []
+
+    def close():
+        models.close()
+        alive.append(load.is_alive())
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    eventually(lambda: states(models)["add"], {3: "END"})
+    gate.set()
+    closing.join(10)
+    assert alive == [False]

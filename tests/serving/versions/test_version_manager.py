@@ -99,10 +99,37 @@ def test_policies(shelf, followed, policy, expected):
     assert [version for version, _, _ in versions.status()] == sorted(expected, reverse=True)
 
 
-def test_only_folders_named_by_digits_are_versions(tmp_path):
-    for name in ("foo", "7.tmp", "-8", "+6", "1e3", "٣", ".9", "0010", "5", " 4", "1_2", "9" * 19):
-        (tmp_path / name).mkdir(exist_ok=True)
-    assert sorted(on_disk_versions(tmp_path)) == [5, 10]
+def test_names_of_versions_are_parsed_like_tensorflow_s(tmp_path):
+    versions = {
+        "0010": 10,
+        "5": 5,
+        " 4": 4,
+        "\t3\n ": 3,
+        "-8": -8,
+        "-0": 0,
+        str(2**63 - 1): 2**63 - 1,
+        "-" + str(2**63): -(2**63),
+    }
+    others = (
+        "foo",
+        "7.tmp",
+        "+6",
+        "1e3",
+        "٣",
+        "5\xa0",
+        ".9",
+        "1_2",
+        "- 1",
+        "--1",
+        "0x1",
+        "",
+        str(2**63),
+        "9" * 19,
+        "-" + "9" * 19,
+    )
+    for name in (*versions, *filter(None, others)):
+        (tmp_path / name).mkdir()
+    assert on_disk_versions(tmp_path) == {version: tmp_path / name for name, version in versions.items()}
     assert on_disk_versions(tmp_path)[10].name == "0010"
     (tmp_path / "10").mkdir()
     assert on_disk_versions(tmp_path)[10].name == "10"

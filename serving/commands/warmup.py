@@ -1,0 +1,160 @@
+"""`bitsum warmup`: push a version again with requests from the request log, which servers replay while they load it.
+
+A server that loads a version runs its warmup requests first, so that no user waits for a first run of such a request.
+The requests cannot be added to the version itself: it would differ from its manifest, and no server would load it
+again. The new version has the same model, and the same proof, which is checked before.
+"""
+
+import argparse
+import collections
+import functools
+import itertools
+import pathlib
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+from components.errors import MODEL_CODES, BitsumError, ConfigError, Refusal, reason
+from components.printable import say
+
+_GATE = "warmup"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bitsum warmup`."""
+    parser.add_argument(
+        "requests",
+        type=pathlib.Path,
+        metavar="REQUESTS",
+        help="folder of the model in --request_log_dir of bitsum serve, or one of its files",
+    )
+    parser.add_argument(
+        "--model_base_path",
+        type=pathlib.Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of versions, which gets the new one",
+    )
+    parser.add_argument(
+        "--version", type=int, metavar="N", help="the version that is pushed again (default: the newest)"
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=100,
+        metavar="N",
+        help="logged requests to add, the latest first; a server accepts 1000 warmup requests in all (default "
+        "%(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Push the version and return the exit code.
+
+    Raises:
+        Refusal: the version is damaged, its proof does not hold, it does not load with the requests, or the version
+            would replace a later one.
+        BitsumError: no requests, or a file or folder cannot be read or written.
+    """
+    if args.count < 1:
+        raise ConfigError(f"--count = {args.count}: must be at least 1")
+    from components.savedmodel import version_folder
+    from serving.server import request_log
+
+    base = args.model_base_path
+    version = max(version_folder.versions(base), default=None) if args.version is None else args.version
+    if version is None or not (base / str(version)).is_dir():
+        raise BitsumError(f"{base} has no version{'s' if version is None else f' {version}'}: nothing was pushed")
+    folder = base / str(version)
+    manifest = _verified(folder)
+    note = functools.partial(say, stream=sys.stderr)
+    requests = collections.deque(request_log.read(args.requests, note), maxlen=args.count)
+    if not requests:
+        raise BitsumError(f"{args.requests} has no requests: nothing was pushed")
+    try:
+        with tempfile.TemporaryDirectory(prefix="bitsum-warmup-") as beside:
+            model = pathlib.Path(beside) / "model"
+            signed = _copy(folder, model)
+            total = _add(model, requests)
+            done = _push(model, base, manifest, version, len(requests))
+    except OSError as error:
+        raise BitsumError(f"cannot copy {folder}: {reason(error)}; nothing was pushed") from error
+    if signed:
+        say(
+            f"note: the signature of version {version} does not cover the requests: sign {done.path}", stream=sys.stderr
+        )
+    say(f"pushed {done.path}: version {version} with {len(requests)} logged requests, {total} warmup requests in all")
+    return 0
+
+
+def _verified(folder: pathlib.Path) -> dict[str, Any]:
+    """The manifest of the version in `folder`. Raises: Refusal, its files or its proof are not as pushed."""
+    from components.savedmodel import version_folder
+    from serving.rollout import provenance
+
+    manifest = version_folder.manifest(folder)
+    found = provenance.of(folder)
+    if found.damage:
+        raise Refusal(_GATE, f"{found.damage[0]} ({len(found.damage)} in all); nothing was pushed")
+    if not manifest or (found.unblessed and manifest.get("origin", {}).get("certificate")):
+        raise Refusal(_GATE, f"version {folder.name}: {found.unblessed}; nothing was pushed")
+    return manifest
+
+
+def _copy(folder: pathlib.Path, model: pathlib.Path) -> bool:
+    """Copy what the version serves, without its manifest and signature; whether it has a signature."""
+    from components.savedmodel import model_files, version_folder
+
+    model.mkdir()
+    own = {str(version_folder.MANIFEST), str(model_files.SIGNATURE)}
+    entries = [entry for entry in model_files.entries(folder) if not entry.is_litter]
+    for entry in entries:
+        if entry.kind == model_files.FOLDER:
+            (model / entry.name).mkdir()
+        elif entry.name not in own:
+            shutil.copy(entry.path, model / entry.name)
+    return any(entry.name == str(model_files.SIGNATURE) for entry in entries)
+
+
+def _add(model: pathlib.Path, requests: "collections.deque[Any]") -> int:
+    """Add the requests to those of the model; the number of both. Raises: Refusal, too many."""
+    from components.formats import request_logs, tfrecords
+    from components.savedmodel import model_files
+
+    file = model / model_files.WARMUP_REQUESTS
+    before = list(tfrecords.read(file)) if file.exists() else []
+    total, most = len(before) + len(requests), model_files.MAX_WARMUP_REQUESTS
+    if total > most:
+        raise Refusal(
+            _GATE,
+            f"{len(before)} warmup requests of the version and {len(requests)} logged ones are more than {most}: give "
+            f"--count={most - len(before)}",
+        )
+    log = request_logs.prediction_log()
+    new = (log(predict_log={"request": request}).SerializeToString(deterministic=True) for request in requests)
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"".join(map(tfrecords.framed, itertools.chain(before, new))))
+    return total
+
+
+def _push(model: pathlib.Path, base: pathlib.Path, manifest: dict[str, Any], version: int, count: int) -> Any:
+    """Push `model` if it loads and runs all requests, as a server does it."""
+    from components.savedmodel import push_order, version_folder
+    from serving.server import app
+    from serving.status import StatusError
+
+    with app.quiet_tensorflow(None):
+        from components.savedmodel import fingerprint
+        from serving.server import grpc_server
+
+        try:
+            grpc_server.load(model).close()
+        except StatusError as error:
+            text = f"version {version} does not load with these requests: {' '.join(error.described().split())}"
+            raise (Refusal(_GATE, text) if error.name in MODEL_CODES else BitsumError(text)) from error
+        identity, weights = fingerprint.fingerprint(model), fingerprint.weights_sha256(model)
+    origin = manifest.get("origin", {})
+    push_order.check(base, origin.get(push_order.SPAN, 0), identity, weights)
+    origin = {**origin, "copy_of": version, "logged_requests": count}
+    return version_folder.push(model, base, identity, origin, even_if_same=True)
