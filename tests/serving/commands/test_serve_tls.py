@@ -58,7 +58,13 @@ ANSWERED = grpc.StatusCode.INVALID_ARGUMENT
 
 
 def line(process, words):
-    return next(text for text in process.stdout if words in text)
+    """The next line of output with `words`; a process that does not write it ends after a while."""
+    patience = threading.Timer(60, process.kill)
+    patience.start()
+    try:
+        return next(text for text in process.stdout if words in text)
+    finally:
+        patience.cancel()
 
 
 def test_sighup_reads_the_certificate_again_and_no_call_fails(base_path, authority, tmp_path):
