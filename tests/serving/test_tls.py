@@ -218,7 +218,7 @@ def test_new_connections_have_the_reloaded_certificate_and_authorities(authority
     options = [("grpc.use_local_subchannel_pool", 1)]
     with (
         _serving(identity.credentials()) as port,
-        grpc.secure_channel(f"127.0.0.1:{port}", old, options) as open_channel,
+        grpc.secure_channel(f"127.0.0.1:{port}", old.channel_credentials(), options) as open_channel,
     ):
         assert open_channel.unary_unary(_METHOD)(b"sum", timeout=10) == b"sum"
         _refused(port, new)
@@ -226,9 +226,12 @@ def test_new_connections_have_the_reloaded_certificate_and_authorities(authority
         identity.reload()
         assert open_channel.unary_unary(_METHOD)(b"sum", timeout=10) == b"sum"
         for _ in range(2):
-            with grpc.secure_channel(f"127.0.0.1:{port}", new, options) as channel:
+            with grpc.secure_channel(f"127.0.0.1:{port}", new.channel_credentials(), options) as channel:
                 assert channel.unary_unary(_METHOD)(b"sum", timeout=10) == b"sum"
-        with grpc.secure_channel(f"127.0.0.1:{port}", old, options) as channel, pytest.raises(grpc.RpcError):
+        with (
+            grpc.secure_channel(f"127.0.0.1:{port}", old.channel_credentials(), options) as channel,
+            pytest.raises(grpc.RpcError),
+        ):
             channel.unary_unary(_METHOD)(b"sum", timeout=10)
 
 

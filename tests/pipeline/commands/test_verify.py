@@ -285,7 +285,7 @@ def truncated_data(model_dir):
             ["--certificate", "no-such-file.json"],
             "cannot read the certificate no-such-file.json: No such file",
         ),
-        (lambda model_dir: None, ["--certificate", "."], "cannot read the certificate .: Is a directory"),
+        (lambda model_dir: None, ["--certificate", "."], "cannot read the certificate .: is not a regular file"),
     ],
 )
 def test_a_missing_model_or_certificate_is_a_failure(copy, verify, change, arguments, words):
