@@ -54,7 +54,7 @@ class BoxLoss:
         self.into = np.array([[task.labels.index(label) for label in row] for row in following], np.int32)
         self.signs = np.array([[2.0 * output - 1.0 for _, output in row] for row in following], np.float32)
         # A tf.function is traced once, not once per abstract step: tracing takes longer than the whole training.
-        self._traced_step = tf.function(self._abstract_step)
+        self._traced_step = tf.function(self._abstract_step, autograph=False)
         self.symbols = np.array(task.inputs, np.float32)
 
     def __call__(self, boxes: Boxes) -> Bound:

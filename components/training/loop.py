@@ -83,7 +83,7 @@ def train(
     update, carried = make_update(cell, settings, proof, task)
     attempts = Attempts(cell, task)
     held_out = first_batch(eval_files, REPORT_EXAMPLES)
-    measure = tf.function(lambda: measures(cell, held_out, settings.loss))
+    measure = tf.function(lambda: measures(cell, held_out, settings.loss), autograph=False)
     writer = tf.summary.create_file_writer(log_directory)
     step, done = 0, False
     with one_line_errors(train_files), writer.as_default():
@@ -129,7 +129,7 @@ def make_update(
     batches = Batch(bits, bits, bits, tf.TensorSpec([None, None], tf.float32))
     signature = [batches, tf.TensorSpec([], tf.int32), tf.nest.map_structure(tf.TensorSpec.from_tensor, carried)]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def update(batch: Batch, step: tf.Tensor, carried: Carried) -> tuple[Losses, Carried]:
         noise = state_noise(batch, cell.units, settings, step)
         no_bound = Bound(tf.zeros([]), tf.constant(-float("inf")), carried.boxes)

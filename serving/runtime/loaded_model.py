@@ -1,6 +1,6 @@
 """One version of a SavedModel in memory. TensorFlow's own session runs the graph, so that its errors are the real ones.
 
-Imports TensorFlow; only the embedded server imports this module.
+Only the embedded server imports this module, and only the parts of TensorFlow that a session needs.
 """
 
 import gc
@@ -8,16 +8,19 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.client import pywrap_tf_session
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session, session
+from tensorflow.python.framework import errors_impl as errors
+from tensorflow.python.framework import ops
+from tensorflow.python.saved_model import loader_impl
 
 from components import regular_files
 from components.formats import strict_protos
 from serving.status import Code, StatusError, unforeseen
 
-_TAGS = [tf.saved_model.SERVING]
+# The tag that TensorFlow Serving loads.
+_TAGS = ["serve"]
 _FILE = "saved_model.pb"
 # The limit of protobuf.
 _MAX_GRAPH_BYTES = 2**31 - 1
@@ -34,12 +37,12 @@ class LoadedModel:
 
     def __init__(self, path: pathlib.Path):
         _check_file(path)
-        self._graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=self._graph)
+        self._graph = ops.Graph()
+        self._session = session.Session(graph=self._graph)
         try:
             with self._graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.load(self._session, _TAGS, str(path))
-        except tf.errors.OpError as error:
+                meta_graph = loader_impl.SavedModelLoader(str(path)).load(self._session, _TAGS)
+        except errors.OpError as error:
             self.close()
             raise StatusError(error.error_code, error.message.removeprefix(_PYTHON_HEADING)) from error
         except Exception as error:
@@ -70,14 +73,14 @@ class LoadedModel:
             raise _closed()
         options = None
         if timeout is not None:
-            serialized = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
+            serialized = config_pb2.RunOptions(timeout_in_ms=max(1, int(timeout * 1000))).SerializeToString()
             options = pywrap_tf_session.TF_NewBufferFromString(serialized)
         try:
             feed = {self._output(name): value for name, value in feeds.items()}
             return pywrap_tf_session.TF_SessionRun_wrapper(
                 session._session, options, feed, [self._output(name) for name in fetches], [], None
             )
-        except tf.errors.OpError as error:
+        except errors.OpError as error:
             raise StatusError(error.error_code, error.message) from error
         except UnicodeDecodeError as error:
             # An operation quotes bytes of the request that are not UTF-8. That loses the code, but the argument is at

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
+from tensorflow.python.framework import dtypes
 from tensorflow_serving.apis import predict_pb2
 
+from components import signatures
 from serving.runtime.model import Model
 from serving.runtime.tensor_decoding import FIELDS, decode
 from serving.status import Code, StatusError
@@ -33,7 +34,7 @@ def predict(
     Raises:
         StatusError: with the code and text for the client.
     """
-    name = request.model_spec.signature_name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+    name = request.model_spec.signature_name or signatures.SERVING_DEFAULT
     signature = model.signatures.get(name)
     if signature is None:
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
@@ -95,7 +96,7 @@ def _aliases(signature: Any, wanted: list[str]) -> list[str]:
 
 def _encode(value: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
     """Fill in `proto` as Tensor::AsProtoField does: typed fields, never tensor_content."""
-    dtype = tf.string if value.dtype == object else tf.as_dtype(value.dtype)
+    dtype = dtypes.string if value.dtype == object else dtypes.as_dtype(value.dtype)
     if dtype not in FIELDS:
         raise StatusError(Code.UNIMPLEMENTED, f"outputs of dtype {dtype.name} cannot be sent")
     proto.dtype = dtype.as_datatype_enum

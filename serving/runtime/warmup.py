@@ -7,8 +7,9 @@ https://www.tensorflow.org/tfx/serving/saved_model_warmup
 
 import pathlib
 
-import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.python.framework import errors_impl as errors
+from tensorflow.python.lib.io import tf_record
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.formats import strict_protos
@@ -31,7 +32,7 @@ def replay(model: Model, path: pathlib.Path, iterations: int = 1) -> int:
         return 0
     count = 0
     try:
-        for record in tf.compat.v1.io.tf_record_iterator(str(file)):
+        for record in tf_record.tf_record_iterator(str(file)):
             count += 1
             if count > model_files.MAX_WARMUP_REQUESTS:
                 most = f"the maximum ({model_files.MAX_WARMUP_REQUESTS})"
@@ -39,7 +40,7 @@ def replay(model: Model, path: pathlib.Path, iterations: int = 1) -> int:
             log = _parsed(record, file)
             for _ in range(iterations):
                 _run(model, log)
-    except tf.errors.OpError as error:
+    except errors.OpError as error:
         raise StatusError(
             error.error_code, f"{error.message}. Please verify your warmup data is in TFRecord format."
         ) from error
