@@ -67,11 +67,12 @@ def test_bits_of_another_type_are_an_anomaly(schema):
     assert anomalies([floats.SerializeToString()], schema) == {"a": "Expected data of type: INT but got FLOAT"}
 
 
-def test_the_bits_are_read_as_ragged_tensors_and_the_length_as_a_number(schema):
+def test_the_bits_are_read_as_sparse_tensors_and_the_length_as_a_number(schema):
     tfxio = tf_example_record.TFExampleBeamRecord(physical_format="inmem", schema=schema, raw_record_column_name=None)
     batch = ExamplesToRecordBatchDecoder(schema.SerializeToString()).DecodeBatch(
         [example(), example(a=[1], b=[1], sum=[0, 1], length=[1])]
     )
     tensors = tensor_adapter.TensorAdapter(tfxio.TensorAdapterConfig()).ToBatchTensors(batch)
-    assert tensors["a"].to_list() == [[1, 0], [1]]
+    assert tensors["a"].values.numpy().tolist() == [1, 0, 1]
+    assert tensors["a"].indices.numpy().tolist() == [[0, 0], [0, 1], [1, 0]]
     assert tensors["length"].numpy().tolist() == [[2], [1]]

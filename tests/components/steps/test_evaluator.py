@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
 import components
-from components import settings
+from components import settings, signatures
 from components.data import tf_examples
 from components.steps import evaluator, metrics
 from components.task import addition
@@ -81,16 +80,18 @@ def _model(folder: pathlib.Path, forgets_at: int) -> standard_artifacts.Model:
     return artifact
 
 
-def _evaluate(folder, examples, candidate, baseline, lengths, knobs=STRICT) -> tuple[bool, str]:
+def _evaluate(folder, examples, candidate, baseline, lengths, knobs=STRICT, more_schema="") -> tuple[bool, str]:
     """Run the executor as the pipeline has it configured: (blessed, folder of the evaluation)."""
     schema = standard_artifacts.Schema()
-    schema.uri = str(folder / "schema")
-    if not (folder / "schema").exists():
-        (folder / "schema").mkdir()
-        shutil.copy(pathlib.Path(components.__file__).parent / "data" / "schema.pbtxt", schema.uri)
+    schema.uri = str(folder / f"schema{len(more_schema)}")
+    pathlib.Path(schema.uri).mkdir(exist_ok=True)
+    text = (pathlib.Path(components.__file__).parent / "data" / "schema.pbtxt").read_text()
+    pathlib.Path(schema.uri, "schema.pbtxt").write_text(text + more_schema)
     outputs = {"evaluation": [standard_artifacts.ModelEvaluation()], "blessing": [standard_artifacts.ModelBlessing()]}
     for name, [artifact] in outputs.items():
-        artifact.uri = str(folder / f"{name}-{candidate.uri[-3:]}-{baseline is not None}-{len(lengths)}")
+        artifact.uri = str(
+            folder / f"{name}-{candidate.uri[-3:]}-{baseline is not None}-{len(lengths)}-{len(more_schema)}"
+        )
     inputs = {"examples": [examples], "model": [candidate], "schema": [schema]}
     if baseline:
         inputs["baseline_model"] = [baseline]
@@ -125,6 +126,18 @@ def test_a_model_that_forgets_the_carry_after_50_bits_is_refused_at_100(folder, 
         for one in failed
         for failure in one.failures
     } == {(100, "exact_match"), (100, "bit_accuracy")}
+
+
+def test_a_wrong_model_has_the_metrics_that_ragged_bits_give(folder, examples):
+    found = [
+        tfma.load_eval_result(
+            _evaluate(folder, examples, _model(folder, 50), None, [8, 100], more_schema=more)[1]
+        ).slicing_metrics
+        for more in ("", "represent_variable_length_as_ragged: true\n")
+    ]
+    assert dict(found[0]) == dict(found[1])
+    worst = dict(found[0])[(("length", 100),)][signatures.SUM][""]
+    assert 0 < worst["exact_match"]["doubleValue"] < worst["bit_accuracy"]["doubleValue"] < 1
 
 
 def test_a_length_without_examples_is_a_failure_and_not_a_pass(folder, examples):
