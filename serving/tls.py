@@ -66,7 +66,7 @@ class ServerIdentity:
         return [
             f"--ssl_config_file {self._path}: {problem}"
             for name in ("server_cert", "custom_ca")
-            for problem in _untimely(getattr(self._config, name).encode(), name, now)
+            for problem in _expired_or_early(getattr(self._config, name).encode(), name, now)
         ]
 
     def _fetch(self) -> "grpc.ServerCertificateConfiguration | None":
@@ -95,10 +95,10 @@ class ClientTls:
         return grpc.ssl_channel_credentials(self.ca, self.key, self.cert)
 
     def handshake(self, host: str, port: int, seconds: float) -> str | None:
-        """Connect, whatever the server's certificate is, with the client's own, for at most `seconds`.
+        """Try a TLS handshake with the client's certificate, for at most `seconds`; the server's is not checked.
 
         Returns:
-            None if no TLS connection comes about; "" if the server goes on after the handshake; otherwise how it ended
+            None if there is no TLS connection; "" if the server goes on after the handshake; otherwise how it ended
             the connection.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -122,7 +122,7 @@ class ClientTls:
         except ssl.SSLError as error:
             return error.reason.lower().replace("_", " ") if "ALERT" in (error.reason or "") else None
         except (OSError, ValueError):
-            # A ValueError: OpenSSL takes no such name.
+            # A ValueError: OpenSSL does not accept the name.
             return None
 
 
@@ -170,15 +170,16 @@ def _certificate_configuration(config: Any) -> "grpc.ServerCertificateConfigurat
     return grpc.ssl_server_certificate_configuration([pair], config.custom_ca.encode() or None)
 
 
-def _untimely(pem: bytes, name: str, now: datetime.datetime) -> Iterator[str]:
+def _expired_or_early(pem: bytes, name: str, now: datetime.datetime) -> Iterator[str]:
     from cryptography import x509
 
+    refused = "client certificates that it has signed are refused" if name == "custom_ca" else "clients refuse it"
     for certificate in x509.load_pem_x509_certificates(pem) if pem else []:
         subject = f"{name} of {certificate.subject.rfc4514_string()}"
         if now > certificate.not_valid_after_utc:
-            yield f"{subject} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: clients refuse it"
+            yield f"{subject} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: {refused}"
         elif now < certificate.not_valid_before_utc:
-            yield f"{subject} is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: clients refuse it"
+            yield f"{subject} is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: {refused}"
 
 
 def _check(config: Any) -> None:

@@ -35,7 +35,7 @@ _REQUEST_BYTES = 64 * 1024 * 1024
 _LOG_RATE = 0.01
 # 30 years; Python and gRPC cannot wait much longer.
 _MOST_SECONDS = 1e9
-# What gRPC counts to, and protobuf.
+# gRPC and protobuf count bytes in 31 bits.
 _MOST_BYTES = 2**31 - 1
 
 
@@ -229,7 +229,7 @@ def _folder(path: str) -> pathlib.Path | None:
 
     scheme = model_config.remote_scheme(path)
     if scheme:
-        raise argparse.ArgumentTypeError(f"{path}: cannot read {scheme}://, give a folder of this machine")
+        raise argparse.ArgumentTypeError(f"{path}: cannot read {scheme}://, give a folder on this machine")
     return _absolute(path.removeprefix("file://"))
 
 
@@ -306,7 +306,7 @@ def _ready_file(path: pathlib.Path | None) -> Iterator[Callable[["Ready"], None]
             atomic.require_file(path)
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise BitsumError(f"cannot replace --ready_file {path}: {error.strerror}") from error
+            raise BitsumError(f"cannot write --ready_file {path}: {error.strerror}") from error
 
     def announce(ready: "Ready") -> None:
         if path:

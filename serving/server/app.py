@@ -176,7 +176,7 @@ def _wait(models: ModelManager, options: Options, stop: threading.Event) -> bool
     for line in awaited:
         LOGGER.warning("%s", line)
     if awaited and not polls and options.ready_timeout:
-        raise BitsumError(f"{awaited[0]}; --file_system_poll_wait_seconds=1 polls the folder")
+        raise BitsumError(f"{awaited[0]}; --file_system_poll_wait_seconds=1 polls it")
     available = models.wait(options.ready_timeout or None, stop.is_set)
     if not available and not stop.is_set():
         source = options.model_config_file or options.model_base_path

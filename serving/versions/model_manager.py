@@ -136,7 +136,7 @@ class ModelManager:
     def awaited(self) -> list[str]:
         """What the models without a version to load wait for, a line each."""
         interval = self._options.poll_interval
-        poll = f"it looks every {interval:g} s" if interval > 0 else "it does not look again, because polling is off"
+        poll = f"the folder is polled every {interval:g} s" if interval > 0 else "the folder is not polled"
         lines = (self._models[name].awaited() for name in self._served())
         return [f"{line}; {poll}" for line in lines if line]
 

@@ -187,14 +187,14 @@ def taken():
         (["--port={port}"], 1, "cannot listen on 127.0.0.1:{port}: Address already in use; give another --port"),
         (["--metrics_port={port}"], 1, "127.0.0.1:{port}: Address already in use; give another --metrics_port"),
         (["--port=8599", "--metrics_port=8599"], 2, "--metrics_port = 8599: must differ from --port"),
-        (["--model_base_path=gs://bucket/m"], 2, "gs://bucket/m: cannot read gs://, give a folder of this machine"),
+        (["--model_base_path=gs://bucket/m"], 2, "gs://bucket/m: cannot read gs://, give a folder on this machine"),
         (["--model_config_file={folder}/gs.config"], 1, "File system scheme 'gs' not implemented (file: 'gs://b/m')"),
         (["--model_config_file={folder}/no.config"], 1, "no.config: the base_path of m, {folder}/none is not a folder"),
         (["--model_config_file={folder}/log.config"], 1, "INVALID_ARGUMENT: No request-logger-creator provided."),
         (
             ["--file_system_poll_wait_seconds=-1", "--ready_timeout=100"],
             1,
-            "model bitsum waits for a version that its policy chooses at {folder}/models; it does not look again, ",
+            "model bitsum waits for a version that its policy chooses at {folder}/models; the folder is not polled; ",
         ),
         (["--host=a..b"], 1, "cannot listen on a..b:0: Name or service not known; give another --host"),
         *(
@@ -209,7 +209,7 @@ def taken():
         (["--log_file={folder}/absent/log"], 1, "cannot write --log_file {folder}/absent/log: No such file"),
         (["--log_file={folder}"], 1, "cannot write --log_file {folder}: Is a directory"),
         (["--request_log_dir={folder}/file/log"], 1, "cannot keep a request log in {folder}/file/log: Not a directory"),
-        (["--ready_file={folder}"], 1, "cannot remove the old --ready_file {folder}: Is a directory"),
+        (["--ready_file={folder}"], 1, "cannot write --ready_file {folder}: is not a regular file"),
         (["--monitoring_config_file={folder}/absent"], 2, "cannot read {folder}/absent: No such file"),
         (
             ["--enable_batching", "--batching_parameters_file={folder}/absent"],

@@ -395,22 +395,19 @@ def test_polling_finds_new_versions(make, add, shelf):
 
 
 @pytest.mark.parametrize(
-    ("interval", "looks"),
-    [
-        (1000.0, "it looks every 1000 s"),
-        *((poll, "it does not look again, because polling is off") for poll in (0, -1)),
-    ],
+    ("interval", "polled"),
+    [(1000.0, "the folder is polled every 1000 s"), *((poll, "the folder is not polled") for poll in (0, -1))],
 )
-def test_what_a_model_without_versions_waits_for_is_named(make, add, shelf, interval, looks):
+def test_what_a_model_without_versions_waits_for_is_named(make, add, shelf, interval, polled):
     absent = f'config {{ name: "absent" base_path: "{shelf.path}/none" {TENSORFLOW} }}'
     models = make(ManagerOptions(ONCE, poll_interval=interval))
     never = "model_version_policy { specific { versions: 9 } }"
     models.start(config(add(TENSORFLOW), add(TENSORFLOW, never, name="nine"), absent))
     lines = {line.split()[1]: line for line in models.awaited()}
     what = {
-        "add": f"model add waits for a version that its policy chooses at {shelf.path}; {looks}",
-        "nine": f"model nine waits for a version that its policy chooses at {shelf.path}; {looks}",
-        "absent": f"model absent waits for a folder that can be read at {shelf.path}/none; {looks}",
+        "add": f"model add waits for a version that its policy chooses at {shelf.path}; {polled}",
+        "nine": f"model nine waits for a version that its policy chooses at {shelf.path}; {polled}",
+        "absent": f"model absent waits for a folder that can be read at {shelf.path}/none; {polled}",
     }
     if interval >= 0:
         del what["add"]
