@@ -124,7 +124,7 @@ def sync(path: str | os.PathLike) -> None:
 
 
 def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Every file, folder and link below `folder`, sorted, but for those of the file system.
+    """Every file, folder and link below `folder`, sorted, without what is in folders of the file system itself.
 
     Raises:
         OSError: a folder cannot be read. pathlib's rglob silently skips such a folder.

@@ -1,4 +1,4 @@
-"""Reads small files from untrusted places: files that are too large, or no regular files, are refused at once."""
+"""Reads small files from untrusted places: a file that is too large, or not a regular file, is refused at once."""
 
 import errno
 import hashlib
@@ -7,7 +7,7 @@ import os
 import stat
 from typing import BinaryIO
 
-# Far more than a manifest, a configuration or a certificate has. Parsed, such a text takes 20 times that in memory.
+# Far more than a manifest, a configuration or a certificate needs. A parsed text takes 20 times as much memory.
 MAX_BYTES = 4 * 2**20
 _CHUNK_BYTES = 2**20
 

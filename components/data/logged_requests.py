@@ -23,7 +23,7 @@ Bits = tuple[list[int], list[int]]
 def pairs(folder: pathlib.Path, max_pairs: int, max_bits: int) -> Iterator[Bits]:
     """The bits of the logged pairs, newest file first: at most `max_pairs` pairs and the first `max_bits` bits of each.
 
-    Requests that do not fit the model are skipped, and with a warning everything after the damage in a damaged file.
+    Requests that do not fit the model are skipped. So is what follows the damage in a damaged file, with a warning.
 
     Raises:
         BitsumError: the system cannot read a folder or file.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class PushedVersion:
     """A version in the push folder; `damage`: problems with its files, `not_proven`: why no certificate is valid,
-    `unreadable`: why nothing else is known about it."""
+    `unreadable`: why it cannot be read, and so nothing else is known."""
 
     version: int
     path: pathlib.Path

@@ -20,21 +20,22 @@ names the model's task). Models of the first export format have the signature na
 the caller has to know their task and uses `AdderClient(..., signature="add_bits")`.
 
 serving.client.aio is the same for asyncio. Any number of calls may be made at the same time: four of them run, and the
-others wait for their turn (`max_concurrent_calls`). Every call has a deadline, which begins with its turn. Until it
-ends, the call is repeated, after growing random pauses, while the server is busy or (`attempts`) UNAVAILABLE.
+others wait for their turn (`max_concurrent_calls`). Every call has a deadline, which begins with its turn. Until then,
+the call is repeated after growing random pauses while the server is busy, and up to `attempts` times while it is
+UNAVAILABLE.
 
 The errors:
 
 BitsumError
 └── ServingError            any failure of a call; `code` is the name of the gRPC status code, or ""
-    ├── ServerUnavailable   no server listens there, the connection broke, or TLS failed, at every attempt
+    ├── ServerUnavailable   no server listens there or the connection broke, at every attempt; or TLS failed
     ├── DeadlineExceeded    no answer within the deadline
-    ├── ServerBusy          the server works on as many requests as it accepts, until the deadline
+    ├── ServerBusy          until the deadline, the server worked on as many requests as it accepts
     ├── ModelNotFound       no such model, or no such version of it
     │   └── VersionGone     the version was unloaded in the middle of a stream that cannot restart by itself
     ├── InvalidRequest      unknown label or signature, a model for another task, or the graph refused its inputs
     ├── BadResponse         an answer of the wrong dtype or shape, or with bits other than 0 and 1
-    ├── ClientClosed        the client was closed before or during the call
+    ├── ClientClosed        the client was closed before or during the call, or belongs to another running event loop
     ├── InvalidNumber       refused before anything is sent: negative, or not an integer
     └── InvalidAddress      refused before any call: neither HOST:PORT nor a name that gRPC resolves
 

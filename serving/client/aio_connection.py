@@ -34,9 +34,9 @@ Pieces = Iterable[bytes] | AsyncIterable[bytes]
 class AsyncConnection(_BaseConnection):
     """Requests to `model_name` at `target`; arguments as for Connection, with a `channel` of grpc.aio.
 
-    No event loop needs to run before the first call. When a loop has ended, the next one opens a channel of its own, as
-    with two asyncio.run one after the other; two loops at the same time need a client each. A channel that is passed in
-    belongs to the loop that made it.
+    No event loop needs to run before the first call. After a loop has ended, the next one opens its own channel, as in
+    two asyncio.run in a row; two loops at the same time need a client each. A channel that is passed in belongs to the
+    loop that made it.
     """
 
     channels = grpc.aio

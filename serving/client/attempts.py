@@ -1,14 +1,14 @@
 """The attempts at one call: which failures are worth another one, after which pause, within which deadline.
 
-gRPC's own retries would end after five attempts, which is too early for a busy server, and repeat a request that is too
-large as well: the status is the same, RESOURCE_EXHAUSTED.
+gRPC's own retries do not fit. They end after five attempts, too early for a busy server. They also repeat a request
+that is too large, because its status is the same, RESOURCE_EXHAUSTED.
 """
 
 import random
 
 # Bounds of the first and of every pause in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 1.0
-# gRPC takes larger timeouts, 30 years, for times in the past.
+# 30 years. gRPC takes much larger timeouts for times in the past.
 _ENDLESS = 1e9
 
 

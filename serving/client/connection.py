@@ -107,7 +107,7 @@ class _BaseConnection:
         return answer
 
     def _attempts_at(self, call: Call) -> Attempts:
-        """The attempts at `call`. `status` tells what is now, so it is asked once."""
+        """The attempts at `call`. `status` reports the present state, so it is never retried."""
         return Attempts(1 if METHODS[call.method] == MODELS else self._attempts, self.deadline)
 
     def _failure(self, error: grpc.RpcError, seconds: float) -> ServingError:
@@ -137,9 +137,9 @@ class Connection(_BaseConnection):
             deadline. A sum changes nothing on the server, so a retry is safe. `status` is never retried.
         max_concurrent_calls: calls of this client that run at the same time, from all threads; further ones wait. By
             default 4, the least that TensorFlow Serving accepts (four for each CPU, --grpc_max_threads).
-        credentials: for TLS, of serving.tls.client_credentials, or grpc.ChannelCredentials; None for plain text.
+        credentials: for TLS, from serving.tls.client_credentials, or grpc.ChannelCredentials; None for plain text.
         channel: a grpc.Channel, or anything with its `unary_unary`, in place of a new one to `target`. The caller
-            closes it, and gives the `credentials` as well if it uses them, for the text of errors.
+            closes it, and passes its `credentials` too, so that errors explain faults of TLS.
         observe: called with each answered call and its answer.
 
     Raises:
@@ -235,7 +235,7 @@ class Connection(_BaseConnection):
 
     def _call(self, call: Call, attempts: Attempts | None = None) -> Answer:
         attempts = attempts or self._attempts_at(call)
-        # A call keeps its slot while it pauses, so a busy server is not asked by all that wait.
+        # A call keeps its slot while it pauses, so the waiting calls do not reach a busy server all at once.
         with self._slots:
             while True:
                 start = time.perf_counter()

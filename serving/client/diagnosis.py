@@ -5,14 +5,14 @@ import re
 from serving import tls
 from serving.client import addresses
 
-# Texts of a connection that breaks without a reason, or with one that gRPC does not tell.
+# gRPC's texts for a connection that broke without a reason, or for a reason that gRPC does not pass on.
 _BROKEN = ("Socket closed", "Connection reset by peer", "Broken pipe", "handshake failed", "Unwrap failed")
 _SECONDS = 2.0
 _TRUST = "give the authority that signed its certificate: --tls_ca FILE"
 
 
 def told(target: str, details: str) -> str:
-    """The fault of TLS that `details`, gRPC's text, tells of, and what to do, in one line; "" if there is none."""
+    """The fault of TLS that `details`, gRPC's text, names, and what to do, in one line; "" if it names none."""
     if "WRONG_VERSION_NUMBER" in details:
         return f"the server at {target} does not use TLS: leave out --tls_ca and the other options of TLS"
     certificate = f"the certificate of the server at {target}"
@@ -31,11 +31,11 @@ def told(target: str, details: str) -> str:
 
 
 def of(target: str, details: str, credentials: object, seconds: float) -> str:
-    """As `told`; asks the server at `target` where `details` tells only that a connection breaks.
+    """As `told`; tries a handshake with the server at `target` if `details` says only that the connection broke.
 
     Args:
-        credentials: the client's tls.ClientTls; None for plain text. Of anything else the content is unknown.
-        seconds: the time that is left; asking takes at most two seconds.
+        credentials: the client's tls.ClientTls; None for plain text. The content of any others is unknown.
+        seconds: the time that is left; the handshake takes at most two seconds.
     """
     if reason := told(target, details):
         return reason

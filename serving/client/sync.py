@@ -24,7 +24,7 @@ class AdderClient(Connection):
     Args:
         signature: used in place of the task's own `<verb>_bits`; its verb also replaces that of `<verb>_packed`.
         max_batch_size: rows of one call; more pairs take several calls. A server with batching refuses more than its
-            own max_batch_size, 1,000 by default; the client then halves the rows, and keeps to that.
+            own max_batch_size, 1,000 by default; the client then halves the rows, and keeps the smaller number.
 
     Raises:
         ValueError: as for Connection; no task has such a signature; or max_batch_size is less than 1.

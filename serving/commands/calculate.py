@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=defaults.BATCH_SIZE,
         metavar="N",
-        help="pairs in one call (default %(default)s); halved when the server takes fewer",
+        help="pairs in one call (default %(default)s); halved if the server accepts fewer",
     )
     connection_flags.add_arguments(parser)
 

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=defaults.ATTEMPTS,
         metavar="N",
-        help="attempts while the server is unavailable (default %(default)s); while it is busy, until the deadline; "
-        "1 never retries",
+        help="attempts at a call while the server is unavailable (default %(default)s); if it is busy, until the "
+        "deadline; 1 disables retries",
     )
     add_version_arguments(parser)
     add_tls_arguments(parser)

@@ -2,7 +2,7 @@
 
 A server that loads a version runs its warmup requests first, so that no user waits for a first run of such a request.
 The requests cannot be added to the version itself: it would differ from its manifest, and no server would load it
-again. The new version has the same model, and the same proof, which is checked before.
+again. The new version has the same model and the same proof, which is checked first.
 """
 
 import argparse
@@ -34,11 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pathlib.Path,
         required=True,
         metavar="FOLDER",
-        help="folder of versions, which gets the new one",
+        help="folder of versions, to which the new one is pushed",
     )
-    parser.add_argument(
-        "--version", type=int, metavar="N", help="the version that is pushed again (default: the newest)"
-    )
+    parser.add_argument("--version", type=int, metavar="N", help="version to push again (default: the newest)")
     parser.add_argument(
         "--count",
         type=int,
@@ -103,7 +101,7 @@ def _verified(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _copy(folder: pathlib.Path, model: pathlib.Path) -> bool:
-    """Copy what the version serves, without its manifest and signature; whether it has a signature."""
+    """Copy the files of the version but its manifest and signature. Returns whether it has a signature."""
     from components.savedmodel import model_files, version_folder
 
     model.mkdir()
@@ -118,7 +116,7 @@ def _copy(folder: pathlib.Path, model: pathlib.Path) -> bool:
 
 
 def _add(model: pathlib.Path, requests: "collections.deque[Any]") -> int:
-    """Add the requests to those of the model; the number of both. Raises: Refusal, too many."""
+    """Add the requests to those of the model. Returns their number together. Raises: Refusal, too many."""
     from components.formats import request_logs, tfrecords
     from components.savedmodel import model_files
 
@@ -139,7 +137,7 @@ def _add(model: pathlib.Path, requests: "collections.deque[Any]") -> int:
 
 
 def _push(model: pathlib.Path, base: pathlib.Path, manifest: dict[str, Any], version: int, count: int) -> Any:
-    """Push `model` if it loads and runs all requests, as a server does it."""
+    """Push `model` if it loads and answers all requests, as in a server."""
     from components.savedmodel import push_order, version_folder
     from serving.server import app
     from serving.status import StatusError
