@@ -124,7 +124,7 @@ def sync(path: str | os.PathLike) -> None:
 
 
 def tree(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Every file, folder and link below `folder`, sorted, without what is in folders of the file system itself.
+    """Every file, folder and link below `folder`, sorted, without the file system's own folders (OF_THE_FILE_SYSTEM).
 
     Raises:
         OSError: a folder cannot be read. pathlib's rglob silently skips such a folder.

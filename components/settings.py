@@ -226,7 +226,7 @@ class Spans(Section):
     source: str = knob(
         "",
         "Folder of folders span-<number> or span-<date> with CSV files (a,b or a,b,sum) or TFRecords, which replace "
-        "generated data; empty for generated data. The files must match a SHA256SUMS beside them.",
+        "generated data; empty for generated data. Files beside a SHA256SUMS must match it.",
     )
     missing_newline: str = knob(
         WARN,

@@ -20,9 +20,9 @@ names the model's task). Models of the first export format have the signature na
 the caller has to know their task and uses `AdderClient(..., signature="add_bits")`.
 
 serving.client.aio is the same for asyncio. Any number of calls may be made at the same time: four of them run, and the
-others wait for their turn (`max_concurrent_calls`). Every call has a deadline, which begins with its turn. Until then,
-the call is repeated after growing random pauses while the server is busy, and up to `attempts` times while it is
-UNAVAILABLE.
+others wait for their turn (`max_concurrent_calls`). Every call has a deadline, which begins with its turn. Until the
+deadline, a call is repeated after growing random pauses while the server is busy; while it is UNAVAILABLE, a call has
+at most `attempts` attempts.
 
 The errors:
 
