@@ -30,7 +30,7 @@ BitsumError
 └── ServingError            any failure of a call; `code` is the name of the gRPC status code, or ""
     ├── ServerUnavailable   no server listens there or the connection broke, at every attempt; or TLS failed
     ├── DeadlineExceeded    no answer within the deadline
-    ├── ServerBusy          until the deadline, the server worked on as many requests as it accepts
+    ├── ServerBusy          the server accepted no further request until the deadline, or a message is too large
     ├── ModelNotFound       no such model, or no such version of it
     │   └── VersionGone     the version was unloaded in the middle of a stream that cannot restart by itself
     ├── InvalidRequest      unknown label or signature, a model for another task, or the graph refused its inputs

@@ -72,7 +72,11 @@ FLAGS = (
     Flag("num_request_iterations_for_warmup", int, "runs of each warmup request (default 1)"),
     Flag("enable_batching", boolean, "batch concurrent requests"),
     Flag("batching_parameters_file", pathlib.Path, "text file with BatchingParameters"),
-    Flag("ssl_config_file", pathlib.Path, "text file with an SSLConfig, to serve over TLS"),
+    Flag(
+        "ssl_config_file",
+        pathlib.Path,
+        "text file with an SSLConfig, for TLS; the embedded server reads it again on SIGHUP",
+    ),
     Flag("monitoring_config_file", pathlib.Path, "text file with a MonitoringConfig"),
     Flag(
         "grpc_channel_arguments",
