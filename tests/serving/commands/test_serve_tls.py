@@ -41,7 +41,7 @@ def write(path, identity, key=None):
 @contextlib.contextmanager
 def channel(target, authority, folder):
     (folder / "ca.pem").write_text(authority.certificate)
-    credentials = tls.client_credentials(ca=folder / "ca.pem")
+    credentials = tls.client_credentials(ca=folder / "ca.pem").channel_credentials()
     with grpc.secure_channel(target, credentials, [("grpc.use_local_subchannel_pool", 1)]) as opened:
         yield opened
 
