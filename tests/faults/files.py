@@ -206,9 +206,9 @@ class Quarantine(Scenario):
     name = "quarantine"
 
     def act(self, injector):
-        return quarantine.set_aside(
-            str(self.root / "quarantine"), 7, "gate", ["a reason"], "source", {"offenders.csv": b"1,2,4"}
-        )
+        place = self.root / "quarantine" / "span-7"
+        quarantine.set_aside(str(place), 7, "gate", ["a reason"], "source", {"offenders.csv": b"1,2,4"})
+        return place
 
     def violations(self, outcome):
         report = self.root / "quarantine" / "span-7" / quarantine.REPORT_FILE
