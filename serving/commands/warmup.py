@@ -25,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum warmup`."""
     parser.add_argument(
         "requests",
-        type=pathlib.Path,
+        type=_path,
         metavar="REQUESTS",
         help="folder of the model in --request_log_dir of bitsum serve, or one of its files",
     )
     parser.add_argument(
         "--model_base_path",
-        type=pathlib.Path,
+        type=_path,
         required=True,
         metavar="FOLDER",
         help="folder of versions, which gets the new one",
@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _path(text: str) -> pathlib.Path:
+    """Raises: ArgumentTypeError, for an empty text, which pathlib takes for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a file or folder")
+    return pathlib.Path(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Push the version and return the exit code.
 
@@ -57,9 +64,11 @@ def run(args: argparse.Namespace) -> int:
             would replace a later one.
         BitsumError: no requests, or a file or folder cannot be read or written.
     """
-    if args.count < 1:
-        raise ConfigError(f"--count = {args.count}: must be at least 1")
-    from components.savedmodel import version_folder
+    from components.savedmodel import model_files, version_folder
+
+    most = model_files.MAX_WARMUP_REQUESTS
+    if not 1 <= args.count <= most:
+        raise ConfigError(f"--count = {args.count}: must be from 1 to {most}")
     from serving.server import request_log
 
     base = args.model_base_path
@@ -128,8 +137,8 @@ def _add(model: pathlib.Path, requests: "collections.deque[Any]") -> int:
     if total > most:
         raise Refusal(
             _GATE,
-            f"{len(before)} warmup requests of the version and {len(requests)} logged ones are more than {most}: give "
-            f"--count={most - len(before)}",
+            f"{len(before)} warmup requests of the version and {len(requests)} logged ones are more than {most}: "
+            + (f"give --count={most - len(before)}" if len(before) < most else "name an earlier version (--version)"),
         )
     log = request_logs.prediction_log()
     new = (log(predict_log={"request": request}).SerializeToString(deterministic=True) for request in requests)
