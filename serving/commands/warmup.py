@@ -17,6 +17,7 @@ from typing import Any
 
 from components.errors import MODEL_CODES, BitsumError, ConfigError, Refusal, reason
 from components.printable import say
+from serving.commands import connection_flags
 
 _GATE = "warmup"
 
@@ -25,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum warmup`."""
     parser.add_argument(
         "requests",
-        type=_path,
+        type=connection_flags.path,
         metavar="REQUESTS",
         help="folder of the model in --request_log_dir of bitsum serve, or one of its files",
     )
     parser.add_argument(
         "--model_base_path",
-        type=_path,
+        type=connection_flags.path,
         required=True,
         metavar="FOLDER",
         help="folder of versions, which gets the new one",
@@ -47,13 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="logged requests to add, the latest first; a server accepts 1000 warmup requests in all (default "
         "%(default)s)",
     )
-
-
-def _path(text: str) -> pathlib.Path:
-    """Raises: ArgumentTypeError, for an empty text, which pathlib takes for the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty: name a file or folder")
-    return pathlib.Path(text)
 
 
 def run(args: argparse.Namespace) -> int:

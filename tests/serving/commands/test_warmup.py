@@ -131,6 +131,12 @@ def test_an_empty_path_is_not_the_current_folder(base, log, warm, monkeypatch):
     assert warm(log, "--model_base_path=")[0] == 2
 
 
+@pytest.mark.parametrize("command", ["rollout --requests=", "add --tls_ca=", "add --tls_cert=", "add --tls_key="])
+def test_other_options_for_files_refuse_an_empty_path_too(command, capsys):
+    assert cli.main(command.split()) == 2
+    assert "it is empty: name a file or folder" in capsys.readouterr().err
+
+
 def test_a_full_version_names_what_fits(base, log, warm, monkeypatch):
     monkeypatch.setattr(model_files, "MAX_WARMUP_REQUESTS", 4)
     original = newest(base).name
