@@ -209,7 +209,7 @@ def taken():
         (["--log_file={folder}/absent/log"], 1, "cannot write --log_file {folder}/absent/log: No such file"),
         (["--log_file={folder}"], 1, "cannot write --log_file {folder}: Is a directory"),
         (["--request_log_dir={folder}/file/log"], 1, "cannot keep a request log in {folder}/file/log: Not a directory"),
-        (["--ready_file={folder}"], 1, "cannot remove the old --ready_file {folder}: Is a directory"),
+        (["--ready_file={folder}"], 1, "cannot replace --ready_file {folder}: is not a regular file"),
         (["--monitoring_config_file={folder}/absent"], 2, "cannot read {folder}/absent: No such file"),
         (
             ["--enable_batching", "--batching_parameters_file={folder}/absent"],
