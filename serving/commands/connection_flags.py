@@ -58,21 +58,28 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments for TLS alone."""
     tls = parser.add_argument_group("TLS", "any of these encrypts the connection")
     tls.add_argument(
-        "--tls_ca",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="PEM file of the authorities that sign the server's certificate",
+        "--tls_ca", type=path, metavar="FILE", help="PEM file of the authorities that sign the server's certificate"
     )
     tls.add_argument(
-        "--tls_cert", type=pathlib.Path, metavar="FILE", help="PEM file of the client's certificate, for mutual TLS"
+        "--tls_cert", type=path, metavar="FILE", help="PEM file of the client's certificate, for mutual TLS"
     )
-    tls.add_argument("--tls_key", type=pathlib.Path, metavar="FILE", help="PEM file of the client's private key")
+    tls.add_argument("--tls_key", type=path, metavar="FILE", help="PEM file of the client's private key")
     tls.add_argument(
         "--tls_server_name",
         default="",
         metavar="NAME",
         help="name that the server's certificate must have (default: the host of the address)",
     )
+
+
+def path(text: str) -> pathlib.Path:
+    """The type of an option that names a file or folder to be read.
+
+    Raises: ArgumentTypeError, for an empty text, which pathlib takes for the current folder.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a file or folder")
+    return pathlib.Path(text)
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:

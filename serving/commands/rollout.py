@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--requests",
-        type=pathlib.Path,
+        type=connection_flags.path,
         metavar="FOLDER",
         help="recorded requests (bitsum serve --request_log_dir) to replay on both versions",
     )

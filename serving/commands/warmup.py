@@ -17,6 +17,7 @@ from typing import Any
 
 from components.errors import MODEL_CODES, BitsumError, ConfigError, Refusal, reason
 from components.printable import say
+from serving.commands import connection_flags
 
 _GATE = "warmup"
 
@@ -25,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bitsum warmup`."""
     parser.add_argument(
         "requests",
-        type=pathlib.Path,
+        type=connection_flags.path,
         metavar="REQUESTS",
         help="folder of the model in --request_log_dir of bitsum serve, or one of its files",
     )
     parser.add_argument(
         "--model_base_path",
-        type=pathlib.Path,
+        type=connection_flags.path,
         required=True,
         metavar="FOLDER",
         help="folder of versions, to which the new one is pushed",
@@ -55,9 +56,11 @@ def run(args: argparse.Namespace) -> int:
             would replace a later one.
         BitsumError: no requests, or a file or folder cannot be read or written.
     """
-    if args.count < 1:
-        raise ConfigError(f"--count = {args.count}: must be at least 1")
-    from components.savedmodel import version_folder
+    from components.savedmodel import model_files, version_folder
+
+    most = model_files.MAX_WARMUP_REQUESTS
+    if not 1 <= args.count <= most:
+        raise ConfigError(f"--count = {args.count}: must be from 1 to {most}")
     from serving.server import request_log
 
     base = args.model_base_path
@@ -126,8 +129,8 @@ def _add(model: pathlib.Path, requests: "collections.deque[Any]") -> int:
     if total > most:
         raise Refusal(
             _GATE,
-            f"{len(before)} warmup requests of the version and {len(requests)} logged ones are more than {most}: give "
-            f"--count={most - len(before)}",
+            f"{len(before)} warmup requests of the version and {len(requests)} logged ones are more than {most}: "
+            + (f"give --count={most - len(before)}" if len(before) < most else "name an earlier version (--version)"),
         )
     log = request_logs.prediction_log()
     new = (log(predict_log={"request": request}).SerializeToString(deterministic=True) for request in requests)

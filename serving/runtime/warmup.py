@@ -6,6 +6,7 @@ https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
 import pathlib
+import threading
 
 from google.protobuf.message import DecodeError
 from tensorflow.python.framework import errors_impl as errors
@@ -21,11 +22,11 @@ from serving.status import Code, StatusError
 _NOT_OFFERED = ("classify_log", "regress_log", "multi_inference_log")
 
 
-def replay(model: Model, path: pathlib.Path, iterations: int = 1) -> int:
+def replay(model: Model, path: pathlib.Path, iterations: int = 1, stop: threading.Event | None = None) -> int:
     """Run the warmup requests of the version in `path` on `model`, each `iterations` times; returns their number.
 
     Raises:
-        StatusError: a record cannot be read or run, or there are too many records.
+        StatusError: a record cannot be read or run, there are too many records, or `stop` is set meanwhile.
     """
     file = path / model_files.WARMUP_REQUESTS
     if not file.is_file():
@@ -39,6 +40,8 @@ def replay(model: Model, path: pathlib.Path, iterations: int = 1) -> int:
                 raise StatusError(Code.INVALID_ARGUMENT, f"Number of warmup records exceeds {most} at {file}")
             log = _parsed(record, file)
             for _ in range(iterations):
+                if stop and stop.is_set():
+                    raise StatusError(Code.CANCELLED, "the server stops before its warmup requests are done")
                 _run(model, log)
     except errors.OpError as error:
         raise StatusError(

@@ -59,6 +59,8 @@ def serve(
             warm_up=options.enable_model_warmup,
             iterations=max(1, options.num_request_iterations_for_warmup),
             batching=batching,
+            # Warmup requests may take minutes, and a process that ends meanwhile crashes in TensorFlow.
+            stop=stop,
         )
         models = ModelManager(load, _manager_options(options))
         metrics = Metrics(models.folder)

@@ -4,6 +4,7 @@ Offers TensorFlow Serving's API (PredictionService, ModelService) and grpc.healt
 """
 
 import pathlib
+import threading
 from concurrent import futures
 
 import grpc
@@ -29,19 +30,23 @@ _SPARE_CALLS = 512
 
 
 def load(
-    path: pathlib.Path, warm_up: bool = True, iterations: int = 1, batching: BatchingParameters | None = None
+    path: pathlib.Path,
+    warm_up: bool = True,
+    iterations: int = 1,
+    batching: BatchingParameters | None = None,
+    stop: threading.Event | None = None,
 ) -> LoadedModel | BatchedModel:
-    """The version in `path`, warmed up by default, and batched if `batching` is given.
+    """The version in `path`, warmed up by default until `stop` is set, and batched if `batching` is given.
 
     Raises:
         StatusError: files differ from the manifest of the push; a certified version has foreign files, or weights that
-        TensorFlow reads differently from the checker; the load or a warmup request fails.
+        TensorFlow reads differently from the checker; the load or a warmup request fails; `stop` is set meanwhile.
     """
     _check_files(path)
     model = LoadedModel(path)
     try:
         if warm_up:
-            replay(model, path, iterations)
+            replay(model, path, iterations, stop)
     except StatusError:
         model.close()
         raise

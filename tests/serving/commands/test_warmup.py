@@ -119,9 +119,34 @@ def test_later_requests_are_added_to_those_of_the_version_and_the_model_is_the_s
     assert not again.is_new and again.path == twice
 
 
-@pytest.mark.parametrize("limit", ["--count=0", "--count=x"])
+@pytest.mark.parametrize("limit", ["--count=0", "--count=x", "--count=1001", f"--count={2**64}"])
 def test_an_impossible_count_is_refused(log, warm, limit):
     assert warm(log, limit)[0] == 2
+
+
+def test_an_empty_path_is_not_the_current_folder(base, log, warm, monkeypatch):
+    monkeypatch.chdir(log)
+    assert warm("")[0] == 2
+    monkeypatch.chdir(base)
+    assert warm(log, "--model_base_path=")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["rollout --requests=", "add --tls_ca=", "add --tls_cert=", "add --tls_key="])
+def test_other_options_for_files_refuse_an_empty_path_too(command, capsys):
+    assert cli.main(command.split()) == 2
+    assert "it is empty: name a file or folder" in capsys.readouterr().err
+
+
+def test_a_full_version_names_what_fits(base, log, warm, monkeypatch):
+    monkeypatch.setattr(model_files, "MAX_WARMUP_REQUESTS", 4)
+    original = newest(base).name
+    assert warm(log, "--count=3")[0] == 0
+    code, _, err = warm(log, "--count=3")
+    assert code == 3 and err.endswith("are more than 4: give --count=1\n")
+    assert warm(log, "--count=1")[0] == 0
+    code, _, err = warm(log, "--count=1")
+    assert code == 3 and err.endswith("are more than 4: name an earlier version (--version)\n")
+    assert warm(log, "--count=1", f"--version={original}")[0] == 0
 
 
 def _changed(base, _):
@@ -152,11 +177,6 @@ def _foreign_request(base, log):
     (log / "requests-9-9.tfrecords").write_bytes(tfrecords.framed(recorded_request))
 
 
-def _too_many(base, log):
-    [file] = log.glob("*")
-    file.write_bytes(tfrecords.framed(next(tfrecords.read(file))) * 1001)
-
-
 def _no_requests(base, log):
     shutil.rmtree(log)
     log.mkdir()
@@ -170,7 +190,6 @@ def _no_requests(base, log):
         (_unproven, [], 3, "its graph is not the one that was compared"),
         (_later_span, ["--version={version}"], 3, "is earlier than span 7"),
         (_foreign_request, [], 3, "does not load with these requests: INVALID_ARGUMENT: "),
-        (_too_many, ["--count=1001"], 3, "are more than 1000: give --count=1000"),
         (_no_requests, [], 1, "has no requests: nothing was pushed"),
         (lambda base, log: shutil.rmtree(log), [], 1, "no request log at"),
         (lambda base, log: None, ["--version=5"], 1, "has no version 5: nothing was pushed"),

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import threading
 
 import pytest
 import tensorflow as tf
@@ -11,8 +12,9 @@ from components import signatures
 from serving.runtime import warmup
 from serving.runtime.loaded_model import LoadedModel
 from serving.runtime.predict import predict
+from serving.server import grpc_server
 from serving.server.request_log import Limits, RequestLog
-from serving.status import StatusError
+from serving.status import Code, StatusError
 
 # Four more than a warmup file may have.
 _COUNT = 1004
@@ -72,3 +74,24 @@ def test_two_files_together_exceed_the_limit_of_a_warmup_file(served, tmp_path):
     (tmp_path / "assets.extra" / "tf_serving_warmup_requests").write_bytes(together)
     with pytest.raises(StatusError, match=r"Number of warmup records exceeds the maximum \(1000\)"):
         warmup.replay(model, tmp_path)
+
+
+def test_a_server_that_stops_does_not_run_the_rest_of_the_warmup_requests(served, models, tmp_path, monkeypatch):
+    _, _, _, files = served
+    version = tmp_path / "1"
+    shutil.copytree(models / "right", version)
+    (version / "assets.extra").mkdir()
+    shutil.copy(files[0], version / "assets.extra" / "tf_serving_warmup_requests")
+    stop, runs, run = threading.Event(), [], warmup._run
+
+    def run_and_stop(*arguments):
+        run(*arguments)
+        runs.append(arguments)
+        if len(runs) == 3:
+            stop.set()
+
+    monkeypatch.setattr(warmup, "_run", run_and_stop)
+    with pytest.raises(StatusError, match="the server stops") as refusal:
+        grpc_server.load(version, stop=stop)
+    assert refusal.value.code == Code.CANCELLED
+    assert len(runs) == 3
