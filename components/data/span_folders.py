@@ -149,5 +149,10 @@ def is_no_data(folder: pathlib.Path, path: pathlib.Path) -> bool:
     return any(_IGNORED.fullmatch(part) or part == sha256sums.NAME for part in parts)
 
 
+def has_name_of_data(path: pathlib.Path) -> bool:
+    """Whether a file of this name is CSV or TFRecords by its end. Not so the `._` files of macOS beside other files."""
+    return not path.name.startswith("._") and (path.name.endswith(".csv") or "tfrecord" in path.name)
+
+
 def _fail(error: OSError) -> None:
     raise error

@@ -29,6 +29,8 @@ from components.task.transducer import TASKS, Transducer
 
 HEADERS = (["a", "b"], ["a", "b", "sum"], ["a", "b", "result"])
 # Any more offenders are only counted.
+# A line for each of a million files.
+_MAX_SUMS_BYTES = 128 * 2**20
 MAX_OFFENDERS = 1000
 
 _BOM = "\ufeff"
@@ -59,7 +61,8 @@ class Span:
 
     `records` are serialized tf.Examples by split, `pairs` the numbers of the span's own pairs among them, and
     `repeated` the number of pairs that were left out. `refused` counts the offenders; `offenders` has the first
-    MAX_OFFENDERS. `unterminated` are the last lines without a newline. `ignored` are files and folders without data.
+    MAX_OFFENDERS. `unterminated` are the last lines without a newline. `empty` are the names of files
+    of data without a pair, and `ignored` files and folders that are no data.
     `fingerprint` is that of `span_folders`, of the content that was read.
     """
 
@@ -70,6 +73,7 @@ class Span:
     offenders: list[Offender] = dataclasses.field(default_factory=list)
     refused: int = 0
     unterminated: list[Offender] = dataclasses.field(default_factory=list)
+    empty: list[str] = dataclasses.field(default_factory=list)
     fingerprint: str = ""
 
     def refuse(self, offender: Offender) -> None:
@@ -102,7 +106,10 @@ def read(folder: pathlib.Path, data: Data) -> Span:
         try:
             with HashedFile(path) as raw:
                 file: io.BufferedReader = io.BufferedReader(raw)
-                rows += _rows(file, path.relative_to(folder).as_posix(), task, span)
+                name, count, refused = path.relative_to(folder).as_posix(), len(rows), span.refused
+                rows += _rows(file, name, task, span)
+                if (len(rows), span.refused) == (count, refused):
+                    span.empty.append(name)
                 digests[path] = raw.sha256()
         except OSError as error:
             raise span_folders.unreadable(path, error) from error
@@ -122,7 +129,7 @@ def _check_sums(folder: pathlib.Path, sums: list[pathlib.Path], digests: dict[pa
     files = dict(digests)
     for path in sums:
         try:
-            content = regular_files.read(path)
+            content = regular_files.read(path, _MAX_SUMS_BYTES)
         except OSError as error:
             raise span_folders.unreadable(path, error) from error
         digests[path] = hashlib.sha256(content).hexdigest()

@@ -13,7 +13,8 @@ def problems(
 ) -> Iterator[tuple[str, str, str]]:
     """The differences between a SHA256SUMS and the files of the span in `folder`: file, place in it, and what differs.
 
-    Lines for files that are no data, such as README or SHA256SUMS itself, do not count.
+    Lines for files that are no data, such as README or SHA256SUMS itself, do not count, unless the name ends as that of
+    data does: who hashes `_part.csv` takes it for data.
 
     Args:
         sums: the SHA256SUMS file, and `content`, its bytes.
@@ -31,6 +32,8 @@ def problems(
                 yield _name(folder, path), "", f"its content differs from its SHA-256 in {name}, line {entry.line}"
         elif not span_folders.is_no_data(sums.parent, path):
             yield entry.name, "", f"listed in {name}, line {entry.line}, but absent"
+        elif span_folders.has_name_of_data(path):
+            yield entry.name, "", f"listed in {name}, line {entry.line}, but ignored because of its name: rename it"
     listed = {pathlib.Path(os.path.normpath(sums.parent / entry.name)) for entry in entries}
     for path in sorted(covered - listed):
         yield _name(folder, path), "", f"not listed in {name}"

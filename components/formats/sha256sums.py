@@ -6,6 +6,7 @@ A name with a backslash, a newline or a carriage return is escaped, and its line
 https://www.gnu.org/software/coreutils/manual/html_node/md5sum-invocation.html
 """
 
+import codecs
 import os
 import re
 from typing import NamedTuple
@@ -28,7 +29,7 @@ class Entry(NamedTuple):
 def parse(content: bytes) -> tuple[list[Entry], list[int]]:
     """The entries, and the numbers of the lines that are none. Empty lines and comments (#) are left out."""
     entries, strange = [], []
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         line = line.removesuffix(b"\r")
         if not line or line.startswith(b"#"):
             continue

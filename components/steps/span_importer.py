@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+from collections.abc import Sequence
 
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -80,6 +81,9 @@ def SpanImporter(
     if span.unterminated:
         notes.append(_listed(span.unterminated, len(span.unterminated)))
         warn(notes[-1])
+    if span.empty:
+        notes.append(f"without a pair: {_listed(span.empty, len(span.empty))}")
+        warn(notes[-1])
     if notes:
         examples.set_string_custom_property(NOTES, "\n".join(map(printable, notes)))
 
@@ -96,7 +100,7 @@ def _set_aside(span: span_reader.Span, data: Data, folder: str, place: str) -> N
     quarantine.set_aside(place, data.span, GATE, reasons, folder, files)
 
 
-def _listed(offenders: list[span_reader.Offender], count: int) -> str:
+def _listed(offenders: Sequence[object], count: int) -> str:
     return " | ".join(map(str, offenders[:NAMED])) + (f" and {count - NAMED} more" if count > NAMED else "")
 
 

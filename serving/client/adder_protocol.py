@@ -48,9 +48,8 @@ class AdderProtocol(ModelProtocol):
         self._batch_size = defaults.BATCH_SIZE
 
     def use_batch_size(self, batch_size: int) -> None:
-        """Send at most `batch_size` rows in a call. Raises: ValueError, if it is less than 1."""
-        if not batch_size >= 1:
-            raise ValueError(f"max_batch_size = {batch_size} must be 1 or more")
+        """Send at most `batch_size` rows in a call. Raises: ValueError, if it is no integer from 1."""
+        defaults.check_count("max_batch_size", batch_size)
         self._batch_size = batch_size
 
     def use_signature(self, signature: str | None) -> None:

@@ -40,6 +40,6 @@ def _problem(target: str) -> str:
         return "an IPv6 address needs brackets"
     if not host.strip("[]"):
         return "it has no host"
-    if not (port.isascii() and port.isdecimal() and 1 <= int(port[:9]) <= 65535):
+    if not (port.isascii() and port.isdecimal() and len(port) <= 9 and 1 <= int(port) <= 65535):
         return "its port is not a number from 1 to 65535"
     return ""

@@ -78,8 +78,7 @@ class _BaseConnection:
         observe: Callable[[Call, Answer], None] | None = None,
     ):
         for name, value in (("attempts", attempts), ("max_concurrent_calls", max_concurrent_calls)):
-            if not value >= 1:
-                raise ValueError(f"{name} = {value} must be 1 or more")
+            defaults.check_count(name, value)
         self.target = target
         self.model_name = model_name
         self.deadline = _seconds(deadline)

@@ -35,7 +35,7 @@ def add_call_arguments(
     parser: argparse.ArgumentParser, model_name: str = defaults.MODEL_NAME, deadline: float = defaults.DEADLINE
 ) -> None:
     """--model_name and --deadline, with these defaults."""
-    parser.add_argument("--model_name", default=model_name, help="name of the model (default %(default)s)")
+    parser.add_argument("--model_name", type=text, default=model_name, help="name of the model (default %(default)s)")
     parser.add_argument(
         "--deadline",
         type=float,
@@ -50,7 +50,8 @@ def add_version_arguments(parser: argparse.ArgumentParser) -> None:
     version = parser.add_mutually_exclusive_group()
     version.add_argument("--version", type=int, metavar="N", help="use this version")
     version.add_argument(
-        "--label", help="use the version with this label (default stable if the server knows it, else the newest)"
+        "--label",
+        help='use the version with this label, "" for the newest (default stable if the server knows it, else the newest)',
     )
 
 
@@ -66,20 +67,25 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--tls_key", type=path, metavar="FILE", help="PEM file of the client's private key")
     tls.add_argument(
         "--tls_server_name",
-        default="",
+        type=text,
         metavar="NAME",
         help="name that the server's certificate must have (default: the host of the address)",
     )
 
 
-def path(text: str) -> pathlib.Path:
+def text(argument: str) -> str:
+    """The type of an option that only an unset variable of the shell makes empty. Raises: ArgumentTypeError."""
+    if not argument:
+        raise argparse.ArgumentTypeError("it is empty")
+    return argument
+
+
+def path(argument: str) -> pathlib.Path:
     """The type of an option that names a file or folder to be read.
 
     Raises: ArgumentTypeError, for an empty text, which pathlib takes for the current folder.
     """
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty: name a file or folder")
-    return pathlib.Path(text)
+    return pathlib.Path(text(argument))
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
@@ -110,4 +116,4 @@ def credentials(args: argparse.Namespace) -> Any:
         return None
     from serving import tls
 
-    return tls.client_credentials(args.tls_ca, args.tls_cert, args.tls_key, args.tls_server_name)
+    return tls.client_credentials(args.tls_ca, args.tls_cert, args.tls_key, args.tls_server_name or "")

@@ -15,11 +15,13 @@ import sys
 import tempfile
 from typing import Any
 
-from components.errors import MODEL_CODES, BitsumError, ConfigError, Refusal, reason
+from components.errors import BitsumError, ConfigError, Refusal, reason
 from components.printable import say
 from serving.commands import connection_flags
 
 _GATE = "warmup"
+# In the origin of the manifest: the number of warmup requests that come from the log.
+_LOGGED = "logged_requests"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=100,
         metavar="N",
-        help="logged requests to add, the latest first; a server accepts 1000 warmup requests in all (default "
-        "%(default)s)",
+        help="logged requests, the latest ones, in place of those of an earlier call; a server accepts 1000 warmup "
+        "requests in all (default %(default)s)",
     )
 
 
@@ -52,9 +54,10 @@ def run(args: argparse.Namespace) -> int:
     """Push the version and return the exit code.
 
     Raises:
-        Refusal: the version is damaged, its proof does not hold, it does not load with the requests, or the version
-            would replace a later one.
-        BitsumError: no requests, or a file or folder cannot be read or written.
+        Refusal: the version is damaged, its proof does not hold, or it would replace a later one.
+        ConfigError: too many requests.
+        BitsumError: there are no requests, the version does not load with them, or a file or folder cannot be read or
+            written.
     """
     from components.savedmodel import model_files, version_folder
 
@@ -77,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="bitsum-warmup-") as beside:
             model = pathlib.Path(beside) / "model"
             signed = _copy(folder, model)
-            total = _add(model, requests)
+            total = _add(model, requests, manifest.get("origin", {}).get(_LOGGED, 0))
             done = _push(model, base, manifest, version, len(requests))
     except OSError as error:
         raise BitsumError(f"cannot copy {folder}: {reason(error)}; nothing was pushed") from error
@@ -118,19 +121,23 @@ def _copy(folder: pathlib.Path, model: pathlib.Path) -> bool:
     return any(entry.name == str(model_files.SIGNATURE) for entry in entries)
 
 
-def _add(model: pathlib.Path, requests: "collections.deque[Any]") -> int:
-    """Add the requests to those of the model. Returns their number together. Raises: Refusal, too many."""
+def _add(model: pathlib.Path, requests: "collections.deque[Any]", logged: int) -> int:
+    """Add the requests to those of the model, in place of its last `logged` ones. Returns their number together.
+
+    Raises:
+        ConfigError: too many.
+    """
     from components.formats import request_logs, tfrecords
     from components.savedmodel import model_files
 
     file = model / model_files.WARMUP_REQUESTS
-    before = list(tfrecords.read(file)) if file.exists() else []
+    # The last ones come from an earlier call: a daily one would fill the file within days.
+    before = list(tfrecords.read(file))[: -logged or None] if file.exists() else []
     total, most = len(before) + len(requests), model_files.MAX_WARMUP_REQUESTS
     if total > most:
-        raise Refusal(
-            _GATE,
+        raise ConfigError(
             f"{len(before)} warmup requests of the version and {len(requests)} logged ones are more than {most}: "
-            + (f"give --count={most - len(before)}" if len(before) < most else "name an earlier version (--version)"),
+            + (f"give --count={most - len(before)}" if len(before) < most else "name an earlier version (--version)")
         )
     log = request_logs.prediction_log()
     new = (log(predict_log={"request": request}).SerializeToString(deterministic=True) for request in requests)
@@ -152,10 +159,11 @@ def _push(model: pathlib.Path, base: pathlib.Path, manifest: dict[str, Any], ver
         try:
             grpc_server.load(model).close()
         except StatusError as error:
-            text = f"version {version} does not load with these requests: {' '.join(error.described().split())}"
-            raise (Refusal(_GATE, text) if error.name in MODEL_CODES else BitsumError(text)) from error
+            # No verdict on the model, which loads without them.
+            what = f"version {version} does not load with these requests, which may be those of another model"
+            raise BitsumError(f"{what}: {' '.join(error.described().split())}; nothing was pushed") from error
         identity, weights = fingerprint.fingerprint(model), fingerprint.weights_sha256(model)
     origin = manifest.get("origin", {})
     push_order.check(base, origin.get(push_order.SPAN, 0), identity, weights)
-    origin = {**origin, "copy_of": version, "logged_requests": count}
+    origin = {**origin, "copy_of": version, _LOGGED: count}
     return version_folder.push(model, base, identity, origin, even_if_same=True)

@@ -213,6 +213,13 @@ def test_a_last_line_without_newline_is_reported(tmp_path, text):
     assert not read(tmp_path, text + "\n").unterminated and not read(tmp_path, text + "\r\n").unterminated
 
 
+def test_files_without_a_pair_are_named(tmp_path):
+    for name, content in {"b.csv": b"a,b\n", "c.tfrecord": b"", "d.csv": b"x\n", "sub/e.csv": b""}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    assert read(tmp_path, "1,2\n").empty == ["b.csv", "c.tfrecord", "sub/e.csv"]
+
+
 def test_an_empty_span_is_an_error(tmp_path):
     with pytest.raises(BitsumError, match="the span is empty"):
         span_reader.read(tmp_path, DATA)

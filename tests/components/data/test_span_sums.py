@@ -1,5 +1,6 @@
 """A span with SHA256SUMS: no file is accepted with other content, and the file that differs is named."""
 
+import codecs
 import gzip
 import subprocess
 
@@ -44,6 +45,16 @@ def test_each_difference_is_named(tmp_path):
         "b.csv: listed in SHA256SUMS, line 2, but absent",
         "d.csv: not listed in SHA256SUMS",
     ]
+
+
+@pytest.mark.parametrize("name", ["_b.csv", ".b.tfrecord.gz", "README/b.csv"])
+def test_data_that_is_listed_but_has_a_name_of_no_data_is_not_left_out(tmp_path, name):
+    # The last one is what macOS writes beside a file.
+    for each in (names := ("a.csv", name, "._a.csv")):
+        put(tmp_path, each)
+    add_sums(tmp_path, *names)
+    (tmp_path / "SHA256SUMS").write_bytes(codecs.BOM_UTF8 + (tmp_path / "SHA256SUMS").read_bytes())
+    assert offenders(tmp_path) == [f"{name}: listed in SHA256SUMS, line 2, but ignored because of its name: rename it"]
 
 
 def test_a_list_covers_its_folder_and_those_below(tmp_path):

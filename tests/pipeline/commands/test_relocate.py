@@ -397,7 +397,7 @@ def test_a_moved_series_keeps_its_cache_and_its_spans(tmp_path):
     assert {stage for stage, note in notes.items() if note != "cached"} == {"previous span", "base model", "spans"}
     store = metadata_store.open_store(_config(tmp_path / "two"))
     folders = [execution.custom_properties["quarantine_folder"].string_value for execution in store.get_executions()]
-    assert {*folders} == {"", str(tmp_path / "two" / "quarantine")}
+    assert {*folders} == {"", *(str(tmp_path / "two" / "quarantine" / f"span-{number}") for number in (1, 2))}
 
 
 @pytest.mark.long

@@ -27,6 +27,7 @@ def test_addresses_of_grpc_are_accepted(target):
         ("localhost", "no port"),
         ("[::1]", "no port"),
         ("localhost:", "port is not a number"),
+        ("localhost:000028500999", "port is not a number"),
         ("localhost:http", "port is not a number"),
         ("localhost:0", "port is not a number"),
         ("localhost:99999", "port is not a number"),

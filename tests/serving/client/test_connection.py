@@ -141,10 +141,11 @@ def test_a_call_succeeds_at_the_third_attempt(ask):
 
 
 @pytest.mark.parametrize("option", ["attempts", "max_concurrent_calls", "max_batch_size"])
-def test_numbers_less_than_one_are_refused(option):
+@pytest.mark.parametrize("value", [0, 1.5, "4", None])
+def test_numbers_that_are_no_integer_from_one_are_refused(option, value):
     for kind in (AdderClient, AsyncAdderClient):
-        with pytest.raises(ValueError, match=f"{option} = 0 must be 1 or more"):
-            kind("127.0.0.1:1", **{option: 0})
+        with pytest.raises(ValueError, match=f"{option} = {value!r} must be an integer, 1 or more"):
+            kind("127.0.0.1:1", **{option: value})
 
 
 def test_an_abandoned_stream_cancels_its_call_and_the_client_stays_usable():
