@@ -51,7 +51,7 @@ def add_version_arguments(parser: argparse.ArgumentParser) -> None:
     version.add_argument("--version", type=int, metavar="N", help="use this version")
     version.add_argument(
         "--label",
-        help='use the version with this label, "" for the newest (default stable if the server knows it, else the newest)',
+        help='use the version with this label, "" for the newest (default stable if the server knows it, else "")',
     )
 
 

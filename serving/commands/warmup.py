@@ -45,8 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=100,
         metavar="N",
-        help="logged requests, the latest ones, in place of those of an earlier call; a server accepts 1000 warmup "
-        "requests in all (default %(default)s)",
+        help="logged requests, the latest; a server accepts 1000 warmup requests in all (default %(default)s)",
     )
 
 

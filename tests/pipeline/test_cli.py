@@ -65,6 +65,7 @@ def used_root(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("heavy", "code", "arguments"), _LIGHT, ids=[" ".join(one[2]) for one in _LIGHT])
+@pytest.mark.slow
 def test_a_command_imports_only_what_it_needs(heavy, code, arguments, used_root):
     serving = used_root / "serving"
     names = {"version": serving / "bitsum" / release_root.VERSION, "config_file": serving / "models.config"}

@@ -16,7 +16,7 @@ from components.model.gru import GRU
 from components.savedmodel import canonical_graph, graph_identity
 from tests.support import certified
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.slow]
 
 BODY = "function while_body: node_def"
 # The state that the loop's body passes to its next iteration.

@@ -14,7 +14,7 @@ from components.errors import BitsumError, ModelError
 from components.steps import model_server
 from tests.support.waiting import is_running, wait_for
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.slow]
 
 _READY = """
 import json, os, signal, sys, time

@@ -19,7 +19,7 @@ from serving.client import AdderClient, AsyncAdderClient, ServerUnavailable
 from tests.serving.conftest import BITSUM
 from tests.support.identities import Identity
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.slow]
 
 ADDRESS = "127.0.0.1"
 
