@@ -1,6 +1,8 @@
 """components.formats.tfrecords against files that TensorFlow wrote."""
 
+import errno
 import gzip
+import io
 import struct
 
 import pytest
@@ -77,3 +79,25 @@ def test_a_missing_file_is_named(tmp_path):
 def _plain(path):
     content = path.read_bytes()
     return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+
+
+def test_a_fault_of_the_system_is_no_damage():
+    class Failing(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    class Late(Failing):
+        begun = False
+
+        def readinto(self, buffer) -> int:
+            if self.begun:
+                return super().readinto(buffer)
+            self.begun, buffer[:4] = True, b"abcd"
+            return 4
+
+    for file in (Failing(), Late()):
+        with pytest.raises(OSError, match="Input/output error"):
+            list(tfrecords.records(io.BufferedReader(file)))
