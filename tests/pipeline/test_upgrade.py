@@ -58,6 +58,7 @@ def test_its_model_is_proven_and_has_the_graph_that_was_compared_then(bitsum, ro
     assert bitsum("verify", folder, "--graph-sha256", wanted).startswith("proven: addition of any length;")
 
 
+@pytest.mark.long
 def test_a_run_continues_it(bitsum, root):
     output = bitsum("run", settings=release_root.SETTINGS)
     assert "(last blessed model 4.20698)" in output and "13 + 29 = 42" in output

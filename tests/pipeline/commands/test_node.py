@@ -51,6 +51,7 @@ def test_the_edges_are_those_that_tfx_compiles(knob, tmp_path):
     assert {one: sorted(before) for one, before in node_command._graph(config).items()} == compiled
 
 
+@pytest.mark.long
 def test_exit_codes_are_3_for_a_refusal_1_for_a_failure_2_for_wrong_usage(node, tmp_path):
     done = node("Nobody", "--run-id", "one")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

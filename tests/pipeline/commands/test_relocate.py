@@ -376,6 +376,7 @@ def _generated(root, run_id):
     return notes[-1]
 
 
+@pytest.mark.long
 def test_a_moved_series_keeps_its_cache_and_its_spans(tmp_path):
     """Up to the training: steps with a folder of the root as a parameter, and resolvers of earlier spans."""
 
