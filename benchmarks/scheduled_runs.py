@@ -50,7 +50,7 @@ def _compare(folder: pathlib.Path, knobs: list[str]) -> int:
     if done.returncode:
         print(f"bitsum run failed: {done.stderr.strip()}")
         return 1
-    alone = _seconds_of_nodes(folder / "alone", re.match(r"bitsum run (\S+),", done.stdout)[1])
+    alone = _seconds_of_nodes(folder / "alone", re.match(r"bitsum run (\S+) in ", done.stdout)[1])
     with airflow_service.started(folder / "scheduled", knobs) as airflow:
         began = time.monotonic()
         airflow.trigger("one", f"{_FIRST_DAY}T00:00:00Z", {})

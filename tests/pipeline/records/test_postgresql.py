@@ -144,7 +144,7 @@ def test_two_concurrent_runs_on_one_database(server, tmp_path):
     output = [program.communicate(timeout=900) for program in programs]
     assert [program.returncode for program in programs] == [0, 0], output
     lineage = LineageGraph(metadata_store.open_store(configuration.load(None, settings)))
-    runs = [re.match(r"bitsum run (\S+),", out)[1] for out, _ in output]
+    runs = [re.match(r"bitsum run (\S+) in ", out)[1] for out, _ in output]
     nodes = [[lineage.node_of[execution] for execution in lineage.executions_of(run)] for run in runs]
     assert sorted(nodes[0]) == sorted(nodes[1]) == sorted(set(nodes[0])) and "Pusher" in nodes[0]
     for run, program in zip(runs, programs, strict=True):
