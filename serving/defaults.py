@@ -11,9 +11,3 @@ ATTEMPTS = 7
 CONCURRENT_CALLS = 4
 # Rows of a call: as many as TensorFlow Serving takes into a batch by default (max_batch_size).
 BATCH_SIZE = 1000
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless the argument `name` is an integer from 1."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} = {value!r} must be an integer, 1 or more")

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from components import errors
 from components.data.hashed_file import HashedFile
 from components.errors import BitsumError
 from components.formats import sha256sums
@@ -139,8 +140,7 @@ def unreadable(path: str | pathlib.Path, error: OSError) -> BitsumError:
     """The error for a file or folder of a span that the system cannot read."""
     if isinstance(error, FileNotFoundError):
         return BitsumError(f"{path} vanished while the span was read: run the span again once it is complete")
-    remedy = f"give user {os.geteuid()} the right to read it, and " if isinstance(error, PermissionError) else ""
-    return BitsumError(f"cannot read {path}: {error.strerror or error}; {remedy}run the span again")
+    return BitsumError(f"{errors.unreadable(path, error)}; run the span again once it can be read")
 
 
 def is_no_data(folder: pathlib.Path, path: pathlib.Path) -> bool:

@@ -29,9 +29,9 @@ from components.task.transducer import TASKS, Transducer
 
 HEADERS = (["a", "b"], ["a", "b", "sum"], ["a", "b", "result"])
 # Any more offenders are only counted.
-# A line for each of a million files.
-_MAX_SUMS_BYTES = 128 * 2**20
 MAX_OFFENDERS = 1000
+# A SHA256SUMS with a line for each of a million files.
+_MAX_SUMS_BYTES = 128 * 2**20
 
 _BOM = "\ufeff"
 # Python's stand-ins for bytes that are not UTF-8.

@@ -24,7 +24,16 @@ from components.task.addition import abbreviated
 from components.task.transducer import TASKS, Transducer
 from serving import defaults, labels, tensors
 from serving.client.chunking import CHUNK_BITS, PACKED, STEPPED, ChunkSizer, Model
-from serving.client.protocol import Answer, Call, Exchange, ModelMetadata, ModelProtocol, Prediction, Result
+from serving.client.protocol import (
+    Answer,
+    Call,
+    Exchange,
+    ModelMetadata,
+    ModelProtocol,
+    Prediction,
+    Result,
+    check_count,
+)
 from serving.errors import BadResponse, InvalidNumber, InvalidRequest, ModelNotFound
 
 # Bits of an operand in one call of <verb>_bits. A bit takes 8 bytes, so two operands fill half a message of 4 MiB.
@@ -49,7 +58,7 @@ class AdderProtocol(ModelProtocol):
 
     def use_batch_size(self, batch_size: int) -> None:
         """Send at most `batch_size` rows in a call. Raises: ValueError, if it is no integer from 1."""
-        defaults.check_count("max_batch_size", batch_size)
+        check_count("max_batch_size", batch_size)
         self._batch_size = batch_size
 
     def use_signature(self, signature: str | None) -> None:

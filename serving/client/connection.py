@@ -35,6 +35,7 @@ from serving.client.protocol import (
     TensorInfo,
     VersionStatus,
     Write,
+    check_count,
 )
 from serving.errors import ClientClosed, ServerUnavailable, ServingError
 
@@ -78,7 +79,7 @@ class _BaseConnection:
         observe: Callable[[Call, Answer], None] | None = None,
     ):
         for name, value in (("attempts", attempts), ("max_concurrent_calls", max_concurrent_calls)):
-            defaults.check_count(name, value)
+            check_count(name, value)
         self.target = target
         self.model_name = model_name
         self.deadline = _seconds(deadline)
@@ -142,7 +143,7 @@ class Connection(_BaseConnection):
         observe: called with each answered call and its answer.
 
     Raises:
-        ValueError: the deadline is not a number more than 0, or attempts or max_concurrent_calls is less than 1.
+        ValueError: the deadline is not a number more than 0, or attempts or max_concurrent_calls is no integer from 1.
         InvalidAddress: `target` is not an address.
     """
 

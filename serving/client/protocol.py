@@ -254,3 +254,9 @@ def _infos(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
 
 def _shape(proto: Any) -> tuple[int, ...] | None:
     return None if proto.unknown_rank else tuple(dim.size for dim in proto.dim)
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise ValueError unless the argument `name` is an integer from 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} = {value!r} must be an integer, 1 or more")

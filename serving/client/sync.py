@@ -27,7 +27,7 @@ class AdderClient(Connection):
             own max_batch_size, 1,000 by default; the client then halves the rows, and keeps the smaller number.
 
     Raises:
-        ValueError: as for Connection; no task has such a signature; or max_batch_size is less than 1.
+        ValueError: as for Connection; no task has such a signature; or max_batch_size is no integer from 1.
         InvalidAddress: as for Connection.
     """
 

@@ -75,20 +75,27 @@ def run(args: argparse.Namespace) -> int:
     requests = collections.deque(request_log.read(args.requests, note), maxlen=args.count)
     if not requests:
         raise BitsumError(f"{args.requests} has no requests: nothing was pushed")
-    try:
-        with tempfile.TemporaryDirectory(prefix="bitsum-warmup-") as beside:
-            model = pathlib.Path(beside) / "model"
+    # A failure to remove the copy is no failure of the push.
+    with tempfile.TemporaryDirectory(prefix="bitsum-warmup-", ignore_cleanup_errors=True) as beside:
+        model = pathlib.Path(beside) / "model"
+        try:
             signed = _copy(folder, model)
-            total = _add(model, requests, manifest.get("origin", {}).get(_LOGGED, 0))
-            done = _push(model, base, manifest, version, len(requests))
-    except OSError as error:
-        raise BitsumError(f"cannot copy {folder}: {reason(error)}; nothing was pushed") from error
+            total = _add(model, requests, _logged(manifest))
+        except OSError as error:
+            raise BitsumError(f"cannot copy {folder}: {reason(error)}; nothing was pushed") from error
+        done = _push(model, base, manifest, version, len(requests))
     if signed:
         say(
             f"note: the signature of version {version} does not cover the requests: sign {done.path}", stream=sys.stderr
         )
     say(f"pushed {done.path}: version {version} with {len(requests)} logged requests, {total} warmup requests in all")
     return 0
+
+
+def _logged(manifest: dict[str, Any]) -> int:
+    """The number of the version's last warmup requests that an earlier call took from a log."""
+    logged = manifest.get("origin", {}).get(_LOGGED)
+    return logged if isinstance(logged, int) and logged > 0 else 0
 
 
 def _verified(folder: pathlib.Path) -> dict[str, Any]:
@@ -163,6 +170,6 @@ def _push(model: pathlib.Path, base: pathlib.Path, manifest: dict[str, Any], ver
             raise BitsumError(f"{what}: {' '.join(error.described().split())}; nothing was pushed") from error
         identity, weights = fingerprint.fingerprint(model), fingerprint.weights_sha256(model)
     origin = manifest.get("origin", {})
-    push_order.check(base, origin.get(push_order.SPAN, 0), identity, weights)
+    push_order.check(base, origin.get(push_order.SPAN, 0), identity, weights, origin.get(push_order.SPAN_DATE, ""))
     origin = {**origin, "copy_of": version, _LOGGED: count}
     return version_folder.push(model, base, identity, origin, even_if_same=True)

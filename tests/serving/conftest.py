@@ -69,6 +69,15 @@ def put(model, base_path, version):
     beside.rename(base_path / str(version))
 
 
+@pytest.fixture
+def base_path(models, tmp_path):
+    """A folder with version 1 of the right model."""
+    base_path = tmp_path / "served"
+    base_path.mkdir()
+    put(models / "right", base_path, 1)
+    return base_path
+
+
 def bitsum(*arguments, timeout=60):
     """Run a command; exit code, output, errors."""
     done = subprocess.run([*BITSUM, *map(str, arguments)], capture_output=True, text=True, timeout=timeout)

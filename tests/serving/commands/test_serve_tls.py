@@ -11,18 +11,10 @@ import pytest
 from google.protobuf import text_format
 
 from serving import config_protos, protos, tls
-from tests.serving.conftest import bitsum, put, serving
+from tests.serving.conftest import bitsum, serving
 from tests.support.identities import Identity
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
-
-
-@pytest.fixture
-def base_path(models, tmp_path):
-    base_path = tmp_path / "served"
-    base_path.mkdir()
-    put(models / "right", base_path, 1)
-    return base_path
 
 
 @pytest.fixture(scope="module")

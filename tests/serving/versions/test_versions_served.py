@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 
-import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -16,14 +15,6 @@ from tests.serving.conftest import put, serving
 from tests.support.waiting import wait_for
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
-
-
-@pytest.fixture
-def base_path(models, tmp_path):
-    base_path = tmp_path / "served"
-    base_path.mkdir()
-    put(models / "right", base_path, 1)
-    return base_path
 
 
 def states(client):
